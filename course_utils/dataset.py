@@ -1,0 +1,127 @@
+"""Batches out of images of different sizes (notebook 01): random crops to learn from, whole images to validate on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from course_utils.exploration import random_crop
+from course_utils.unet import pad_to_multiple
+
+TargetTransform = Callable[[np.ndarray], torch.Tensor]
+
+
+class NucleiDataset(Dataset):
+    """Random crops of images and their targets.
+
+    Args:
+        images: 2-D arrays `(H, W)`, already normalised; sizes may differ, none smaller than the crop.
+        masks: label images, one for each image, of the same shape.
+        target_transform: turns a mask `(S, S)` into a target tensor, for example `binary_target`.
+        crop_size: side S of the square crops in pixels.
+        augment: also flip and rotate by multiples of 90 degrees, image and mask alike.
+        seed: together with torch's own seed it decides which crops are drawn.
+
+    An item is `(image, target)`: a float32 tensor `(1, S, S)` and `target_transform` of the mask in the same window.
+    Asking again for the same index gives another crop. The random numbers come from torch's generator, which
+    `DataLoader` seeds differently in every worker and every epoch; a NumPy generator kept in the dataset would be
+    copied into each worker and repeat the same crops there.
+
+    Raises:
+        ValueError: the numbers of images and masks differ, a pair differs in shape, or an image is smaller than the crop.
+
+    >>> from course_utils.targets import binary_target
+    >>> dataset = NucleiDataset([np.zeros((64, 80))], [np.zeros((64, 80), int)], binary_target, crop_size=32)
+    >>> image, target = dataset[0]
+    >>> image.shape, target.shape
+    (torch.Size([1, 32, 32]), torch.Size([1, 32, 32]))
+    """
+
+    def __init__(self, images, masks, target_transform, crop_size=256, augment=False, seed=0):
+        if len(images) != len(masks):
+            raise ValueError(f"There must be one mask for each image, but there are {len(images)} and {len(masks)}.")
+        for index, (image, mask) in enumerate(zip(images, masks, strict=True)):
+            if image.shape != mask.shape:
+                raise ValueError(f"Image {index} has shape {image.shape}, but its mask has shape {mask.shape}.")
+            if min(image.shape) < crop_size:
+                height, width = image.shape
+                raise ValueError(
+                    f"Image {index} is {height} x {width} pixels, smaller than the crop of {crop_size} x {crop_size}. "
+                    "Choose a smaller crop_size or pad the image first."
+                )
+        self.images = images
+        self.masks = masks
+        self.target_transform = target_transform
+        self.crop_size = crop_size
+        self.seed = seed
+        quarter_turns = [v2.RandomRotation((angle, angle)) for angle in (0, 90, 180, 270)]
+        self.augmentation = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomChoice(quarter_turns)]) if augment else None
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        rng = np.random.default_rng([self.seed, int(torch.randint(2**62, ()))])
+        image, mask = random_crop(self.images[index], self.masks[index], self.crop_size, rng)
+        image = torch.from_numpy(image.astype(np.float32))[None]
+        if self.augmentation is not None:
+            mask = torch.from_numpy(mask.astype(np.int64))[None]
+            # tv_tensors tell the transform which is the image and which the mask, so that both turn the same way
+            image, mask = self.augmentation(tv_tensors.Image(image), tv_tensors.Mask(mask))
+            image, mask = image.as_subclass(torch.Tensor), mask[0].numpy()
+        return image, self.target_transform(mask)
+
+
+class FullImageDataset(Dataset):
+    """Whole images and their targets, padded to a size the network accepts: the same pixels at every validation.
+
+    Args:
+        images: 2-D arrays `(H, W)`, already normalised.
+        masks: label images of the same shapes.
+        target_transform: turns a mask into a target tensor.
+        multiple: sides are padded by reflection to a multiple of this.
+
+    An item is `(image, target)`: float32 `(1, H', W')` and the target of the mask that was padded in the same way.
+    Images differ in size, so load them with `batch_size=1`.
+    """
+
+    def __init__(self, images, masks, target_transform: TargetTransform, multiple: int = 16):
+        self.items = []
+        for image, mask in zip(images, masks, strict=True):
+            image, _ = pad_to_multiple(image, multiple)
+            mask, _ = pad_to_multiple(mask, multiple)
+            self.items.append((torch.from_numpy(image.astype(np.float32))[None], target_transform(mask)))
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        return self.items[index]
+
+
+def training_loader(
+    dataset: NucleiDataset, batch_size: int, crops_per_epoch: int, workers: int = 0
+) -> DataLoader:
+    """Batches of random crops; an image is drawn in proportion to its area, so every pixel is equally likely.
+
+    Args:
+        dataset: the crops.
+        batch_size: crops in a batch.
+        crops_per_epoch: crops in an epoch. With random crops an epoch is a matter of definition.
+        workers: loader processes; 0 loads in this process.
+    """
+    areas = [image.size for image in dataset.images]
+    sampler = WeightedRandomSampler(areas, num_samples=crops_per_epoch, replacement=True)
+    return DataLoader(dataset, batch_size=batch_size, sampler=sampler, num_workers=workers, drop_last=False)
+
+
+def validation_loader(
+    images: Sequence[np.ndarray], masks: Sequence[np.ndarray], target_transform: TargetTransform, multiple: int = 16
+) -> DataLoader:
+    """Whole, padded images one by one, always in the same order."""
+    return DataLoader(FullImageDataset(images, masks, target_transform, multiple), batch_size=1)

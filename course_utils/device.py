@@ -1,0 +1,92 @@
+"""Where to compute and in which precision: what the machine really can do, not what it says it has."""
+
+from __future__ import annotations
+
+import os
+import platform
+import warnings
+
+import torch
+from torch import nn
+
+
+def choose_device() -> torch.device:
+    """The fastest device that works: CUDA, else Apple's MPS, else the CPU.
+
+    A GPU that torch lists but can no longer use (Kaggle's P100 with a current torch) fails at its first operation,
+    so one operation is tried. `COURSE_DEVICE` (for example "cpu") overrides the choice.
+    """
+    wanted = os.environ.get("COURSE_DEVICE")
+    if wanted:
+        return torch.device(wanted)
+    candidates = [("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())]
+    for name, available in candidates:
+        if not available:
+            continue
+        try:
+            nn.Conv2d(1, 1, 3).to(name)(torch.zeros(1, 1, 8, 8, device=name)).sum().item()
+            return torch.device(name)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            warnings.warn(
+                f"torch lists a {name} device, but its first operation failed ({reason}). "
+                "Going on with the CPU. On Kaggle, choose the accelerator 'GPU T4 x2' instead.",
+                stacklevel=2,
+            )
+    return torch.device("cpu")
+
+
+def cpu_has_fast_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 in hardware (AMX or AVX512-BF16). Elsewhere it is slower than float32."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    tests = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, test, lambda: False)() for test in tests)
+
+
+def choose_precision(device: torch.device) -> torch.dtype:
+    """The dtype for the heavy operations of training: bfloat16 or float16 where the hardware has it, else float32."""
+    if device.type == "cuda":
+        # bfloat16 needs compute capability 8 (A100, RTX 30); a T4 (7.5) has float16 only
+        return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
+    if device.type == "cpu" and cpu_has_fast_bfloat16():
+        return torch.bfloat16
+    return torch.float32
+
+
+class MixedPrecision(nn.Module):
+    """Run a model's heavy operations in `precision`; parameters, inputs and results stay float32.
+
+    So the training loop around it can stay as it is. float16 additionally needs its loss scaled (`training.fit` does that);
+    bfloat16 does not.
+    """
+
+    def __init__(self, model: nn.Module, precision: torch.dtype):
+        super().__init__()
+        self.model = model
+        self.precision = precision
+
+    def forward(self, x):
+        with torch.autocast(x.device.type, dtype=self.precision):
+            return self.model(x).float()
+
+
+def prepare_model(model: nn.Module, device: torch.device | None = None) -> nn.Module:
+    """Move a model to the device, ready for a plain training loop: bfloat16 where that is fast, else float32.
+
+    Returns the model itself or a `MixedPrecision` around it, which shares its parameters.
+    """
+    device = choose_device() if device is None else device
+    model = model.to(device, memory_format=torch.channels_last)
+    precision = choose_precision(device)
+    return MixedPrecision(model, precision) if precision == torch.bfloat16 else model
+
+
+def describe_device(device: torch.device) -> str:
+    """One line for people, as in "CPU, 2 threads, bfloat16"."""
+    precision = str(choose_precision(device)).removeprefix("torch.")
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, {precision}"
+    if device.type == "cpu":
+        return f"CPU, {torch.get_num_threads()} threads, {precision}"
+    return f"{device.type.upper()}, {precision}"

@@ -1,0 +1,192 @@
+"""Look at the data before learning from it (notebook 01): sizes, intensities, splits, crops.
+
+Images are 2-D NumPy arrays `(H, W)`; masks are label images of the same shape: 0 is background, every other
+value is the id of one nucleus, in no particular order and possibly with gaps.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+
+Item = TypeVar("Item")
+
+
+def count_shapes(images: Sequence[np.ndarray]) -> dict[tuple[int, int], int]:
+    """Count how many images there are of each size.
+
+    Args:
+        images: 2-D arrays.
+
+    Returns:
+        `{(H, W): number of images}`; an empty dict for no images.
+
+    >>> count_shapes([np.zeros((2, 3)), np.zeros((4, 4)), np.zeros((2, 3))])
+    {(2, 3): 2, (4, 4): 1}
+    """
+    return dict(Counter(image.shape for image in images))
+
+
+def intensity_statistics(images: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Mean and standard deviation over all pixels of all images.
+
+    Every pixel counts the same, so a large image counts more than a small one.
+
+    Args:
+        images: arrays of any shapes and numeric dtypes, at least one pixel in all.
+
+    Returns:
+        `(mean, std)` as Python floats; `std` is the population standard deviation (division by the number of pixels).
+
+    Raises:
+        ValueError: there is no pixel.
+
+    >>> intensity_statistics([np.array([[0, 0]]), np.array([[3]])])
+    (1.0, 1.4142135623730951)
+    """
+    n_pixels = sum(image.size for image in images)
+    if n_pixels == 0:
+        raise ValueError("intensity_statistics needs at least one image with at least one pixel, but found none.")
+    mean = sum(image.sum(dtype=np.float64) for image in images) / n_pixels
+    variance = sum(((image - mean) ** 2).sum(dtype=np.float64) for image in images) / n_pixels
+    return float(mean), float(np.sqrt(variance))
+
+
+def standardize(image: np.ndarray, mean: float, std: float) -> np.ndarray:
+    """Shift and scale intensities: `(image - mean) / std`, as float32.
+
+    The result is float32 even if `mean` and `std` are NumPy float64 scalars: since NumPy 2 (NEP 50) those would turn
+    a float32 image into a float64 one, which a float32 network refuses.
+
+    Args:
+        image: array of any shape and numeric dtype; it is not changed.
+        mean, std: numbers, as from `intensity_statistics`.
+
+    Returns:
+        A new float32 array of the same shape.
+
+    >>> standardize(np.array([[0, 4]], dtype=np.uint8), mean=2.0, std=np.float64(2.0))
+    array([[-1.,  1.]], dtype=float32)
+    """
+    return (image.astype(np.float32) - np.float32(mean)) / np.float32(std)
+
+
+def normalize_percentiles(image: np.ndarray, low: float = 1.0, high: float = 99.8) -> np.ndarray:
+    """Scale one image so that its own `low` percentile becomes 0 and its `high` percentile 1.
+
+    Each image is measured by itself, so a dim image and a bright one look alike to the network. Values are not clipped.
+    The percentiles are those of StarDist (Schmidt et al., MICCAI 2018).
+
+    Args:
+        image: 2-D array of any numeric dtype; it is not changed.
+        low, high: percentiles, 0 to 100.
+
+    Returns:
+        A new float32 array of the same shape; all zeros for a constant image.
+
+    >>> normalize_percentiles(np.arange(1001).reshape(7, 143), low=0, high=100).max()
+    np.float32(1.0)
+    """
+    bottom, top = np.percentile(image, [low, high])
+    if top <= bottom:  # nearly all pixels are equal: fall back to the full range
+        bottom, top = image.min(), image.max()
+    span = float(top) - float(bottom)
+    return standardize(image, mean=float(bottom), std=span if span > 0 else 1.0)
+
+
+def split_train_val(samples: Sequence[Item], every: int = 20) -> tuple[list[Item], list[Item]]:
+    """Set every `every`-th sample aside for validation.
+
+    Args:
+        samples: any sequence; it is not changed.
+        every: 20 means that the samples at indices 19, 39, 59, ... go to validation.
+
+    Returns:
+        `(train, val)`, two lists in the original order that together hold every sample once.
+
+    Raises:
+        ValueError: `every` is below 1.
+
+    >>> split_train_val("abcdefg", every=3)
+    (['a', 'b', 'd', 'e', 'g'], ['c', 'f'])
+    """
+    if every < 1:
+        raise ValueError(f"every must be 1 or more, but is {every}.")
+    train = [sample for index, sample in enumerate(samples) if (index + 1) % every != 0]
+    val = [sample for index, sample in enumerate(samples) if (index + 1) % every == 0]
+    return train, val
+
+
+def random_crop(
+    image: np.ndarray, mask: np.ndarray, size: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut the same randomly placed square window out of an image and its mask.
+
+    Args:
+        image, mask: 2-D arrays of the same shape `(H, W)`; they are not changed.
+        size: side of the window in pixels.
+        rng: source of randomness. Every possible place, the first and the last included, is equally likely.
+
+    Returns:
+        `(image window, mask window)`, both `(size, size)`, dtypes kept.
+
+    Raises:
+        ValueError: the window does not fit, or image and mask differ in shape.
+
+    >>> image = np.arange(16).reshape(4, 4)
+    >>> window, same_window = random_crop(image, image, size=2, rng=np.random.default_rng(0))
+    >>> window.shape, bool((window == same_window).all())
+    ((2, 2), True)
+    """
+    if image.shape != mask.shape:
+        raise ValueError(f"image and mask must have the same shape, but have {image.shape} and {mask.shape}.")
+    height, width = image.shape
+    if height < size or width < size:
+        raise ValueError(
+            f"The image is {height} x {width} pixels, smaller than the crop of {size} x {size}. "
+            "Choose a smaller crop or pad the image first."
+        )
+    top = rng.integers(0, height - size + 1)  # the upper bound is exclusive: + 1 makes the last start possible
+    left = rng.integers(0, width - size + 1)
+    window = slice(top, top + size), slice(left, left + size)
+    return image[window], mask[window]
+
+
+def nucleus_areas(mask: np.ndarray) -> np.ndarray:
+    """Area of each nucleus in pixels, in ascending order of the ids (background left out).
+
+    >>> nucleus_areas(np.array([[0, 7, 7], [0, 0, 2]]))
+    array([1, 2])
+    """
+    ids, areas = np.unique(mask, return_counts=True)
+    return areas[ids != 0]
+
+
+def touching_ids(mask: np.ndarray) -> np.ndarray:
+    """Ids of the nuclei that touch another nucleus, sorted.
+
+    Two nuclei touch if a pixel of one is beside, above, below or diagonally next to a pixel of the other.
+
+    Args:
+        mask: label image `(H, W)`.
+
+    Returns:
+        1-D array of ids, empty if no nuclei touch.
+
+    >>> touching_ids(np.array([[1, 1, 5], [0, 0, 0], [9, 0, 0]]))
+    array([1, 5])
+    """
+    neighbours = [
+        (mask[:, :-1], mask[:, 1:]),  # left and right
+        (mask[:-1, :], mask[1:, :]),  # above and below
+        (mask[:-1, :-1], mask[1:, 1:]),  # the two diagonals
+        (mask[:-1, 1:], mask[1:, :-1]),
+    ]
+    found = []
+    for a, b in neighbours:
+        touching = (a != b) & (a != 0) & (b != 0)
+        found += [a[touching], b[touching]]
+    return np.unique(np.concatenate(found))

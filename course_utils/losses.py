@@ -1,0 +1,82 @@
+"""Losses and pixel scores (notebook 03). All take logits, the linear output of the network."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn.functional import softplus
+
+
+def binary_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Mean binary cross entropy, computed from logits so that it stays finite.
+
+    With p = sigmoid(x), the textbook form -t log(p) - (1 - t) log(1 - p) breaks down as soon as p rounds to 0 or 1.
+    Inserting the sigmoid first gives the same value as log(1 + exp(x)) - t x, and `softplus` computes
+    log(1 + exp(x)) without overflow.
+
+    Args:
+        logits: float tensor of any shape.
+        target: float tensor of the same shape, values in [0, 1].
+
+    Returns:
+        Scalar tensor; finite, with finite gradients, for every finite logit.
+
+    Raises:
+        ValueError: the shapes differ (broadcasting would silently give another mean).
+
+    >>> binary_cross_entropy(torch.tensor([-1e4, 0.0]), torch.tensor([0.0, 1.0]))
+    tensor(0.3466)
+    """
+    if logits.shape != target.shape:
+        raise ValueError(f"logits and target must have the same shape, but have {logits.shape} and {target.shape}.")
+    return (softplus(logits) - target * logits).mean()
+
+
+def dice_score(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Soft Dice score of `sigmoid(logits)`, averaged over batch and channels.
+
+    Dice is `2 * sum(p * t) / (sum(p) + sum(t))` over the pixels of one map (Dice 1945, Sørensen 1948).
+
+    Args:
+        logits: float tensor `(N, C, H, W)`.
+        target: float tensor of the same shape, values 0 and 1.
+
+    Returns:
+        Scalar tensor in [0, 1]. A map in which prediction and target are both empty scores 1.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    >>> dice_score(torch.full((1, 1, 2, 2), 1e4), torch.ones(1, 1, 2, 2))
+    tensor(1.)
+    """
+    if logits.shape != target.shape:
+        raise ValueError(f"logits and target must have the same shape, but have {logits.shape} and {target.shape}.")
+    probability = torch.sigmoid(logits)
+    overlap = (probability * target).sum(dim=(-2, -1))
+    total = probability.sum(dim=(-2, -1)) + target.sum(dim=(-2, -1))
+    both_empty = total == 0
+    dice = torch.where(both_empty, 1.0, 2 * overlap / torch.where(both_empty, 1.0, total))
+    return dice.mean()
+
+
+def hard_dice_score(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Dice score of the decided mask, probability above 0.5: what is reported as a result.
+
+    Arguments and result as in `dice_score`; it has no gradient, so it is a metric and never a loss.
+
+    >>> hard_dice_score(torch.full((1, 1, 2, 2), 0.1), torch.ones(1, 1, 2, 2))
+    tensor(1.)
+    """
+    decided = torch.where(logits > 0, torch.inf, -torch.inf)  # sigmoid gives exactly 1 and 0
+    return dice_score(decided, target)
+
+
+def foreground_dice_score(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Hard Dice of "any nucleus" for a three-class network: interior and boundary together against the background.
+
+    Args:
+        logits: float tensor `(N, 3, H, W)`.
+        target: int64 tensor `(N, H, W)` of `boundary_target`.
+    """
+    background = torch.softmax(logits, dim=1)[:, :1]
+    return hard_dice_score(0.5 - background, (target > 0).float()[:, None])

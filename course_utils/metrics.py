@@ -1,0 +1,334 @@
+"""How good is a segmentation? (notebook 04)
+
+`iou_matrix`, `count_matches` and `f1_score` are the exercises: the clear form. `match_instances` gives the same counts for many
+thresholds at once and for images with tens of thousands of nuclei: it looks only at pairs that overlap.
+
+Label images are integer arrays `(H, W)`: 0 is background, ids are arbitrary and may have gaps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import linear_sum_assignment
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import maximum_bipartite_matching
+
+from course_utils.exploration import touching_ids
+
+IOU_THRESHOLDS = (0.5, 0.75, 0.9)  # the thresholds of the course's tables
+
+
+def iou_matrix(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Intersection over union of every predicted instance with every true one.
+
+    Args:
+        prediction, truth: label images `(H, W)` of integers; they are not changed. Ids need not be consecutive.
+
+    Returns:
+        float array `(n_pred, n_true)` with values in [0, 1]. Rows and columns are in ascending order of the ids, background left out.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    >>> prediction = np.array([[1, 1, 0, 0]])
+    >>> truth = np.array([[7, 7, 7, 0]])
+    >>> iou_matrix(prediction, truth)
+    array([[0.66666667]])
+    """
+    if prediction.shape != truth.shape:
+        raise ValueError(f"prediction and truth must have the same shape, but have {prediction.shape} and {truth.shape}.")
+    # number the ids 0, 1, 2, ... so that gaps and huge ids cost nothing
+    pred_ids, pred_index = np.unique(prediction, return_inverse=True)
+    true_ids, true_index = np.unique(truth, return_inverse=True)
+
+    # count for every pair of ids the pixels they share
+    pair = pred_index.ravel() * len(true_ids) + true_index.ravel()
+    intersection = np.bincount(pair, minlength=len(pred_ids) * len(true_ids)).reshape(len(pred_ids), len(true_ids))
+
+    pred_area = intersection.sum(axis=1, keepdims=True)
+    true_area = intersection.sum(axis=0, keepdims=True)
+    iou = intersection / (pred_area + true_area - intersection)
+    return iou[pred_ids != 0][:, true_ids != 0]
+
+
+def count_matches(iou: np.ndarray, iou_threshold: float = 0.5) -> int:
+    """Largest number of pairs, one to one, whose IoU reaches the threshold.
+
+    Above 0.5 an instance can reach the threshold with one partner only, and counting the entries would do. At lower
+    thresholds it can have several partners, and the best assignment has to be searched (Kuhn, 1955).
+
+    Args:
+        iou: float array `(n_pred, n_true)`, as from `iou_matrix`.
+        iou_threshold: pairs with `IoU >= iou_threshold` may be matched.
+
+    Returns:
+        The number of true positives.
+
+    >>> count_matches(np.array([[0.4, 0.3], [0.45, 0.0]]), iou_threshold=0.3)
+    2
+    """
+    possible = iou >= iou_threshold
+    rows, columns = linear_sum_assignment(possible, maximize=True)
+    return int(possible[rows, columns].sum())
+
+
+def f1_score(prediction: np.ndarray, truth: np.ndarray, iou_threshold: float = 0.5) -> float:
+    """F1 score of the instances of one image: `2 TP / (number predicted + number true)`.
+
+    Args:
+        prediction, truth: label images `(H, W)` of integers.
+        iou_threshold: IoU from which a pair counts as a match.
+
+    Returns:
+        Python float in [0, 1]: 1.0 if both are empty, 0.0 if one of them is.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    >>> f1_score(np.array([[1, 1, 0, 2]]), np.array([[3, 3, 0, 0]]))
+    0.6666666666666666
+    """
+    iou = iou_matrix(prediction, truth)
+    n_pred, n_true = iou.shape
+    if n_pred + n_true == 0:
+        return 1.0
+    return 2 * count_matches(iou, iou_threshold) / (n_pred + n_true)
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Counts of one image, or of several added up, at one IoU threshold."""
+
+    iou_threshold: float
+    true_positive: int
+    false_positive: int
+    false_negative: int
+
+    @property
+    def f1(self) -> float:
+        """`2 TP / (2 TP + FP + FN)`; 1.0 if there is nothing to find and nothing was found."""
+        total = 2 * self.true_positive + self.false_positive + self.false_negative
+        return 2 * self.true_positive / total if total else 1.0
+
+    @property
+    def average_precision(self) -> float:
+        """`TP / (TP + FP + FN)`, as StarDist and the 2018 Data Science Bowl call it; 1.0 if all counts are 0."""
+        total = self.true_positive + self.false_positive + self.false_negative
+        return self.true_positive / total if total else 1.0
+
+    @property
+    def precision(self) -> float:
+        predicted = self.true_positive + self.false_positive
+        return self.true_positive / predicted if predicted else 1.0
+
+    @property
+    def recall(self) -> float:
+        true = self.true_positive + self.false_negative
+        return self.true_positive / true if true else 1.0
+
+
+@dataclass(frozen=True)
+class Overlaps:
+    """The pairs of instances of one image that share at least one pixel.
+
+    `pred_index` and `true_index` point into `pred_ids` and `true_ids` (ascending, background left out); `iou` belongs to the pair.
+    """
+
+    pred_ids: np.ndarray
+    true_ids: np.ndarray
+    pred_index: np.ndarray
+    true_index: np.ndarray
+    iou: np.ndarray
+
+
+def overlapping_pairs(prediction: np.ndarray, truth: np.ndarray) -> Overlaps:
+    """The entries of `iou_matrix` that are above 0, without the matrix: memory grows with the pairs that overlap.
+
+    Raises:
+        ValueError: the shapes differ, or an array holds no integers.
+    """
+    if prediction.shape != truth.shape:
+        raise ValueError(f"prediction and truth must have the same shape, but have {prediction.shape} and {truth.shape}.")
+    for name, labels in (("prediction", prediction), ("truth", truth)):
+        if labels.dtype.kind not in "iu":
+            raise ValueError(f"{name} must hold integer ids, but has dtype {labels.dtype}. Label it first.")
+    pred_ids, pred_index, pred_area = np.unique(prediction, return_inverse=True, return_counts=True)
+    true_ids, true_index, true_area = np.unique(truth, return_inverse=True, return_counts=True)
+    pair, shared = np.unique(pred_index.ravel() * len(true_ids) + true_index.ravel(), return_counts=True)
+    row, column = np.divmod(pair, max(len(true_ids), 1))
+    iou = shared / (pred_area[row] + true_area[column] - shared)
+    nuclei = (pred_ids[row] != 0) & (true_ids[column] != 0)
+    # ids are ascending, so the background, if any pixel belongs to it, is the first: number the nuclei from 0 without it
+    row, column = row[nuclei] - np.sum(pred_ids == 0), column[nuclei] - np.sum(true_ids == 0)
+    return Overlaps(pred_ids[pred_ids != 0], true_ids[true_ids != 0], row, column, iou[nuclei])
+
+
+def match_instances(
+    prediction: np.ndarray, truth: np.ndarray, iou_thresholds: Sequence[float] = IOU_THRESHOLDS
+) -> list[Matches]:
+    """The counts behind `f1_score`, for several thresholds at the price of one.
+
+    Args:
+        prediction, truth: label images `(H, W)` of integers.
+        iou_thresholds: each above 0 (at 0 every pair would match, overlapping or not).
+
+    Returns:
+        One `Matches` for each threshold, in the order given.
+
+    Raises:
+        ValueError: the shapes differ, an array holds no integers, or a threshold is not in (0, 1].
+
+    >>> match_instances(np.array([[1, 1, 0, 2]]), np.array([[3, 3, 0, 0]]), [0.5])
+    [Matches(iou_threshold=0.5, true_positive=1, false_positive=1, false_negative=0)]
+    """
+    overlaps = overlapping_pairs(prediction, truth)
+    n_pred, n_true = len(overlaps.pred_ids), len(overlaps.true_ids)
+    results = []
+    for iou_threshold in iou_thresholds:
+        if not 0 < iou_threshold <= 1:
+            raise ValueError(f"An IoU threshold lies above 0 and at most at 1, but one is {iou_threshold}.")
+        matched = int(np.count_nonzero(_matched_prediction(overlaps, iou_threshold) >= 0))
+        results.append(Matches(float(iou_threshold), matched, n_pred - matched, n_true - matched))
+    return results
+
+
+def _matched_prediction(overlaps: Overlaps, iou_threshold: float) -> np.ndarray:
+    """For each true instance the index of the prediction matched with it, -1 where there is none."""
+    n_pred, n_true = len(overlaps.pred_ids), len(overlaps.true_ids)
+    possible = overlaps.iou >= iou_threshold
+    row, column = overlaps.pred_index[possible], overlaps.true_index[possible]
+    if iou_threshold > 0.5:  # no instance can share more than half of itself with two others
+        partner = np.full(n_true, -1)
+        partner[column] = row
+        return partner
+    if n_pred == 0 or n_true == 0:
+        return np.full(n_true, -1)
+    graph = coo_array((np.ones(len(row), dtype=bool), (row, column)), shape=(n_pred, n_true)).tocsr()
+    return maximum_bipartite_matching(graph, perm_type="row")
+
+
+def score_images(
+    predictions: Sequence[np.ndarray],
+    truths: Sequence[np.ndarray],
+    iou_thresholds: Sequence[float] = IOU_THRESHOLDS,
+    names: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """Counts and F1 of every image at every threshold.
+
+    Returns:
+        A table with a row for each image and threshold and the columns image, iou_threshold, true_positive, false_positive,
+        false_negative, f1.
+    """
+    names = [str(index) for index in range(len(truths))] if names is None else names
+    rows = [
+        {
+            "image": name,
+            "iou_threshold": matches.iou_threshold,
+            "true_positive": matches.true_positive,
+            "false_positive": matches.false_positive,
+            "false_negative": matches.false_negative,
+            "f1": matches.f1,
+        }
+        for name, prediction, truth in zip(names, predictions, truths, strict=True)
+        for matches in match_instances(prediction, truth, iou_thresholds)
+    ]
+    return pd.DataFrame(rows)
+
+
+def summarize_scores(scores: pd.DataFrame) -> pd.DataFrame:
+    """Two ways to one number, for each threshold of a table of `score_images`.
+
+    "mean F1" averages the F1 of the images: each image counts the same. "pooled F1" adds up the counts first: each
+    nucleus counts the same.
+    """
+    rows = {}
+    for iou_threshold, group in scores.groupby("iou_threshold"):
+        counts = group[["true_positive", "false_positive", "false_negative"]].sum()
+        pooled = Matches(iou_threshold, *(int(count) for count in counts))
+        rows[iou_threshold] = {"mean F1": group["f1"].mean(), "pooled F1": pooled.f1}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("IoU threshold")
+
+
+def compare_methods(
+    methods: dict[str, Sequence[np.ndarray]],
+    truths: Sequence[np.ndarray],
+    iou_thresholds: Sequence[float] = IOU_THRESHOLDS,
+) -> pd.DataFrame:
+    """The course's score table: a row for each method, mean and pooled F1 at each threshold, and the recall of touching nuclei.
+
+    Args:
+        methods: name of the method -> its label images, one for each truth.
+        truths: the true label images.
+        iou_thresholds: the thresholds; the recall of touching nuclei is measured at the first of them.
+    """
+    table = {}
+    for method, predictions in methods.items():
+        summary = summarize_scores(score_images(predictions, truths, iou_thresholds))
+        row = {("mean F1", f"IoU {t:g}"): summary.loc[t, "mean F1"] for t in iou_thresholds}
+        row |= {("pooled F1", f"IoU {t:g}"): summary.loc[t, "pooled F1"] for t in iou_thresholds}
+        row[("touching nuclei", f"recall, IoU {iou_thresholds[0]:g}")] = touching_recall(
+            predictions, truths, iou_thresholds[0]
+        )
+        table[method] = row
+    return pd.DataFrame.from_dict(table, orient="index")
+
+
+def touching_recall(
+    predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray], iou_threshold: float = 0.5
+) -> float:
+    """Share of the true nuclei that touch another one and are matched by a prediction, pooled over all images.
+
+    nan if no nuclei touch.
+    """
+    found = total = 0
+    for prediction, truth in zip(predictions, truths, strict=True):
+        overlaps = overlapping_pairs(prediction, truth)
+        touching = np.isin(overlaps.true_ids, touching_ids(truth))
+        found += np.count_nonzero(touching & (_matched_prediction(overlaps, iou_threshold) >= 0))
+        total += np.count_nonzero(touching)
+    return found / total if total else float("nan")
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What became of each instance of one image. Ids of the prediction and of the truth, sorted.
+
+    A merge is a wrong prediction that covers most of two or more nuclei; a split nucleus is a missed one of which two or more
+    predictions each cover a part (at least a tenth) and lie mostly inside it.
+    """
+
+    matched: dict[int, int]  # id of the prediction -> id of the nucleus
+    false_positive: list[int]  # predictions without a nucleus, merges included
+    missed: list[int]  # nuclei without a prediction, split ones included
+    merged: list[int]  # predictions
+    split: list[int]  # nuclei
+
+
+def explain_errors(prediction: np.ndarray, truth: np.ndarray, iou_threshold: float = 0.5) -> Verdicts:
+    """Name the kind of each error in one image: missed, invented, merged, split.
+
+    >>> truth = np.array([[1, 1, 2, 2]])
+    >>> explain_errors(np.array([[5, 5, 5, 5]]), truth, iou_threshold=0.6).merged
+    [5]
+    """
+    overlaps = overlapping_pairs(prediction, truth)
+    partner = _matched_prediction(overlaps, iou_threshold)
+    pred_ids, true_ids = overlaps.pred_ids, overlaps.true_ids
+    matched = {int(pred_ids[row]): int(true_ids[column]) for column, row in enumerate(partner) if row >= 0}
+    false_positive = [int(i) for i in pred_ids if int(i) not in matched]
+    missed = [int(true_ids[column]) for column, row in enumerate(partner) if row < 0]
+
+    # back from IoU to the shared area: intersection = iou * (a + b) / (1 + iou)
+    pred_area = np.array([np.sum(prediction == i) for i in pred_ids])[overlaps.pred_index]
+    true_area = np.array([np.sum(truth == i) for i in true_ids])[overlaps.true_index]
+    shared = overlaps.iou * (pred_area + true_area) / (1 + overlaps.iou)
+    covers = np.bincount(overlaps.pred_index[shared > 0.5 * true_area], minlength=len(pred_ids))
+    is_part = (shared > 0.5 * pred_area) & (shared >= 0.1 * true_area)
+    parts = np.bincount(overlaps.true_index[is_part], minlength=len(true_ids))
+    merged = [int(i) for i in pred_ids[covers >= 2] if int(i) in false_positive]
+    split = [int(i) for i in true_ids[parts >= 2] if int(i) in missed]
+    return Verdicts(matched, false_positive, missed, merged, split)

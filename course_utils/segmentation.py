@@ -1,0 +1,177 @@
+"""From probabilities to instances (notebooks 04 and 05)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy import ndimage
+from skimage.feature import peak_local_max
+from skimage.filters import gaussian, threshold_otsu
+from skimage.measure import label
+from skimage.segmentation import watershed
+
+from course_utils.metrics import f1_score
+from course_utils.targets import looks_like_boundary_target
+from course_utils.unet import pad_to_multiple
+
+
+def predict(model: torch.nn.Module, image: np.ndarray) -> np.ndarray:
+    """Probabilities for a whole image of any size.
+
+    The image is padded to a size the network accepts and the result is cut back, so no pixel is lost.
+
+    Args:
+        model: gives logits `(1, C, H, W)` for `(1, 1, H, W)`; it runs on the device it is on, in evaluation mode, without
+            gradients, and is left in the mode it was in.
+        image: `(H, W)`, normalised like the training images; it is not changed.
+
+    Returns:
+        float32 array `(C, H, W)`: the sigmoid of the logits for one channel, their softmax for more.
+
+    >>> predict(torch.nn.Conv2d(1, 3, 1), np.zeros((5, 7))).shape
+    (3, 5, 7)
+    """
+    device = next(model.parameters()).device
+    padded, (height, width) = pad_to_multiple(image.astype(np.float32), multiple=16)
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            logits = model(torch.from_numpy(padded)[None, None].to(device))[0]
+    finally:
+        model.train(was_training)
+    probability = torch.sigmoid(logits) if len(logits) == 1 else torch.softmax(logits, dim=0)
+    return probability[:, :height, :width].float().cpu().numpy()
+
+
+def connected_components(probability: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+    """Instances as the connected regions above a threshold.
+
+    Args:
+        probability: float array `(H, W)`.
+        threshold: pixels above it are foreground.
+
+    Returns:
+        Integer label image `(H, W)`: 0 background, 1, 2, ... the components (diagonal neighbours are connected).
+
+    >>> connected_components(np.array([[0.9, 0.1, 0.8]])).tolist()
+    [[1, 0, 2]]
+    """
+    return label(probability > threshold)
+
+
+def watershed_instances(foreground: np.ndarray, boundary: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+    """Instances from interior and boundary probabilities, by a watershed.
+
+    The watershed has three inputs. The *mask* says which pixels belong to any nucleus: interior or boundary. The *markers*
+    are one seed for each nucleus: where interior clearly outweighs boundary. The *height map* is the boundary probability:
+    each marker grows uphill, and two of them meet on the ridge between touching nuclei (Beucher and Meyer, 1993).
+
+    Args:
+        foreground: float array `(H, W)`, probability of interior.
+        boundary: float array `(H, W)`, probability of boundary.
+        threshold: a pixel is a seed where `foreground - boundary` is above it.
+
+    Returns:
+        Integer label image `(H, W)`. A region of the mask without a seed is left out.
+
+    >>> foreground = np.array([[0, 1, 0, 0, 1, 0]])
+    >>> boundary = np.array([[0, 0, 1, 1, 0, 0]])
+    >>> watershed_instances(foreground, boundary).tolist()
+    [[0, 1, 1, 2, 2, 0]]
+    """
+    mask = foreground + boundary > 0.5
+    seeds = (foreground - boundary > threshold) & mask
+    return watershed(boundary, markers=label(seeds), mask=mask)
+
+
+def find_best_threshold(
+    foregrounds: Sequence[np.ndarray],
+    boundaries: Sequence[np.ndarray],
+    truths: Sequence[np.ndarray],
+    thresholds: Sequence[float],
+    iou_threshold: float = 0.5,
+) -> tuple[float, dict[float, float]]:
+    """The `threshold` of `watershed_instances` with the highest mean F1 over some images.
+
+    Args:
+        foregrounds, boundaries: probabilities of each image, as for `watershed_instances`.
+        truths: the true label images.
+        thresholds: the candidates.
+        iou_threshold: at which IoU a match counts; it stays fixed.
+
+    Returns:
+        `(best, {threshold: mean F1})`. Of several equally good thresholds the smallest is the best.
+
+    Raises:
+        ValueError: a truth is the 0/1/2 target of `boundary_target` instead of a label image.
+    """
+    for truth in truths:
+        if looks_like_boundary_target(truth):
+            raise ValueError(
+                "A truth holds the classes 0, 1, 2 of boundary_target instead of one id for each nucleus. "
+                "Scores need the label images: pass the masks themselves."
+            )
+    mean_f1 = {}
+    for threshold in thresholds:
+        scores = [
+            f1_score(watershed_instances(foreground, boundary, threshold), truth, iou_threshold)
+            for foreground, boundary, truth in zip(foregrounds, boundaries, truths, strict=True)
+        ]
+        mean_f1[threshold] = float(np.mean(scores))
+    best = min(thresholds, key=lambda threshold: (-mean_f1[threshold], threshold))
+    return best, mean_f1
+
+
+def remove_small(labels: np.ndarray, min_area: int) -> np.ndarray:
+    """Set instances of fewer than `min_area` pixels to background; other ids stay.
+
+    The smallest nucleus of the DSB2018 training set has 21 pixels. Larger limits, such as the 50 or 64 that libraries
+    default to, remove real nuclei.
+
+    >>> remove_small(np.array([[1, 1, 0, 2]]), min_area=2)
+    array([[1, 1, 0, 0]])
+    """
+    ids, index, areas = np.unique(labels, return_inverse=True, return_counts=True)
+    return np.where(areas < min_area, 0, ids)[index].reshape(labels.shape)
+
+
+def otsu_components(image: np.ndarray, sigma: float = 1.0, min_area: int = 20) -> np.ndarray:
+    """Classical baseline 1: smooth, Otsu's threshold (1979), connected components.
+
+    Args:
+        image: `(H, W)`, any numeric dtype.
+        sigma: of the Gaussian filter, in pixels.
+        min_area: smaller components are dropped, in pixels.
+
+    Returns:
+        Integer label image `(H, W)`; all zeros for a constant image.
+    """
+    return remove_small(label(_otsu_mask(image, sigma)), min_area)
+
+
+def otsu_watershed(image: np.ndarray, sigma: float = 1.0, min_area: int = 20, min_distance: int = 5) -> np.ndarray:
+    """Classical baseline 2: as baseline 1, then split the components by a watershed on the distance to their rim.
+
+    Args:
+        image, sigma, min_area: as in `otsu_components`.
+        min_distance: seeds are at least this many pixels apart.
+
+    Returns:
+        Integer label image `(H, W)`.
+    """
+    mask = _otsu_mask(image, sigma)
+    depth = gaussian(ndimage.distance_transform_edt(mask), sigma=1)
+    peaks = peak_local_max(depth, min_distance=min_distance, labels=label(mask), exclude_border=False)
+    markers = np.zeros(mask.shape, dtype=np.int32)
+    markers[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
+    return remove_small(watershed(-depth, markers, mask=mask), min_area)
+
+
+def _otsu_mask(image: np.ndarray, sigma: float) -> np.ndarray:
+    smooth = gaussian(image.astype(np.float64), sigma=sigma)
+    if smooth.max() == smooth.min():
+        return np.zeros(image.shape, dtype=bool)
+    return smooth > threshold_otsu(smooth)

@@ -1,0 +1,280 @@
+"""The training loop (notebook 03), and the one the later notebooks train with.
+
+`train_epoch` and `validate` are the plain loop, written to be read. `fit` does the same work with what makes training fast
+and steady: mixed precision, a one-cycle learning rate, averaged weights, a checkpoint after every epoch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from course_utils.device import choose_precision
+from course_utils.unet import UNet
+
+LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def train_epoch(model, loader, loss_fn, optimizer, metric=None):
+    """Train on every batch of `loader` once.
+
+    Args:
+        model: maps a batch of images to logits; it is switched to training mode and trained on the device it is on.
+        loader: yields `(images, targets)` tensors with the batch as first dimension.
+        loss_fn: `loss_fn(logits, targets)`, a scalar tensor.
+        optimizer: of the model's parameters.
+        metric: `metric(logits, targets)`, a scalar tensor, measured before each update; or None.
+
+    Returns:
+        `(mean loss, mean metric)` as Python floats, each batch weighted by its size; the metric is None if none is given.
+
+    Raises:
+        ValueError: the loader yields no batch.
+    """
+    device = next(model.parameters()).device
+    model.train()
+    total_loss, total_metric, n_images = 0.0, 0.0, 0
+    for images, targets in loader:
+        images, targets = images.to(device), targets.to(device)
+        logits = model(images)
+        loss = loss_fn(logits, targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+        total_loss += loss.item() * len(images)
+        if metric is not None:
+            total_metric += float(metric(logits.detach(), targets)) * len(images)
+        n_images += len(images)
+    if n_images == 0:
+        raise ValueError("The loader yielded no batch, so there was nothing to train on.")
+    return total_loss / n_images, None if metric is None else total_metric / n_images
+
+
+def validate(model, loader, loss_fn, metric=None):
+    """Measure loss and metric on every batch of `loader` without changing the model.
+
+    The model is in evaluation mode and no gradients are computed meanwhile; afterwards its previous mode and torch's
+    grad mode are restored, also after an error.
+
+    Args, returns and raises as in `train_epoch`, without the optimizer.
+    """
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    total_loss, total_metric, n_images = 0.0, 0.0, 0
+    try:
+        with torch.no_grad():
+            for images, targets in loader:
+                images, targets = images.to(device), targets.to(device)
+                logits = model(images)
+                total_loss += loss_fn(logits, targets).item() * len(images)
+                if metric is not None:
+                    total_metric += float(metric(logits, targets)) * len(images)
+                n_images += len(images)
+    finally:
+        model.train(was_training)
+    if n_images == 0:
+        raise ValueError("The loader yielded no batch, so there was nothing to validate on.")
+    return total_loss / n_images, None if metric is None else total_metric / n_images
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What one epoch gave. Metrics are None where no metric was asked for."""
+
+    epoch: int
+    train_loss: float
+    train_metric: float | None
+    validation_loss: float
+    validation_metric: float | None
+    seconds: float
+
+
+def jitter_intensity(images: torch.Tensor) -> torch.Tensor:
+    """Scale and shift the intensities of each image of a batch `(N, C, H, W)` at random: by 0.6 to 1.6, by -0.2 to 0.2.
+
+    The ranges follow StarDist's training examples.
+    """
+    shape = (len(images), 1, 1, 1)
+    scale = torch.empty(shape).uniform_(0.6, 1.6)  # drawn on the CPU: the same numbers on every device
+    shift = torch.empty(shape).uniform_(-0.2, 0.2)
+    return images * scale.to(images.device) + shift.to(images.device)
+
+
+def fit(
+    model: nn.Module,
+    train_loader: Iterable,
+    validation_loader: Iterable,
+    loss_fn: LossFunction,
+    *,
+    epochs: int,
+    learning_rate: float,
+    metric: Callable | None = None,
+    batch_transform: Callable[[torch.Tensor], torch.Tensor] | None = jitter_intensity,
+    average_decay: float = 0.99,
+    precision: torch.dtype | None = None,
+    checkpoint: str | Path | None = None,
+    on_epoch: Callable[[list[EpochResult]], None] | None = None,
+) -> list[EpochResult]:
+    """Train a model and leave the averaged weights in it.
+
+    Each step is that of `train_epoch`, in mixed precision where the device is fast at it. The learning rate rises and
+    falls once over the whole training (one-cycle, Smith 2018) with AdamW. The validated and finally kept weights are an
+    exponential moving average over the steps, which is steadier than the last step.
+
+    Args:
+        model: on the device it shall be trained on; changed in place.
+        train_loader: yields `(images, targets)`; has a length.
+        validation_loader: as for `validate`.
+        loss_fn: `loss_fn(logits, targets)`, given float32 logits.
+        epochs: passes over `train_loader`.
+        learning_rate: highest learning rate of the cycle.
+        metric: `metric(logits, targets)` or None.
+        batch_transform: applied to each batch of training images on the device; None to switch off.
+        average_decay: 0.99 averages over about the last 100 steps; 0 keeps the last weights.
+        precision: dtype of the heavy operations; None lets `device.choose_precision` decide.
+        checkpoint: file that holds the state after each epoch. If it is there from an interrupted call with the same
+            settings, training goes on from it and ends as if it had not been interrupted. Removed at the end.
+        on_epoch: called after every epoch with the results so far, for example to draw curves.
+
+    Returns:
+        One `EpochResult` for each epoch.
+    """
+    device = next(model.parameters()).device
+    precision = choose_precision(device) if precision is None else precision
+    model.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=learning_rate, total_steps=epochs * len(train_loader), pct_start=0.2
+    )
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(average_decay), use_buffers=True)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+    parts = {"model": model, "averaged": averaged, "optimizer": optimizer, "schedule": schedule, "scaler": scaler}
+    settings = {"epochs": epochs, "steps": len(train_loader), "learning_rate": learning_rate, "decay": average_decay}
+    settings["weights"] = [list(weight.shape) for weight in model.parameters()]
+    results: list[EpochResult] = []
+    if checkpoint is not None:
+        results = _resume(Path(checkpoint), parts, settings)
+
+    def step(images, targets):
+        with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
+            logits = model(images)
+        logits = logits.float()
+        loss = loss_fn(logits, targets)
+        optimizer.zero_grad()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        schedule.step()
+        averaged.update_parameters(model)
+        return logits.detach(), loss.detach()
+
+    for epoch in range(len(results) + 1, epochs + 1):
+        start = time.perf_counter()
+        model.train()
+        # sums stay on the device: asking for a number after each step would make a GPU wait
+        totals, n_images = torch.zeros(2, device=device), 0
+        for images, targets in train_loader:
+            images, targets = images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
+            if batch_transform is not None:
+                images = batch_transform(images)
+            logits, loss = step(images, targets)
+            value = metric(logits, targets) if metric is not None else loss
+            totals += torch.stack([loss, value]) * len(images)
+            n_images += len(images)
+        train_loss, train_metric = (totals / n_images).tolist()
+        validation_loss, validation_metric = validate(averaged.module, validation_loader, loss_fn, metric)
+        seconds = time.perf_counter() - start
+        train_metric = train_metric if metric is not None else None
+        results.append(EpochResult(epoch, train_loss, train_metric, validation_loss, validation_metric, seconds))
+        if checkpoint is not None:
+            state = {name: part.state_dict() for name, part in parts.items()}
+            state |= {"settings": settings, "results": [asdict(r) for r in results], "random": torch.get_rng_state()}
+            _save_in_one_step(Path(checkpoint), state)
+        if on_epoch is not None:
+            on_epoch(results)
+    model.load_state_dict(averaged.module.state_dict())
+    model.eval()
+    if checkpoint is not None:
+        Path(checkpoint).unlink(missing_ok=True)
+    return results
+
+
+def _resume(checkpoint: Path, parts: dict, settings: dict) -> list[EpochResult]:
+    """Load the state of an interrupted training into `parts`; nothing happens if there is none that fits."""
+    if not checkpoint.exists():
+        return []
+    try:
+        state = torch.load(checkpoint, weights_only=True, map_location="cpu")
+        if state["settings"] != settings:
+            return []
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+    except (RuntimeError, KeyError, EOFError, OSError, ValueError) as error:
+        print(f"{checkpoint} does not fit this training and is ignored ({str(error).splitlines()[0]}).")
+        return []
+    torch.set_rng_state(state["random"])
+    return [EpochResult(**result) for result in state["results"]]
+
+
+def _save_in_one_step(path: Path, state: dict) -> None:
+    """Write beside the target, then rename: an interruption never leaves half a file under the final name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save(state, file)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def save_model(path: str | Path, model: UNet, **about) -> None:
+    """Save a U-Net with what is needed to rebuild it.
+
+    Args:
+        path: file to write, by convention ending in `.pt`; written in one step.
+        model: the network.
+        about: plain values to keep with it (data source, seed, scores, ...).
+    """
+    state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
+    _save_in_one_step(Path(path), {"sizes": model.sizes, "weights": state, "about": about})
+
+
+def load_model(path: str | Path) -> tuple[UNet, dict]:
+    """Load what `save_model` saved: `(model in evaluation mode on the CPU, about)`.
+
+    The file is read with `weights_only=True`: it cannot run code.
+
+    Raises:
+        ValueError: the file is no model of this course; `FileNotFoundError` if there is none.
+    """
+    try:
+        saved = torch.load(path, weights_only=True, map_location="cpu")
+        model = UNet(**saved["sizes"])
+        model.load_state_dict(saved["weights"])
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # torch raises a dozen different types for damaged files
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} is not a model saved by this course ({reason}). Delete it and train again.") from error
+    return model.eval(), saved["about"]
+
+
+def record_scores(output: str | Path, notebook: str, scores: dict) -> Path:
+    """Write the scores a notebook reached to `<output>/scores/<notebook>.json`, where `course.py run` collects them."""
+    path = Path(output) / "scores" / f"{notebook}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(scores, indent=2, default=float) + "\n", encoding="utf-8")
+    return path

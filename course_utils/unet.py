@@ -1,0 +1,147 @@
+"""The U-Net (notebook 02), named after the figure of the paper.
+
+Ronneberger, Fischer and Brox: U-Net: Convolutional Networks for Biomedical Image Segmentation, MICCAI 2015,
+https://arxiv.org/abs/1505.04597. Different from the paper: convolutions are padded, so the output is as large as the input.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+
+class ConvBlock(nn.Module):
+    """Twice a 3x3 convolution with padding 1, each followed by ReLU: `(N, in, H, W)` to `(N, out, H, W)`.
+
+    Args:
+        in_channels, out_channels: numbers of feature maps before and after.
+        batch_norm: put a batch normalisation between convolution and ReLU (not in the paper; it speeds up training).
+
+    >>> ConvBlock(1, 8)(torch.zeros(2, 1, 32, 48)).shape
+    torch.Size([2, 8, 32, 48])
+    """
+
+    def __init__(self, in_channels, out_channels, batch_norm=False):
+        super().__init__()
+        layers = []
+        for channels in (in_channels, out_channels):
+            layers.append(nn.Conv2d(channels, out_channels, kernel_size=3, padding=1))
+            if batch_norm:
+                layers.append(nn.BatchNorm2d(out_channels))
+            layers.append(nn.ReLU())
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+class UpBlock(nn.Module):
+    """One step of the decoder: double the resolution, append the skip connection, convolve.
+
+    Args:
+        in_channels: feature maps that come from below.
+        out_channels: feature maps of the skip connection, and of the result.
+        batch_norm: as in `ConvBlock`.
+
+    `forward(x, skip)` takes `(N, in, H, W)` and `(N, out, 2H, 2W)` and gives `(N, out, 2H, 2W)`.
+
+    >>> UpBlock(16, 8)(torch.zeros(1, 16, 10, 12), torch.zeros(1, 8, 20, 24)).shape
+    torch.Size([1, 8, 20, 24])
+    """
+
+    def __init__(self, in_channels, out_channels, batch_norm=False):
+        super().__init__()
+        self.up = nn.ConvTranspose2d(in_channels, out_channels, kernel_size=2, stride=2)
+        self.conv = ConvBlock(2 * out_channels, out_channels, batch_norm)
+
+    def forward(self, x, skip):
+        x = self.up(x)
+        x = torch.cat([skip, x], dim=1)
+        return self.conv(x)
+
+
+class UNet(nn.Module):
+    """A U-Net for images of any size whose sides divide by `2**depth`.
+
+    Args:
+        in_channels: channels of the image, 1 for grey values.
+        out_channels: maps to predict: 1 for foreground, 3 for background, interior and boundary.
+        base_channels: feature maps of the first level; every level below has twice as many.
+        depth: how many times the resolution is halved.
+        batch_norm: as in `ConvBlock`.
+
+    `forward` takes float32 `(N, in, H, W)` and gives logits `(N, out, H, W)`: there is no activation at the end.
+
+    Raises:
+        ValueError: in `forward`, if a side does not divide by `2**depth`.
+
+    >>> UNet(1, 3, base_channels=8)(torch.zeros(1, 1, 64, 96)).shape
+    torch.Size([1, 3, 64, 96])
+    """
+
+    def __init__(self, in_channels=1, out_channels=1, base_channels=64, depth=4, batch_norm=False):
+        super().__init__()
+        self.depth = depth
+        self.sizes = dict(  # what is needed to build the same network again
+            in_channels=in_channels, out_channels=out_channels, base_channels=base_channels, depth=depth, batch_norm=batch_norm
+        )
+        channels = [base_channels * 2**level for level in range(depth + 1)]
+
+        self.encoder = nn.ModuleList()
+        for level in range(depth):
+            self.encoder.append(ConvBlock(in_channels if level == 0 else channels[level - 1], channels[level], batch_norm))
+        self.pool = nn.MaxPool2d(2)
+        self.bottom = ConvBlock(channels[depth - 1] if depth > 0 else in_channels, channels[depth], batch_norm)
+        self.decoder = nn.ModuleList()
+        for level in reversed(range(depth)):
+            self.decoder.append(UpBlock(channels[level + 1], channels[level], batch_norm))
+        self.output = nn.Conv2d(base_channels, out_channels, kernel_size=1)
+
+    def forward(self, x):
+        for side in x.shape[-2:]:
+            if side % 2**self.depth != 0:
+                raise ValueError(
+                    f"A U-Net of depth {self.depth} needs sides that divide by {2**self.depth}, "
+                    f"but one side is {side}. Pad the image first."
+                )
+        skips = []
+        for block in self.encoder:  # down
+            x = block(x)
+            skips.append(x)
+            x = self.pool(x)
+        x = self.bottom(x)
+        for block in self.decoder:  # and up again
+            x = block(x, skips.pop())
+        return self.output(x)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of trainable parameters (those with `requires_grad`), shared ones counted once.
+
+    >>> count_parameters(nn.Linear(10, 2))
+    22
+    """
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def pad_to_multiple(image: np.ndarray, multiple: int = 16) -> tuple[np.ndarray, tuple[int, int]]:
+    """Pad an image at the bottom and at the right until both sides divide by `multiple`.
+
+    The padding is a reflection that does not repeat the edge pixel (`np.pad` with `mode="reflect"`), because a black
+    border would look like an edge to the network.
+
+    Args:
+        image: array `(H, W)` with H, W >= 1, any dtype; it is not changed.
+        multiple: 16 for a U-Net of depth 4.
+
+    Returns:
+        `(padded, (H, W))`: the padded image and the original size. `padded[:H, :W]` is the original image.
+
+    >>> padded, size = pad_to_multiple(np.ones((520, 696)))
+    >>> padded.shape, size
+    ((528, 704), (520, 696))
+    """
+    height, width = image.shape
+    bottom, right = -height % multiple, -width % multiple  # 0 for a side that already fits
+    return np.pad(image, ((0, bottom), (0, right)), mode="reflect"), (height, width)
