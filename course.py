@@ -1,0 +1,364 @@
+#!/usr/bin/env python3
+"""The one command of the course: python3 course.py COMMAND
+
+    run      execute the solved notebooks; results, web pages and a table of scores go to build/
+    test     run the tests
+    lab      open the first notebook in JupyterLab
+    doctor   say whether this machine is fit for the course, and how long it will take
+    build    generate the notebooks from their sources
+
+The first use makes an environment in .venv beside this file and installs the course there (some minutes, network
+needed); after that every command starts at once. Each command explains itself: python3 course.py run --help
+
+Environment variables: COURSE_VENV names another folder for the environment; COURSE_DISK_GB is the free space that the
+installation asks for (0 skips the question).
+"""
+
+# This file uses the standard library only, because nothing else is installed yet. It must also parse on Python 3.6:
+# there it says one sentence about the version, where newer syntax would be a SyntaxError. The course itself lives in
+# course_utils, and this file does no more than make its environment and hand over to course_utils/command_line.py.
+
+import collections
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parent
+EXTRAS = "notebooks,test"
+OLDEST_PYTHON = (3, 11)
+# On Linux torch brings its CUDA libraries: 6.2 GB once installed, and pip keeps the downloads until it has finished.
+# Elsewhere torch is a tenth of that.
+NEEDED_GB = 9 if sys.platform.startswith("linux") else 4
+STAMP = "course-stamp.txt"
+LOCK = "course-setup.lock"
+LOG = "course-install.log"
+WINDOWS = os.name == "nt"
+
+# What pip prints when something outside the course is wrong, and what helps; the first match counts.
+PIP_ADVICE = [
+    (
+        ("No space left on device", "not enough space on the disk", "Disk quota exceeded"),
+        f"The disk is full: free some space (about {NEEDED_GB} GB in all), then start again.",
+    ),
+    (
+        ("CERTIFICATE_VERIFY_FAILED", "SSLError"),
+        "The secure connection was refused, often by a company proxy: set PIP_CERT to its certificate file, then "
+        "start again.",
+    ),
+    (
+        (
+            "Failed to establish a new connection", "Name or service not known", "Temporary failure in name resolution",
+            "getaddrinfo failed", "nodename nor servname", "Network is unreachable", "ConnectTimeoutError",
+            "ReadTimeoutError", "Connection refused", "Read timed out", "ProxyError",
+        ),
+        "This machine seems to be offline: the first start needs the network once; connect, then start again.",
+    ),
+    (
+        ("Permission denied", "Access is denied", "Read-only file system"),
+        "The environment's folder may not be written to: set COURSE_VENV to a folder of your own, then start again.",
+    ),
+    (
+        ("No matching distribution found", "requires a different Python"),
+        f"A package is not to be had for this Python ({sys.version.split()[0]}): try another one, for example 3.12.",
+    ),
+]  # fmt: skip
+
+
+class SetupError(Exception):
+    """The environment cannot be made; the text says in one sentence what to do."""
+
+
+def main(arguments: list) -> int:
+    """Set the environment up if needed, run the command in it, and return its exit code."""
+    if sys.version_info < OLDEST_PYTHON:
+        print(old_python_message(), file=sys.stderr)
+        return 1
+    environment = environment_folder()
+    if not is_ready(environment):
+        if not arguments or arguments[0] in ("-h", "--help", "help"):
+            print(__doc__.strip())  # a question about the commands should not start a long installation
+            return 0
+        try:
+            set_up(environment)
+        except SetupError as error:
+            print(f"course.py: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print("\ncourse.py: interrupted; the next start repeats the installation.", file=sys.stderr)
+            return 130
+    return hand_over(environment, arguments)
+
+
+def old_python_message() -> str:
+    """One sentence for a Python that is too old, naming a newer one if this machine has it."""
+    message = (
+        f"course.py: the course needs Python 3.11 or newer, and this is Python {sys.version.split()[0]} "
+        f"({sys.executable}): "
+    )
+    for newer in ("python3.12", "python3.13", "python3.11", "python3.14"):
+        with contextlib.suppress(OSError):
+            answer = subprocess.run([newer, "--version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            if answer.returncode == 0:
+                return message + f"start it with {newer} instead."
+    return message + "install a newer one, for example from https://www.python.org/downloads/, and start it with that."
+
+
+# --- the environment: where it is, and whether it can be used ---------------------------------------------------------
+
+
+def environment_folder() -> Path:
+    """The folder of the environment: COURSE_VENV, else .venv beside this file."""
+    return Path(os.environ.get("COURSE_VENV") or CHECKOUT / ".venv").expanduser().absolute()
+
+
+def environment_python(environment: Path) -> Path:
+    """The interpreter in an environment."""
+    return environment / ("Scripts/python.exe" if WINDOWS else "bin/python")
+
+
+def expected_stamp(environment: Path) -> str:
+    """What an installation that fits looks like: the hash of pyproject.toml, this checkout, the real interpreter.
+
+    The checkout is part of it because the package is installed as a link to it, and the interpreter because packages
+    are installed for one version of Python.
+    """
+    fingerprint = hashlib.sha256((CHECKOUT / "pyproject.toml").read_bytes()).hexdigest()
+    interpreter = os.path.realpath(str(environment_python(environment)))
+    return f"pyproject {fingerprint}\ncheckout {CHECKOUT}\npython {interpreter}\n"
+
+
+def is_ready(environment: Path) -> bool:
+    """Whether the environment is complete, unbroken and belongs to this checkout. Quick: starts no process."""
+    try:
+        stamped = (environment / STAMP).read_text(encoding="utf-8") == expected_stamp(environment)
+    except OSError:
+        return False
+    return stamped and environment_python(environment).exists() and base_exists(environment)
+
+
+def base_exists(environment: Path) -> bool:
+    """Whether the Python from which the environment was made is still there (on Windows nothing else tells)."""
+    try:
+        lines = (environment / "pyvenv.cfg").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return False
+    homes = [line.split("=", 1)[1].strip() for line in lines if line.split("=")[0].strip() == "home"]
+    return bool(homes) and os.path.isdir(homes[0])
+
+
+def works(environment: Path) -> bool:
+    """Whether the environment's interpreter starts and has pip."""
+    command = [str(environment_python(environment)), "-c", "import sys, pip; sys.exit(sys.prefix == sys.base_prefix)"]
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    except OSError:
+        return False
+    return done.returncode == 0
+
+
+# --- setting up -------------------------------------------------------------------------------------------------------
+
+
+def set_up(environment: Path) -> None:
+    """Make the environment or mend it, install the course into it, and stamp it last: no stamp, not finished."""
+    if not (CHECKOUT / "pyproject.toml").is_file():
+        raise SetupError(f"{CHECKOUT} has no pyproject.toml: start course.py inside a complete copy of the course.")
+    try:
+        refuse_foreign_folder(environment)
+        environment.mkdir(parents=True, exist_ok=True)
+        with setup_lock(environment):
+            if is_ready(environment):
+                return  # another start has done it while this one waited
+            if not works(environment):
+                check_disk(environment)
+                make_environment(environment)
+            elif not (environment / STAMP).exists():
+                check_disk(environment)
+            with contextlib.suppress(FileNotFoundError):
+                (environment / STAMP).unlink()
+            install(environment)
+            write_stamp(environment)
+    except OSError as error:
+        remedy = "copy the course to a folder of your own, or set COURSE_VENV to a folder that you may write to"
+        if error.errno == errno.ENOSPC:
+            remedy = "free some space, then start again"
+        raise SetupError(
+            f"the environment {environment} cannot be written ({error.strerror or error}): {remedy}."
+        ) from error
+
+
+def refuse_foreign_folder(environment: Path) -> None:
+    """Never install into, or clear, a folder that holds something else."""
+    ours = ("pyvenv.cfg", LOCK, STAMP)
+    if environment.is_dir() and any(environment.iterdir()) and not any((environment / name).exists() for name in ours):
+        raise SetupError(
+            f"{environment} holds files that are no Python environment: set COURSE_VENV to a new or empty folder."
+        )
+
+
+@contextlib.contextmanager
+def setup_lock(environment: Path):
+    """Let one process at a time set the environment up. The system frees the lock when its process ends, however."""
+    with open(str(environment / LOCK), "a+") as file:
+        told = False
+        while not try_lock(file):
+            if not told:
+                print(f"Another course.py is setting up {environment}; waiting for it.", flush=True)
+                told = True
+            time.sleep(0.5)
+        yield
+
+
+def try_lock(file) -> bool:
+    """Take the lock on an open file if it is free. File systems without locks count as free."""
+    try:
+        if WINDOWS:
+            import msvcrt
+
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        return not WINDOWS
+    return True
+
+
+def check_disk(environment: Path) -> None:
+    """Refuse to start a large installation that the disk cannot hold; what an earlier try left there counts as free."""
+    try:
+        needed = float(os.environ.get("COURSE_DISK_GB", NEEDED_GB))
+    except ValueError:
+        raise SetupError(f"COURSE_DISK_GB is {os.environ['COURSE_DISK_GB']!r}: it must be a number.") from None
+    free = shutil.disk_usage(str(environment)).free / 1e9
+    if free >= needed:
+        return
+    present = sum(path.lstat().st_size for path in environment.rglob("*") if not path.is_symlink()) / 1e9
+    if free + present < needed:
+        raise SetupError(
+            f"the installation needs about {needed:.0f} GB, and the disk of {environment} has {free + present:.1f} GB "
+            "for it: free some space, or set COURSE_VENV to a folder on a larger disk."
+        )
+
+
+def make_environment(environment: Path) -> None:
+    """Make a new virtual environment, in place of a broken one if need be."""
+    try:
+        import ensurepip  # noqa: F401
+        import venv  # noqa: F401
+    except ImportError:
+        raise SetupError(
+            f"this Python ({sys.executable}) cannot make environments, because its modules `venv` and `ensurepip` are "
+            "not both installed: on Debian or Ubuntu run `sudo apt install python3-venv`, then start again."
+        ) from None
+    if Path(sys.prefix).resolve() == environment.resolve():
+        raise SetupError(f"{environment} is broken, and it is the Python in use: run `deactivate`, then start again.")
+    print(f"First use: making the environment {environment} (some minutes, network needed).", flush=True)
+    # Only what venv itself puts there is removed, in case somebody keeps other files in the folder.
+    for name in ("bin", "lib", "lib64", "include", "share", "etc", "Scripts", "Lib", "Include", "pyvenv.cfg", STAMP):
+        remove(environment / name)
+    done = subprocess.run(
+        [sys.executable, "-m", "venv", str(environment)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, errors="replace",
+    )  # fmt: skip
+    if done.returncode != 0:
+        print(done.stdout.strip(), file=sys.stderr)
+        raise SetupError(
+            f"`{sys.executable} -m venv {environment}` failed with the message above: mend that Python, or start with "
+            "another one."
+        )
+
+
+def remove(path: Path) -> None:
+    """Delete a file, a link or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(str(path))
+    elif path.is_symlink() or path.exists():
+        path.unlink()
+
+
+def install(environment: Path) -> None:
+    """Install the course as a link to this checkout, with everything it needs; pip's full output goes to a log."""
+    print(f"Installing the course and what it needs; pip's messages are in {environment / LOG}.", flush=True)
+    command = [
+        str(environment_python(environment)), "-m", "pip", "install", "--disable-pip-version-check", "--no-input",
+        "--progress-bar", "off", "-e", f".[{EXTRAS}]",
+    ]  # fmt: skip
+    # A user-wide `user = true` in pip's settings would make every installation into an environment fail.
+    variables = dict(os.environ, PIP_USER="0", PYTHONIOENCODING="utf-8")
+    last_lines = collections.deque(maxlen=2000)
+    started = time.time()
+    with open(str(environment / LOG), "w", encoding="utf-8") as log:
+        pip = subprocess.Popen(
+            command, cwd=str(CHECKOUT), env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, universal_newlines=True, encoding="utf-8", errors="replace",
+        )  # fmt: skip
+        try:
+            for line in pip.stdout:
+                log.write(line)
+                last_lines.append(line.rstrip())
+                show_progress(line.strip())
+            code = pip.wait()
+        except BaseException:
+            pip.terminate()
+            pip.wait()
+            raise
+    if code != 0:
+        print("\n".join(list(last_lines)[-12:]), file=sys.stderr)
+        raise SetupError(f"pip could not install the course (its last lines stand above). {pip_advice(last_lines)}")
+    print(f"Installed in {time.time() - started:.0f} s.", flush=True)
+
+
+def show_progress(line: str) -> None:
+    """Print those of pip's lines that tell a person that something large goes on."""
+    if line.startswith("Downloading ") and ("MB)" in line or "GB)" in line):
+        print("  " + line[:110], flush=True)
+    elif line.startswith("Installing collected packages:"):
+        print(f"  Installing {line.count(',') + 1} packages", flush=True)
+
+
+def pip_advice(lines) -> str:
+    """One sentence that says what to do about a failed installation."""
+    text = "\n".join(lines)
+    for signs, advice in PIP_ADVICE:
+        if any(sign in text for sign in signs):
+            return advice
+    return "Do what they say, then start again: what is installed by then is not fetched twice."
+
+
+def write_stamp(environment: Path) -> None:
+    """Mark the installation as finished, in one step."""
+    unfinished = environment / (STAMP + ".part")
+    unfinished.write_text(expected_stamp(environment), encoding="utf-8")
+    os.replace(str(unfinished), str(environment / STAMP))
+
+
+# --- handing over -----------------------------------------------------------------------------------------------------
+
+
+def hand_over(environment: Path, arguments: list) -> int:
+    """Run the command in the environment and return its exit code, 128 + n if signal n ended it."""
+    # -P: the current folder is no place to import from; a file numpy.py there would otherwise stop everything.
+    command = [str(environment_python(environment)), "-P", "-m", "course_utils.command_line", *arguments]
+    process = subprocess.Popen(command)
+    # The terminal sends Ctrl-C to both processes: the command ends in its own way, and this one waits for it.
+    # A termination reaches this one alone and is passed on.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    code = process.wait()
+    return 128 - code if code < 0 else code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,452 @@
+"""course.py makes its environment once, repairs it, says in one sentence what is wrong, and hands over quickly.
+
+The tests run the real course.py, the real venv and the real pip, but in a small copy of the course whose package has no
+dependencies and builds itself, so that an installation takes seconds and no network.
+"""
+
+import ast
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+POSIX_ONLY = pytest.mark.skipif(os.name == "nt", reason="signals and permissions work otherwise on Windows")
+
+PYPROJECT = """\
+[build-system]
+requires = []
+build-backend = "backend"
+backend-path = ["."]
+
+[project]
+name = "course-utils"
+version = "0.1"
+"""
+
+# The smallest build backend that can install a package as a link to its sources (PEP 660).
+BACKEND = '''\
+import os
+import zipfile
+
+METADATA = """Metadata-Version: 2.1
+Name: course-utils
+Version: 0.1
+Provides-Extra: notebooks
+Provides-Extra: test
+{requirements}"""
+WHEEL = """Wheel-Version: 1.0
+Root-Is-Purelib: true
+Tag: py3-none-any
+"""
+
+
+def build_editable(wheel_directory, config_settings=None, metadata_directory=None):
+    if os.path.exists("build-fails"):
+        raise RuntimeError("the build stops on purpose")
+    requirements = open("requirements.txt").read() if os.path.exists("requirements.txt") else ""
+    name = "course_utils-0.1-py3-none-any.whl"
+    with zipfile.ZipFile(os.path.join(wheel_directory, name), "w") as wheel:
+        wheel.writestr("course_utils.pth", os.getcwd())
+        wheel.writestr("course_utils-0.1.dist-info/METADATA", METADATA.format(requirements=requirements))
+        wheel.writestr("course_utils-0.1.dist-info/WHEEL", WHEEL)
+        wheel.writestr("course_utils-0.1.dist-info/RECORD", "")
+    return name
+
+
+build_wheel = build_editable
+'''
+
+COMMAND_LINE = """\
+import json, os, signal, sys, time
+
+arguments = sys.argv[1:]
+if arguments[:1] == ["exit"]:
+    sys.exit(int(arguments[1]))
+if arguments[:1] == ["kill-me"]:
+    os.kill(os.getpid(), signal.SIGKILL)
+if arguments[:1] == ["wait"]:
+    print("waiting", flush=True)
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        print("ended cleanly", flush=True)
+        sys.exit(130)
+print(json.dumps({"arguments": arguments, "prefix": sys.prefix, "folder": os.getcwd()}))
+"""
+
+
+def plant(folder):
+    """Write a copy of course.py with a package that is installed in seconds."""
+    (folder / "course_utils").mkdir(parents=True)
+    shutil.copy(CHECKOUT / "course.py", folder)
+    (folder / "pyproject.toml").write_text(PYPROJECT)
+    (folder / "backend.py").write_text(BACKEND)
+    (folder / "course_utils" / "__init__.py").write_text("")
+    (folder / "course_utils" / "command_line.py").write_text(COMMAND_LINE)
+    return folder
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A copy that was never started. The space in its name is on purpose."""
+    return plant(tmp_path / "my course")
+
+
+@pytest.fixture(scope="module")
+def first_use(tmp_path_factory):
+    """A copy that was started once, and what that start said."""
+    folder = plant(tmp_path_factory.mktemp("first use") / "course")
+    return folder, start(folder, "run", "--only", "03", cwd=folder.parent)
+
+
+@pytest.fixture(scope="module")
+def installed_tree(first_use):
+    """An installed copy, for the tests that change nothing."""
+    folder, done = first_use
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture
+def own_tree(installed_tree, tmp_path):
+    """An installed copy in another place, for the tests that change it: to course.py, a checkout that was moved."""
+    return shutil.copytree(installed_tree, tmp_path / "my course", symlinks=True)
+
+
+@pytest.fixture
+def course(tree):
+    """course.py of a copy as a module."""
+    specification = importlib.util.spec_from_file_location("course_under_test", tree / "course.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def variables(**changes):
+    """This process's environment variables without what would leak in from the outer run."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("COURSE_", "PYTEST_", "COV_"))}
+    return {"COURSE_DISK_GB": "0", **kept, **changes}
+
+
+def start(folder, *arguments, python=sys.executable, cwd=None, **changes):
+    """Run course.py of a tree and wait for it."""
+    return subprocess.run(
+        [python, str(folder / "course.py"), *arguments], cwd=cwd, env=variables(**changes), text=True,
+        capture_output=True, timeout=300, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def says(done, code, *parts):
+    """The command ended with this code and one understandable sentence, not with a traceback."""
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    for part in parts:
+        assert part in done.stderr, done.stderr
+
+
+def result_of(done):
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+# --- the first use ----------------------------------------------------------------------------------------------------
+
+
+def test_first_use_installs(first_use):
+    folder, done = first_use
+    result = result_of(done)
+    assert "First use" in done.stdout
+    assert result["arguments"] == ["run", "--only", "03"]
+    assert Path(result["prefix"]).resolve() == (folder / ".venv").resolve()
+    assert Path(result["folder"]).resolve() == folder.parent.resolve()  # paths on the command line stay right
+
+
+def test_later_uses_start_in_under_a_second_and_print_nothing_of_their_own(installed_tree):
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        done = start(installed_tree, "again")
+        seconds.append(time.perf_counter() - started)
+        assert len(done.stdout.splitlines()) == 1 and result_of(done)["arguments"] == ["again"]
+    assert min(seconds) < 1
+
+
+def test_modules_in_the_current_folder_are_not_taken(installed_tree, tmp_path):
+    (tmp_path / "json.py").write_text("raise RuntimeError('not this one')")
+    (tmp_path / "course_utils").mkdir()
+    assert result_of(start(installed_tree, "x", cwd=tmp_path))
+
+
+def test_two_first_uses_at_once_and_an_environment_elsewhere(tree, tmp_path):
+    command = [sys.executable, str(tree / "course.py"), "x"]
+    environment = variables(COURSE_VENV=str(tmp_path / "else where"))
+    both = [
+        subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    outputs = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert sum("First use" in output for output, _ in outputs) == 1
+    assert sum("Another course.py is setting up" in output for output, _ in outputs) == 1
+    for output, _ in outputs:
+        assert Path(json.loads(output.splitlines()[-1])["prefix"]).resolve() == (tmp_path / "else where").resolve()
+    assert not (tree / ".venv").exists()
+
+
+def test_moved_checkout_and_changed_pyproject_are_installed_again(own_tree):
+    moved = start(own_tree, "x")
+    assert "Installing" in moved.stdout and "First use" not in moved.stdout
+    assert Path(result_of(moved)["prefix"]).resolve() == (own_tree / ".venv").resolve()
+    assert "Installing" not in start(own_tree, "x").stdout
+
+    (own_tree / "pyproject.toml").write_text(PYPROJECT + "# changed\n")
+    changed = start(own_tree, "x")
+    assert "Installing" in changed.stdout and "First use" not in changed.stdout
+    assert result_of(changed)
+    assert "Installing" not in start(own_tree, "x").stdout
+
+
+def test_failed_installation_is_not_stamped_and_is_repeated(own_tree):
+    (own_tree / "build-fails").touch()
+    says(start(own_tree, "x"), 1, "the build stops on purpose", "pip could not install the course")
+    assert not (own_tree / ".venv" / "course-stamp.txt").exists()
+    (own_tree / "build-fails").unlink()
+    assert result_of(start(own_tree, "x"))
+
+
+@POSIX_ONLY
+def test_interrupted_installation_is_repeated(own_tree):
+    (own_tree / "backend.py").write_text("import time\nopen('building', 'w').close()\ntime.sleep(60)\n")
+    process = subprocess.Popen(
+        [sys.executable, str(own_tree / "course.py"), "x"], env=variables(), start_new_session=True, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    wait_until((own_tree / "building").exists)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors.strip() == "course.py: interrupted; the next start repeats the installation."
+    assert not (own_tree / ".venv" / "course-stamp.txt").exists()
+    (own_tree / "backend.py").write_text(BACKEND)
+    assert result_of(start(own_tree, "x"))
+
+
+# --- a broken environment ---------------------------------------------------------------------------------------------
+
+
+@POSIX_ONLY
+def test_environment_without_its_python_is_rebuilt(own_tree):
+    for link in (own_tree / ".venv" / "bin").glob("python*"):
+        link.unlink()
+    (own_tree / ".venv" / "bin" / "python").symlink_to("/nowhere/python3")
+    (own_tree / ".venv" / "kept.txt").write_text("a file that venv did not put there")
+    again = start(own_tree, "x")
+    assert result_of(again) and "First use" in again.stdout
+    assert (own_tree / ".venv" / "kept.txt").exists()
+
+
+def test_kinds_of_broken_environments_are_noticed(course):
+    environment = course.CHECKOUT / ".venv"
+    assert not course.is_ready(environment) and not course.works(environment)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
+    assert not course.is_ready(environment), "no stamp"
+    course.write_stamp(environment)
+    assert course.is_ready(environment)
+    assert not course.works(environment), "no pip, so the installation could not be repeated"
+
+    settings = environment / "pyvenv.cfg"
+    before = settings.read_text()
+    settings.write_text(before.replace(sys._base_executable.rsplit(os.sep, 1)[0], "/nowhere"))
+    assert settings.read_text() != before and not course.is_ready(environment), "its base is gone"
+    settings.unlink()
+    assert not course.is_ready(environment), "no pyvenv.cfg"
+    settings.write_text(before)
+
+    (environment / course.STAMP).write_text(course.expected_stamp(environment).replace("python ", "python /other"))
+    assert not course.is_ready(environment), "made for another Python"
+    course.write_stamp(environment)
+    shutil.rmtree(environment / ("Scripts" if os.name == "nt" else "bin"))
+    assert not course.is_ready(environment), "no interpreter"
+
+
+def test_a_foreign_folder_is_left_alone(tree, tmp_path):
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "documents" / "letter.txt").write_text("dear")
+    says(start(tree, "x", COURSE_VENV=str(tmp_path / "documents")), 1, "no Python environment", "COURSE_VENV")
+    assert [path.name for path in (tmp_path / "documents").iterdir()] == ["letter.txt"]
+
+
+# --- what can be wrong with a machine ---------------------------------------------------------------------------------
+
+
+def test_missing_ensurepip(tree, tmp_path):
+    (tmp_path / "shadow").mkdir()
+    (tmp_path / "shadow" / "ensurepip.py").write_text("raise ImportError('as on plain Debian')")
+    says(start(tree, "x", PYTHONPATH=str(tmp_path / "shadow")), 1, "sudo apt install python3-venv")
+
+
+def test_too_little_disk(tree):
+    says(start(tree, "x", COURSE_DISK_GB="1000000"), 1, "needs about 1000000 GB", "GB for it", "free some space")
+
+
+def test_disk_is_not_asked_for_once_installed(installed_tree):
+    assert result_of(start(installed_tree, "x", COURSE_DISK_GB="1000000"))
+
+
+def test_what_an_interrupted_installation_left_counts_as_room(course, monkeypatch):
+    environment = course.CHECKOUT / ".venv"
+    environment.mkdir()
+    (environment / "large").write_bytes(bytes(3_000_000))
+    monkeypatch.setenv("COURSE_DISK_GB", "0.005")
+    monkeypatch.setattr(course.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 0, 2_100_000))
+    course.check_disk(environment)
+    (environment / "large").write_bytes(bytes(1_000_000))
+    with pytest.raises(course.SetupError, match="free some space"):
+        course.check_disk(environment)
+
+
+def test_disk_setting_that_is_no_number(tree):
+    says(start(tree, "x", COURSE_DISK_GB="much"), 1, "'much'", "must be a number")
+
+
+def test_offline(own_tree):
+    (own_tree / "requirements.txt").write_text("Requires-Dist: a-package-from-the-network\n")
+    # An index on a closed port of this machine: what pip sees when there is no network.
+    offline = {"PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "0", "PIP_CONFIG_FILE": os.devnull,
+               "PIP_EXTRA_INDEX_URL": "", "PIP_FIND_LINKS": "", "PIP_NO_CACHE_DIR": "1",
+               "NO_PROXY": "127.0.0.1"}  # fmt: skip
+    says(start(own_tree, "x", **offline), 1, "a-package-from-the-network", "offline")
+
+
+def test_package_that_does_not_exist(own_tree):
+    (own_tree / "requirements.txt").write_text("Requires-Dist: a-package-from-nowhere\n")
+    nowhere = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": os.devnull}
+    says(start(own_tree, "x", **nowhere), 1, "No matching distribution found", "try another one")
+
+
+@POSIX_ONLY
+def test_read_only_folder(tree):
+    command = [sys.executable, str(tree / "course.py"), "x"]
+    if os.geteuid() == 0:  # root may write anywhere, unless it gives that right up
+        if not shutil.which("setpriv"):
+            pytest.skip("runs as root, and setpriv (util-linux) is not there to take root's rights away")
+        command = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search,-fowner", *command]
+    tree.chmod(0o555)
+    try:
+        done = subprocess.run(command, env=variables(), text=True, capture_output=True, timeout=60)
+    finally:
+        tree.chmod(0o755)
+    says(done, 1, "cannot be written", "Permission denied", "COURSE_VENV")
+
+
+def test_environment_below_a_file(tree, tmp_path):
+    (tmp_path / "file").write_text("")
+    says(start(tree, "x", COURSE_VENV=str(tmp_path / "file" / "venv")), 1, "cannot be written", "COURSE_VENV")
+
+
+def test_missing_pyproject(tree):
+    (tree / "pyproject.toml").unlink()
+    says(start(tree, "x"), 1, "pyproject.toml", "complete copy")
+
+
+# --- asking for help, and old Pythons ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
+def test_help_does_not_install(tree, arguments):
+    done = start(tree, *arguments)
+    assert done.returncode == 0
+    for command in ("run", "test", "lab", "doctor", "build"):
+        assert f"    {command} " in done.stdout
+    assert not (tree / ".venv").exists()
+
+
+def test_parses_on_old_pythons():
+    ast.parse((CHECKOUT / "course.py").read_text(encoding="utf-8"), feature_version=(3, 6))
+
+
+def old_pythons():
+    """Interpreters of this machine that are too old for the course but that should get its sentence."""
+    versions = Path.home() / ".pyenv" / "versions"
+    found = [shutil.which(f"python3.{minor}") for minor in range(6, 11)]
+    found += [str(path) for minor in range(6, 11) for path in versions.glob(f"3.{minor}.*/bin/python")]
+    return [path for path in found if path and subprocess.run([path, "-V"], capture_output=True).returncode == 0]
+
+
+def test_old_python_gets_one_sentence(tree):
+    interpreters = old_pythons()
+    if not interpreters:
+        pytest.skip("no Python from 3.6 to 3.10 on this machine; its syntax is checked by test_parses_on_old_pythons")
+    for python in interpreters:
+        done = start(tree, "run", python=python)
+        says(done, 1, "needs Python 3.11 or newer", python)
+        assert len(done.stderr.strip().splitlines()) == 1
+        assert not (tree / ".venv").exists()
+
+
+def test_uses_the_standard_library_only():
+    imported = set()
+    for node in ast.walk(ast.parse((CHECKOUT / "course.py").read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add(node.module.split(".")[0])
+    assert imported <= set(sys.stdlib_module_names)
+
+
+# --- handing over -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [0, 3, 130])
+def test_exit_code_is_handed_back(installed_tree, code):
+    assert start(installed_tree, "exit", str(code)).returncode == code
+
+
+@POSIX_ONLY
+def test_killed_command_is_a_failure(installed_tree):
+    assert start(installed_tree, "kill-me").returncode == 128 + signal.SIGKILL
+
+
+def test_arguments_arrive_unchanged(installed_tree):
+    arguments = ["run", "--data", "a b/ü.zip", "--", "$HOME", '"']
+    assert result_of(start(installed_tree, *arguments))["arguments"] == arguments
+
+
+@POSIX_ONLY
+def test_interrupt_ends_the_command_in_its_own_way(installed_tree):
+    process = waiting_command(installed_tree)
+    os.killpg(process.pid, signal.SIGINT)  # as the terminal does: to both processes
+    output, errors = process.communicate(timeout=20)
+    assert (process.returncode, output.strip(), errors) == (130, "ended cleanly", "")
+
+
+@POSIX_ONLY
+def test_termination_is_passed_on(installed_tree):
+    process = waiting_command(installed_tree)
+    process.terminate()  # reaches course.py alone
+    process.communicate(timeout=20)  # returns only when the command has closed its output too
+    assert process.returncode == 128 + signal.SIGTERM
+
+
+def waiting_command(folder):
+    process = subprocess.Popen(
+        [sys.executable, str(folder / "course.py"), "wait"], env=variables(), start_new_session=True, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout.readline().strip() == "waiting"
+    return process
+
+
+def wait_until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
