@@ -1,0 +1,378 @@
+"""Synthetic fluorescence images of nuclei with exact masks: the generator of the embedded data set.
+
+The embedded set stands in for DSB2018 where there is no network. Each `Recipe` imitates one family of images seen among
+the DSB2018 *training* images (small nuclei among fibres, crowded layers, glowing round nuclei, large dim ones, ...); its
+numbers were measured there. One image is made in four steps, each a function below:
+
+    place_nuclei      shapes from a wavy ellipse, one after the other, free or pushed against an earlier one
+    render_nuclei     light of each nucleus: dome, chromatin, nucleoli; overlapping nuclei add up
+    render_background glow around the nuclei, fibres, uneven light, unlabelled specks of debris
+    expose            blur of the lens, noise of the camera, rounding to 8 bits
+
+Every image has a random generator of its own, derived from (seed, index), so one image can be made again alone:
+
+>>> image, mask = generate_image(index=3)
+>>> image.dtype, mask.dtype, image.shape == mask.shape
+(dtype('uint8'), dtype('uint16'), True)
+
+The whole set is written again with `python -m course_utils.synthetic FOLDER`.
+"""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from scipy import ndimage
+
+SEED = 2018
+SMALLEST_AREA = 21  # pixels; the smallest annotated nucleus of DSB2018
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What one family of images looks like. Pairs are (low, high), drawn once per image; lengths are in pixels."""
+
+    name: str
+    shape: tuple[int, int]  # height and width
+    train: int  # number of training images
+    test: int  # number of test images
+    nuclei: tuple[int, int]  # nuclei per image
+    area: tuple[float, float]  # median area of a nucleus
+    signal: tuple[float, float]  # brightness of the typical nucleus above the background, in grey levels
+    background: tuple[float, float]  # grey level between the nuclei; below zero the camera clips it
+    area_spread: float = 0.4  # standard deviation of the logarithm of the areas
+    signal_spread: float = 0.25  # the same for the brightness of the nuclei
+    condensation: float = 0.25  # small nuclei are brighter: signal ~ area ** -condensation
+    bright: float = 0.04  # share of outliers, two to four times as bright
+    elongation: tuple[float, float] = (1.1, 1.7)  # long axis / short axis, drawn per nucleus
+    irregularity: float = 0.05  # how far the outline leaves the ellipse, as a share of the radius
+    lobed: float = 0.08  # share of nuclei with deep dents
+    alignment: float = 0.0  # 0: directions are random, 1: all nuclei point the same way
+    touching: float = 0.15  # share of nuclei that are pushed against an earlier one
+    overlap: float = 0.06  # how much of such a nucleus may be covered
+    translucency: float = 0.3  # how much of its light shines through where it is covered
+    clustering: float = 0.6  # 0: spread evenly, 1 and more: only where a smooth random map is high
+    texture: float = 0.12  # contrast of the chromatin
+    grain: float = 1.6  # size of the chromatin grains
+    nucleoli: float = 1.0  # mean number of dark spots in a nucleus
+    dome: float = 0.3  # how much darker the rim is than the centre, because the nucleus is thinner there
+    defocused: float = 0.0  # share of nuclei that lie out of the focal plane
+    blur: tuple[float, float] = (0.9, 1.3)  # standard deviation of the lens blur
+    glow: tuple[float, float] = (0.1, 0.3)  # light that is scattered around the nuclei, as a share of the signal
+    fibres: float = 0.0  # brightness of cell bodies, as a share of the signal
+    unevenness: float = 0.08  # slow change of the background across the image, as a share of the background
+    debris: float = 1.0  # mean number of unlabelled specks
+    read_noise: tuple[float, float] = (0.2, 0.5)  # standard deviation of the noise in the dark
+    gain: float = 0.04  # noise variance per grey level of light (photon noise)
+
+
+RECIPES = (
+    Recipe("sparse", (256, 256), 28, 6, (8, 30), (95, 190), (26, 100), (2, 13), elongation=(1.1, 2.0), touching=0.06,
+           irregularity=0.04, fibres=0.09, area_spread=0.35, alignment=0.4, texture=0.1),
+    Recipe("mixed", (256, 256), 14, 3, (15, 80), (75, 180), (30, 100), (2, 10), area_spread=0.55, signal_spread=0.3,
+           condensation=0.5, touching=0.22, lobed=0.15, fibres=0.03, bright=0.06, texture=0.1),
+    Recipe("crowded", (256, 256), 10, 2, (50, 110), (110, 190), (35, 90), (2, 10), elongation=(1.2, 2.1),
+           alignment=0.7, touching=0.16, fibres=0.12, blur=(1.1, 1.8), dome=0.5, clustering=0.3, texture=0.06,
+           glow=(0.2, 0.5), area_spread=0.3, irregularity=0.04),
+    Recipe("glowing", (256, 256), 10, 2, (18, 80), (200, 420), (50, 110), (2, 6), elongation=(1.0, 1.35), touching=0.2,
+           texture=0.25, grain=2.2, dome=0.4, blur=(1.2, 1.7), glow=(0.4, 0.8), defocused=0.15, area_spread=0.35,
+           irregularity=0.05, translucency=0.5),
+    Recipe("layered", (256, 320), 4, 1, (15, 40), (260, 460), (60, 90), (4, 7), area_spread=0.6, touching=0.3,
+           overlap=0.15, translucency=0.7, lobed=0.2, defocused=0.3, clustering=1.2, texture=0.2, blur=(0.9, 1.2),
+           glow=(0.3, 0.5), signal_spread=0.35, read_noise=(0.3, 0.5)),
+    Recipe("large", (360, 360), 16, 4, (17, 30), (1550, 2150), (12, 24), (2.5, 6.5), area_spread=0.4, touching=0.13,
+           overlap=0.03, lobed=0.25, elongation=(1.1, 2.0), clustering=0.1, condensation=0.1, signal_spread=0.16,
+           bright=0.02, texture=0.1, nucleoli=2.5, blur=(1.2, 1.6), read_noise=(0.2, 0.32), gain=0.02, debris=5.0,
+           fibres=0.04),
+    Recipe("dim", (512, 640), 5, 2, (15, 52), (900, 1450), (13, 36), (-3, 6), area_spread=0.6, elongation=(1.0, 1.5),
+           signal_spread=0.4, condensation=0.6, touching=0.16, overlap=0.12, translucency=0.7, texture=0.18, grain=2.5,
+           dome=0.15, defocused=0.35, blur=(1.3, 2.0), glow=(0.2, 0.5), bright=0.05, read_noise=(1.4, 2.2), gain=0.06),
+    Recipe("field", (520, 696), 8, 2, (60, 200), (520, 780), (22, 75), (1, 8), elongation=(1.1, 2.0), touching=0.15,
+           overlap=0.04, nucleoli=2.0, lobed=0.15, debris=8.0, texture=0.12, area_spread=0.3, fibres=0.02, gain=0.02,
+           read_noise=(0.15, 0.4)),
+    Recipe("defocused", (520, 696), 3, 1, (90, 300), (400, 680), (30, 60), (2, 8), elongation=(1.2, 1.9), touching=0.16,
+           texture=0.06, dome=0.5, blur=(1.8, 2.8), glow=(0.4, 0.9), defocused=0.2, debris=3.0, nucleoli=0.5,
+           area_spread=0.3, gain=0.015, read_noise=(0.15, 0.4)),
+    Recipe("wide", (520, 696), 2, 1, (9, 26), (1600, 2100), (40, 90), (2, 16), texture=0.15, grain=2.5, nucleoli=3.0,
+           lobed=0.2, elongation=(1.2, 2.0), blur=(1.4, 1.9), touching=0.08, clustering=0.2, area_spread=0.3,
+           gain=0.02, read_noise=(0.15, 0.4)),
+)  # fmt: skip
+
+
+def log_uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
+    """One number between two positive bounds, equally likely in every octave."""
+    return float(np.exp(rng.uniform(*np.log(bounds))))
+
+
+def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], sigma: tuple[float, float] | float) -> np.ndarray:
+    """A random field (H, W) of blobs of size `sigma` (rows, columns), with mean 0 and standard deviation 1."""
+    spectrum = np.fft.rfft2(rng.standard_normal(shape))  # a wide Gaussian is much quicker to apply to frequencies
+    field = np.fft.irfft2(ndimage.fourier_gaussian(spectrum, sigma, n=shape[1]), shape)
+    return (field - field.mean()) / field.std()
+
+
+def draw_shape(
+    rng: np.random.Generator, area: float, elongation: float, angle: float, irregularity: float
+) -> np.ndarray:
+    """Draw a filled outline: an ellipse whose radius is modulated by four random waves.
+
+    `area` is in pixels, `angle` in radians; the centre lies anywhere within a pixel. Returns a square float array with
+    the nucleus in its middle: depth inside the outline as a share of the radius (1 in the centre, 0 on the outline,
+    negative outside), so `shape > 0` is its mask.
+    """
+    radius = np.sqrt(area / np.pi)
+    half = int(np.ceil(radius * np.sqrt(elongation) * (1 + 2.5 * irregularity))) + 3
+    y, x = np.mgrid[-half : half + 1, -half : half + 1].astype(float)
+    y, x = y + rng.uniform(-0.5, 0.5), x + rng.uniform(-0.5, 0.5)
+    along = (x * np.cos(angle) + y * np.sin(angle)) / np.sqrt(elongation)
+    across = (y * np.cos(angle) - x * np.sin(angle)) * np.sqrt(elongation)
+    direction = np.arctan2(across, along)
+    outline = np.ones_like(direction)
+    for wave in (2, 3, 4, 5):  # wave 1 would only shift the shape
+        outline += irregularity * rng.normal() * 4 / wave**2 * np.cos(wave * direction + rng.uniform(0, 2 * np.pi))
+    return 1 - np.hypot(along, across) / (radius * np.maximum(outline, 0.3))
+
+
+def paste(canvas_shape: tuple[int, int], patch: np.ndarray, row: int, column: int) -> tuple[tuple, tuple]:
+    """Slices of canvas and patch that overlap when the middle of the patch lies at (row, column)."""
+    half = patch.shape[0] // 2
+    canvas_slices, patch_slices = [], []
+    for centre, length in zip((row, column), canvas_shape, strict=True):
+        start, stop = (min(max(edge, 0), length) for edge in (centre - half, centre + half + 1))
+        canvas_slices.append(slice(start, stop))
+        patch_slices.append(slice(start - centre + half, stop - centre + half))
+    return tuple(canvas_slices), tuple(patch_slices)
+
+
+@dataclass(frozen=True)
+class Nucleus:
+    """One placed nucleus: its depth patch (see `draw_shape`) and the row and column of the middle of the patch."""
+
+    depth: np.ndarray
+    row: int
+    column: int
+    area: float
+
+
+def free_part(labels: np.ndarray, nucleus: Nucleus) -> tuple[np.ndarray, int]:
+    """The pixels of a nucleus that lie in the image and are free in `labels` (H, W), and how many are taken already."""
+    on_canvas, on_patch = paste(labels.shape, nucleus.depth, nucleus.row, nucleus.column)
+    inside = nucleus.depth[on_patch] > 0
+    taken = inside & (labels[on_canvas] > 0)
+    pieces, number = ndimage.label(inside & ~taken)
+    if number > 1:  # an earlier nucleus cuts this one in two: keep the larger piece
+        return pieces == 1 + np.argmax(np.bincount(pieces.ravel())[1:]), int(taken.sum())
+    return pieces > 0, int(taken.sum())
+
+
+def place_nuclei(rng: np.random.Generator, recipe: Recipe) -> tuple[list[Nucleus], np.ndarray]:
+    """Place nuclei one after the other.
+
+    Most go to a free spot, two or more pixels from the others; a share of `recipe.touching` slides towards an earlier
+    nucleus until the two overlap a little, and the later one lies below. Nuclei may be cut by the border of the image;
+    one that finds no place is left out. Returns the nuclei and the label image (H, W) int32: nucleus i has id i + 1.
+    """
+    height, width = recipe.shape
+    labels = np.zeros(recipe.shape, np.int32)
+    occupied = np.zeros(recipe.shape, bool)  # the nuclei and two pixels around them
+    nuclei: list[Nucleus] = []
+    median_area = log_uniform(rng, recipe.area)
+    density = smooth_noise(rng, recipe.shape, 0.12 * height)
+    common_angle = rng.uniform(0, np.pi)
+    for _ in range(round(log_uniform(rng, recipe.nuclei))):
+        area = max(median_area * np.exp(recipe.area_spread * rng.normal()), SMALLEST_AREA)
+        angle = common_angle + (1 - recipe.alignment) * rng.uniform(-np.pi / 2, np.pi / 2)
+        irregularity = recipe.irregularity * (3.0 if rng.random() < recipe.lobed else 1.0)
+        depth = draw_shape(rng, area, rng.uniform(*recipe.elongation), angle, irregularity)
+        pushed = bool(nuclei) and rng.random() < recipe.touching
+        for _ in range(100):
+            if pushed:
+                nucleus = slide_against(rng, labels, nuclei[rng.integers(len(nuclei))], depth, area, recipe.overlap)
+            else:
+                nucleus = Nucleus(depth, int(rng.integers(height)), int(rng.integers(width)), area)
+                on_canvas, on_patch = paste(recipe.shape, depth, nucleus.row, nucleus.column)
+                is_desert = recipe.clustering * (0.5 - density[nucleus.row, nucleus.column]) > rng.random()
+                if is_desert or (occupied[on_canvas] & (depth[on_patch] > 0)).any():
+                    continue
+            if nucleus is None:
+                continue
+            free, _ = free_part(labels, nucleus)
+            if free.sum() >= SMALLEST_AREA:
+                nuclei.append(nucleus)
+                on_canvas, _ = paste(recipe.shape, depth, nucleus.row, nucleus.column)
+                labels[on_canvas][free] = len(nuclei)
+                occupied[on_canvas] |= ndimage.binary_dilation(free, iterations=2)
+                break
+    return nuclei, labels
+
+
+def slide_against(
+    rng: np.random.Generator, labels: np.ndarray, neighbour: Nucleus, depth: np.ndarray, area: float, overlap: float
+) -> Nucleus | None:
+    """Move a nucleus towards a neighbour from a random side until a share of it, at most `overlap`, is covered.
+
+    Returns None if it runs into a third nucleus or ends outside the image.
+    """
+    direction = rng.uniform(0, 2 * np.pi)
+    wanted = rng.uniform(0, overlap) * area
+    for distance in range((depth.shape[0] + neighbour.depth.shape[0]) // 2, 2, -1):
+        row = round(neighbour.row + distance * np.sin(direction))
+        column = round(neighbour.column + distance * np.cos(direction))
+        nucleus = Nucleus(depth, row, column, area)
+        _, covered = free_part(labels, nucleus)
+        if covered > wanted:
+            ran_into_a_third = covered > 2 * overlap * area + 5
+            outside = not (0 <= row < labels.shape[0] and 0 <= column < labels.shape[1])
+            return None if ran_into_a_third or outside else nucleus
+    return None
+
+
+def render_nuclei(
+    rng: np.random.Generator, recipe: Recipe, nuclei: list[Nucleus], labels: np.ndarray, signal: float
+) -> np.ndarray:
+    """Light of the nuclei before the lens, float (2, H, W) in grey levels: in the focal plane, and out of it."""
+    light = np.zeros((2, *recipe.shape))
+    grains = smooth_noise(rng, recipe.shape, recipe.grain) + 0.7 * smooth_noise(rng, recipe.shape, 2.5 * recipe.grain)
+    chromatin = np.exp(recipe.texture * grains)  # more bright spots than dark ones
+    median_area = np.median([nucleus.area for nucleus in nuclei])
+    for number, nucleus in enumerate(nuclei, start=1):
+        level = signal * np.exp(recipe.signal_spread * rng.normal())
+        level *= np.clip(nucleus.area / median_area, 0.2, 5.0) ** -recipe.condensation
+        if rng.random() < recipe.bright:
+            level *= rng.uniform(2.0, 4.0)
+        depth = nucleus.depth
+        edge = np.sqrt(nucleus.area / np.pi)  # depth is a share of the radius; this turns it into pixels
+        profile = np.clip(depth * edge + 0.5, 0, 1) * (1 - recipe.dome * (1 - np.clip(depth, 0, 1)) ** 2)
+        for _ in range(rng.poisson(recipe.nucleoli)):
+            spot = draw_spot(rng, depth.shape, 0.5 * edge, rng.uniform(0.08, 0.2) * edge)
+            profile *= 1 - rng.uniform(0.1, 0.4) * spot
+        on_canvas, on_patch = paste(recipe.shape, depth, nucleus.row, nucleus.column)
+        plane = int(rng.random() < recipe.defocused)
+        covered = (labels[on_canvas] > 0) & (labels[on_canvas] != number)
+        seen = np.where(covered, recipe.translucency, 1.0)
+        light[plane][on_canvas] += level * seen * profile[on_patch] * chromatin[on_canvas]
+    return light
+
+
+def draw_spot(rng: np.random.Generator, shape: tuple[int, int], scatter: float, sigma: float) -> np.ndarray:
+    """A Gaussian spot of height 1 at a random place within about `scatter` pixels of the middle of `shape`."""
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    row, column = np.array(shape) / 2 + scatter * rng.uniform(-1, 1, 2)
+    return np.exp(-((y - row) ** 2 + (x - column) ** 2) / (2 * max(sigma, 0.7) ** 2))
+
+
+def draw_fibres(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    """Cell bodies and fibres (H, W), 0 to about 3: noise that is stretched, turned and slightly bent."""
+    thin, broad = (smooth_noise(rng, (512, 512), sigma) for sigma in ((1.5, 25.0), (6.0, 30.0)))
+    streaks = np.maximum(thin - 0.7, 0) + 0.7 * np.maximum(broad - 0.5, 0)
+    angle = rng.uniform(0, np.pi)
+    y, x = np.mgrid[: shape[0], : shape[1]].astype(float)
+    y += 10 * smooth_noise(rng, shape, 45)
+    x += 10 * smooth_noise(rng, shape, 45)
+    turned = np.array([y * np.cos(angle) - x * np.sin(angle), y * np.sin(angle) + x * np.cos(angle)])
+    return ndimage.map_coordinates(streaks, turned, order=1, mode="grid-wrap")
+
+
+def render_background(rng: np.random.Generator, recipe: Recipe, light: np.ndarray, signal: float) -> np.ndarray:
+    """Everything that shines between the nuclei, float (H, W) in grey levels.
+
+    `light` (H, W) is the light of the nuclei: part of it is scattered as a glow, near and far, and the cell bodies
+    (fibres) lie around it. Debris is a handful of specks, in loose groups, some much brighter than any nucleus.
+    """
+    shape = recipe.shape
+    glow = log_uniform(rng, recipe.glow)
+    background = rng.uniform(*recipe.background) * (1 + recipe.unevenness * smooth_noise(rng, shape, shape[0] / 3))
+    background += glow * (
+        0.6 * ndimage.gaussian_filter(light, 5) + 0.4 * ndimage.gaussian_filter(light, 20, truncate=2.5)
+    )
+    if recipe.fibres:
+        territory = ndimage.gaussian_filter((light > 0).astype(float), 18, truncate=2.5)
+        background += recipe.fibres * signal * draw_fibres(rng, shape) * (0.2 + territory / (territory.max() + 1e-9))
+    for _ in range(rng.poisson(recipe.debris / 3)):
+        row, column = rng.integers(shape[0]), rng.integers(shape[1])
+        for _ in range(1 + rng.poisson(2)):
+            speck = signal * rng.uniform(0.3, 2.5) * draw_spot(rng, (41, 41), 9, rng.uniform(0.7, 2.2))
+            on_canvas, on_patch = paste(shape, speck, int(row), int(column))
+            background[on_canvas] += speck[on_patch]
+    return background
+
+
+def expose(rng: np.random.Generator, recipe: Recipe, light: np.ndarray, background: np.ndarray) -> np.ndarray:
+    """What the camera records: both planes blurred by the lens, photon and read noise, rounded to uint8 (H, W)."""
+    blur = log_uniform(rng, recipe.blur)
+    sharp, defocused = light
+    exposure = ndimage.gaussian_filter(sharp, blur) + ndimage.gaussian_filter(defocused, 2.2 * blur)
+    exposure += ndimage.gaussian_filter(background, 0.8)
+    variance = log_uniform(rng, recipe.read_noise) ** 2 + recipe.gain * np.maximum(exposure, 0)
+    exposure += np.sqrt(variance) * rng.standard_normal(recipe.shape)
+    return np.clip(np.round(exposure), 0, 255).astype(np.uint8)
+
+
+def shuffle_ids(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
+    """Give the nuclei new ids in random order, in every third image with gaps; label image (H, W) uint16."""
+    count = int(labels.max())
+    highest = count + count // 3 + 1 if rng.random() < 1 / 3 else count
+    ids = np.concatenate([[0], 1 + rng.permutation(highest)[:count]])
+    return ids[labels].astype(np.uint16)
+
+
+def recipe_order() -> tuple[list[Recipe], list[Recipe]]:
+    """The recipe of every training and every test image, with the families spread evenly over the list."""
+    orders = []
+    for part in ("train", "test"):
+        places = [
+            ((number + 0.5) / getattr(recipe, part), recipe)
+            for recipe in RECIPES
+            for number in range(getattr(recipe, part))
+        ]
+        orders.append([recipe for _, recipe in sorted(places, key=lambda place: (place[0], place[1].name))])
+    return orders[0], orders[1]
+
+
+def generate_image(index: int, seed: int = SEED) -> tuple[np.ndarray, np.ndarray]:
+    """Make one image of the set and its mask, uint8 and uint16 (H, W).
+
+    `index` counts from 0, the training images first; `IndexError` if there is no such image. The result depends on
+    `seed` and `index` alone.
+    """
+    train, test = recipe_order()
+    recipe = (train + test)[index]
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(index,))))
+    nuclei, labels = place_nuclei(rng, recipe)
+    signal = log_uniform(rng, recipe.signal)
+    light = render_nuclei(rng, recipe, nuclei, labels, signal)
+    background = render_background(rng, recipe, light.sum(axis=0), signal)
+    image = expose(rng, recipe, light, background)
+    return image, shuffle_ids(rng, labels)
+
+
+def write_dataset(folder: str | Path, seed: int = SEED) -> list[Path]:
+    """Write all pairs as `folder/{train,test}/{images,masks}/synthetic-NNNN.tif`; returns the paths of the images."""
+    train, test = recipe_order()
+    written = []
+    for index in range(len(train) + len(test)):
+        part = Path(folder) / ("train" if index < len(train) else "test")
+        for kind, array in zip(("images", "masks"), generate_image(index, seed), strict=True):
+            path = part / kind / f"synthetic-{index + 1:04d}.tif"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Storing differences of neighbouring pixels packs noisy images better, and plain areas of masks worse.
+            options = {"predictor": kind == "images", "rowsperstrip": array.shape[0]}
+            tifffile.imwrite(path, array, compression="zlib", compressionargs={"level": 9}, **options)
+            if kind == "images":
+                written.append(path)
+    return written
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line: `python -m course_utils.synthetic FOLDER [--seed NUMBER]`."""
+    parser = argparse.ArgumentParser(description="Write the embedded synthetic data set.")
+    parser.add_argument("folder", type=Path, help="folder that will hold train/ and test/")
+    parser.add_argument("--seed", type=int, default=SEED, help=f"another seed gives other images (default {SEED})")
+    options = parser.parse_args(arguments)
+    print(f"Wrote {len(write_dataset(options.folder, options.seed))} images to {options.folder}.")
+
+
+if __name__ == "__main__":
+    main()
