@@ -1,0 +1,283 @@
+"""What the source of a notebook must keep to; `authoring` stops the build where it does not.
+
+Each rule is a function of the cells of one source that yields `(line in the source, reason)` for everything it finds. A
+new rule is one more function in `RULES`. `check_names` stands apart: it looks at a notebook as generated, with the
+exercises filled in.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import inspect
+import re
+import symtable
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from course_utils.exercises import Exercise
+
+if TYPE_CHECKING:  # authoring imports this module
+    from course_utils.authoring import Cell
+
+Found = Iterator[tuple[int, str]]
+
+PARAMETERS = ["data_source", "profile", "seed", "output"]
+MAX_CODE_LINES = 25
+
+
+def source_of(exercise: Exercise) -> str:
+    """The text of the object behind an exercise, with decorators and docstring, without a line feed at the end."""
+    return textwrap.dedent(inspect.getsource(exercise.reference)).rstrip()
+
+
+def check_exercises(cells: Sequence[Cell], path: Path, exercises: Sequence[Exercise]) -> Found:
+    """Each exercise of this notebook stands in it once, with an empty body, and its object has a source."""
+    registry = {exercise.id: exercise for exercise in exercises}
+    first_lines: dict[str, int] = {}
+    for cell in cells:
+        id_ = cell.markers.get("exercise")
+        if id_ is None:
+            continue
+        if id_ in first_lines:
+            yield cell.line, f"exercise {id_} is used twice; first in line {first_lines[id_]}."
+        first_lines.setdefault(id_, cell.line)
+        exercise = registry.get(id_)
+        if exercise is None:
+            yield cell.line, f"there is no exercise {id_!r} in course_utils.exercises; known: {', '.join(registry)}."
+        elif exercise.notebook != path.stem:
+            yield cell.line, f"exercise {id_} belongs into {exercise.notebook}, not into {path.stem}."
+        elif cell.source:
+            yield cell.first_line, f"exercise {id_} has a body; leave it empty, it is filled from course_utils."
+        else:
+            try:
+                source_of(exercise)
+            except (ImportError, AttributeError, OSError, TypeError) as error:
+                where = f"course_utils.{exercise.module}.{exercise.name}"
+                yield cell.line, f"exercise {id_} has no source: {where} cannot be read ({error})."
+    for exercise in exercises:
+        if exercise.notebook == path.stem and exercise.id not in first_lines:
+            marker = f'# %% exercise="{exercise.id}"'
+            yield 0, f"exercise {exercise.id} ({exercise.name}) is missing; add a cell {marker!r}."
+
+
+def check_questions(cells: Sequence[Cell], path: Path, exercises: Sequence[Exercise]) -> Found:
+    """The questions of notebook 03 are called 3a, 3b, ..., each once, and the next cell holds the answer."""
+    number = path.stem.split("_")[0].lstrip("0")
+    seen = set()
+    marks: list[dict[str, str]] = [{}, *(cell.markers for cell in cells), {}]
+    for cell, before, after in zip(cells, marks, marks[2:], strict=False):
+        question, answer = cell.markers.get("question"), cell.markers.get("answer")
+        if question is not None:
+            if not re.fullmatch(f"{number}[a-z]", question):
+                yield cell.line, f"question {question!r} in notebook {number}; call it {number}a, {number}b, ..."
+            if question in seen:
+                yield cell.line, f"question {question} is used twice."
+            seen.add(question)
+            if after.get("answer") != question:
+                marker = f'# %% [markdown] answer="{question}"'
+                yield cell.line, f"question {question} has no answer; the next cell must be {marker!r}."
+        if answer is not None and before.get("question") != answer:
+            yield cell.line, f"answer {answer} does not stand right after question {answer}."
+
+
+def check_code(cells: Sequence[Cell], path: Path, exercises: Sequence[Exercise]) -> Found:
+    """Code cells are plain Python, not empty, not longer than 25 lines, and import no `*`."""
+    for cell in cells:
+        if cell.kind != "code" or "exercise" in cell.markers:
+            continue
+        if not cell.source:
+            yield cell.line, "an empty code cell."
+            continue
+        rows = cell.source.split("\n")
+        if len(rows) > MAX_CODE_LINES:
+            yield cell.line, f"a code cell of {len(rows)} lines, {MAX_CODE_LINES} are allowed; split it."
+        for row, text in enumerate(rows):
+            if re.match(r"\s*#\s?[%!]\w", text):  # jupytext would run it, to a reader it is a comment
+                yield cell.line_of(row), f"{text.strip()!r} looks like a magic; magics are not allowed, use Python."
+        try:
+            compile(cell.source, path.name, "exec", dont_inherit=True)
+        except (SyntaxError, ValueError) as error:
+            row = min(getattr(error, "lineno", None) or 1, len(rows)) - 1
+            magic = rows[row].lstrip().startswith(("%", "!", "?"))
+            advice = "; magics and shell lines are not allowed, use Python" if magic else ""
+            yield cell.line_of(row), f"the code does not parse: {getattr(error, 'msg', error)}{advice}."
+            continue
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.ImportFrom) and node.names[0].name == "*":
+                yield cell.line_of(node.lineno - 1), f"'from {node.module} import *' hides the names; list them."
+
+
+def check_parameters(cells: Sequence[Cell], path: Path, exercises: Sequence[Exercise]) -> Found:
+    """One cell is tagged parameters; it comes first or after imports and gives the four parameters plain values."""
+    code = [cell for cell in cells if cell.kind == "code"]
+    tagged = [cell for cell in code if "parameters" in cell.tags]
+    if not tagged:
+        yield 0, f"no parameters cell; add '# %% tags=[\"parameters\"]' that sets {', '.join(PARAMETERS)}."
+    yield from ((cell.line, "a second parameters cell; one is enough.") for cell in tagged[1:])
+    for cell in tagged[:1]:
+        before = code[: code.index(cell)]
+        # Imports, and calls without a result such as the choice of a plot style.
+        set_up = all(
+            isinstance(node, ast.Import | ast.ImportFrom | ast.Expr) for other in before for node in _statements(other)
+        )
+        if not set_up or any(other.markers for other in before):
+            yield cell.line, "the parameters cell must be the first code cell, or come right after the imports."
+        names = []
+        for node in _statements(cell):
+            target = node.targets[0] if isinstance(node, ast.Assign) and len(node.targets) == 1 else None
+            names.append(target.id if isinstance(target, ast.Name) else "something else")
+            if isinstance(node, ast.Assign) and not isinstance(node.value, ast.Constant):
+                yield cell.line_of(node.lineno - 1), "a parameter must be a plain text or number."
+        if sorted(names) != sorted(PARAMETERS):
+            yield cell.line, f"the parameters cell must set {', '.join(PARAMETERS)}, but sets {', '.join(names)}."
+
+
+def _statements(cell: Cell) -> list[ast.stmt]:
+    try:
+        return ast.parse(cell.source).body
+    except (SyntaxError, ValueError):  # reported by check_code
+        return []
+
+
+# Code and formulas in a text: what looks like a link or a tag in them is none.
+_NOT_PROSE = re.compile(
+    r"^ {0,3}(```+|~~~+).*?(^ {0,3}\1|\Z)|(`+)[^\n]*?\3|\$\$.*?\$\$|\$[^$\n]+\$", re.MULTILINE | re.DOTALL
+)
+_IMAGE = re.compile(r"!\[(?P<alt>[^\]]*)\][(\[]|<img\b(?P<attributes>[^>]*)>", re.IGNORECASE)
+_ALT = re.compile(r"""\balt\s*=\s*(["'])\s*\S.*?\1""", re.IGNORECASE | re.DOTALL)
+_TARGET = re.compile(
+    r"""\]\(\s*<?([^)>\s]+)|^ {0,3}\[[^\]]+\]:\s*<?([^>\s]+)|<(?:a|img)\b[^>]*?\b(?:href|src)\s*=\s*["']([^"']*)["']""",
+    re.IGNORECASE | re.MULTILINE,
+)
+_DETAILS = re.compile(r"<(/?)details\b[^>]*>", re.IGNORECASE)
+_SUMMARY_END = re.compile(r"</summary>(?![ \t]*\n[ \t]*(\n|\Z))", re.IGNORECASE)
+
+
+def check_text(cells: Sequence[Cell], path: Path, exercises: Sequence[Exercise]) -> Found:
+    """Text cells are not empty, their folds are closed, images have an alt text, what a link points at is there."""
+    texts = [(cell, _NOT_PROSE.sub(_blank, cell.source)) for cell in cells if cell.kind == "markdown"]
+    anchors = {_anchor(title) for cell, _ in texts for title in re.findall(r"^#+ +(.+)$", cell.source, re.MULTILINE)}
+    for cell, text in texts:
+        if not cell.source:
+            yield cell.line, "an empty text cell."
+        found: list[tuple[int, str]] = []  # position in the text, reason
+        open_folds: list[int] = []
+        for match in _DETAILS.finditer(text):
+            if not match[1]:
+                open_folds.append(match.start())
+            elif open_folds:
+                open_folds.pop()
+            else:
+                found.append((match.start(), "</details> without <details> in the same cell."))
+        found += [(start, "<details> without </details> in the same cell.") for start in open_folds]
+        for match in _SUMMARY_END.finditer(text):
+            found.append((match.start(), "no blank line after </summary>; without it the text below is not rendered."))
+        for match in _IMAGE.finditer(text):
+            described = _ALT.search(match["attributes"]) if match["alt"] is None else match["alt"].strip()
+            if not described:
+                found.append((match.start(), "an image without alt text; say in it what the picture shows."))
+        for match in _TARGET.finditer(text):
+            target = match[1] or match[2] or match[3] or ""
+            if target.startswith("#"):
+                if _anchor(unquote(target[1:])) not in anchors:
+                    found.append((match.start(), f"a link to {target}, but no heading of this notebook is called so."))
+            elif not re.match(r"https?:|mailto:|data:", target) and not _is_there(path.parent, target):
+                found.append((match.start(), f"a link to {target!r}, but the repository has no such file there."))
+        yield from ((cell.line_of(text.count("\n", 0, position)), reason) for position, reason in found)
+
+
+def _blank(match: re.Match) -> str:
+    return re.sub(r"[^\n]", " ", match[0])
+
+
+def _anchor(title: str) -> str:
+    """What Jupyter calls a heading in links: spaces become hyphens. Emphasis and upper case are not compared."""
+    return re.sub(r"[`*]", "", title).strip().replace(" ", "-").casefold()
+
+
+def _is_there(folder: Path, target: str) -> bool:
+    """Whether a link leads to a file of the repository; a notebook counts if its source is there."""
+    file = (folder / unquote(re.split("[?#]", target)[0])).resolve()
+    inside = folder.resolve().parent in file.parents
+    return inside and (file.exists() or (file.suffix == ".ipynb" and file.with_suffix(".py").exists()))
+
+
+RULES = (check_exercises, check_questions, check_code, check_parameters, check_text)
+
+# What a cell finds without defining it: builtins, what IPython adds, and what Python sets in modules and class bodies.
+_GIVEN = {*dir(builtins), "display", "get_ipython", "_", "__name__", "__module__", "__qualname__"}
+_COMPREHENSIONS = {"listcomp", "setcomp", "dictcomp", "genexpr"}
+
+
+def check_names(cells: Sequence[Cell]) -> Found:
+    """Names that are used but defined nowhere, or only after the statement that needs them.
+
+    The statements are gone through in the order of "Run all". The body of a function runs later, so the names in it may
+    be defined in any cell. All cells must parse. What Python resolves when it compiles (scopes of functions, classes,
+    comprehensions, `global`) is taken from Python's own symbol table.
+    """
+    defined = set(_GIVEN)
+    wanted_later: list[tuple[str, Cell, int, str]] = []
+    for cell in cells:
+        if cell.kind != "code":
+            continue
+        for code, row, nodes in _chunks(cell.source):
+            uses = set(_uses(symtable.symtable(code, "cell", "exec")))
+            bound = {name for name, use in uses if use == "bound"}
+            ready = defined | bound  # a loop or a function may use what it defines itself ...
+            if len(nodes) == 1 and isinstance(nodes[0], ast.Assign | ast.AugAssign | ast.AnnAssign):
+                # ... but x = x + 1 and x += 1 need an earlier x.
+                ready = defined | {node.target.id for node in ast.walk(nodes[0]) if isinstance(node, ast.NamedExpr)}
+                if isinstance(nodes[0], ast.AugAssign) and isinstance(nodes[0].target, ast.Name):
+                    uses.add((nodes[0].target.id, "now"))
+            for name in sorted({name for name, use in uses if use == "now"} - ready):
+                line = cell.line_of(row + _row_of(name, code))
+                yield line, f"{name} is used but not defined before{_origin(cell)}; define or import it above."
+            later = {name for name, use in uses if use == "later" and (name, "now") not in uses}
+            wanted_later += [(name, cell, row, code) for name in sorted(later)]
+            defined |= bound
+    for name, cell, row, code in wanted_later:
+        if name not in defined:
+            line = cell.line_of(row + _row_of(name, code))
+            yield line, f"{name} is used but never defined{_origin(cell)}; define or import it."
+
+
+def _origin(cell: Cell) -> str:
+    return f" (in the solution of exercise {cell.markers['exercise']})" if "exercise" in cell.markers else ""
+
+
+def _chunks(source: str) -> Iterator[tuple[str, int, list[ast.stmt]]]:
+    """The top-level statements: text, first row, nodes; statements that share a line stay together."""
+    rows = source.split("\n")
+    chunks: list[tuple[int, int, list[ast.stmt]]] = []
+    for node in ast.parse(source).body:
+        start = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", []))]) - 1
+        nodes = [node]
+        if chunks and start < chunks[-1][1]:
+            start, _, before = chunks.pop()
+            nodes = [*before, node]
+        chunks.append((start, node.end_lineno, nodes))
+    return (("\n".join(rows[start:end]), start, nodes) for start, end, nodes in chunks)
+
+
+def _uses(table: symtable.SymbolTable, later: bool = False) -> Iterator[tuple[str, str]]:
+    """(name, "bound") or (name, "now" or "later") for the names of the module; later is when a function is called."""
+    for symbol in table.get_symbols():
+        # In a function called `top` Python's symbol table calls everything global, hence the second condition.
+        if table.get_type() == "module" or (symbol.is_global() and not symbol.is_parameter()):
+            if symbol.is_referenced():
+                yield symbol.get_name(), "later" if later else "now"
+            if symbol.is_assigned() or symbol.is_imported():
+                yield symbol.get_name(), "bound"
+    for child in table.get_children():
+        is_body = child.get_type() == "function" and child.get_name() not in _COMPREHENSIONS
+        yield from _uses(child, later or is_body)
+
+
+def _row_of(name: str, code: str) -> int:
+    rows = (node.lineno - 1 for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name) and node.id == name)
+    return min(rows, default=0)
