@@ -1,0 +1,197 @@
+"""Where the images come from: data sources by name or by path.
+
+    "embedded"    the synthetic set that comes with the course, made by `synthetic`; needs no network
+    "dsb2018"     497 real images: the cache, else a download that is checked and kept
+    "kaggle"      what is attached to a Kaggle notebook, in either layout that `reading` understands
+    "auto"        the first of kaggle, dsb2018 and embedded that can be had; the note says which and why
+    a path        a folder or zip in either layout
+
+`reading` turns a folder or zip into samples, `download` fills the cache.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from course_utils.download import DownloadError, cache_folder, cached_dsb2018, fetch_dsb2018
+from course_utils.reading import DataError, Sample, read_samples
+
+__all__ = [
+    "CourseData",
+    "DataError",
+    "DownloadError",
+    "Sample",
+    "available_sources",
+    "cache_folder",
+    "embedded_folder",
+    "find_kaggle_input",
+    "load_data",
+]
+
+# The mount has changed its shape (<slug>/ before 2026, datasets/<owner>/<slug>/ since), so it is searched.
+KAGGLE_INPUT = Path("/kaggle/input")
+KAGGLE_DEPTH = 5
+KAGGLE_MOST_FOLDERS = 100
+
+
+@dataclass(frozen=True)
+class CourseData:
+    """Training and test samples, with the source they came from and a sentence that says where and why."""
+
+    train: list[Sample]
+    test: list[Sample]
+    source: str
+    note: str
+
+    def __str__(self) -> str:
+        return f"{len(self.train)} training and {len(self.test)} test images. {self.note}"
+
+
+def load_data(source: str | Path = "embedded") -> CourseData:
+    """Load all images and label images of a data source.
+
+    `source` is one of the names above or the path of a folder or zip. A string that is a name means that source, even
+    where a folder of that name exists; write "./embedded" for the folder. `course_utils.reading.read_samples` says
+    what the samples look like and what is checked.
+
+    Raises `DataError`, with the file and what to do, if the source does not exist or anything in it is not in order,
+    and its subclass `DownloadError` if "dsb2018" cannot be downloaded. "auto" always ends with "embedded".
+
+    >>> data = load_data("embedded")
+    >>> data.train[0].image.dtype, data.train[0].mask.dtype
+    (dtype('uint8'), dtype('int32'))
+    """
+    if isinstance(source, str) and source in _LOADERS:
+        return _LOADERS[source]()
+    path = Path(source).expanduser()
+    if not str(source).strip() or not path.exists():
+        names = ", ".join(f'"{name}"' for name in _LOADERS)
+        raise DataError(
+            f"There is no data source {str(source)!r}: it is not one of the names {names}, and the path "
+            f"{path.absolute()} was not found. Check the spelling, or give the full path."
+        )
+    return _load(path, str(source), f"Read from {path.absolute()}")
+
+
+def embedded_folder() -> Path:
+    """Folder of the synthetic set: inside the installed package, or `data/embedded` of a checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / "embedded" / "embedded"
+    return installed if installed.is_dir() else package.parent / "data" / "embedded"
+
+
+def find_kaggle_input(root: Path | None = None) -> Path | None:
+    """The first data set in a known layout below Kaggle's mount (`root`, else `KAGGLE_INPUT`), or None.
+
+    Looks for `stage1_train`, `train/images` or `<id>/images` in folders, and for `stage1_train.zip` and `dsb2018.zip`,
+    from the top down to a depth that covers both shapes of the mount. Folders with very many subfolders are not
+    entered, so the search stays quick.
+    """
+    level = [root or KAGGLE_INPUT]
+    for _ in range(KAGGLE_DEPTH + 1):
+        below = []
+        for folder in level:
+            if found := _data_set_in(folder):
+                return found
+            subfolders = _subfolders(folder)
+            below += subfolders if len(subfolders) <= KAGGLE_MOST_FOLDERS else []
+        level = below
+    return None
+
+
+def available_sources() -> dict[str, str]:
+    """For each named source but "auto": where it was found, or "not found" and why. Downloads nothing.
+
+    >>> sorted(available_sources())
+    ['dsb2018', 'embedded', 'kaggle']
+    """
+    embedded, kaggle, cached = embedded_folder(), find_kaggle_input(), cached_dsb2018()
+    return {
+        "embedded": str(embedded) if embedded.is_dir() else f"not found in {embedded}",
+        "dsb2018": str(cached) if cached else f"not found in the cache {cache_folder()}; downloaded when first used",
+        "kaggle": str(kaggle) if kaggle else f"not found below {KAGGLE_INPUT}",
+    }
+
+
+# --- the named sources ------------------------------------------------------------------------------------------------
+
+
+def _load_embedded(because: str = "") -> CourseData:
+    folder = embedded_folder()
+    if not folder.is_dir():
+        raise DataError(f"The embedded images are missing from {folder}: install the course again.")
+    return _load(folder, "embedded", f"Synthetic images that come with the course{because}")
+
+
+def _load_dsb2018(because: str = "") -> CourseData:
+    was_cached = cached_dsb2018() is not None
+    folder = fetch_dsb2018()
+    how = "from the cache" if was_cached else "downloaded to"
+    try:
+        return _load(folder, "dsb2018", f"DSB2018 images {how} {folder}{because}")
+    except DataError as error:
+        raise DataError(f"{error} Delete {folder} to have it downloaded again.") from error
+
+
+def _load_kaggle(because: str = "") -> CourseData:
+    folder = find_kaggle_input()
+    if folder is None:
+        raise DataError(
+            f"No known data set was found below {KAGGLE_INPUT}: attach the data of the competition "
+            '"2018 Data Science Bowl" to the notebook, or use another data source.'
+        )
+    return _load(folder, "kaggle", f"Kaggle input {folder}{because}")
+
+
+def _load_auto() -> CourseData:
+    missed = f"no known data set is below {KAGGLE_INPUT}"
+    if find_kaggle_input() is not None:
+        try:
+            return _load_kaggle(', the first choice of "auto"')
+        except DataError as error:  # any data set may be attached to a notebook; only ours has to be in order
+            missed = f"the Kaggle input cannot be used [{error}]"
+    try:
+        return _load_dsb2018(f", because {missed}")
+    except DownloadError as error:
+        return _load_embedded(f", because {missed} and DSB2018 is neither cached nor to be downloaded [{error.what}]")
+
+
+_LOADERS: dict[str, Callable[[], CourseData]] = {
+    "embedded": _load_embedded,
+    "dsb2018": _load_dsb2018,
+    "kaggle": _load_kaggle,
+    "auto": _load_auto,
+}
+
+
+def _load(path: Path, source: str, note: str) -> CourseData:
+    reading = read_samples(path)
+    remark = f"; {reading.remark}" if reading.remark else ""
+    return CourseData(reading.train, reading.test, source, f"{note}{remark}.")
+
+
+# --- the search on Kaggle ---------------------------------------------------------------------------------------------
+
+
+def _data_set_in(folder: Path) -> Path | None:
+    if all((folder / "train" / kind).is_dir() for kind in ("images", "masks")):
+        return folder
+    for name in ("stage1_train", "stage1_train.zip", "dsb2018.zip"):
+        if (folder / name).exists():
+            return folder / name
+    # The content of stage1_train, in a folder with another name. Test images have no masks.
+    for image_folder in _subfolders(folder)[:3]:
+        if all((image_folder / kind).is_dir() for kind in ("images", "masks")) and image_folder.name != "train":
+            return folder
+    return None
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(Path(entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    except OSError:
+        return []

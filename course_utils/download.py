@@ -1,0 +1,183 @@
+"""The cache folder, and how the DSB2018 images get into it.
+
+Images and label images: BBBC038v1 (2018 Data Science Bowl, CC0), https://bbbc.broadinstitute.org/BBBC038, in the
+subset of 497 fluorescence images that StarDist published (Schmidt et al., MICCAI 2018, https://arxiv.org/abs/1806.03535).
+
+The folder `dsb2018` in the cache is complete or absent: the archive is downloaded and unpacked in a temporary folder
+beside it, which is moved into place in one step. A lock lets one process at a time do so; the operating system
+releases it when a process dies, so an interrupted try never blocks the next one, which removes what was left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path, PureWindowsPath
+
+from course_utils.reading import DataError
+
+DSB2018_URL = "https://github.com/stardist/stardist/releases/download/0.1.0/dsb2018.zip"
+DSB2018_SHA256 = "e44921950edce378063aa4457e625581ba35b4c2dbd9a07c19d48900129f386f"
+ARCHIVE_BYTES = 26_000_000
+# The archive and the 204 MB in it are both on disk for a moment.
+BYTES_NEEDED = 250_000_000
+CONNECT_SECONDS = 10
+READ_SECONDS = 30
+# How long to wait while another process downloads.
+LOCK_SECONDS = 900
+
+OTHER_WAYS = 'or use the data source "embedded", or pass the path of a folder or zip that you already have'
+OTHER_FOLDER = "set COURSE_DATA_DIR to a folder on a disk with room that you can write to"
+
+
+class DownloadError(DataError):
+    """The DSB2018 images could not be downloaded or unpacked: `what` happened, and what to do."""
+
+    def __init__(self, what: str, to_do: str):
+        super().__init__(f"{what}: {to_do}, {OTHER_WAYS}.")
+        self.what = what
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: `COURSE_DATA_DIR` if set, else the user's cache folder of this operating system."""
+    if chosen := os.environ.get("COURSE_DATA_DIR"):
+        return Path(chosen).expanduser().absolute()
+    import platformdirs
+
+    return platformdirs.user_cache_path("course-utils", appauthor=False)
+
+
+def cached_dsb2018() -> Path | None:
+    """The folder of the downloaded images, or None if there is none yet. Never downloads."""
+    folder = cache_folder() / "dsb2018"
+    try:
+        return folder if any(folder.iterdir()) else None
+    except OSError:
+        return None
+
+
+def fetch_dsb2018() -> Path:
+    """The folder of the DSB2018 images in the cache, downloaded first if it is not there.
+
+    Shows a progress bar on standard output. Raises `DownloadError` if the network, the server or the disk prevents it;
+    then the cache is as it was before.
+    """
+    if folder := cached_dsb2018():
+        return folder
+    cache = cache_folder()
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with _only_process(cache):
+            if folder := cached_dsb2018():  # another process was quicker
+                return folder
+            for leftover in cache.glob(".dsb2018-*.partial"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            _fill(cache)
+    except OSError as error:
+        raise DownloadError(_explain_disk(error, cache), OTHER_FOLDER) from error
+    return cache / "dsb2018"
+
+
+def _fill(cache: Path) -> None:
+    free = shutil.disk_usage(cache).free
+    if free < BYTES_NEEDED:
+        raise OSError(errno.ENOSPC, f"{free / 1e6:.0f} MB are free, {BYTES_NEEDED / 1e6:.0f} MB are needed")
+    with tempfile.TemporaryDirectory(
+        dir=cache, prefix=".dsb2018-", suffix=".partial", ignore_cleanup_errors=True
+    ) as partial:
+        archive = _download(Path(partial))
+        unpacked = _unpack(archive, Path(partial) / "unpacked")
+        target = cache / "dsb2018"
+        if target.is_dir():
+            target.rmdir()  # empty, else it would count as cached; Windows cannot move a folder over another
+        os.replace(unpacked, target)
+
+
+def _download(folder: Path) -> Path:
+    """Download the archive into a folder, with its checksum checked; the path of the file."""
+    import pooch
+    import requests
+    from tqdm import tqdm
+
+    pooch.get_logger().setLevel(logging.WARNING)  # the progress bar says it all
+    try:
+        # The server's answer replaces the total, but pooch cannot use a bar that has none.
+        with tqdm(desc="DSB2018 images", total=ARCHIVE_BYTES, unit="B", unit_scale=True, file=sys.stdout) as bar:
+            downloader = pooch.HTTPDownloader(
+                progressbar=bar, chunk_size=2**16, timeout=(CONNECT_SECONDS, READ_SECONDS)
+            )
+            path = pooch.retrieve(
+                DSB2018_URL, f"sha256:{DSB2018_SHA256}", fname="dsb2018.zip", path=folder, downloader=downloader
+            )
+    except requests.HTTPError as error:
+        what = f"{DSB2018_URL} answered with HTTP status {error.response.status_code} instead of the file"
+        raise DownloadError(what, "try again later") from error
+    except requests.RequestException as error:
+        what = f"The download of {DSB2018_URL} failed ({type(error).__name__}), no answer or the connection broke off"
+        raise DownloadError(what, "check the network and try again") from error
+    except ValueError as error:  # what pooch raises for a wrong checksum
+        what = f"{DSB2018_URL} arrived with other content than expected (SHA-256 {DSB2018_SHA256[:12]}...)"
+        raise DownloadError(what, "a proxy or a login page may have cut or replaced it, try another network") from error
+    return Path(path)
+
+
+def _unpack(archive: Path, folder: Path) -> Path:
+    """Unpack a zip; the folder that holds `train` and `test`."""
+    try:
+        with zipfile.ZipFile(archive) as members:
+            for member in members.infolist():
+                # PureWindowsPath sees both kinds of separators, and drive letters.
+                path = PureWindowsPath(member.filename)
+                if path.anchor or ".." in path.parts:
+                    what = f"{DSB2018_URL} holds {member.filename!r}, a path that leads out of its folder"
+                    raise DownloadError(what, "do not trust this file")
+                members.extract(member, folder)
+    except (zipfile.BadZipFile, EOFError, RuntimeError) as error:
+        raise DownloadError(f"{DSB2018_URL} cannot be unpacked ({_short(error)})", "try again") from error
+    return folder / "dsb2018" if (folder / "dsb2018").is_dir() else folder
+
+
+@contextlib.contextmanager
+def _only_process(cache: Path) -> Iterator[None]:
+    """Hold the lock of the cache. Raises `DownloadError` if it cannot be had."""
+    import filelock
+
+    lock = filelock.FileLock(cache / ".dsb2018.lock")
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            print(f"Waiting for another process that is downloading into {cache} ...", flush=True)
+            lock.acquire(timeout=LOCK_SECONDS)
+    except filelock.Timeout as error:
+        what = f"Another process has been downloading into {cache} for {LOCK_SECONDS} seconds"
+        raise DownloadError(what, f"end it and try again, {OTHER_FOLDER}") from error
+    except NotImplementedError as error:
+        raise DownloadError(f"The disk of {cache} cannot lock files", OTHER_FOLDER) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _explain_disk(error: OSError, cache: Path) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what = f"There is too little space in the cache folder {cache}"
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        what = f"The cache folder {cache} cannot be written"
+    else:
+        what = f"The cache folder {cache} cannot be used"
+    return f"{what} ({_short(error)})"
+
+
+def _short(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split())[:200]

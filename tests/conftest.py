@@ -1,0 +1,51 @@
+"""Fixtures that several test modules share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def _real_data(variable: str, file_name: str) -> Path:
+    path = Path(os.environ.get(variable) or REPOSITORY.parent / "shared" / "data" / file_name)
+    if not path.exists():
+        pytest.skip(f"needs real data that is not part of the repository: set {variable} to the path of {file_name}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def real_data_zip() -> Path:
+    """The 497 DSB2018 images in StarDist's layout."""
+    return _real_data("COURSE_REAL_DATA", "dsb2018.zip")
+
+
+@pytest.fixture(scope="session")
+def stage1_zip() -> Path:
+    """24 images in Kaggle's layout: 21 that are among the 497, and 3 in colour."""
+    return _real_data("COURSE_STAGE1_DATA", "stage1_train_sample.zip")
+
+
+@pytest.fixture
+def make_stardist_folder():
+    """A function that writes a small data set in StarDist's layout: 3 training images and 1 test image."""
+
+    def make(folder: Path) -> Path:
+        rng = np.random.default_rng(0)
+        for split, names in (("train", "abc"), ("test", "d")):
+            for kind in ("images", "masks"):
+                (folder / split / kind).mkdir(parents=True)
+            for name in names:
+                image = rng.integers(0, 256, (40, 50), dtype=np.uint8)
+                mask = np.zeros((40, 50), dtype=np.uint16)
+                mask[5:15, 5:15], mask[20:30, 30:45] = 3, 65535
+                tifffile.imwrite(folder / split / "images" / f"{name}.tif", image)
+                tifffile.imwrite(folder / split / "masks" / f"{name}.tif", mask)
+        return folder
+
+    return make

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from course_utils import data
+from course_utils.data import DataError, available_sources, find_kaggle_input, load_data
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    """An empty cache, nothing from Kaggle, and a network that answers nobody."""
+
+    def no_network(*_arguments, **_keywords):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setenv("COURSE_DATA_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(data, "KAGGLE_INPUT", tmp_path / "kaggle" / "input")
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    monkeypatch.setattr(socket.socket, "connect", no_network)
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def embedded(tmp_path, monkeypatch, make_stardist_folder) -> Path:
+    """A small stand-in for the embedded set, so that these tests say something about the sources alone."""
+    folder = make_stardist_folder(tmp_path / "embedded")
+    monkeypatch.setattr(data, "embedded_folder", lambda: folder)
+    return folder
+
+
+def test_importing_the_module_is_light():
+    heavy = ["torch", "pandas", "requests", "pooch", "tqdm", "filelock", "tifffile"]
+    code = f"import sys, course_utils.data; print([name for name in {heavy} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_embedded_is_the_default(embedded):
+    result = load_data()
+    assert result.source == "embedded" and len(result.train) == 3 and len(result.test) == 1
+    assert str(result) == "3 training and 1 test images. Synthetic images that come with the course."
+
+
+def test_missing_embedded_images_say_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "embedded_folder", lambda: tmp_path / "nowhere")
+    with pytest.raises(DataError, match="embedded images are missing"):
+        load_data("embedded")
+
+
+def test_embedded_folder_of_a_checkout_and_of_an_installed_package(tmp_path, monkeypatch):
+    package = tmp_path / "course_utils"
+    package.mkdir()
+    monkeypatch.setattr(data, "__file__", str(package / "data.py"))
+    assert data.embedded_folder() == tmp_path / "data" / "embedded"
+    (package / "embedded" / "embedded").mkdir(parents=True)
+    assert data.embedded_folder() == package / "embedded" / "embedded"
+
+
+def test_path_as_string_or_path(tmp_path, make_stardist_folder, monkeypatch):
+    folder = make_stardist_folder(tmp_path / "mine")
+    for source in (folder, str(folder)):
+        result = load_data(source)
+        assert result.source == str(folder) and str(folder) in result.note
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert len(load_data("~/mine").train) == 3
+    monkeypatch.chdir(tmp_path)
+    assert str(folder) in load_data("mine").note
+
+
+@pytest.mark.parametrize("source", ["embeded", "no/such/folder", "", "DSB2018"])
+def test_unknown_source_lists_the_names_and_the_absolute_path(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError) as caught:
+        load_data(source)
+    message = str(caught.value)
+    for name in ("embedded", "dsb2018", "kaggle", "auto"):
+        assert f'"{name}"' in message
+    assert str(tmp_path / source) in message and "not found" in message
+
+
+# --- auto -------------------------------------------------------------------------------------------------------------
+
+
+def test_auto_without_anything_ends_with_embedded(cache, embedded):
+    result = load_data("auto")
+    assert result.source == "embedded"
+    assert str(data.KAGGLE_INPUT) in result.note and "neither cached nor to be downloaded" in result.note
+    assert "ConnectionError" in result.note
+
+
+def test_auto_takes_the_cache_before_the_network(cache, embedded, make_stardist_folder):
+    make_stardist_folder(cache / "dsb2018")
+    result = load_data("auto")
+    assert result.source == "dsb2018"
+    assert "from the cache" in result.note and "because no known data set is below" in result.note
+
+
+def test_auto_takes_kaggle_first(cache, embedded, make_stardist_folder):
+    make_stardist_folder(cache / "dsb2018")
+    folder = make_stardist_folder(data.KAGGLE_INPUT / "some-slug" / "dsb2018")
+    result = load_data("auto")
+    assert result.source == "kaggle" and str(folder) in result.note and '"auto"' in result.note
+
+
+def test_auto_goes_on_when_what_is_attached_on_kaggle_is_not_ours(cache, embedded, make_stardist_folder):
+    folder = make_stardist_folder(data.KAGGLE_INPUT / "some-slug" / "cats")
+    (folder / "train" / "masks" / "a.tif").unlink()
+    result = load_data("auto")
+    assert result.source == "embedded" and "images without a mask (1)" in result.note
+    with pytest.raises(DataError, match=r"images without a mask \(1\)"):
+        load_data("kaggle")
+
+
+def test_a_damaged_cache_is_reported_not_hidden(cache, embedded, make_stardist_folder):
+    folder = make_stardist_folder(cache / "dsb2018")
+    (folder / "train" / "images" / "a.tif").write_bytes(b"")
+    for source in ("dsb2018", "auto"):
+        with pytest.raises(DataError, match="a.tif.*Delete .*dsb2018 to have it downloaded again"):
+            load_data(source)
+
+
+# --- Kaggle -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "mount",
+    [
+        "data-science-bowl-2018/stage1_train",
+        "data-science-bowl-2018/stage1_train/stage1_train",
+        "competitions/data-science-bowl-2018/stage1_train",
+        "datasets/some-owner/dsb-2018/stage1_train",
+        "datasets/some-owner/dsb-2018/all/stage1_train",
+        "datasets/some-owner/nuclei",
+    ],
+)
+def test_stage1_train_is_found_under_both_mounts(tmp_path, mount, stage1_zip):
+    (tmp_path / "another-data-set" / "train").mkdir(parents=True)
+    folder = tmp_path / mount
+    folder.mkdir(parents=True)
+    with zipfile.ZipFile(stage1_zip) as archive:
+        for member in archive.infolist()[:60]:
+            path = folder / Path(member.filename).relative_to("stage1_train")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(archive.read(member))
+    found = find_kaggle_input(tmp_path)
+    assert found is not None and (found == folder or found in folder.parents)
+    assert tmp_path != found
+
+
+@pytest.mark.parametrize("mount", ["stardist-dsb2018", "stardist/dsb2018", "datasets/owner/slug/dsb2018"])
+def test_stardist_layout_is_found_under_both_mounts(tmp_path, mount, make_stardist_folder):
+    folder = make_stardist_folder(tmp_path / mount)
+    assert find_kaggle_input(tmp_path) == folder
+
+
+@pytest.mark.parametrize("name", ["stage1_train.zip", "dsb2018.zip"])
+def test_zips_on_kaggle_are_found(tmp_path, name, cache, stage1_zip):
+    folder = data.KAGGLE_INPUT / "competitions" / "data-science-bowl-2018"
+    folder.mkdir(parents=True)
+    shutil.copy(stage1_zip, folder / name)
+    result = load_data("kaggle")
+    assert str(folder / name) in result.note and "3 colour and 0 brightfield" in result.note
+
+
+def test_nothing_on_kaggle(cache, tmp_path):
+    assert find_kaggle_input() is None
+    (data.KAGGLE_INPUT / "a" / "b").mkdir(parents=True)
+    (data.KAGGLE_INPUT / "circle").symlink_to(data.KAGGLE_INPUT)
+    assert find_kaggle_input() is None
+    with pytest.raises(DataError, match="attach the data"):
+        load_data("kaggle")
+
+
+def test_kaggle_search_does_not_enter_folders_of_thousands(tmp_path):
+    for index in range(data.KAGGLE_MOST_FOLDERS + 1):
+        (tmp_path / "many" / f"{index}").mkdir(parents=True)
+    (tmp_path / "many" / "0" / "stage1_train").mkdir()
+    assert find_kaggle_input(tmp_path) is None
+
+
+# --- doctor -----------------------------------------------------------------------------------------------------------
+
+
+def test_available_sources_looks_but_does_not_touch(cache, embedded, make_stardist_folder):
+    found = available_sources()
+    assert list(found) == ["embedded", "dsb2018", "kaggle"]
+    assert found["embedded"] == str(embedded)
+    assert found["dsb2018"].startswith("not found") and str(cache) in found["dsb2018"]
+    assert found["kaggle"].startswith("not found")
+    assert not cache.exists()
+    make_stardist_folder(cache / "dsb2018")
+    kaggle = make_stardist_folder(data.KAGGLE_INPUT / "x" / "dsb2018")
+    found = available_sources()
+    assert found["dsb2018"] == str(cache / "dsb2018") and found["kaggle"] == str(kaggle)
+
+
+# --- real data --------------------------------------------------------------------------------------------------------
+
+
+def test_real_data_by_path(real_data_zip):
+    result = load_data(real_data_zip)
+    assert (len(result.train), len(result.test)) == (447, 50)
+    assert all(sample.image.shape == sample.mask.shape for sample in result.train)

@@ -1,0 +1,396 @@
+"""The cache against a real server on 127.0.0.1 that serves, refuses, lies, breaks off and falls silent."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from course_utils import data, download
+from course_utils.data import DownloadError, load_data
+from course_utils.download import cache_folder, cached_dsb2018, fetch_dsb2018
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, content: bytes):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content = content
+        self.behaviour = "serve"
+        self.requests = 0
+        self.half_sent = threading.Event()
+        self.released = threading.Event()
+        self.url = f"http://127.0.0.1:{self.server_port}/dsb2018.zip"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def log_message(self, *_arguments):
+        pass
+
+    def do_GET(self):
+        server = self.server
+        server.requests += 1
+        if server.behaviour == "404":
+            self.send_error(404)
+            return
+        if server.behaviour == "silent":
+            server.released.wait(60)
+            return
+        body = b"<html>Please log in</html>" if server.behaviour == "login page" else server.content
+        self.send_response(200)
+        if server.behaviour != "no length, half":
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if server.behaviour == "slow":
+            server.released.wait(60)
+        half = len(body) // 2
+        self.wfile.write(body[:half])
+        self.wfile.flush()
+        server.half_sent.set()
+        if server.behaviour in ("half", "no length, half"):
+            return
+        if server.behaviour == "stall":
+            server.released.wait(60)
+            return
+        self.wfile.write(body[half:])
+
+
+@pytest.fixture
+def archive(tmp_path, make_stardist_folder) -> bytes:
+    folder = make_stardist_folder(tmp_path / "original" / "dsb2018")
+    return Path(shutil.make_archive(str(tmp_path / "original"), "zip", folder.parent)).read_bytes()
+
+
+@pytest.fixture
+def server(archive):
+    running = Server(archive)
+    thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield running
+    running.released.set()
+    running.shutdown()
+    running.server_close()
+    thread.join()
+
+
+def use(monkeypatch, server: Server, content: bytes) -> None:
+    """Let the server offer this content, with the right checksum."""
+    server.content = content
+    monkeypatch.setattr(download, "DSB2018_SHA256", hashlib.sha256(content).hexdigest())
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch, server, archive) -> Path:
+    """An empty cache whose release address is the local server."""
+    use(monkeypatch, server, archive)
+    monkeypatch.setattr(download, "DSB2018_URL", server.url)
+    monkeypatch.setattr(download, "CONNECT_SECONDS", 1)
+    monkeypatch.setattr(download, "READ_SECONDS", 1)
+    monkeypatch.setattr(download, "BYTES_NEEDED", 1_000_000)
+    monkeypatch.setattr(data, "KAGGLE_INPUT", tmp_path / "kaggle")
+    monkeypatch.setenv("COURSE_DATA_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    return tmp_path / "cache"
+
+
+def content_of(cache: Path) -> list[str]:
+    """What lies in the cache, without the lock file, which is empty."""
+    return sorted(path.name for path in cache.iterdir() if path.suffix != ".lock")
+
+
+def failure() -> str:
+    with pytest.raises(DownloadError) as caught:
+        fetch_dsb2018()
+    message = str(caught.value)
+    assert '"embedded"' in message, "every failure tells another way"
+    return message
+
+
+def child(server: Server, code: str = "", **options) -> subprocess.Popen:
+    """Another Python process that fetches the images; `code` runs in it first."""
+    script = f"""
+from course_utils import download
+download.DSB2018_URL = {server.url!r}
+download.DSB2018_SHA256 = {download.DSB2018_SHA256!r}
+download.BYTES_NEEDED = 1_000_000
+{code}
+print(download.fetch_dsb2018())
+"""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", script], **pipes, **options)
+
+
+# --- what should happen -----------------------------------------------------------------------------------------------
+
+
+def test_downloads_once_and_reads_from_the_cache_after(cache, server, capsys):
+    first = load_data("dsb2018")
+    assert (len(first.train), len(first.test), first.source) == (3, 1, "dsb2018")
+    assert "downloaded to" in first.note
+    output = capsys.readouterr()
+    assert "DSB2018 images" in output.out and "100%" in output.out and output.err == ""
+    assert content_of(cache) == ["dsb2018"] and sorted(os.listdir(cache / "dsb2018")) == ["test", "train"]
+    second = load_data("dsb2018")
+    assert "from the cache" in second.note and server.requests == 1
+
+
+def test_auto_downloads_where_nothing_else_is_at_hand(cache):
+    result = load_data("auto")
+    assert result.source == "dsb2018" and "downloaded to" in result.note
+
+
+def test_an_archive_without_its_own_folder(cache, server, tmp_path, monkeypatch):
+    flat = shutil.make_archive(str(tmp_path / "flat"), "zip", tmp_path / "original" / "dsb2018")
+    use(monkeypatch, server, Path(flat).read_bytes())
+    assert len(load_data("dsb2018").train) == 3
+
+
+def test_an_empty_folder_is_no_cache(cache):
+    """The first try of the original exercise left such a folder, and every later one took it for the data."""
+    (cache / "dsb2018").mkdir(parents=True)
+    assert cached_dsb2018() is None
+    assert len(load_data("dsb2018").train) == 3
+
+
+def test_cache_folder_by_variable_or_by_operating_system(monkeypatch, tmp_path):
+    monkeypatch.setenv("COURSE_DATA_DIR", str(tmp_path))
+    assert cache_folder() == tmp_path
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COURSE_DATA_DIR", "here")
+    assert cache_folder() == tmp_path / "here"
+    monkeypatch.setenv("COURSE_DATA_DIR", "")
+    assert cache_folder().name == "course-utils" or "course-utils" in cache_folder().parts
+
+
+def test_read_only_cache_with_the_images_in_it_is_fine(cache):
+    fetch_dsb2018()
+    cache.chmod(0o555)
+    try:
+        assert len(load_data("dsb2018").train) == 3
+    finally:
+        cache.chmod(0o755)
+
+
+# --- network and server -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "words"),
+    [
+        ("404", "status 404"),
+        ("login page", "other content than expected"),
+        ("half", "failed"),
+        ("no length, half", "other content than expected"),
+        ("stall", "failed"),
+        ("silent", "failed"),
+    ],
+)
+def test_a_failed_download_says_why_and_does_not_block_the_next(cache, server, behaviour, words):
+    server.behaviour = behaviour
+    start = time.monotonic()
+    message = failure()
+    assert time.monotonic() - start < 20
+    assert words in message and server.url in message
+    assert content_of(cache) == []
+    server.behaviour = "serve"
+    assert len(load_data("dsb2018").train) == 3
+
+
+def test_auto_survives_a_failed_download(cache, server, tmp_path, make_stardist_folder, monkeypatch):
+    monkeypatch.setattr(data, "embedded_folder", lambda: make_stardist_folder(tmp_path / "embedded"))
+    server.behaviour = "404"
+    result = load_data("auto")
+    assert result.source == "embedded" and "status 404" in result.note
+
+
+def test_nobody_listens(cache, server, monkeypatch):
+    monkeypatch.setattr(download, "DSB2018_URL", "http://127.0.0.1:9/dsb2018.zip")
+    assert "ConnectionError" in failure()
+
+
+def test_a_host_that_never_answers_does_not_hang(cache, monkeypatch):
+    # 192.0.2.0/24 is reserved for documentation: packets to it are dropped or refused, never answered.
+    monkeypatch.setattr(download, "DSB2018_URL", "http://192.0.2.1/dsb2018.zip")
+    monkeypatch.setenv("NO_PROXY", "192.0.2.1")
+    start = time.monotonic()
+    failure()
+    assert time.monotonic() - start < 20
+
+
+def test_wrong_checksum(cache, monkeypatch):
+    monkeypatch.setattr(download, "DSB2018_SHA256", "0" * 64)
+    assert "SHA-256 000000000000" in failure()
+    assert content_of(cache) == []
+
+
+# --- the archive ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["../escaped.tif", "/escaped.tif", "a/../../escaped.tif", "..\\escaped.tif", "C:\\e.tif"]
+)
+def test_an_archive_that_leads_out_of_its_folder_is_refused(cache, server, tmp_path, monkeypatch, name):
+    evil = tmp_path / "evil.zip"
+    with zipfile.ZipFile(evil, "w") as members:
+        info = zipfile.ZipInfo("x")
+        info.filename = name
+        members.writestr(info, b"x")
+    use(monkeypatch, server, evil.read_bytes())
+    with pytest.raises(DownloadError, match="leads out"):
+        fetch_dsb2018()
+    assert content_of(cache) == [] and not list(tmp_path.rglob("*escaped*"))
+
+
+def test_an_archive_that_cannot_be_unpacked(cache, server, archive, monkeypatch):
+    use(monkeypatch, server, archive[:-50])
+    assert "cannot be unpacked" in failure()
+    assert content_of(cache) == []
+
+
+# --- the disk ---------------------------------------------------------------------------------------------------------
+
+
+def test_too_little_space_is_noticed_before_the_download(cache, server, monkeypatch):
+    monkeypatch.setattr(download, "BYTES_NEEDED", 10**18)
+    message = failure()
+    assert "too little space" in message and "COURSE_DATA_DIR" in message and str(cache) in message
+    assert server.requests == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(errno.ENOSPC, "too little space"), (errno.EROFS, "cannot be written"), (errno.EIO, "cannot be used")],
+)
+def test_a_disk_that_fails_while_unpacking(cache, monkeypatch, number, words):
+    extract = zipfile.ZipFile.extract
+    calls = []
+
+    def fail_later(self, member, path=None, pwd=None):
+        calls.append(member)
+        if len(calls) > 12:
+            raise OSError(number, os.strerror(number))
+        return extract(self, member, path, pwd)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(zipfile.ZipFile, "extract", fail_later)
+        message = failure()
+    assert words in message and "COURSE_DATA_DIR" in message and str(cache) in message
+    assert content_of(cache) == []
+    assert len(load_data("dsb2018").train) == 3
+
+
+def test_a_cache_that_is_a_file(cache):
+    cache.write_text("not a folder")
+    message = failure()
+    assert str(cache) in message and "COURSE_DATA_DIR" in message
+    assert cache.read_text() == "not a folder"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the administrator may write anywhere")
+def test_a_cache_that_cannot_be_written(cache):
+    cache.mkdir()
+    cache.chmod(0o555)
+    try:
+        assert "cannot be written" in failure()
+    finally:
+        cache.chmod(0o755)
+
+
+# --- killed, and at once ----------------------------------------------------------------------------------------------
+
+needs_sigkill = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this operating system has no SIGKILL")
+
+
+@needs_sigkill
+def test_killed_while_unpacking(cache, server):
+    """The process dies between two files, with no chance to tidy up; the next start works and does the tidying."""
+    process = child(
+        server,
+        """
+import os, signal, zipfile
+extract, count = zipfile.ZipFile.extract, 0
+def die_later(self, member, path=None, pwd=None):
+    global count
+    count += 1
+    if count > 12:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return extract(self, member, path, pwd)
+zipfile.ZipFile.extract = die_later
+""",
+    )
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    (leftover,) = content_of(cache)
+    assert any((cache / leftover).rglob("*.tif")), "it was killed in the middle of unpacking"
+    assert cached_dsb2018() is None
+    assert len(load_data("dsb2018").train) == 3
+    assert content_of(cache) == ["dsb2018"]
+
+
+@needs_sigkill
+def test_killed_while_downloading(cache, server):
+    server.behaviour = "stall"
+    process = child(server)
+    assert server.half_sent.wait(60)
+    process.kill()
+    process.communicate(timeout=60)
+    assert len(content_of(cache)) == 1 and cached_dsb2018() is None
+    server.behaviour = "serve"
+    assert len(load_data("dsb2018").train) == 3
+    assert content_of(cache) == ["dsb2018"]
+
+
+def test_three_processes_at_once_download_once(cache, server):
+    server.behaviour = "slow"
+    processes = [child(server) for _ in range(3)]
+    while server.requests == 0:
+        assert any(process.poll() is None for process in processes)
+        time.sleep(0.05)
+    time.sleep(2)  # the others reach the lock while the first one waits for the server
+    server.released.set()
+    outputs = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], outputs
+    assert all(output.strip().endswith(str(cache / "dsb2018")) for output, _ in outputs)
+    assert server.requests == 1
+    assert sum("Waiting for another process" in output for output, _ in outputs) == 2
+    assert content_of(cache) == ["dsb2018"] and len(load_data("dsb2018").train) == 3
+
+
+def test_waiting_for_another_process_ends(cache, server, monkeypatch):
+    monkeypatch.setattr(download, "LOCK_SECONDS", 0.2)
+    server.behaviour = "slow"
+    process = child(server)
+    while server.requests == 0:
+        assert process.poll() is None
+        time.sleep(0.05)
+    assert "Another process has been downloading" in failure()
+    server.released.set()
+    process.communicate(timeout=60)
+    assert process.returncode == 0 and content_of(cache) == ["dsb2018"]
+
+
+# --- the real archive -------------------------------------------------------------------------------------------------
+
+
+def test_the_real_archive_from_a_local_server(cache, server, real_data_zip, monkeypatch):
+    use(monkeypatch, server, real_data_zip.read_bytes())
+    result = load_data("dsb2018")
+    assert (len(result.train), len(result.test)) == (447, 50)
+    # The room asked for is enough for the archive and what is in it, which are on disk at the same time.
+    used = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file())
+    monkeypatch.undo()
+    assert used + real_data_zip.stat().st_size < download.BYTES_NEEDED
