@@ -234,7 +234,8 @@ def _pair(files: FileStore, images: dict[str, str], masks: dict[str, str]) -> li
     ]
     if problems:
         raise DataError(
-            f"There are {'; '.join(problems)}. An image and its mask have the same name: add the missing files or remove these."
+            f"There are {'; '.join(problems)}. "
+            "An image and its mask have the same name: add the missing files or remove these."
         )
     return sorted(images)
 
