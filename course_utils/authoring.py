@@ -84,9 +84,10 @@ class Cell:
 # From file to cells
 
 # All that jupytext may take for the start of a cell, and the one way to write it here: jupytext would also split a
-# function in two at an indented "# %%".
+# function in two at an indented "# %%", take a misspelt marker for a title, and break on tags that are no list.
 _MARKER_LIKE = re.compile(r"\s*#\s*(%%|<codecell>\s*$|In\[[0-9 ]*\]:?\s*$)")
-_MARKER = re.compile(r"# %%( .*)?")
+_TEXTS = r'"[^"]*"(, *"[^"]*")*'
+_MARKER = re.compile(rf'# %%( \[markdown\])?( tags=\[({_TEXTS})?\]| ({"|".join(MARKERS)})="[^"]*")*')
 _TRIPLE_QUOTED = re.compile(r"""\s*[rR]?("{3}|'{3})""")
 
 
@@ -117,7 +118,7 @@ def read_cells(path: str | Path) -> list[Cell]:
         raise BuildError([Problem(path, hidden[0], reason)])
     ends = [*(start - 1 for start in starts[1:]), len(lines)]
     parts = [(node, start, lines[start:end]) for node, start, end in zip(nodes, starts, ends, strict=True)]
-    problems = [Problem(path, *problem) for part in parts for problem in _marker_problems(*part)]
+    problems = [Problem(path, *problem) for part in parts for problem in _cell_problems(*part)]
     if problems:
         raise BuildError(problems)
     return [_cell(*part) for part in parts]
@@ -132,11 +133,8 @@ def _starts(path: Path, lines: list[str]) -> list[int]:
     """The lines, counted from 1, that start a cell."""
     header_end = lines.index("# ---", 1) + 1 if lines[:1] == ["# ---"] and "# ---" in lines[1:] else 0
     starts = [n for n, line in enumerate(lines, 1) if n > header_end and _MARKER_LIKE.match(line)]
-    problems = [
-        Problem(path, n, f"{lines[n - 1].strip()!r} looks like the start of a cell; write '# %%' without indentation.")
-        for n in starts
-        if not _MARKER.fullmatch(lines[n - 1].rstrip())
-    ]
+    faults = [(n, _marker_fault(lines[n - 1].rstrip())) for n in starts]
+    problems = [Problem(path, n, fault) for n, fault in faults if fault]
     before = lines[header_end : starts[0] - 1] if starts else lines[header_end:]
     stray = [n for n, line in enumerate(before, header_end + 1) if line.strip()]
     problems += [Problem(path, n, "text before the first cell; start it with '# %%'.") for n in stray[:1]]
@@ -147,6 +145,17 @@ def _starts(path: Path, lines: list[str]) -> list[int]:
     return starts
 
 
+def _marker_fault(line: str) -> str:
+    if not re.match(r"# %%( |$)", line):
+        return f"{line.strip()!r} looks like the start of a cell; write '# %%' at the start of the line."
+    unknown = [name for name in re.findall(r"(\w+)=", line) if name not in ("tags", *MARKERS)]
+    if unknown:
+        return f"unknown marker {unknown[0]!r}; known: tags, {', '.join(MARKERS)}."
+    if not _MARKER.fullmatch(line):
+        return f'{line!r} cannot be read; write \'# %%\' or \'# %% [markdown]\', then tags=["a", "b"] or name="value".'
+    return ""
+
+
 def _cell(node: nbformat.NotebookNode, start: int, body: list[str]) -> Cell:
     text = re.sub(r"\A(\s*\n)+", "", node.source).rstrip()
     first = next((n for n, line in enumerate(body, start + 1) if text and text.split("\n")[0] in line), 0)
@@ -154,27 +163,18 @@ def _cell(node: nbformat.NotebookNode, start: int, body: list[str]) -> Cell:
     return Cell(node.cell_type, text, start, first, tuple(node.metadata.get("tags", ())), markers)
 
 
-def _marker_problems(node: nbformat.NotebookNode, start: int, body: list[str]) -> Iterator[tuple[int, str]]:
-    marks = {key: value for key, value in node.metadata.items() if key not in ("lines_to_next_cell", "cell_marker")}
-    tags = marks.pop("tags", [])
-    if node.cell_type not in ("code", "markdown"):
-        yield start, f"a cell of type {node.cell_type!r}; use code ('# %%') or text ('# %% [markdown]')."
-    for key, value in marks.items():
-        if key not in MARKERS:
-            yield start, f'unknown marker {key}={value!r}; known: tags, {", ".join(MARKERS)}, each as name="value".'
-        elif not isinstance(value, str):
-            yield start, f'{key} must be a text in quotes, as in {key}="3.1" or {key}="3a", but is {value!r}.'
-        elif node.cell_type != MARKERS[key]:
+def _cell_problems(node: nbformat.NotebookNode, start: int, body: list[str]) -> Iterator[tuple[int, str]]:
+    markers = [key for key in MARKERS if key in node.metadata]
+    for key in markers:
+        if node.cell_type != MARKERS[key]:
             yield start, f"{key} marks a {MARKERS[key]} cell, but this one is {node.cell_type}."
-    if len(marks) > 1 and set(marks) <= set(MARKERS):
-        yield start, f"one cell cannot be {' and '.join(sorted(marks))}."
-    if not isinstance(tags, list):
-        yield start, f'tags must be a list, as in tags=["optional"], but is {tags!r}.'
-    elif tags and node.cell_type != "code":
+    if len(markers) > 1:
+        yield start, f"one cell cannot be {' and '.join(markers)}."
+    tags = node.metadata.get("tags", [])
+    if tags and node.cell_type != "code":
         yield start, f"tags {tags} on a text cell; only code cells have tags."
-    else:
-        unknown = [tag for tag in tags if tag not in TAGS]
-        yield from ((start, f"unknown tag {tag!r}; known: {', '.join(sorted(TAGS))}.") for tag in unknown)
+    unknown = [tag for tag in tags if tag not in TAGS]
+    yield from ((start, f"unknown tag {tag!r}; known: {', '.join(sorted(TAGS))}.") for tag in unknown)
     if node.cell_type == "markdown" and not _TRIPLE_QUOTED.match("\n".join(body)):
         bare = [n for n, line in enumerate(body, start + 1) if line.strip() and not line.startswith("#")]
         yield from ((n, "a line of text without '# ' in front of it.") for n in bare[:1])

@@ -148,7 +148,7 @@ _NOT_PROSE = re.compile(
     r"^ {0,3}(```+|~~~+).*?(^ {0,3}\1|\Z)|(`+)[^\n]*?\3|\$\$.*?\$\$|\$[^$\n]+\$", re.MULTILINE | re.DOTALL
 )
 _IMAGE = re.compile(r"!\[(?P<alt>[^\]]*)\][(\[]|<img\b(?P<attributes>[^>]*)>", re.IGNORECASE)
-_ALT = re.compile(r"""\balt\s*=\s*(["'])\s*\S.*?\1""", re.IGNORECASE | re.DOTALL)
+_ALT = re.compile(r"""\balt\s*=\s*(["'])\s*(?!\1)\S.*?\1""", re.IGNORECASE | re.DOTALL)
 _TARGET = re.compile(
     r"""\]\(\s*<?([^)>\s]+)|^ {0,3}\[[^\]]+\]:\s*<?([^>\s]+)|<(?:a|img)\b[^>]*?\b(?:href|src)\s*=\s*["']([^"']*)["']""",
     re.IGNORECASE | re.MULTILINE,
@@ -234,6 +234,8 @@ def check_names(cells: Sequence[Cell]) -> Found:
                 ready = defined | {node.target.id for node in ast.walk(nodes[0]) if isinstance(node, ast.NamedExpr)}
                 if isinstance(nodes[0], ast.AugAssign) and isinstance(nodes[0].target, ast.Name):
                     uses.add((nodes[0].target.id, "now"))
+                if isinstance(nodes[0], ast.AnnAssign) and nodes[0].value is None:  # x: int, without a value
+                    bound.clear()
             for name in sorted({name for name, use in uses if use == "now"} - ready):
                 line = cell.line_of(row + _row_of(name, code))
                 yield line, f"{name} is used but not defined before{_origin(cell)}; define or import it above."
