@@ -1,0 +1,100 @@
+"""environment.yml agrees with pyproject.toml, every dependency has its reason, and Kaggle and Colab are served."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+CONDA_NAMES = {"torch": "pytorch"}  # the others have one name in both worlds
+
+# What the notebooks find without installing anything (Kaggle's image of May 2026, Colab's of the same time).
+# Packages that an image does not bring, and the extras, are installed by the notebook's first cell or not used there.
+KAGGLE = {"python": "3.12", "torch": "2.10.0", "torchvision": "0.25.0", "numpy": "2.0.2", "scipy": "1.16.3",
+          "scikit-image": "0.25.2", "matplotlib": "3.10.0", "ipywidgets": "8.1.5"}  # fmt: skip
+COLAB = {"python": "3.13", "torch": "2.11.0", "ipywidgets": "7.7.1"}
+
+
+@pytest.fixture(scope="module")
+def project():
+    return tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+@pytest.fixture(scope="module")
+def conda():
+    return yaml.safe_load((CHECKOUT / "environment.yml").read_text(encoding="utf-8"))
+
+
+def by_name(requirements):
+    parsed = [Requirement(text) for text in requirements]
+    return {CONDA_NAMES.get(one.name, one.name): one.specifier for one in parsed}
+
+
+def test_the_same_packages_and_bounds_both_ways(project, conda):
+    wanted = by_name([*project["dependencies"], *project["optional-dependencies"]["notebooks"]])
+    # "name>=1.2" is written alike for conda and for pip; Python and pip themselves are no entries of pyproject.toml
+    listed = [entry for entry in conda["dependencies"] if isinstance(entry, str)]
+    offered = by_name([entry for entry in listed if not entry.startswith("python=") and entry != "pip"])
+    assert offered == wanted
+
+
+def test_conda_python_is_one_we_support(project, conda):
+    (python,) = [entry for entry in conda["dependencies"] if isinstance(entry, str) and entry.startswith("python=")]
+    assert SpecifierSet(project["requires-python"]).contains(python.removeprefix("python="))
+
+
+def test_conda_file_installs_the_package_and_nothing_else_with_pip(conda):
+    (pip,) = [entry["pip"] for entry in conda["dependencies"] if isinstance(entry, dict)]
+    assert pip == ["-e ."]  # options such as --no-deps are not allowed in this list
+    assert "pip" in conda["dependencies"], "conda warns if pip itself is not listed"
+    assert conda["channels"][0] == "conda-forge"
+    assert set(conda) == {"name", "channels", "dependencies"}
+
+
+@pytest.mark.parametrize("image", [KAGGLE, COLAB], ids=["kaggle", "colab"])
+def test_lower_bounds_admit_what_the_cloud_offers(project, image):
+    assert SpecifierSet(project["requires-python"]).contains(image["python"])
+    specifiers = {Requirement(text).name: Requirement(text).specifier for text in project["dependencies"]}
+    refused = {
+        name: f"{version} is not {specifiers[name]}"
+        for name, version in image.items()
+        if name != "python" and not specifiers[name].contains(version)
+    }
+    assert refused == {}
+
+
+def test_every_dependency_gives_a_reason_and_a_lower_bound():
+    text = (CHECKOUT / "pyproject.toml").read_text(encoding="utf-8")
+    document = tomllib.loads(text)["project"]
+    all_requirements = [*document["dependencies"], *sum(document["optional-dependencies"].values(), [])]
+    for requirement in all_requirements:
+        assert re.search(r">=\d", requirement), f"{requirement} has no lower bound"
+        assert "<" not in requirement and "==" not in requirement, f"{requirement} shuts out newer versions"
+        (line,) = [line for line in text.splitlines() if line.strip().startswith(f'"{requirement}"')]
+        assert re.search(r"#\s*\S.{5,}", line), f"{requirement} gives no reason in its line"
+
+
+def test_the_environment_at_hand_satisfies_the_bounds(project):
+    from importlib.metadata import PackageNotFoundError, version
+
+    problems = []
+    for text in [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]:
+        requirement = Requirement(text)
+        try:
+            found = version(requirement.name)
+        except PackageNotFoundError:
+            problems.append(f"{requirement.name} is not installed")
+            continue
+        if not requirement.specifier.contains(found, prereleases=True):
+            problems.append(f"{requirement.name} {found} is not {requirement.specifier}")
+    assert problems == []
+
+
+def test_ci_uses_the_documented_command():
+    script = (CHECKOUT / ".ci" / "run").read_text(encoding="utf-8")
+    assert "set -euo pipefail" in script
+    assert "python3 course.py test" in script.splitlines()

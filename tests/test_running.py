@@ -1,0 +1,456 @@
+"""Notebooks are executed from start to end, every kind of failure is one, and the web pages need no network.
+
+Tiny notebooks, real kernels. The solved notebooks of the course are executed in tests of their own.
+"""
+
+import base64
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from course_utils import running
+from course_utils.running import RunError, first_words, run_notebooks, select_notebooks
+
+PARAMETERS = 'data_source = "embedded"\nprofile = "auto"\nseed = 0\noutput = "output"'
+KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+ONE_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+
+def write_notebook(folder, name, *cells):
+    """A notebook with the course's parameters cell; a cell is code, or text if it starts with 'text:'."""
+    nodes = [new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]})]
+    for cell in cells:
+        text = cell.removeprefix("text:")
+        nodes.append(new_markdown_cell(text) if text != cell else new_code_cell(cell))
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}.ipynb"
+    nbformat.write(new_notebook(cells=nodes, metadata=KERNEL), path)
+    return path
+
+
+class Run:
+    """Executes notebooks of a test and keeps the lines that were said."""
+
+    def __init__(self, folder):
+        self.sources = folder / "solutions"
+        self.folder = folder / "build"
+        self.lines = []
+
+    def __call__(self, *notebooks, parameters=None, **options):
+        values = {"data_source": "embedded", "profile": "smoke", "seed": 3, "output": str(self.folder / "output")}
+        values |= parameters or {}
+        return run_notebooks(list(notebooks), self.folder, values, say=self.lines.append, **options)
+
+    def one(self, *cells, **options):
+        (result,) = self(write_notebook(self.sources, "01_tiny", *cells), **options)
+        return result
+
+    @property
+    def text(self):
+        return "\n".join(self.lines)
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(tmp_path)
+
+
+def page_of(run, name="01_tiny"):
+    return (run.folder / f"{name}.html").read_text(encoding="utf-8")
+
+
+# --- what goes well ---------------------------------------------------------------------------------------------------
+
+
+def test_a_notebook_that_passes(run):
+    result = run.one(
+        "text:# Title",
+        "# Say hello\nprint('hello', seed, profile)",
+        "import json, pathlib\n"
+        "(pathlib.Path(output) / 'scores' / '01_tiny.json').write_text(json.dumps({'dice': 0.5, 'f1': {'0.5': 0.25}}))",
+        "print(pathlib.Path.cwd())",
+    )
+    assert (result.status, result.error) == ("passed", "")
+    assert result.scores == {"dice": 0.5, "f1": {"0.5": 0.25}}
+    assert 0 < result.seconds < 120
+
+    executed = nbformat.read(run.folder / "01_tiny.ipynb", as_version=4)
+    outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
+    printed = "".join(output.get("text", "") for output in outputs)
+    assert "hello 3 smoke" in printed, "the parameters arrived"
+    assert str(run.folder / "output") in printed, "notebooks run in the output folder"
+    assert "hello 3 smoke" in page_of(run)
+
+    assert re.search(r"01_tiny  cell  3/5 +\d+\.\d s  Say hello", run.text)
+    assert re.search(r"01_tiny +passed +\d+\.\d  dice 0\.500\n +f1\.0\.5 0\.250", run.text)
+    summary = json.loads((run.folder / "summary.json").read_text())
+    assert summary["notebooks"][0]["scores"] == result.scores
+    assert summary["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert "numpy" in summary["versions"] and "date" in summary
+
+
+def test_scores_of_an_earlier_run_do_not_count(run):
+    old = run.folder / "output" / "scores" / "01_tiny.json"
+    old.parent.mkdir(parents=True)
+    old.write_text('{"dice": 1.0}')
+    assert run.one("x = 1").scores == {}
+
+
+def test_summary_keeps_the_notebooks_of_an_earlier_run_into_the_same_folder(run):
+    first, second = (write_notebook(run.sources, name, "x = 1") for name in ("01_tiny", "02_small"))
+    run(second)
+    run(first)
+    summary = json.loads((run.folder / "summary.json").read_text())
+    assert [entry["notebook"] for entry in summary["notebooks"]] == ["01_tiny", "02_small"]
+    (run.folder / "summary.json").write_text("{ broken")
+    run(first)
+    summary = json.loads((run.folder / "summary.json").read_text())
+    assert [entry["notebook"] for entry in summary["notebooks"]] == ["01_tiny"]
+
+
+def test_facts_stand_in_the_summary(run):
+    run.one("x = 1", facts={"profile": "smoke", "data": {"source": "embedded", "note": "made"}})
+    summary = json.loads((run.folder / "summary.json").read_text())
+    assert (summary["profile"], summary["data"]["note"]) == ("smoke", "made")
+
+
+def test_figures_land_in_the_notebook_and_the_users_own_set_up_does_not_matter(run, tmp_path, monkeypatch):
+    """A user's kernel "python3" that would break, a shell that asks for another backend, a start-up file of IPython."""
+    home = tmp_path / "home"
+    kernel = home / "data" / "kernels" / "python3"
+    kernel.mkdir(parents=True)
+    (kernel / "kernel.json").write_text('{"argv": ["/nowhere/python"], "display_name": "x", "language": "python"}')
+    startup = home / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "00.py").write_text("raise SystemExit('the start-up file of the user ran')")
+    monkeypatch.setenv("JUPYTER_PATH", str(home / "data"))
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(home / "data"))
+    monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(home / "config"))
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(home / "runtime"))
+    monkeypatch.setenv("IPYTHONDIR", str(home / "ipython"))
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    before = dict(os.environ)
+    result = run.one(
+        "import sys; print(sys.executable)",
+        "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()",
+    )
+    assert result.error == ""
+    assert dict(os.environ) == before
+    assert not (home / "runtime").exists() and not (home / "config").exists()
+    executed = nbformat.read(run.folder / "01_tiny.ipynb", as_version=4)
+    assert executed.cells[2].outputs[0].text.strip() == sys.executable
+    assert any("image/png" in output.get("data", {}) for output in executed.cells[3].outputs)
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_failing_cell_is_shown_and_the_other_notebooks_still_run(run):
+    cells = ["first = 1", "text:between", "second = 2\nfirst / 0", "print('never')"]
+    bad = write_notebook(run.sources, "01_bad", *cells)
+    good = write_notebook(run.sources, "02_good", "print('reached')")
+    failed, passed = run(bad, good)
+    assert (failed.status, passed.status) == ("failed", "passed")
+    # the papermill cell with the values counts: parameters, values, first, second
+    assert "01_bad FAILED: code cell 4 of 5" in failed.error
+    assert "    second = 2\n    first / 0" in failed.error
+    assert "ZeroDivisionError: division by zero" in failed.error
+    assert "\x1b" not in failed.error
+    assert failed.error in run.text
+    assert "ZeroDivisionError" in page_of(run, "01_bad")
+    assert "reached" in page_of(run, "02_good")
+    summary = json.loads((run.folder / "summary.json").read_text())
+    assert [entry["status"] for entry in summary["notebooks"]] == ["failed", "passed"]
+
+
+@pytest.mark.parametrize("code", ["", "0", "1"])
+def test_sys_exit_is_a_failure(run, code):
+    result = run.one("import sys", f"sys.exit({code})", "print('never')")
+    assert result.status == "failed"
+    assert "code cell 4 of 5" in result.error and "SystemExit" in result.error
+
+
+def test_sys_exit_in_the_last_cell_is_a_failure(run):
+    assert "SystemExit" in run.one("import sys\nsys.exit(0)").error
+
+
+@pytest.mark.parametrize("death", ["os._exit(0)", "os.kill(os.getpid(), 9)"])
+def test_a_kernel_that_dies_is_a_failure(run, death):
+    bad = write_notebook(run.sources, "01_tiny", "import os", death, "print('never')")
+    good = write_notebook(run.sources, "02_good", "print('reached')")
+    died, passed = run(bad, good)
+    assert "code cell 4 of 5" in died.error and death in died.error
+    assert "DeadKernelError" in died.error
+    assert death in BeautifulSoup(page_of(run), "html.parser").get_text()
+    assert passed.status == "passed"
+
+
+def test_an_endless_cell_is_a_failure(run):
+    started = time.monotonic()
+    result = run.one("while True:\n    pass", cell_timeout=3)
+    assert "code cell 3 of 3" in result.error and "while True" in result.error
+    assert "CellTimeoutError" in result.error and "3 seconds" in result.error
+    assert time.monotonic() - started < 60
+    assert page_of(run)
+
+
+def test_exit_that_ends_the_kernel_is_a_failure(run):
+    result = run.one("exit()", "import time\ntime.sleep(5)")
+    assert result.status == "failed" and result.error
+
+
+def test_cells_that_were_never_executed_are_a_failure():
+    cells = [new_code_cell("x = 1", execution_count=1), new_code_cell("y = 2"), new_code_cell("")]
+    notebook = new_notebook(cells=cells)
+    assert "code cell 2 of 2" in running.find_failure(notebook)
+    assert "never executed" in running.find_failure(notebook)
+    notebook.cells[1].execution_count = 2
+    assert running.find_failure(notebook) == ""
+
+
+def test_a_misspelt_parameter_is_a_failure(run):
+    result = run.one("print('not executed')", parameters={"prfile": "smoke"})
+    assert "no parameter 'prfile'" in result.error and "data_source, profile, seed, output" in result.error
+    assert not (run.folder / "01_tiny.ipynb").exists()
+
+
+def test_a_notebook_without_a_parameters_cell_is_a_failure(run):
+    run.sources.mkdir()
+    nbformat.write(new_notebook(cells=[new_code_cell("x = 1")], metadata=KERNEL), run.sources / "01_tiny.ipynb")
+    (result,) = run(run.sources / "01_tiny.ipynb")
+    assert "no parameter 'data_source'" in result.error and "it has: none" in result.error
+
+
+@pytest.mark.parametrize("content", ["", "{ broken"])
+def test_a_file_that_is_no_notebook_is_a_failure(run, content):
+    run.sources.mkdir()
+    (run.sources / "01_tiny.ipynb").write_text(content)
+    bad, good = run(run.sources / "01_tiny.ipynb", write_notebook(run.sources, "02_good", "x = 1"))
+    assert "cannot be read as a notebook" in bad.error
+    assert good.status == "passed"
+
+
+def test_a_missing_kernel_is_a_failure(run):
+    result = run.one("x = 1", kernel_name="no-such-kernel")
+    assert result.status == "failed" and "no-such-kernel" in result.error
+
+
+def test_scores_that_are_no_json_are_a_failure(run):
+    result = run.one("import pathlib", "(pathlib.Path(output) / 'scores' / '01_tiny.json').write_text('nonsense')")
+    assert result.status == "failed" and "01_tiny.json" in result.error
+
+
+def test_results_of_an_earlier_run_do_not_survive_a_failure(run):
+    assert run.one("x = 1").status == "passed"
+    run.one("x = 1", parameters={"prfile": "smoke"})
+    assert not (run.folder / "01_tiny.ipynb").exists() and not (run.folder / "01_tiny.html").exists()
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="--out"):
+        run_notebooks([], tmp_path / "file" / "build", {})
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals work otherwise on Windows")
+def test_interrupt_ends_the_kernel_too(tmp_path):
+    cells = ["import os, time\nopen('kernel', 'w').write(str(os.getpid()))", "time.sleep(120)"]
+    source = write_notebook(tmp_path / "solutions", "01_tiny", *cells)
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom course_utils.running import run_notebooks\n"
+        f"run_notebooks([Path({str(source)!r})], Path({str(tmp_path / 'build')!r}), {{}})"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], start_new_session=True, stderr=subprocess.PIPE)
+    note = tmp_path / "build" / "output" / "kernel"
+    wait_until(lambda: note.exists() and note.read_text())
+    time.sleep(1)
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    kernel = int(note.read_text())
+    wait_until(lambda: not is_running(kernel))
+
+
+def is_running(pid):
+    state = Path(f"/proc/{pid}/stat")
+    if state.parent.parent.exists() and sys.platform == "linux":
+        return state.exists() and state.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+# --- web pages --------------------------------------------------------------------------------------------------------
+
+
+def resources_from_elsewhere(html):
+    """Everything a browser would fetch when it opens the page. Links to click are not among it."""
+    soup = BeautifulSoup(html, "html.parser")
+    fetched = [tag["src"] for tag in soup.find_all(src=True)]
+    fetched += [tag["href"] for tag in soup.find_all("link", href=True)]
+    code = "\n".join(tag.get_text() for tag in soup.find_all(["script", "style"]))
+    fetched += re.findall(r"url\(\s*['\"]?([^)'\"]+)", code) + re.findall(r"@import\s+['\"]([^'\"]+)", code)
+    fetched += re.findall(r"import\(?\s*['\"]([^'\"]+)", code) + re.findall(r"['\"](https?://[^'\"]+)['\"]", code)
+    # an XML name space only looks like an address
+    return [one for one in fetched if not one.startswith(("data:", "#")) and "www.w3.org" not in one]
+
+
+@pytest.fixture(scope="module")
+def rich_page(tmp_path_factory):
+    """The page of a notebook with all that a course notebook has."""
+    run = Run(tmp_path_factory.mktemp("rich"))
+    run.sources.mkdir()
+    (run.sources / "dot.png").write_bytes(base64.b64decode(ONE_PIXEL))
+    result = run.one(
+        "text:# Formulas\n\nInline $\\frac{2 \\sum p t}{\\sum p + \\sum t}$ and $a < b$, displayed\n\n"
+        "$$\\mathrm{IoU} = \\frac{|A \\cap B|}{|A \\cup B|}$$\n\n"
+        "but `$code$` stays, and so does\n\n```\n$$fenced$$\n```",
+        "text:![a dot](dot.png) and [a link](https://example.org/paper)",
+        "text:<details>\n<summary>Hint <img src='dot.png' alt='in HTML'></summary>\n\nFolded $x^2$\n\n</details>",
+        "text:A formula no converter knows: $\\begin{nonsense$",
+        "import ipywidgets\nfrom IPython.display import display\n"
+        "ipywidgets.interact(lambda threshold: print('shown', threshold), threshold=(0.0, 1.0));",
+        "from tqdm.notebook import tqdm\nfor _ in tqdm(range(3)):\n    pass",
+        "import matplotlib.pyplot as plt\nplt.plot([1, 2]);",
+        "import pandas\npandas.DataFrame({'F1': [0.5]})",
+    )
+    assert result.error == ""
+    return page_of(run)
+
+
+def test_pages_fetch_nothing(rich_page):
+    assert resources_from_elsewhere(rich_page) == []
+
+
+def test_the_search_for_resources_finds_some():
+    """Otherwise the test above would pass with any page."""
+    page = (
+        '<script src="https://a/x.js"></script><link href="//b/y.css"><style>@import "https://c/z.css"; .a{background:'
+        'url(https://d/p.png)}</style><script>import("https://e/m.js"); el.src = "https://f/q.js"</script>'
+        '<img src="local.png"><a href="https://g">link</a>'
+    )
+    found = " ".join(resources_from_elsewhere(page))
+    assert all(name in found for name in ("//a/", "//b/", "//c/", "//d/", "//e/", "//f/", "local.png"))
+    assert "//g" not in found
+
+
+def test_formulas_become_mathml(rich_page):
+    soup = BeautifulSoup(rich_page, "html.parser")
+    formulas = soup.find_all("math")
+    assert [formula["display"] for formula in formulas] == ["inline", "inline", "block", "inline"]
+    assert formulas[0].find("mfrac") and formulas[2].find("mfrac")
+    assert formulas[1].get_text() == "a<b"
+    assert formulas[3].find_parent("details"), "also in a folded part"
+    text = soup.get_text()
+    assert "$code$" in text and "$$fenced$$" in text, "code is left alone"
+    assert "\\begin{nonsense" in text, "what cannot be converted stays readable"
+    assert "\\frac" not in text
+
+
+def test_pages_hold_images_tables_links_and_words_for_widgets(rich_page):
+    soup = BeautifulSoup(rich_page, "html.parser")
+    assert soup.find("img", alt="a dot")["src"] == f"data:image/png;base64,{ONE_PIXEL}"
+    assert sum(image["src"].startswith("data:image/png") for image in soup.find_all("img")) == 3
+    assert soup.find("a", href="https://example.org/paper")
+    assert "works when you run this cell in JupyterLab" in soup.get_text()
+    assert soup.get_text().count("works when you run this cell") == 1, "not for a progress bar"
+    assert soup.find("table")
+    assert soup.title.get_text() == "01_tiny"
+
+
+# --- choosing ---------------------------------------------------------------------------------------------------------
+
+
+def test_notebooks_are_chosen_by_number_or_name(tmp_path):
+    for name in ("03_c", "01_a", "02_b"):
+        write_notebook(tmp_path, name)
+    (tmp_path / "notes.ipynb").write_text("{}")
+
+    def names(only):
+        return [path.stem for path in select_notebooks(tmp_path, only)]
+
+    assert names(None) == ["01_a", "02_b", "03_c"]
+    assert names(["03", "01"]) == ["01_a", "03_c"]
+    assert names(["2"]) == ["02_b"]
+    assert names(["02_b", "02"]) == ["02_b"]
+    with pytest.raises(RunError, match=r"'09'.*01_a, 02_b, 03_c"):
+        names(["01", "09"])
+
+
+def test_no_notebooks_at_all(tmp_path):
+    with pytest.raises(RunError, match="course.py build"):
+        select_notebooks(tmp_path)
+
+
+def test_paths_count_from_the_callers_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "embedded").mkdir()
+    (tmp_path / "images").mkdir()
+    for name in ("embedded", "dsb2018", "auto"):
+        assert running.resolve_data_source(name) == name
+    assert running.resolve_data_source("images") == str(tmp_path / "images")
+    assert running.resolve_data_source("../data.zip") == str(tmp_path / ".." / "data.zip")
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [("", ""), ("\n\n# A comment\nx = 1", "A comment"), ("x = 1", "x = 1"), ("y" * 100, "y" * 57 + "...")],
+)
+def test_first_words(source, words):
+    assert first_words(source) == words
+
+
+def test_an_unknown_profile_or_source_fails_before_anything_runs(tmp_path, monkeypatch):
+    write_notebook(tmp_path / "solutions", "01_tiny", "x = 1")
+    monkeypatch.setattr(running, "checkout", lambda: tmp_path)
+    with pytest.raises(RunError, match="huge"):
+        running.run_course(profile="huge", out=tmp_path / "build")
+    with pytest.raises(ValueError, match="nowhere"):
+        running.run_course(data=str(tmp_path / "nowhere.zip"), out=tmp_path / "build")
+    assert not (tmp_path / "build").exists()
+
+
+def test_the_whole_way_with_a_folder_of_images(tmp_path, monkeypatch):
+    """run_course loads the data, names the folder after data and profile, and hands everything to the notebook."""
+    import numpy as np
+    import tifffile
+
+    for part in ("train", "test"):
+        for kind in ("images", "masks"):
+            (tmp_path / "cells" / part / kind).mkdir(parents=True)
+        for name in ("a", "b"):
+            tifffile.imwrite(tmp_path / "cells" / part / "images" / f"{name}.tif", np.full((40, 40), 9, np.uint8))
+            tifffile.imwrite(tmp_path / "cells" / part / "masks" / f"{name}.tif", np.eye(40, dtype=np.uint16))
+    write_notebook(
+        tmp_path / "solutions", "01_tiny",
+        "from course_utils.data import load_data\nfrom course_utils.training import record_scores",
+        "images = len(load_data(data_source).train)",
+        "record_scores(output, '01_tiny', {'images': images, 'profile': profile, 'seed': seed})",
+    )  # fmt: skip
+    monkeypatch.setattr(running, "checkout", lambda: tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (result,) = running.run_course(data="cells", seed=5)
+    assert result.error == ""
+    assert result.scores == {"images": 2, "profile": "smoke", "seed": 5}
+    summary = json.loads((tmp_path / "build" / "cells-smoke-seed5" / "summary.json").read_text())
+    assert summary["data"]["source"] == str(tmp_path / "cells") and summary["data"]["note"]
+    assert summary["machine"]["cores"] == os.cpu_count() and summary["machine"]["device"]
