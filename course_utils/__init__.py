@@ -9,9 +9,9 @@ Every function and class that the exercises ask for is here under its own name:
 Modules are imported when a name of theirs is first used, so `import course_utils` alone is quick and
 does not load torch. Which module stands behind which notebook:
 
-    01_data_exploration     data, synthetic, exploration, targets, dataset
+    01_data_exploration     data, reading, download, synthetic, exploration, targets, dataset
     02_unet                 unet
-    03_binary_training      losses, training, device, profiles
+    03_binary_training      losses, training, recipes, device, profiles
     04_instance_evaluation  segmentation, metrics
     05_boundary_watershed   targets, segmentation
 

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TypeVar
 
 import numpy as np
-
-Item = TypeVar("Item")
 
 
 def count_shapes(images: Sequence[np.ndarray]) -> dict[tuple[int, int], int]:
@@ -97,7 +94,7 @@ def normalize_percentiles(image: np.ndarray, low: float = 1.0, high: float = 99.
     return standardize(image, mean=float(bottom), std=span if span > 0 else 1.0)
 
 
-def split_train_val(samples: Sequence[Item], every: int = 20) -> tuple[list[Item], list[Item]]:
+def split_train_val(samples: Sequence, every: int = 20) -> tuple[list, list]:
     """Set every `every`-th sample aside for validation.
 
     Args:

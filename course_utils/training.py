@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
-from course_utils.device import choose_precision
+from course_utils.device import MixedPrecision, choose_precision
 from course_utils.unet import UNet
 
+T = TypeVar("T")
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -86,6 +89,13 @@ def validate(model, loader, loss_fn, metric=None):
     if n_images == 0:
         raise ValueError("The loader yielded no batch, so there was nothing to validate on.")
     return total_loss / n_images, None if metric is None else total_metric / n_images
+
+
+def progress(iterable: Iterable[T], description: str) -> Iterable[T]:
+    """The same items with a progress bar in plain text, which needs no widgets and disappears at the end."""
+    from tqdm import tqdm
+
+    return tqdm(iterable, desc=description, file=sys.stdout, leave=False, mininterval=1, ascii=" #")
 
 
 @dataclass(frozen=True)
@@ -157,7 +167,8 @@ def fit(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=learning_rate, total_steps=epochs * len(train_loader), pct_start=0.2
     )
-    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(average_decay), use_buffers=True)
+    averaged = AveragedModel(model, multi_avg_fn=_moving_average(average_decay), use_buffers=True)
+    evaluated = averaged.module if precision == torch.float32 else MixedPrecision(averaged.module, precision)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
     parts = {"model": model, "averaged": averaged, "optimizer": optimizer, "schedule": schedule, "scaler": scaler}
     settings = {"epochs": epochs, "steps": len(train_loader), "learning_rate": learning_rate, "decay": average_decay}
@@ -184,7 +195,7 @@ def fit(
         model.train()
         # sums stay on the device: asking for a number after each step would make a GPU wait
         totals, n_images = torch.zeros(2, device=device), 0
-        for images, targets in train_loader:
+        for images, targets in progress(train_loader, f"epoch {epoch} of {epochs}"):
             images, targets = images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
             if batch_transform is not None:
                 images = batch_transform(images)
@@ -193,7 +204,7 @@ def fit(
             totals += torch.stack([loss, value]) * len(images)
             n_images += len(images)
         train_loss, train_metric = (totals / n_images).tolist()
-        validation_loss, validation_metric = validate(averaged.module, validation_loader, loss_fn, metric)
+        validation_loss, validation_metric = validate(evaluated, validation_loader, loss_fn, metric)
         seconds = time.perf_counter() - start
         train_metric = train_metric if metric is not None else None
         results.append(EpochResult(epoch, train_loss, train_metric, validation_loss, validation_metric, seconds))
@@ -208,6 +219,20 @@ def fit(
     if checkpoint is not None:
         Path(checkpoint).unlink(missing_ok=True)
     return results
+
+
+def _moving_average(decay: float) -> Callable:
+    """The update of an exponential moving average that forgets faster at first, so that the random start soon plays no part."""
+
+    def update(averaged, current, n_averaged):
+        keep = min(decay, (1 + int(n_averaged)) / (10 + int(n_averaged)))
+        for old, new in zip(averaged, current, strict=True):
+            if old.is_floating_point():
+                old.lerp_(new, 1 - keep)
+            else:  # counters, such as the number of batches seen by a batch normalisation
+                old.copy_(new)
+
+    return update
 
 
 def _resume(checkpoint: Path, parts: dict, settings: dict) -> list[EpochResult]:

@@ -1,0 +1,285 @@
+"""Figures of the course. Functions take arrays and draw on the axes they are given, or return a new figure.
+
+Colours are those of Okabe and Ito, which people with colour-blindness can tell apart; whatever a colour says is also said by
+a line, a symbol or a word. The background of a figure is always white and opaque, so it can be read in a dark theme.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.colors import hsv_to_rgb, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
+    "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
+)  # fmt: skip
+BACKGROUND = to_rgb("#1b1f27")  # of label images, in every figure
+CLASS_COLOURS = {"background": "#1b1f27", "interior": SKY, "boundary": ORANGE}
+ERROR_COLOURS = {"matched": GREEN, "false positive": RED, "merged": PURPLE, "missed": YELLOW, "split": SKY}
+
+
+def use_course_style() -> None:
+    """Set fonts, colours and sizes for all figures that follow."""
+    plt.rcParams.update(
+        {
+            "figure.dpi": 100,
+            "figure.facecolor": "white",
+            "savefig.facecolor": "white",
+            "axes.facecolor": "white",
+            "axes.titlesize": 11,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK]),
+            "image.interpolation": "nearest",
+            "figure.constrained_layout.use": True,
+        }
+    )
+
+
+def show(figure: Figure, caption: str) -> None:
+    """Show a figure in the notebook with its caption below, which is also its alternative text, and close it."""
+    from IPython.display import Markdown, display
+
+    display(*_picture(figure, caption), raw=True, metadata=_alt(caption))
+    display(Markdown(f"*{caption}*"))
+
+
+def _picture(figure: Figure, caption: str) -> list[dict]:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    plt.close(figure)
+    return [{"image/png": base64.b64encode(buffer.getvalue()).decode(), "text/plain": caption}]
+
+
+def _alt(caption: str) -> dict:
+    return {"image/png": {"alt": caption}}
+
+
+class LiveFigure:
+    """One place in the notebook whose figure is replaced while a computation goes on.
+
+    >>> live = LiveFigure()
+    >>> live.update(plt.figure(), "What can be seen")  # doctest: +SKIP
+    """
+
+    def __init__(self):
+        self._handle = None
+
+    def update(self, figure: Figure, caption: str) -> None:
+        from IPython.display import display
+
+        picture = _picture(figure, caption)
+        if self._handle is None:
+            self._handle = display(*picture, raw=True, metadata=_alt(caption), display_id=True)
+        else:
+            self._handle.update(*picture, raw=True, metadata=_alt(caption))
+
+
+def grid(rows: int, columns: int, width: float = 3.0, height: float | None = None) -> tuple[Figure, np.ndarray]:
+    """A figure of `rows` x `columns` axes, `width` inches wide each; the axes always come as a 2-D array."""
+    height = width + 0.3 if height is None else height
+    return plt.subplots(rows, columns, figsize=(columns * width, rows * height), squeeze=False)
+
+
+def draw_image(axes, image: np.ndarray, title: str = "") -> None:
+    """Draw a grey image, stretched from its 1st to its 99.8th percentile, so that dim images can be seen."""
+    low, high = np.percentile(image, [1, 99.8])
+    axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6))
+    axes.set_title(title)
+    axes.axis("off")
+
+
+def draw_probability(axes, probability: np.ndarray, title: str = "", colorbar: bool = False) -> None:
+    """Draw a map of values from 0 to 1 on one fixed scale."""
+    drawn = axes.imshow(probability, cmap="cividis", vmin=0, vmax=1)
+    axes.set_title(title)
+    axes.axis("off")
+    if colorbar:
+        axes.figure.colorbar(drawn, ax=axes, shrink=0.7, label="probability")
+
+
+def label_colours(labels: np.ndarray) -> np.ndarray:
+    """Colour a label image: float array `(H, W, 3)` in [0, 1].
+
+    The colour depends on the id alone, so the same id has the same colour in every panel, whatever ids are missing. The background
+    is always the same dark blue, and a dark line separates nuclei that touch, whatever their colours.
+
+    >>> label_colours(np.array([[0, 7]])).shape
+    (1, 2, 3)
+    """
+    ids, index = np.unique(labels, return_inverse=True)
+    hue = ids * 0.618034 % 1  # steps of the golden ratio spread the hues of nearby ids
+    saturation = 0.45 + 0.35 * (ids % 3) / 2
+    value = 0.8 + 0.2 * (ids % 2)
+    colours = hsv_to_rgb(np.stack([hue, saturation, value], axis=-1))
+    colours[ids == 0] = BACKGROUND
+    picture = colours[index].reshape(*labels.shape, 3)
+    below = (labels[:-1] != labels[1:]) & (labels[:-1] > 0) & (labels[1:] > 0)
+    beside = (labels[:, :-1] != labels[:, 1:]) & (labels[:, :-1] > 0) & (labels[:, 1:] > 0)
+    picture[:-1][below] = BACKGROUND
+    picture[:, :-1][beside] = BACKGROUND
+    return picture
+
+
+def draw_labels(axes, labels: np.ndarray, title: str = "") -> None:
+    """Draw a label image in the fixed colours of `label_colours`."""
+    axes.imshow(label_colours(labels))
+    axes.set_title(title)
+    axes.axis("off")
+
+
+def draw_classes(axes, target: np.ndarray, title: str = "", legend: bool = False) -> None:
+    """Draw a target with the classes 0 background, 1 interior, 2 boundary."""
+    colours = np.array([to_rgb(colour) for colour in CLASS_COLOURS.values()])
+    axes.imshow(colours[np.asarray(target)])
+    axes.set_title(title)
+    axes.axis("off")
+    if legend:
+        handles = [Patch(facecolor=colour, label=name) for name, colour in CLASS_COLOURS.items()]
+        axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=3, fontsize=8, frameon=False)
+
+
+def draw_outlines(axes, image: np.ndarray, labels: np.ndarray, title: str = "", colour: str = ORANGE) -> None:
+    """Draw an image with the outline of each instance over it."""
+    from skimage.segmentation import find_boundaries
+
+    draw_image(axes, image, title)
+    outline = np.zeros((*image.shape, 4))
+    outline[find_boundaries(labels, mode="inner")] = (*to_rgb(colour), 1)
+    axes.imshow(outline)
+
+
+def draw_errors(axes, image: np.ndarray, prediction: np.ndarray, truth: np.ndarray, iou_threshold: float = 0.5, title: str = "") -> None:
+    """Colour each instance by what became of it: matched, false positive, merged, missed, split; the counts stand in the legend."""
+    from course_utils.metrics import explain_errors
+
+    verdicts = explain_errors(prediction, truth, iou_threshold)
+    kinds = {
+        "matched": np.isin(prediction, list(verdicts.matched)),
+        "missed": np.isin(truth, verdicts.missed),
+        "split": np.isin(truth, verdicts.split),
+        "false positive": np.isin(prediction, verdicts.false_positive),
+        "merged": np.isin(prediction, verdicts.merged),
+    }
+    counts = {
+        "matched": len(verdicts.matched),
+        "false positive": len(verdicts.false_positive) - len(verdicts.merged),
+        "merged": len(verdicts.merged),
+        "missed": len(verdicts.missed) - len(verdicts.split),
+        "split": len(verdicts.split),
+    }
+    draw_image(axes, image, title)
+    tint = np.zeros((*image.shape, 4))
+    for kind, where in kinds.items():  # later kinds are drawn over earlier ones
+        tint[where] = (*to_rgb(ERROR_COLOURS[kind]), 0.55)
+    axes.imshow(tint)
+    handles = [Patch(facecolor=ERROR_COLOURS[kind], label=f"{kind} {count}") for kind, count in counts.items()]
+    axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=2, fontsize=8, frameon=False)
+
+
+def same_colours(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Give predicted instances the ids of the nuclei they match (IoU from 0.5), so that both have one colour in two panels.
+
+    Instances without a match get ids above all others.
+    """
+    from course_utils.metrics import explain_errors
+
+    matched = explain_errors(prediction, truth, 0.5).matched
+    ids, index = np.unique(prediction, return_inverse=True)
+    first_free = int(max(truth.max(initial=0), 0)) + 1
+    new_ids = [0 if i == 0 else matched.get(int(i), first_free + position) for position, i in enumerate(ids)]
+    return np.array(new_ids)[index].reshape(prediction.shape)
+
+
+def plot_training(results: Sequence, metric_name: str = "Dice", epochs: int | None = None) -> Figure:
+    """Curves of loss and metric over the epochs, for training (dashed) and validation (solid).
+
+    Args:
+        results: `training.EpochResult`s.
+        metric_name: what the metric is called on its axis.
+        epochs: length of the axis, if training is not finished.
+    """
+    figure, axes = grid(1, 2, width=4.5, height=3.2)
+    numbers = [result.epoch for result in results]
+    panels = [
+        (axes[0, 0], "loss", [r.train_loss for r in results], [r.validation_loss for r in results]),
+        (axes[0, 1], metric_name, [r.train_metric for r in results], [r.validation_metric for r in results]),
+    ]
+    for panel, name, training, validation in panels:
+        panel.plot(numbers, training, "--o", markersize=4, label="training")
+        panel.plot(numbers, validation, "-s", markersize=4, label=f"validation, now {validation[-1]:.3f}")
+        panel.set(xlabel="epoch", ylabel=name, xlim=(0.8, (epochs or numbers[-1]) + 0.2))
+        panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.legend(frameon=False)
+    return figure
+
+
+def plot_f1_curves(curves: dict[str, Sequence[float]], iou_thresholds: Sequence[float]) -> Figure:
+    """Mean F1 against the IoU threshold, a line for each method.
+
+    Args:
+        curves: name of the method -> mean F1 at each threshold.
+    """
+    figure, axes = grid(1, 1, width=6, height=3.8)
+    for (name, values), style in zip(curves.items(), ["-o", "--s", ":^", "-.D", "-v", "--P"], strict=False):
+        axes[0, 0].plot(iou_thresholds, values, style, markersize=5, label=name)
+    axes[0, 0].set(xlabel="IoU threshold", ylabel="mean F1 over images", ylim=(0, 1.02))
+    axes[0, 0].grid(alpha=0.3)
+    axes[0, 0].legend(frameon=False, loc="lower left")
+    return figure
+
+
+def plot_unet(base_channels: int = 64, depth: int = 4, side: int = 256) -> Figure:
+    """A drawing of the U-Net: a box for each block, its channels above and its resolution below; arrows as in the paper's figure."""
+    figure, axes = plt.subplots(figsize=(9, 0.95 * depth + 1.6))
+    width, height, step_x, step_y = 0.5, 0.62, 1.0, 1.15
+    columns = 2 * depth + 1
+
+    def box(column, level, channels, colour):
+        x, y = column * step_x, -level * step_y
+        axes.add_patch(plt.Rectangle((x, y), width, height, facecolor=colour, edgecolor="black", linewidth=0.8))
+        axes.text(x + width / 2, y + height + 0.06, str(channels), ha="center", va="bottom", fontsize=9)
+        axes.text(x + width / 2, y + height / 2, f"{side // 2**level}²", ha="center", va="center", fontsize=8)
+        return x, y
+
+    def arrow(start, end, colour, style="-"):
+        properties = dict(arrowstyle="-|>", color=colour, linewidth=1.6, linestyle=style, shrinkA=0, shrinkB=0)
+        axes.annotate("", xy=end, xytext=start, arrowprops=properties)
+
+    places = {}
+    for column in range(columns):
+        level = min(column, columns - 1 - column)
+        colour = "#cfe8f7" if column < depth else "#d9d9d9" if column == depth else "#fbe3b5"
+        places[column] = box(column, level, base_channels * 2**level, colour)
+    for column in range(depth):
+        (x, y), (next_x, next_y) = places[column], places[column + 1]
+        arrow((x + width / 2, y), (next_x, next_y + height / 2 + 0.1), RED)  # down
+        mirror_x, mirror_y = places[columns - 1 - column]
+        arrow((x + width, y + height / 2), (mirror_x, mirror_y + height / 2), "#777777", "--")  # skip
+        (x, y), (next_x, next_y) = places[columns - 2 - column], places[columns - 1 - column]
+        arrow((x + width, y + height / 2 + 0.1), (next_x + width / 2, next_y), GREEN)  # up
+    first, last = places[0], places[columns - 1]
+    arrow((first[0] - 0.55, first[1] + height / 2), (first[0], first[1] + height / 2), BLACK)
+    arrow((last[0] + width, last[1] + height / 2), (last[0] + width + 0.55, last[1] + height / 2), BLUE)
+    axes.text(first[0] - 0.6, first[1] + height / 2, "image", ha="right", va="center", fontsize=9)
+    axes.text(last[0] + width + 0.6, last[1] + height / 2, "logits", ha="left", va="center", fontsize=9)
+
+    handles = [
+        plt.Line2D([], [], color=RED, label="2x2 max pooling"),
+        plt.Line2D([], [], color=GREEN, label="2x2 transposed convolution"),
+        plt.Line2D([], [], color="#777777", linestyle="--", label="skip connection (concatenate)"),
+        plt.Line2D([], [], color=BLUE, label="1x1 convolution"),
+        Patch(facecolor="#cfe8f7", edgecolor="black", label="ConvBlock of the encoder"),
+        Patch(facecolor="#fbe3b5", edgecolor="black", label="ConvBlock of an UpBlock"),
+    ]
+    axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.0, -0.12), fontsize=8, frameon=False)
+    axes.set_xlim(-1.3, columns * step_x + 0.7)
+    axes.set_ylim(-depth * step_y - 0.35, height + 0.35)
+    axes.axis("off")
+    return figure

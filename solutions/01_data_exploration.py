@@ -1,0 +1,472 @@
+# %% [markdown]
+# # 01 Data exploration
+#
+# The course teaches a network to find every cell nucleus in a microscope image and to tell the nuclei apart. Before any
+# learning, look at what there is to learn from. Half of the mistakes of the later notebooks are made here, unnoticed.
+#
+# **After this notebook you can**
+#
+# * describe a segmentation data set: sizes, intensities, objects, and what is unusual about it;
+# * explain why the ids in a label image carry no meaning and cannot be predicted by regression;
+# * say how well a method could do at best before you train it;
+# * turn images of different sizes into batches for PyTorch.
+#
+# **You need** Python and NumPy; a little PyTorch helps at the end.
+#
+# **Time** about 90 minutes of work. Computing: under a minute, on a CPU or a GPU.
+
+# %%
+from collections import Counter
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+from torch.utils.data import DataLoader, Dataset
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from course_utils import f1_score, connected_components, load_data, normalize_percentiles, plotting
+from course_utils.exploration import nucleus_areas, touching_ids
+from course_utils.training import record_scores
+
+plotting.use_course_style()
+
+# %% [markdown]
+# The next cell holds everything you may want to change: where the images come from, how large and long to compute
+# (`smoke`, `laptop` or `full`; `auto` looks at your machine), the seed of all random numbers, and a folder for results.
+
+# %% tags=["parameters"]
+data_source = "embedded"  # "embedded", "dsb2018" (a download of 83 MB), "kaggle", "auto", or the path of a folder or zip
+profile = "auto"
+seed = 0
+output = "output"
+
+# %% [markdown]
+# ## The data
+#
+# Two data sets have the same layout, and everything below runs on either:
+#
+# * `embedded`, a small **synthetic** set that comes with the course. Its images are drawn by a program that imitates the real
+#   ones. Nothing has to be downloaded.
+# * `dsb2018`, 497 **real** fluorescence images: the part of the 2018 Data Science Bowl that was published with StarDist. The
+#   images were contributed by many laboratories and annotated by a team of biologists; they are in the public domain (CC0, image
+#   set BBBC038v1 of the Broad Bioimage Benchmark Collection; Caicedo et al., *Nature Methods* 2019).
+#
+# Each image is a 2-D array of 8-bit grey values: a fluorescent dye binds to DNA, so nuclei are bright. For each image there
+# is a **mask**, also called label image: an integer array of the same shape, 0 on the background and one number, the
+# **id**, on all pixels of one nucleus.
+
+# %%
+data = load_data(data_source)
+print(data)
+
+# %% [markdown]
+# Look at a few of them. In every figure of the course a mask has a dark background and one colour for each id.
+
+# %%
+picked = [data.train[index] for index in np.linspace(0, len(data.train) - 1, 5).astype(int)]
+figure, axes = plotting.grid(2, 5, width=2.2)
+for column, sample in enumerate(picked):
+    height, width = sample.image.shape
+    plotting.draw_image(axes[0, column], sample.image, f"{height} x {width}")
+    plotting.draw_labels(axes[1, column], sample.mask, f"{np.count_nonzero(np.unique(sample.mask))} nuclei")
+plotting.show(figure, "Five training images, each stretched to its own range of intensities, and below them their masks.")
+
+# %% [markdown]
+# You should see bright, roundish nuclei on a dark background. Some lie alone, some touch; some images hold a handful, some
+# hundreds. Each image is stretched to its own brightness here. Without that, many would look black: how
+# much they differ is measured below.
+
+# %% [markdown]
+# ## Sizes
+#
+# The images came from different microscopes, and they differ in size. A network is trained on *batches*, and a batch is one array, so
+# all images in it must have the same shape. First find out which shapes there are.
+#
+# ### Exercise 1.1: Count the image sizes
+#
+# *Difficulty 1 of 5, about 5 minutes.*
+#
+# Write `count_shapes(images)`. It returns a dict that maps each shape `(H, W)` to the number of images that have it.
+
+# %% exercise="1.1"
+
+# %%
+shapes = pd.DataFrame(
+    {
+        "training": count_shapes([sample.image for sample in data.train]),
+        "test": count_shapes([sample.image for sample in data.test]),
+    }
+)
+shapes = shapes.fillna(0).astype(int).sort_index().rename_axis(["height", "width"])
+assert shapes["training"].sum() == len(data.train) and shapes["test"].sum() == len(data.test)
+shapes
+
+# %% [markdown]
+# Most images are square and small, some are wide. Remember the sides: a U-Net of depth 4 halves the image four times, so both sides must divide by
+# $2^4 = 16$. Of the sizes in the real set, 360, 347, 260, 520 and 696 do not. Notebook 02 deals with that.
+
+# %% [markdown] question="1a"
+# **Question 1a.** What breaks if images of different sizes are put in one batch? Name three remedies and the price of each.
+
+# %% [markdown] answer="1a"
+# `torch.stack` refuses tensors of different shapes, so no batch can be built at all. Remedies:
+#
+# * **Crop** all images to one size. Nothing is distorted, and random crops also multiply the data. But nuclei are cut at the
+#   crop's border, and the network sees less context there.
+# * **Pad** all images to the largest. Nothing is lost, but much computing is spent on padding, and a black border looks like
+#   an edge that no real image has (reflecting the image is better).
+# * **Resize** all images. Simple, but nuclei of the same type then appear at different scales, shapes are distorted when the
+#   aspect ratio changes, and a mask must be resized without interpolation, or new ids appear in between.
+#
+# (Batches of one image avoid the question, at the price of speed and of noisier steps.) This course crops for
+# training and pads for prediction.
+
+# %% [markdown]
+# ## Nuclei
+#
+# How large are nuclei, how many are in an image, and how much of an image do they cover?
+
+# %%
+areas = np.concatenate([nucleus_areas(sample.mask) for sample in data.train])
+counts = np.array([len(nucleus_areas(sample.mask)) for sample in data.train])
+coverage = np.array([np.mean(sample.mask > 0) for sample in data.train])
+
+figure, axes = plotting.grid(1, 3, width=3.4, height=2.8)
+sns.histplot(areas, log_scale=True, bins=40, ax=axes[0, 0]).set(xlabel="area of a nucleus [pixels]", ylabel="nuclei")
+sns.histplot(counts, log_scale=True, bins=25, ax=axes[0, 1]).set(xlabel="nuclei in an image", ylabel="images")
+sns.histplot(100 * coverage, bins=25, ax=axes[0, 2]).set(xlabel="covered by nuclei [%]", ylabel="images")
+plotting.show(figure, "Area of nuclei, nuclei per image (both on logarithmic axes), and the share of pixels that belong to a nucleus.")
+
+assert areas.max() > 5 * np.median(areas) and np.mean(coverage) < 0.5
+print(f"area: {areas.min()} to {areas.max()}, median {np.median(areas):.0f} pixels")
+print(f"nuclei per image: {counts.min()} to {counts.max()}, median {np.median(counts):.0f}")
+print(f"foreground: {100 * coverage.mean():.1f} % of the pixels on average")
+
+# %% [markdown]
+# Three things to keep in mind:
+#
+# * The largest nucleus is more than five times as large as the median one; between the smallest and the largest lie orders of magnitude. A method must handle both.
+# * Tiny nuclei exist. A filter that drops "specks" under 50 pixels, a default of some libraries, throws real nuclei away.
+# * Most pixels are background. A network that says "background" everywhere is right on most pixels and finds nothing: pixel accuracy is
+#   a poor score (notebook 03).
+
+# %% [markdown]
+# ## Ids have no meaning
+#
+# Print the ids of the first masks.
+
+# %%
+for sample in data.train[:4]:
+    ids = np.unique(sample.mask)
+    ids = ids[ids > 0]
+    gaps = ids.max(initial=0) - len(ids)
+    print(f"{sample.name[:16]:16s}  {len(ids):3d} nuclei, ids {ids[:6]} ... {ids[-3:]}, {gaps} numbers left out")
+
+# %% [markdown]
+# Where the numbers start and which are left out says nothing about the nuclei. An annotation tool counted upward as people drew, and a number
+# is missing where somebody deleted a drawing. To see what follows, renumber the nuclei of one mask at random. It is the same
+# annotation, just as right as before.
+
+# %%
+smallest = min(sample.mask.size for sample in data.train)
+sample = max((s for s in data.train if s.mask.size == smallest), key=lambda s: len(np.unique(s.mask)))
+rng = np.random.default_rng(seed)
+ids = np.unique(sample.mask)
+ids = ids[ids > 0]
+new_id = np.zeros(sample.mask.max() + 1, dtype=int)
+new_id[ids] = rng.permutation(ids)
+renumbered = new_id[sample.mask]
+
+figure, axes = plotting.grid(1, 3, width=3.2)
+plotting.draw_image(axes[0, 0], sample.image, "image")
+plotting.draw_labels(axes[0, 1], sample.mask, "mask")
+plotting.draw_labels(axes[0, 2], renumbered, "the same mask, renumbered")
+plotting.show(figure, "One image with two masks that are equally right: the shapes are the same, the ids (colours) are not.")
+
+nuclei = sample.mask > 0
+difference = np.mean((sample.mask[nuclei] - renumbered[nuclei]) ** 2)
+variance = np.var(sample.mask[nuclei])
+print(f"F1 of one against the other: {f1_score(renumbered, sample.mask):.3f}")
+print(f"mean squared difference of the ids: {difference:.0f}; variance of the ids: {variance:.0f}")
+assert f1_score(renumbered, sample.mask) == 1 and difference > variance
+
+# %% [markdown]
+# As segmentations the two masks are identical (F1 = 1). As arrays of numbers they differ *more* than the mask differs from its own mean: a network
+# that answered with the average id everywhere would have a lower squared error than one that found every nucleus perfectly
+# and numbered them in another order.
+
+# %% [markdown] question="1b"
+# **Question 1b.** Do the ids have a meaning? Could a U-Net be trained to predict them, by regression or as classes?
+
+# %% [markdown] answer="1b"
+# The ids only say which pixels belong together; any renumbering is just as right. A U-Net cannot predict them:
+#
+# * **Regression** punishes right answers with another numbering, as measured above, and the target is ambiguous: nothing in the image says
+#   which nucleus is number 7. The best the network can do is the mean over all numberings, a constant. Also, "between nucleus 3 and nucleus 5" lies
+#   nothing like nucleus 4.
+# * **Classification** would need one class for each id, there is no largest number of nuclei, and class 7 would look like class 8.
+#   A convolution is moreover blind to position: two equal-looking nuclei in one image get the same answer, but need different ids.
+#
+# So the network predicts something that every pixel can know from its surroundings, such as "nucleus or not" (notebook 03) or "interior,
+# boundary or background" (notebook 05), and instances are made from it afterwards.
+
+# %% [markdown]
+# ## Touching nuclei, and a ceiling
+#
+# The simplest plan for finding nuclei: decide for every pixel whether it belongs to a nucleus, then call every connected
+# region one nucleus. It fails where nuclei touch. How often is that?
+
+# %%
+n_touching = sum(len(touching_ids(sample.mask)) for sample in data.test)
+n_nuclei = sum(len(nucleus_areas(sample.mask)) for sample in data.test)
+print(f"{n_touching} of {n_nuclei} test nuclei touch another: {100 * n_touching / n_nuclei:.0f} %")
+
+# %% [markdown]
+# Now suppose that a network were perfect: *every* pixel right. Take the true foreground, find its connected components, and
+# score them against the truth with the F1 score (notebook 04 builds it; 1 means that every nucleus is found and nothing else is).
+
+# %%
+components = [connected_components((sample.mask > 0).astype(float)) for sample in data.test]
+scores = [f1_score(found, sample.mask) for found, sample in zip(components, data.test)]
+ceiling = float(np.mean(scores))
+print(f"mean F1 of the components of the true foreground: {ceiling:.3f}")
+assert ceiling < 1 or n_touching == 0
+
+worst = int(np.argmin(scores))
+figure, axes = plotting.grid(1, 3, width=3.2)
+plotting.draw_image(axes[0, 0], data.test[worst].image, "test image")
+plotting.draw_labels(axes[0, 1], data.test[worst].mask, "truth")
+plotting.draw_labels(axes[0, 2], plotting.same_colours(components[worst], data.test[worst].mask), f"components, F1 = {scores[worst]:.2f}")
+plotting.show(figure, "The test image that suffers most: nuclei that touch in the true mask become one component.")
+
+# %% [markdown]
+# This is a **ceiling**: no network, however good, gets above it this way. On the 50 real test images it is 0.90, and 31 % of their nuclei touch another. A tenth of the score is
+# lost with perfect pixels. That is why the course does not end with notebook 04: notebook 05 breaks through this ceiling.
+
+# %% [markdown]
+# ## Intensities
+#
+# ### Exercise 1.2: Mean and standard deviation of all pixels
+#
+# *Difficulty 2 of 5, about 10 minutes.*
+#
+# Write `intensity_statistics(images)`. It returns `(mean, std)` over all pixels of all images as two Python floats. The images differ in size, and
+# every *pixel* counts the same. `std` is the population standard deviation.
+
+# %% exercise="1.2"
+
+# %%
+images = [sample.image for sample in data.train]
+mean, std = intensity_statistics(images)
+print(f"mean {mean:.2f}, standard deviation {std:.2f}")
+
+# %% [markdown]
+# ### Exercise 1.3: Standardize an image
+#
+# *Difficulty 1 of 5, about 5 minutes.*
+#
+# Write `standardize(image, mean, std)`: `(image - mean) / std` as a **float32** array. The image itself must not change.
+#
+# A trap: `mean` and `std` are often NumPy scalars of type float64. Since NumPy 2, `float32_array - float64_scalar` is float64, and a
+# network with float32 weights refuses such an input.
+
+# %% exercise="1.3"
+
+# %% [markdown]
+# Compare two ways to make images alike. *Dataset-wide*: one mean and one standard deviation for all images.
+# *Per image*: scale each image so that its own 1st percentile becomes 0 and its own 99.8th percentile becomes 1
+# (`normalize_percentiles`). Percentiles are used instead of minimum and maximum because a single hot pixel would otherwise set the scale.
+
+# %%
+standardized = [standardize(image, mean, std) for image in images]
+by_percentile = [normalize_percentiles(image) for image in images]
+assert standardized[0].dtype == by_percentile[0].dtype == np.float32
+
+
+def bright_end(arrays):
+    return [np.percentile(array, 99) for array in arrays]
+
+
+panels = {"raw": images, "dataset-wide": standardized, "per image": by_percentile}
+figure, axes = plotting.grid(1, 3, width=3.4, height=2.8)
+for panel, (name, arrays) in zip(axes[0], panels.items()):
+    sns.histplot(bright_end(arrays), bins=30, ax=panel).set(title=name, xlabel="99th percentile of an image", ylabel="images")
+plotting.show(figure, "How bright the bright end of each image is: as stored, after one mean and deviation for all, after its own percentiles.")
+
+# %%
+spread = {}
+for name, arrays in panels.items():
+    contrast = [np.percentile(array, 99) - np.percentile(array, 1) for array in arrays]
+    spread[name] = np.percentile(contrast, 95) / np.percentile(contrast, 5)
+    print(f"{name:13s} contrast of a bright image : contrast of a dim one = {spread[name]:.1f}")
+assert np.isclose(spread["raw"], spread["dataset-wide"], rtol=0.01)
+assert spread["per image"] < 0.5 * spread["raw"]
+
+# %% [markdown]
+# Dataset-wide standardisation moves and stretches all images *together*: the ratio between bright and dim images stays exactly what it was. Per-image
+# percentiles bring them to one scale; the ratio shrinks to less than half. The rest of the course uses them.
+
+# %%
+order = np.argsort([np.percentile(image, 99) for image in images])
+picked = order[[0, len(order) // 2, -1]]
+figure, axes = plotting.grid(2, 3, width=2.8)
+for column, (index, name) in enumerate(zip(picked, ["dimmest", "median", "brightest"])):
+    top = axes[0, column].imshow(standardized[index], cmap="gray", vmin=-1, vmax=4)
+    below = axes[1, column].imshow(by_percentile[index], cmap="gray", vmin=0, vmax=1)
+    axes[0, column].set_title(f"{name}, dataset-wide")
+    axes[1, column].set_title("per image")
+for panel in axes.flat:
+    panel.axis("off")
+plotting.show(figure, "The dimmest, a median and the brightest image. Top: one grey scale after dataset-wide standardisation. Bottom: after per-image percentiles.")
+
+# %% [markdown]
+# In the top row the dim image is nearly flat; in the bottom row all three look alike to the eye, and to the network.
+
+# %% [markdown] question="1c"
+# **Question 1c.** When would you prefer dataset-wide normalisation all the same?
+
+# %% [markdown] answer="1c"
+# When absolute brightness carries information: if all images come from one calibrated instrument and intensity answers the question (how much
+# DNA is in a nucleus? is there any nucleus at all?). Per-image scaling throws that away: an empty image is stretched until its noise
+# looks like signal. Here images come from many microscopes with arbitrary exposure, brightness means nothing, and nearly every image holds nuclei, so per-image is
+# the better choice. Either way, statistics come from the training images only, never from the test images.
+
+# %% [markdown]
+# ## Training and validation
+#
+# The **test** images are for the very end. Every choice on the way (how long to train, which threshold) needs other
+# images that the network was not trained on: the **validation** images. They are set aside now.
+#
+# ### Exercise 1.4: Set validation images aside
+#
+# *Difficulty 1 of 5, about 5 minutes.*
+#
+# Write `split_train_val(samples, every=20)`. The samples at indices 19, 39, 59, ... go to validation, all others to training. Return `(train, val)`, both in the
+# original order.
+
+# %% exercise="1.4"
+
+# %%
+train, val = split_train_val(data.train)
+assert len(train) + len(val) == len(data.train)
+print(f"every 20th: {len(train)} training and {len(val)} validation images")
+train, val = split_train_val(data.train, every=8)
+print(f"every 8th:  {len(train)} training and {len(val)} validation images")
+
+# %% [markdown]
+# A fixed rule is reproducible, and taking every 20th rather than the last twentieth keeps the mixture of sizes if the files are sorted by size or origin. The
+# later notebooks use every 8th: a score measured on a few images says little, and the thresholds of notebook 05 are tuned on these.
+
+# %% [markdown]
+# ## Batches of crops
+#
+# ### Exercise 1.5: Cut a random window from image and mask
+#
+# *Difficulty 3 of 5, about 15 minutes.*
+#
+# Write `random_crop(image, mask, size, rng)`. It cuts the **same** window of `size` x `size` pixels out of both. `rng` is a `numpy.random.Generator`;
+# every possible place must be able to occur, the last one included. If the image is smaller than the window, raise a
+# `ValueError` that names both sizes.
+
+# %% exercise="1.5"
+
+# %%
+rng = np.random.default_rng(seed)
+sample = train[0]
+side = min(128, *sample.image.shape)
+figure, axes = plotting.grid(2, 5, width=2.0)
+for column in range(5):
+    image_crop, mask_crop = random_crop(sample.image, sample.mask, side, rng)
+    plotting.draw_image(axes[0, column], image_crop)
+    plotting.draw_labels(axes[1, column], mask_crop)
+plotting.show(figure, "Five random windows of one image, with the same windows of its mask below.")
+
+# %% [markdown]
+# Image and mask must show the same place in each column. Crops have a side effect on ids: a nucleus outside the window leaves a **gap** in the numbers. Code that
+# takes `mask.max()` for the number of nuclei goes wrong from here on.
+#
+# ### Exercise 1.6: From a label image to a foreground target
+#
+# *Difficulty 1 of 5, about 5 minutes.*
+#
+# Write `binary_target(mask)`. It returns a float32 tensor of shape `(1, H, W)`: 1 on every nucleus, 0 elsewhere.
+
+# %% exercise="1.6"
+
+# %%
+target = binary_target(sample.mask)
+print(target.shape, target.dtype, target.unique())
+assert target.shape == (1, *sample.mask.shape) and torch.equal(target.unique(), torch.tensor([0.0, 1.0]))
+
+# %% [markdown]
+# ### Exercise 1.7: A dataset of random crops
+#
+# *Difficulty 4 of 5, about 25 minutes.*
+#
+# Write `NucleiDataset`, a `torch.utils.data.Dataset`. Item `i` is a random crop of image `i` as float32 tensor `(1, S, S)`, and
+# `target_transform` of the same crop of its mask. With `augment=True`, image and mask are also flipped and rotated, **both in the same way**.
+#
+# Two points that go wrong easily:
+#
+# * *Joint augmentation.* `torchvision.transforms.v2` transforms several inputs together, but only if it knows what each is: wrap the image as `tv_tensors.Image` and
+#   the mask as `tv_tensors.Mask`. A plain second tensor would pass through unchanged.
+# * *Random numbers.* A NumPy generator made in `__init__` is copied into every loader worker: each would draw the same
+#   crops, and the same again in the next epoch. torch's own generator is seeded differently for every worker and epoch, so derive the randomness from it.
+
+# %% exercise="1.7"
+
+# %%
+images = [normalize_percentiles(sample.image) for sample in train]
+masks = [sample.mask for sample in train]
+dataset = NucleiDataset(images, masks, binary_target, crop_size=128, augment=True, seed=seed)
+torch.manual_seed(seed)
+loader = DataLoader(dataset, batch_size=6, shuffle=True)
+batch_images, batch_targets = next(iter(loader))
+print(batch_images.shape, batch_images.dtype, batch_targets.shape, batch_targets.dtype)
+
+figure, axes = plotting.grid(2, 6, width=1.8)
+for column in range(6):
+    plotting.draw_image(axes[0, column], batch_images[column, 0].numpy())
+    plotting.draw_probability(axes[1, column], batch_targets[column, 0].numpy())
+plotting.show(figure, "One batch: six augmented crops and their foreground targets.")
+
+# %% [markdown]
+# Every column must fit: if a target looks mirrored against its image, the augmentation treated them differently. Now test the two promises: other
+# crops in the next epoch, and the same crops after the same seed.
+
+# %%
+torch.manual_seed(seed)
+first, second = dataset[0][0], dataset[0][0]
+torch.manual_seed(seed)
+again = dataset[0][0]
+print("the same item twice gives the same crop:      ", torch.equal(first, second))
+print("the same item after the same torch seed does: ", torch.equal(first, again))
+assert not torch.equal(first, second) and torch.equal(first, again)
+
+# %% [markdown]
+# ## Optional: browse the images
+#
+# Needs a running kernel. Move the slider.
+
+# %% tags=["optional"]
+from course_utils.widgets import browse_images
+
+browse_images(data.train)
+
+# %% [markdown]
+# ## What to take along
+#
+# * Ids are names, not numbers; after cropping they have gaps.
+# * Touching nuclei limit every method that cannot separate them. You know the limit before training anything.
+# * Brightness varies by more than the nuclei do: normalise each image by itself.
+# * Crops make batches; randomness must differ between epochs and workers, and be repeatable all the same.
+#
+# Next: **02 The U-Net**, the network that will learn from these batches.
+
+# %%
+record_scores(output, "01_data_exploration", {"ceiling of components, mean F1": ceiling, "touching nuclei, share": n_touching / n_nuclei})
+plt.close("all")

@@ -1,0 +1,283 @@
+# %% [markdown]
+# # 02 The U-Net
+#
+# The U-Net was published in 2015 for a task with thirty training images, and ten years later it is still the first network to try in
+# biomedical segmentation. You will build it from its two parts, about thirty lines in all, and then measure what it does.
+#
+# **After this notebook you can**
+#
+# * draw a U-Net: encoder, decoder, skip connections, and the shape of the data at every point;
+# * implement it, and count its parameters;
+# * say how far a single output pixel can see, and compare that with the size of a nucleus;
+# * feed it images of any size.
+#
+# **You need** notebook 01, and `torch.nn`: modules, convolutions.
+#
+# **Time** about 90 minutes of work. Computing: under a minute, on a CPU or a GPU.
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from torchinfo import summary
+
+from course_utils import get_profile, load_data, normalize_percentiles, plotting
+from course_utils.exploration import nucleus_areas
+from course_utils.training import record_scores
+
+plotting.use_course_style()
+
+# %% tags=["parameters"]
+data_source = "embedded"  # "embedded", "dsb2018" (a download of 83 MB), "kaggle", "auto", or the path of a folder or zip
+profile = "auto"
+seed = 0
+output = "output"
+
+# %% [markdown]
+# ## The architecture
+#
+# The network answers one question for each pixel: does it belong to a nucleus? The grey value of the pixel itself does not tell; its surroundings do.
+# So the network has to collect information from an area (*context*) and still answer exactly for each pixel (*localisation*). The U-Net does both:
+#
+# * the **encoder** (left) halves the resolution step by step. Each step sees a larger area, with more feature maps;
+# * the **decoder** (right) doubles the resolution step by step until every pixel has its answer;
+# * **skip connections** (dashed) hand the fine detail of each encoder level directly to the decoder level of the same resolution.
+
+# %%
+plotting.show(
+    plotting.plot_unet(base_channels=64, depth=4, side=256),
+    "The U-Net of depth 4 for an image of 256 x 256 pixels. In each box its side in pixels, above it the number of feature maps.",
+)
+
+# %% [markdown]
+# All convolutions here are padded ("SAME"), so a box keeps its resolution and the output is as large as the input. The paper used unpadded
+# ("VALID") convolutions: its output was smaller than its input, and skip connections had to be cropped.
+
+# %% [markdown]
+# ### Exercise 2.1: Two convolutions
+#
+# *Difficulty 2 of 5, about 10 minutes.*
+#
+# Write `ConvBlock(in_channels, out_channels)`, a box of the drawing: twice a 3x3 convolution with padding 1, each followed by ReLU.
+# It maps `(N, in_channels, H, W)` to `(N, out_channels, H, W)`. The solution also has a switch for batch normalisation, off by default, which
+# later notebooks use to train faster.
+
+# %% exercise="2.1"
+
+# %%
+block = ConvBlock(1, 8)
+print(block)
+print("from (2, 1, 32, 48) to", tuple(block(torch.zeros(2, 1, 32, 48)).shape))
+assert block(torch.zeros(2, 1, 32, 48)).shape == (2, 8, 32, 48)
+
+# %% [markdown]
+# ### Exercise 2.2: Up, concatenate, convolve
+#
+# *Difficulty 3 of 5, about 15 minutes.*
+#
+# Write `UpBlock(in_channels, out_channels)`, a step of the decoder. `forward(x, skip)` doubles the resolution of `x` with a 2x2 transposed convolution
+# of stride 2 that gives `out_channels` maps, concatenates the result with `skip` (which has `out_channels` maps, too) along the channels, and applies a `ConvBlock`.
+
+# %% exercise="2.2"
+
+# %%
+up = UpBlock(16, 8)
+from_below, skip = torch.zeros(1, 16, 10, 12), torch.zeros(1, 8, 20, 24)
+print("from", tuple(from_below.shape), "and skip", tuple(skip.shape), "to", tuple(up(from_below, skip).shape))
+assert up(from_below, skip).shape == (1, 8, 20, 24)
+
+# %% [markdown] question="2a"
+# **Question 2a.** Why skip connections? What would the decoder have to work from without them?
+
+# %% [markdown] answer="2a"
+# Without them, all that the decoder gets is the bottom of the U: 16 x 16 positions for an image of 256 x 256. Where exactly an edge ran
+# within a square of 16 x 16 pixels would have to be coded in the feature maps, and outlines come out blurred. The skip connection hands over the encoder's maps of the same
+# resolution, in which every edge is still in its place: the bottom says *what* is there, the skip connection says *where* exactly. They also shorten
+# the way of the gradient to the early layers, so deep networks train more easily.
+
+# %% [markdown]
+# ### Exercise 2.3: The whole network
+#
+# *Difficulty 4 of 5, about 30 minutes.*
+#
+# Write `UNet(in_channels=1, out_channels=1, base_channels=64, depth=4)`. The first level has `base_channels` maps, every level below twice as many.
+# `forward` goes in three parts: down (remember the skip connections), bottom, up again (use them in reverse order), and ends in a 1x1 convolution to `out_channels` maps
+# **without** an activation: the output are *logits*, notebook 03 says why. If a side of the input does not divide by `2**depth`, raise a `ValueError` that names the side and the divisor.
+#
+# Hint: keep the blocks in `nn.ModuleList`s, or their parameters are invisible to the optimizer.
+
+# %% exercise="2.3"
+
+# %% [markdown]
+# ### Exercise 2.4: Count the parameters
+#
+# *Difficulty 1 of 5, about 5 minutes.*
+#
+# Write `count_parameters(model)`: the number of trainable parameters, as an int.
+
+# %% exercise="2.4"
+
+# %% tags=["nbval-check-output"]
+paper_size = UNet(in_channels=1, out_channels=1, base_channels=64, depth=4)
+n_parameters = count_parameters(paper_size)
+assert n_parameters == 31_030_593
+print(f"{n_parameters:,}")
+
+# %% [markdown]
+# Thirty-one million, exactly 31,030,593. If you get another number, compare with the drawing: a missing bias, a bilinear upsampling in place of the transposed convolution or a
+# block too many all change it. Where do they sit?
+
+# %%
+rows = []
+for name, module in paper_size.named_modules():
+    if isinstance(module, (ConvBlock, UpBlock)) and name.count(".") == 1 or name in ("bottom", "output"):
+        rows.append({"block": name, "parameters": count_parameters(module)})
+table = pd.DataFrame(rows).set_index("block")
+table["share"] = (100 * table["parameters"] / n_parameters).round(1).astype(str) + " %"
+assert table["parameters"].sum() == n_parameters and table.loc["bottom", "parameters"] > 0.4 * n_parameters
+table
+
+# %% [markdown]
+# The bottom alone holds over 40 % of them: parameters grow with the square of the channels, and there are most channels where resolution is lowest. Computing time is another
+# matter: it is spent at the top, where the images are large. Follow the data through the network with `torchinfo`:
+
+# %%
+small = UNet(base_channels=8)
+print(summary(small, (1, 1, 256, 256), depth=1, col_names=("input_size", "output_size", "num_params"), verbose=0))
+
+# %% [markdown]
+# Follow the last two numbers of each shape: 256, 128, 64, 32, 16 on the way down and back up again. The channels (the second number) go the other way.
+
+# %% [markdown]
+# ## An untrained prediction
+
+# %%
+torch.manual_seed(seed)
+settings = get_profile(profile)
+data = load_data(data_source)
+sample = data.train[0]
+side = min(sample.image.shape) // 16 * 16
+image = normalize_percentiles(sample.image)[:side, :side]
+
+model = UNet(base_channels=settings.base_channels).eval()
+with torch.no_grad():
+    logits = model(torch.from_numpy(image.copy())[None, None])
+probability = torch.sigmoid(logits)[0, 0].numpy()
+
+figure, axes = plotting.grid(1, 2)
+plotting.draw_image(axes[0, 0], image, "image")
+plotting.draw_probability(axes[0, 1], probability, "untrained network", colorbar=True)
+plotting.show(figure, "An image and the probability of foreground that the untrained network assigns to each pixel.")
+print(f"probabilities from {probability.min():.3f} to {probability.max():.3f}")
+assert probability.max() - probability.min() < 0.5
+
+# %% [markdown]
+# With random weights the answer is nearly the same everywhere: a flat map that says "don't know". If you see something like an image
+# in it, look at the colour bar. Everything else is learnt.
+
+# %% [markdown]
+# ## How far does an output pixel see?
+#
+# The **receptive field** of an output pixel is the part of the input that can change it. Rather than calculating it, measure it: take one
+# output pixel and ask for the gradient with respect to every input pixel. Where the gradient is not zero, a change of the input would change the output.
+
+# %%
+def receptive_field(depth, side=320, repeats=4):
+    torch.manual_seed(seed)
+    seen = np.zeros((side, side))
+    for _ in range(repeats):  # max pooling passes on only one of four pixels, so try several inputs
+        network = UNet(base_channels=4, depth=depth)
+        x = torch.rand(1, 1, side, side, requires_grad=True)
+        network(x)[0, 0, side // 2, side // 2].backward()
+        seen += x.grad[0, 0].abs().numpy()
+    return seen
+
+
+fields = {depth: receptive_field(depth) for depth in (1, 2, 3, 4)}
+width = {depth: int((field > 0).any(axis=0).sum()) for depth, field in fields.items()}
+diameter = 2 * np.sqrt(np.median(np.concatenate([nucleus_areas(s.mask) for s in data.train])) / np.pi)
+
+figure, axes = plotting.grid(1, 4, width=2.4)
+for panel, (depth, field) in zip(axes[0], fields.items()):
+    panel.imshow(np.log10(field + 1e-12), cmap="cividis")
+    panel.add_patch(plt.Circle((160, 160), diameter / 2, fill=False, color="white", linewidth=1.5))
+    panel.set_title(f"depth {depth}: {width[depth]} pixels")
+    panel.axis("off")
+plotting.show(figure, "Gradient of the central output pixel (logarithmic) for U-Nets of depth 1 to 4. The white circle is a nucleus of median size.")
+assert width[1] < width[2] < width[3] < width[4] and width[4] > 3 * diameter
+
+# %% [markdown]
+# Each level roughly doubles the field: after a halving, a 3x3 convolution covers twice the distance. At depth 4 a pixel sees an area several
+# nuclei wide. The gradient is strongest in the centre: what is near counts most (the *effective* receptive field is smaller than the possible one).
+
+# %% [markdown] question="2b"
+# **Question 2b.** Compare the receptive field with a nucleus. Is a depth of 1 enough? Would a depth of 8 be better?
+
+# %% [markdown] answer="2b"
+# The field should cover a nucleus and its surroundings, so that the network can recognise the inside of a large nucleus and tell a nucleus from a bright patch of background. At
+# depth 1 it is about as large as a small nucleus: the middle of a large one looks like any evenly bright area. At depth 4 it covers several
+# nuclei, which is enough here. Depth 8 would see the whole image, which this task does not need; each level has four times the parameters of the one above, and sides would have to divide by 256.
+
+# %% [markdown] question="2c"
+# **Question 2c.** What do SAME convolutions cost at the border of an image?
+
+# %% [markdown] answer="2c"
+# Near the border the convolution reads zeros where there is no image. The network sees a dark frame that no microscope made, and with every layer this influence
+# creeps further inwards, up to half the receptive field. Predictions at the border are therefore less reliable. VALID convolutions avoid it, but
+# then the output is smaller than the input, and the border has no prediction at all unless the image is extended, which the paper did by reflection.
+
+# %% [markdown]
+# ## Images of any size
+#
+# A size that does not divide by 16 is refused:
+
+# %%
+try:
+    small(torch.zeros(1, 1, 520, 696))
+except ValueError as error:
+    print("ValueError:", error)
+
+# %% [markdown]
+# Cropping the image to a size that fits would lose nuclei at its border. A popular one-liner, `image[:-(H % 16), :-(W % 16)]`, is worse: for a side that does divide, `-(256 % 16)` is `-0`, and the slice
+# `[:-0]` is **empty**. So pad, and cut the prediction afterwards.
+#
+# ### Exercise 2.5: Pad to a size the network accepts
+#
+# *Difficulty 3 of 5, about 15 minutes.*
+#
+# Write `pad_to_multiple(image, multiple=16)`. It returns `(padded, (H, W))`. Pad at the bottom and at the right only, by reflection as
+# `np.pad(..., mode="reflect")` does. An image that fits stays as it is. It must work for every height and width from 1.
+
+# %% exercise="2.5"
+
+# %%
+for height, width_ in [(256, 256), (520, 696), (360, 360), (260, 347), (1, 5)]:
+    padded, size = pad_to_multiple(np.zeros((height, width_)))
+    print(f"{height} x {width_} -> {padded.shape[0]} x {padded.shape[1]}")
+    assert padded.shape[0] % 16 == padded.shape[1] % 16 == 0 and size == (height, width_)
+
+odd = normalize_percentiles(sample.image)[: side - 30, : side - 50]
+padded, (height, width_) = pad_to_multiple(odd, multiple=64)
+figure, axes = plotting.grid(1, 2)
+plotting.draw_image(axes[0, 0], odd, f"{height} x {width_}")
+plotting.draw_image(axes[0, 1], padded, f"{padded.shape[0]} x {padded.shape[1]}")
+axes[0, 1].plot([0, width_, width_], [height, height, 0], color=plotting.ORANGE)
+plotting.show(figure, "An image and the same image padded to a multiple of 64 (to make it visible). Beyond the orange line it is mirrored.")
+
+# %% [markdown]
+# The mirrored nuclei continue across the line as if the image went on. Had it been filled with zeros, the network would see a sharp edge there.
+#
+# ## What to take along
+#
+# * Encoder for context, decoder for resolution, skip connections for detail.
+# * Parameters sit at the bottom, computing time at the top.
+# * The receptive field must cover what has to be recognised.
+# * Sides divide by $2^{depth}$: pad, never crop.
+#
+# Next: **03 Binary training** teaches the network to find nuclei.
+
+# %%
+record_scores(output, "02_unet", {"parameters": n_parameters, "receptive field, pixels": width[4]})
+plt.close("all")

@@ -1,0 +1,315 @@
+# %% [markdown]
+# # 03 Binary training
+#
+# The network of notebook 02 knows nothing. Now it learns, from examples, to tell nucleus from background at every pixel. You write the four
+# parts of every training: a loss, a metric, the loop that learns and the loop that measures.
+#
+# **After this notebook you can**
+#
+# * compute a cross entropy from logits that survives any number;
+# * explain why the score you report is not the loss you minimise;
+# * write a training loop, and test it by overfitting on purpose;
+# * read learning curves, and say what they do not show.
+#
+# **You need** notebooks 01 and 02, and an idea of gradient descent.
+#
+# **Time** about 100 minutes of work. Computing: in the profile `laptop` 5 to 15 minutes on a CPU, on a GPU in `full` about as long;
+# in `smoke` under a minute.
+
+# %%
+import time
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from torch.nn.functional import softplus
+
+from course_utils import NucleiDataset, UNet, binary_target, get_profile, load_data, normalize_percentiles, plotting
+from course_utils import predict, split_train_val
+from course_utils.dataset import training_loader, validation_loader
+from course_utils.device import choose_device, describe_device, prepare_model
+from course_utils.losses import hard_dice_score
+from course_utils.recipes import about, model_path
+from course_utils.training import EpochResult, progress, record_scores, save_model
+
+plotting.use_course_style()
+
+# %% tags=["parameters"]
+data_source = "embedded"  # "embedded", "dsb2018" (a download of 83 MB), "kaggle", "auto", or the path of a folder or zip
+profile = "auto"
+seed = 0
+output = "output"
+
+# %%
+settings = get_profile(profile)
+device = choose_device()
+print(f"profile {settings.name}: {settings.binary_epochs} epochs of {settings.crops_per_epoch} crops on {describe_device(device)}")
+
+data = load_data(data_source)
+train, val = split_train_val(data.train, settings.validation_every)
+train_images = [normalize_percentiles(sample.image) for sample in train]
+train_masks = [sample.mask for sample in train]
+val_images = [normalize_percentiles(sample.image) for sample in val]
+val_masks = [sample.mask for sample in val]
+print(f"{len(train)} training and {len(val)} validation images. {data.note}")
+
+# %% [markdown]
+# ## The loss
+#
+# The network answers with one number $x$ for each pixel, the **logit**. The sigmoid $p = 1 / (1 + e^{-x})$ turns it into a probability. For a target $t$
+# of 0 or 1 the binary cross entropy is
+#
+# $$ -t \log p - (1 - t) \log (1 - p) $$
+#
+# Typed like this it fails for logits that are not even large:
+
+# %%
+def textbook_cross_entropy(logits, target):
+    p = torch.sigmoid(logits)
+    return -(target * p.log() + (1 - target) * (1 - p).log()).mean()
+
+
+def value_and_gradient(function, logit, target):
+    x = torch.tensor([float(logit)], requires_grad=True)
+    loss = function(x, torch.tensor([float(target)]))
+    loss.backward()
+    return loss.item(), x.grad.item()
+
+
+extreme = [-10_000, -200, -50, 0, 50, 200, 10_000]
+textbook = {logit: value_and_gradient(textbook_cross_entropy, logit, target=0) for logit in extreme}
+print(pd.DataFrame(textbook, index=["loss", "gradient"]).T.rename_axis("logit, target 0").to_string())
+assert not np.isfinite(list(textbook.values())).all()
+
+# %% [markdown]
+# From a logit of 50 on, `1 - p` rounds to zero and the loss is infinite; the gradient is lost or not a number. One such pixel spoils all
+# weights in the next step.
+#
+# ### Exercise 3.1: A cross entropy that survives large logits
+#
+# *Difficulty 3 of 5, about 15 minutes.*
+#
+# Write `binary_cross_entropy(logits, target)`: the mean over all elements as a scalar tensor, finite with finite gradients for logits of $\pm 10^4$, without a call to torch's own binary
+# cross entropy.
+#
+# Insert the sigmoid into the formula **before** computing, and simplify: $-\log p = \log(1 + e^{-x})$ and $-\log(1 - p) = \log(1 + e^{x})$.
+# What remains needs a $\log(1 + e^x)$ that does not overflow; torch has one.
+
+# %% exercise="3.1"
+
+# %%
+stable = {logit: value_and_gradient(binary_cross_entropy, logit, target=0) for logit in extreme}
+print(pd.DataFrame(stable, index=["loss", "gradient"]).T.rename_axis("logit, target 0").to_string())
+assert np.isfinite(list(stable.values())).all()
+
+# %% [markdown]
+# Now a wrong logit of 10,000 costs 10,000 with a gradient of 1: a strong, useful push back. A right one costs nothing.
+
+# %% [markdown] question="3a"
+# **Question 3a.** `torch.nn.BCELoss` takes probabilities, `torch.nn.BCEWithLogitsLoss` takes logits. Which one do you choose, and what follows for the last layer of the network?
+
+# %% [markdown] answer="3a"
+# `BCEWithLogitsLoss`, because it does what you just did: it combines sigmoid and logarithm before rounding can do harm. `BCELoss` cannot repair what the
+# sigmoid rounded away; it clamps the logarithm at -100 so that the loss stays finite, but the gradient of a confidently wrong pixel is lost, which is the one that needs it most. So the network ends in a
+# linear layer, and the sigmoid is applied only where probabilities are wanted: in the metric and in the prediction. Sigmoid in the network *and* loss with logits is a
+# frequent mistake that trains badly without an error message.
+
+# %% [markdown]
+# ## The metric
+#
+# Most pixels are background. Count the right pixels of a network that always says "background":
+
+# %%
+foreground = np.mean(np.concatenate([mask.ravel() > 0 for mask in val_masks]))
+print(f"pixel accuracy of 'everything is background': {1 - foreground:.3f}")
+assert 1 - foreground > 0.5
+
+# %% [markdown]
+# It is right on more than half of the pixels, usually far more, and has found nothing. A better score looks at the foreground only. The **Dice score** compares
+# the overlap of two masks with their sizes:
+#
+# $$ \mathrm{Dice} = \frac{2 \sum p\, t}{\sum p + \sum t} $$
+#
+# ### Exercise 3.2: The Dice score
+#
+# *Difficulty 2 of 5, about 10 minutes.*
+#
+# Write `dice_score(logits, target)` for tensors `(N, C, H, W)`: the Dice of `sigmoid(logits)` for each image and channel, then their mean, a scalar
+# tensor in [0, 1]. If prediction and target are both empty, the prediction is perfect: the score is 1, not 0/0. No squares in the denominator.
+
+# %% exercise="3.2"
+
+# %%
+target = torch.zeros(1, 1, 8, 8)
+target[..., 2:6, 2:6] = 1
+timid = torch.where(target > 0, 0.4, -0.4)  # right everywhere, but unsure: probabilities 0.6 and 0.4
+nothing = torch.full_like(target, -1e4)
+print(f"everything background: {dice_score(nothing, target):.3f}")
+print(f"right but unsure:      soft {dice_score(timid, target):.3f}, hard {hard_dice_score(timid, target):.3f}")
+print(f"empty and rightly so:  {dice_score(nothing, torch.zeros_like(target)):.3f}")
+assert dice_score(nothing, target) == 0 and dice_score(nothing, torch.zeros_like(target)) == 1
+assert hard_dice_score(timid, target) == 1 > dice_score(timid, target)
+
+# %% [markdown]
+# "Everything background" now scores 0. The second line shows the difference between the **soft** Dice (of probabilities) and the **hard** Dice (of the decided mask, $p > 0.5$): the decisions are
+# perfect, yet the soft score is far below 1 because the network is unsure. The soft one is smooth and follows training finely. The hard one says how good the mask is that you will
+# use. Report the hard one, and never call either of them accuracy.
+
+# %% [markdown] question="3b"
+# **Question 3b.** What does the small share of foreground do to the cross entropy? What would you see if it were 1 %?
+
+# %% [markdown] answer="3b"
+# Cross entropy is a mean over pixels, so the background, as the majority, decides most of it. The quickest way to a low loss is to predict the share of foreground
+# everywhere: early in training the map is uniformly dark, the loss falls, and the Dice score stays near zero. With 1 % foreground this plateau already has a loss of
+# 0.056, and errors on nuclei hardly count against it. Remedies: weigh foreground pixels more, sample crops that contain nuclei, or use a loss built on the Dice score, which does not depend on the
+# amount of background.
+
+# %% [markdown]
+# ## The loop
+#
+# ### Exercise 3.3: One epoch of training
+#
+# *Difficulty 3 of 5, about 20 minutes.*
+#
+# Write `train_epoch(model, loader, loss_fn, optimizer, metric=None)`. For each batch: move it to the model's device, compute logits and loss, set the old gradients to zero,
+# backward, step. Return `(mean loss, mean metric)` as Python floats (`None` without a metric). Weigh each batch by its size, since the last one may be smaller. Put the model in training mode.
+
+# %% exercise="3.3"
+
+# %% [markdown]
+# Before spending minutes on a training, spend seconds on a test: **a network must be able to learn one small batch by heart**. If it cannot, the loop is wrong
+# (gradients not reset, image and mask not belonging together, an activation too many), and no amount of data will help.
+
+# %%
+torch.manual_seed(seed)
+crop = min(128, settings.crop_size)
+batch = next(iter(training_loader(NucleiDataset(train_images, train_masks, binary_target, crop, seed=seed), 2, 2)))
+pupil = prepare_model(UNet(1, 1, base_channels=8, batch_norm=True))
+optimizer = torch.optim.AdamW(pupil.parameters(), lr=1e-2)
+memorised = [train_epoch(pupil, [batch], binary_cross_entropy, optimizer, dice_score) for _ in range(60)]
+
+figure, axes = plotting.grid(1, 2, width=4.2, height=2.8)
+axes[0, 0].plot([loss for loss, _ in memorised])
+axes[0, 0].set(xlabel="step", ylabel="loss", yscale="log")
+axes[0, 1].plot([dice for _, dice in memorised], color=plotting.ORANGE)
+axes[0, 1].set(xlabel="step", ylabel="soft Dice", ylim=(0, 1))
+plotting.show(figure, "Overfitting on purpose: loss and Dice of one batch of two crops that is shown sixty times.")
+print(f"loss {memorised[0][0]:.3f} -> {memorised[-1][0]:.3f}, soft Dice {memorised[0][1]:.3f} -> {memorised[-1][1]:.3f}")
+assert memorised[-1][0] < 0.3 * memorised[0][0] and memorised[-1][1] > 0.8
+
+# %% [markdown]
+# The loss falls to less than a third and the Dice score exceeds 0.8: the loop can learn. It says nothing about new images. For that there is validation.
+#
+# ### Exercise 3.4: Measure without learning
+#
+# *Difficulty 2 of 5, about 10 minutes.*
+#
+# Write `validate(model, loader, loss_fn, metric=None)`. It returns the same as `train_epoch` but changes nothing: evaluation mode, no gradients, and afterwards the mode the model was in before.
+
+# %% exercise="3.4"
+
+# %%
+val_loader = validation_loader(val_images, val_masks, binary_target)
+before = {name: value.clone() for name, value in pupil.state_dict().items()}
+loss, dice = validate(pupil, val_loader, binary_cross_entropy, dice_score)
+unchanged = all(torch.equal(value, before[name]) for name, value in pupil.state_dict().items())
+print(f"the network that learnt two crops by heart, on new images: soft Dice {dice:.3f}")
+print(f"weights and buffers unchanged: {unchanged}, still in training mode: {pupil.training}")
+assert unchanged and pupil.training
+
+# %% [markdown]
+# The validation images are **whole images, padded, always the same**. Random crops would give another score each time, and you could not tell progress from luck.
+
+# %% [markdown] question="3c"
+# **Question 3c.** Why evaluation mode? And why is `torch.no_grad()` not the same thing?
+
+# %% [markdown] answer="3c"
+# Some layers behave differently in training. Batch normalisation uses the statistics of the current batch and updates its running averages; dropout switches off units at
+# random. In evaluation mode batch normalisation uses the stored averages and changes nothing. Without `eval()` the result for one image depends on which
+# images share its batch, and validation images leak into the model through the running averages. `torch.no_grad()` is about something else: it stops torch from
+# recording operations for a backward pass, which saves memory and time. It does not change any layer's behaviour. You want both.
+
+# %% [markdown]
+# ## Training
+#
+# Now for real. Two helpers: `training_loader` draws crops from an image in proportion to its area and calls a certain number of crops an epoch; `prepare_model` moves the network to your device and computes
+# in bfloat16 where the hardware is faster that way. The learning rate falls along a cosine, so that the last epochs settle.
+
+# %%
+torch.manual_seed(seed)
+dataset = NucleiDataset(train_images, train_masks, binary_target, settings.crop_size, augment=True, seed=seed)
+train_loader = training_loader(dataset, settings.batch_size, settings.crops_per_epoch, settings.workers)
+network = UNet(1, 1, settings.base_channels, settings.depth, batch_norm=True)
+model = prepare_model(network, device)
+optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate)
+schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=settings.binary_epochs)
+
+watched = int(np.argsort([mask.size for mask in val_masks])[0])  # a small validation image to look at after each epoch
+snapshots = [predict(model, val_images[watched])[0]]
+history = []
+
+# %%
+curves = plotting.LiveFigure()
+for epoch in range(1, settings.binary_epochs + 1):
+    start = time.perf_counter()
+    batches = progress(train_loader, f"epoch {epoch}")
+    train_loss, train_dice = train_epoch(model, batches, binary_cross_entropy, optimizer, dice_score)
+    val_loss, val_dice = validate(model, val_loader, binary_cross_entropy, dice_score)
+    schedule.step()
+    snapshots.append(predict(model, val_images[watched])[0])
+    history.append(EpochResult(epoch, train_loss, train_dice, val_loss, val_dice, time.perf_counter() - start))
+    figure = plotting.plot_training(history, "soft Dice", settings.binary_epochs)
+    curves.update(figure, "Loss and soft Dice after each epoch, for training crops (dashed) and whole validation images (solid).")
+save_model(model_path(output, "binary"), network, **about("binary", data, settings, seed))
+assert history[-1].validation_loss < history[0].train_loss
+
+# %% [markdown]
+# How to read the curves:
+#
+# * Both losses should fall. The training value is an average *over* the epoch, while the network was still changing, and the validation value is measured *after* it: early on, validation can look better than training.
+# * If validation loss rises while training loss goes on falling, the network learns the training images by heart: **overfitting**. With random, augmented crops this takes long.
+# * Dice and loss need not agree: the loss still falls as right pixels become more certain, when no decision changes any more.
+
+# %%
+columns = len(snapshots) + 2
+figure, axes = plotting.grid(1, columns, width=13 / columns)
+plotting.draw_image(axes[0, 0], val_images[watched], "image")
+for epoch, snapshot in enumerate(snapshots):
+    plotting.draw_probability(axes[0, epoch + 1], snapshot, f"epoch {epoch}")
+plotting.draw_probability(axes[0, -1], (val_masks[watched] > 0).astype(float), "truth")
+plotting.show(figure, "The probability of foreground for one validation image before training (epoch 0) and after each epoch.")
+
+# %% [markdown]
+# First the network learns that most is background, then where bright areas are, then their outlines. After that the changes are small and concern the edges, dim nuclei and the narrow gaps between nuclei.
+
+# %%
+val_loss, soft = validate(model, val_loader, binary_cross_entropy, dice_score)
+_, hard = validate(model, val_loader, binary_cross_entropy, hard_dice_score)
+print(f"validation: loss {val_loss:.4f}, soft Dice {soft:.3f}, hard Dice {hard:.3f}")
+assert hard > 0.5
+
+# %% [markdown]
+# This is the number to report: the **hard Dice on whole validation images**.
+
+# %% [markdown] question="3d"
+# **Question 3d.** Somebody trains for 200 epochs on 20 images without augmentation. The training Dice reaches 0.99, validation falls from 0.90 to 0.86. What happened, and what would you do?
+
+# %% [markdown] answer="3d"
+# Overfitting: with so few and always equal images the network can memorise them, including the annotators' slips. Validation got worse while training got better. More varied data is the first remedy: random crops, flips, rotations, changes of intensity, more
+# annotated images. Then: keep the weights of the epoch with the best validation score (early stopping), a smaller network, weight decay. Note that choosing the epoch by validation
+# makes the validation score optimistic: the test images stay untouched for this reason.
+
+# %% [markdown]
+# ## What to take along
+#
+# * Logits in, stable loss out; the sigmoid belongs to the prediction.
+# * Minimise the loss, report the metric, and say which Dice it is.
+# * Overfit one batch before you train on all.
+# * Validate on fixed whole images, in evaluation mode.
+#
+# A pixel score of 0.9 sounds good. Whether the *nuclei* are right is another question: **04 Instances and how to score them**.
+
+# %%
+record_scores(output, "03_binary_training", {"validation loss": val_loss, "validation Dice, soft": soft, "validation Dice, hard": hard})
+plt.close("all")

@@ -1,0 +1,310 @@
+# %% [markdown]
+# # 04 Instances, and how to score them
+#
+# Notebook 03 ended with a map of probabilities. A biologist asks: how many nuclei are there, and how large is each? So the map has to become **instances**, and a score must count nuclei, not pixels.
+#
+# **After this notebook you can**
+#
+# * predict an image of any size, and turn the prediction into instances;
+# * match predicted with true instances and compute the F1 score at an IoU threshold;
+# * tell mean F1 from pooled F1, and say which errors a score is made of;
+# * compare a network with a method that needs no training.
+#
+# **You need** notebooks 01 to 03. If notebook 03 has left a trained network, it is used; otherwise one is trained here.
+#
+# **Time** about 100 minutes of work. Computing: a minute with a network at hand, else as long as notebook 03.
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from IPython.display import display
+from scipy.optimize import linear_sum_assignment
+from skimage.measure import label
+
+from course_utils import get_profile, load_data, normalize_percentiles, pad_to_multiple, plotting, split_train_val
+from course_utils.metrics import compare_methods, explain_errors, score_images, summarize_scores, touching_recall
+from course_utils.recipes import binary_model
+from course_utils.segmentation import otsu_components, otsu_watershed
+from course_utils.training import record_scores
+
+plotting.use_course_style()
+
+# %% tags=["parameters"]
+data_source = "embedded"  # "embedded", "dsb2018" (a download of 83 MB), "kaggle", "auto", or the path of a folder or zip
+profile = "auto"
+seed = 0
+output = "output"
+
+# %%
+settings = get_profile(profile)
+data = load_data(data_source)
+print(data)
+curves = plotting.LiveFigure()
+model = binary_model(
+    data, settings, seed, output,
+    on_epoch=lambda results: curves.update(plotting.plot_training(results, "hard Dice"), "Training, if it was needed."),
+)  # fmt: skip
+
+# %% [markdown]
+# ## Predict
+#
+# ### Exercise 4.1: Predict an image of any size
+#
+# *Difficulty 3 of 5, about 15 minutes.*
+#
+# Write `predict(model, image)` for a normalised image `(H, W)`. It returns a float32 array `(C, H, W)` of probabilities: the sigmoid for one output channel, the softmax for more. Any height and width must
+# work: pad, predict, cut the padding off. Never crop the image. Evaluation mode, no gradients, and the model is left in the mode it was in.
+
+# %% exercise="4.1"
+
+# %%
+_, val = split_train_val(data.train, settings.validation_every)
+val_images = [normalize_percentiles(sample.image) for sample in val]
+val_masks = [sample.mask for sample in val]
+val_probabilities = [predict(model, image)[0] for image in val_images]
+assert all(p.shape == mask.shape and p.dtype == np.float32 for p, mask in zip(val_probabilities, val_masks))
+print(f"{len(val)} validation images predicted")
+
+# %% [markdown]
+# ### Exercise 4.2: From probabilities to instances
+#
+# *Difficulty 1 of 5, about 5 minutes.*
+#
+# Write `connected_components(probability, threshold=0.5)`: an integer label image in which each connected region of pixels above `threshold` has an id of its own.
+
+# %% exercise="4.2"
+
+# %%
+val_components = [connected_components(probability) for probability in val_probabilities]
+n_touching = [len(np.unique(mask)) - len(np.unique(label(mask > 0))) for mask in val_masks]
+shown = int(np.argmax(n_touching))  # the validation image in which most nuclei touch
+
+figure, axes = plotting.grid(1, 4, width=2.9)
+plotting.draw_image(axes[0, 0], val_images[shown], "image")
+plotting.draw_probability(axes[0, 1], val_probabilities[shown], "probability")
+plotting.draw_labels(axes[0, 2], plotting.same_colours(val_components[shown], val_masks[shown]), f"{val_components[shown].max()} components")
+plotting.draw_labels(axes[0, 3], val_masks[shown], f"{np.count_nonzero(np.unique(val_masks[shown]))} true nuclei")
+plotting.show(figure, "A validation image, its predicted foreground, the connected components of it, and the truth. A nucleus that was found has the same colour in both.")
+
+# %% [markdown]
+# The map looks right, nearly pixel for pixel. Yet where nuclei touch, several of them become one component: the colours in the third and fourth panel differ there.
+
+# %% [markdown]
+# ## Match
+#
+# To score instances, decide first which predicted instance corresponds to which true one. The measure is **intersection over union** (IoU) of their pixels: 1 for identical ones,
+# 0 for disjoint ones.
+#
+# ### Exercise 4.3: Overlap of every prediction with every nucleus
+#
+# *Difficulty 4 of 5, about 25 minutes.*
+#
+# Write `iou_matrix(prediction, truth)`: a float array `(n_pred, n_true)`, rows and columns in ascending order of the ids, background left out. Ids may have gaps, as you saw in notebook 01:
+# `mask.max()` is not the number of nuclei, and an id of a million must not need a million columns. If the shapes differ, raise a `ValueError`.
+#
+# A loop over all pairs is right, but slow with hundreds of nuclei. Number the ids 0, 1, 2, ... first (`np.unique` can); then one `np.bincount` counts the shared pixels of all pairs at once.
+
+# %% exercise="4.3"
+
+# %%
+truth = np.array([[1, 1, 1, 0, 7, 7], [1, 1, 1, 0, 7, 7], [0, 0, 0, 0, 7, 7]])  # ids 1 and 7
+found = np.array([[0, 5, 5, 0, 9, 9], [0, 5, 5, 0, 9, 9], [0, 0, 0, 0, 9, 9]])
+print(iou_matrix(found, truth))
+assert np.allclose(iou_matrix(found, truth), [[4 / 6, 0], [0, 1]])
+
+# %%
+iou = iou_matrix(val_components[shown], val_masks[shown])
+figure, axes = plotting.grid(1, 1, width=5.5, height=4.5)
+drawn = axes[0, 0].imshow(iou, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+axes[0, 0].set(xlabel="true nucleus", ylabel="predicted instance")
+figure.colorbar(drawn, label="IoU")
+plotting.show(figure, "IoU of every predicted instance with every true nucleus of the image above.")
+
+# %% [markdown]
+# Nearly all entries are zero. A row with one bright entry is a nucleus that was found. A row with several dim entries is a component that covers several nuclei: it resembles none of them.
+#
+# ### Exercise 4.4: Match one to one
+#
+# *Difficulty 3 of 5, about 15 minutes.*
+#
+# Write `count_matches(iou, iou_threshold=0.5)`: the largest number of pairs with `IoU >= iou_threshold` such that no row and no column is used twice.
+
+# %% exercise="4.4"
+
+# %%
+clear_case = np.array([[0.8, 0.1], [0.0, 0.6]])
+contested = np.array([[0.45, 0.40], [0.42, 0.0]])  # the first prediction overlaps both nuclei, the second only the first nucleus
+print("above 0.5:", count_matches(clear_case), "  at 0.4:", count_matches(contested, iou_threshold=0.4))
+assert count_matches(clear_case) == 2 and count_matches(contested, iou_threshold=0.4) == 2
+
+# %% [markdown]
+# In the second case, taking the largest value first (0.45) would leave only one match; the best assignment has two.
+
+# %% [markdown] question="4a"
+# **Question 4a.** Above an IoU of 0.5 no assignment has to be searched: counting the entries is enough. Why?
+
+# %% [markdown] answer="4a"
+# If IoU > 0.5, the intersection is more than half of the union, and so more than half of the prediction *and* more than half of the nucleus. Two predictions (which do not overlap
+# each other, since every pixel has one id) cannot both hold more than half of one nucleus, nor can one prediction hold more than half of itself in two nuclei. So in each row and each column at most one entry
+# exceeds 0.5. At exactly 0.5 ties are possible: a nucleus of four pixels split into two halves has an IoU of 0.5 with both.
+
+# %% [markdown]
+# ### Exercise 4.5: The F1 score of a segmentation
+#
+# *Difficulty 2 of 5, about 10 minutes.*
+#
+# Matched predictions are **true positives** (TP), the other predictions **false positives** (FP), unmatched nuclei **false negatives** (FN). The F1 score is
+#
+# $$ F_1 = \frac{2\,TP}{2\,TP + FP + FN} = \frac{2\,TP}{n_{pred} + n_{true}} $$
+#
+# Write `f1_score(prediction, truth, iou_threshold=0.5)`, a Python float. If both are empty, everything is right: 1.0. If only one is, 0.0.
+
+# %% exercise="4.5"
+
+# %% tags=["nbval-check-output"]
+truth = np.array([[1, 1, 0, 7, 7]])
+print("same shapes, other ids:", f1_score(np.array([[4, 4, 0, 2, 2]]), truth))
+print("both nuclei in one:    ", f1_score(np.array([[3, 3, 3, 3, 3]]), truth))
+print("one of two found:      ", round(f1_score(np.array([[3, 3, 0, 0, 0]]), truth), 3))
+print("nothing there or found:", f1_score(np.zeros((1, 5), int), np.zeros((1, 5), int)))
+assert f1_score(np.array([[4, 4, 0, 2, 2]]), truth) == 1
+
+# %% [markdown]
+# The first line is a test that many implementations fail: ids 1 and 7, predicted perfectly. A metric that takes 1 to 7 as seven nuclei and counts 2 to 6 as missed would give 0.44.
+
+# %% [markdown]
+# ## What kind of errors?
+#
+# A score says how many errors there are, a picture says which. In the next figure each instance is coloured by what became of it. A **merged** prediction covers most of several nuclei, a **split** nucleus is
+# covered by several predictions; the other false positives and missed nuclei are simply wrong.
+
+# %%
+kinds = [explain_errors(found, mask) for found, mask in zip(val_components, val_masks)]
+merged = sum(len(kind.merged) for kind in kinds)
+split = sum(len(kind.split) for kind in kinds)
+print(f"{merged} merged predictions and {split} split nuclei in {len(val)} validation images")
+
+val_scores = [f1_score(found, mask) for found, mask in zip(val_components, val_masks)]
+order = np.argsort(val_scores)
+figure, axes = plotting.grid(1, 3, width=3.8, height=4.4)
+for panel, index, name in zip(axes[0], [order[0], shown, order[len(order) // 2]], ["worst", "most touching", "median"]):
+    plotting.draw_errors(panel, val_images[index], val_components[index], val_masks[index], title=f"{name}: F1 = {val_scores[index]:.2f}")
+plotting.show(figure, "Three validation images with the verdict on each instance at an IoU threshold of 0.5; the counts stand below each image.")
+
+# %%
+worst = pd.DataFrame({"image": [s.name[:16] for s in val], "F1": val_scores, "nuclei": [np.count_nonzero(np.unique(m)) for m in val_masks]})
+for name in ("false_positive", "missed", "merged", "split"):
+    worst[name.replace("_", " ")] = [len(getattr(kind, name)) for kind in kinds]
+worst.sort_values("F1").head(5).style.format({"F1": "{:.3f}"}).hide(axis="index")
+
+# %% [markdown]
+# The table lists the five worst validation images (the numbers of false positives include the merged ones, those of missed nuclei the split ones). Merging is expensive: one component over three nuclei costs one false positive *and* three missed nuclei.
+
+# %% [markdown] question="4b"
+# **Question 4b.** Look at the worst images. Where do their errors come from?
+
+# %% [markdown] answer="4b"
+# Mostly from touching nuclei: one thin bridge of foreground pixels suffices to make one component out of two nuclei. Then from very small or dim nuclei that stay below the threshold, from noise in dim images
+# that becomes small components, and from outlines that are too wide or too narrow, which matters more the smaller a nucleus is. In images with few nuclei a single error weighs much.
+
+# %% [markdown] question="4c"
+# **Question 4c.** How can the pixel Dice be 1.0 and the F1 score 0.9?
+
+# %% [markdown] answer="4c"
+# Pixel scores do not see instances. With the *true* foreground every pixel is right, Dice is 1.0, but touching nuclei are still one component. On the real test images the
+# components of the true foreground reach a mean F1 of 0.90 (notebook 01). A single column of wrong pixels between two nuclei changes the Dice score in the third decimal and the number of nuclei by one.
+
+# %% [markdown]
+# ## One number
+#
+# Now score the **test** images. Nothing has been chosen on them: the threshold is the 0.5 that everybody starts with. There are two ways to get from many images to one number. **Mean F1** averages the scores of the images, so each
+# *image* counts the same. **Pooled F1** adds up TP, FP and FN of all images first, so each *nucleus* counts the same. Always say which one you print.
+
+# %%
+test_images = [normalize_percentiles(sample.image) for sample in data.test]
+test_masks = [sample.mask for sample in data.test]
+test_components = [connected_components(predict(model, image)[0]) for image in test_images]
+summary = summarize_scores(score_images(test_components, test_masks))
+summary.style.format("{:.3f}")
+
+# %% [markdown] question="4d"
+# **Question 4d.** When do mean and pooled F1 differ? Which would you report?
+
+# %% [markdown] answer="4d"
+# When the score depends on how many nuclei an image holds. If crowded images are the difficult ones, pooled F1 is lower, because these images hold most of the nuclei; if an image with three nuclei goes wrong, the mean suffers and the pooled score hardly notices. Pooled answers "how
+# large a part of all nuclei is right?", the mean answers "how well will the next image go?". Report both, or at least name the one you report: on the same predictions they can differ by 0.2.
+
+# %% [markdown]
+# ## How strict?
+#
+# A higher IoU threshold demands better outlines.
+
+# %%
+iou_thresholds = np.round(np.arange(0.5, 0.96, 0.05), 2)
+baseline = {
+    "Otsu, components": [otsu_components(sample.image) for sample in data.test],
+    "Otsu, watershed": [otsu_watershed(sample.image) for sample in data.test],
+}
+methods = {**baseline, "U-Net, components": test_components}
+strict = {name: summarize_scores(score_images(found, test_masks, iou_thresholds))["mean F1"] for name, found in methods.items()}
+plotting.show(
+    plotting.plot_f1_curves({name: list(values) for name, values in strict.items()}, iou_thresholds),
+    "Mean F1 of the test images against the IoU threshold, for two classical methods and the network.",
+)
+assert all(np.all(np.diff(values) <= 0) for values in strict.values())
+
+# %% [markdown]
+# Every curve falls: what matches at a strict threshold also matches at a lenient one. Where the curve of a method lies higher at strict thresholds, its outlines are better; where it lies higher at 0.5, it separates better.
+#
+# ## A network must beat this
+#
+# The two other curves belong to methods **without any training**: smooth with a Gaussian, take Otsu's threshold (1979), then either connected components or a watershed on the distance to the rim, which splits round things where they have a waist.
+# Twenty lines of code, a second of computing. A network that does not beat them is not worth its electricity.
+
+# %%
+table = compare_methods(methods, test_masks)
+display(table.style.format("{:.3f}"))
+assert table.loc["Otsu, watershed", ("touching nuclei", "recall, IoU 0.5")] >= table.loc["Otsu, components", ("touching nuclei", "recall, IoU 0.5")]
+
+# %% [markdown]
+# Read it by columns. The last one shows the weakness that components share, whether the mask comes from Otsu or from a network: of the nuclei that touch another, the watershed on distances finds at least as many as Otsu's components do.
+# A better foreground improves the outlines; it does not separate what touches. Notebook 05 teaches the network to do that itself.
+
+# %%
+thresholds = (0.1, 0.3, 0.5, 0.9)
+figure, axes = plotting.grid(1, 4, width=2.9, height=3.6)
+for panel, threshold in zip(axes[0], thresholds):
+    found = connected_components(val_probabilities[shown], threshold)
+    title = f"threshold {threshold}: F1 = {f1_score(found, val_masks[shown]):.2f}"
+    plotting.draw_errors(panel, val_images[shown], found, val_masks[shown], title=title)
+plotting.show(figure, "The same probabilities cut at four thresholds: low ones merge nuclei, high ones shrink and lose them.")
+
+# %% [markdown]
+# Moving the threshold trades one kind of error for another. No value repairs both. With a running kernel, try it yourself; note that `threshold` (on probabilities) and `iou_threshold` (on matches) are two different things:
+
+# %% tags=["optional"]
+from course_utils.widgets import explore_threshold
+
+explore_threshold(val_images, val_probabilities, val_masks)
+
+# %% [markdown]
+# ## What to take along
+#
+# * Score what you are asked for: nuclei, not pixels.
+# * F1 needs a matching, an IoU threshold, and a word: mean or pooled.
+# * Look at the kinds of errors; merges cost double.
+# * A classical baseline belongs in every table.
+#
+# Next: **05 Boundaries and watershed**.
+
+# %%
+scores = {
+    name: {f"{kind} at IoU {t:g}": float(row[kind, f"IoU {t:g}"]) for kind in ("mean F1", "pooled F1") for t in (0.5, 0.75, 0.9)}
+    for name, row in table.iterrows()
+}
+for name, found in methods.items():
+    scores[name]["touching nuclei, recall at IoU 0.5"] = touching_recall(found, test_masks)
+record_scores(output, "04_instance_evaluation", scores)
+plt.close("all")
