@@ -1,8 +1,8 @@
 """Synthetic fluorescence images of nuclei with exact masks: the generator of the embedded data set.
 
 The embedded set stands in for DSB2018 where there is no network. Each `Recipe` imitates one family of images seen among
-the DSB2018 *training* images (small nuclei among fibres, crowded layers, glowing round nuclei, large dim ones, ...); its
-numbers were measured there. One image is made in four steps, each a function below:
+the DSB2018 *training* images (small nuclei among fibres, crowded layers, glowing round nuclei, large dim ones, ...);
+its numbers were measured there. One image is made in four steps, each a function below:
 
     place_nuclei      shapes from a wavy ellipse, one after the other, free or pushed against an earlier one
     render_nuclei     light of each nucleus: dome, chromatin, nucleoli; overlapping nuclei add up
@@ -19,7 +19,7 @@ The whole set is written again with `python -m course_utils.synthetic FOLDER`.
 """
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ import tifffile
 from scipy import ndimage
 
 SEED = 2018
+STRIDE = 71  # mixes the families, see `recipe_order`; shares no divisor with the numbers of images, 96 and 23
 SMALLEST_AREA = 21  # pixels; the smallest annotated nucleus of DSB2018
 
 
@@ -45,7 +46,7 @@ class Recipe:
     area_spread: float = 0.4  # standard deviation of the logarithm of the areas
     signal_spread: float = 0.25  # the same for the brightness of the nuclei
     condensation: float = 0.25  # small nuclei are brighter: signal ~ area ** -condensation
-    bright: float = 0.04  # share of outliers, two to four times as bright
+    bright: float = 0.04  # share of condensed nuclei, half as large and two to four times as bright
     elongation: tuple[float, float] = (1.1, 1.7)  # long axis / short axis, drawn per nucleus
     irregularity: float = 0.05  # how far the outline leaves the ellipse, as a share of the radius
     lobed: float = 0.08  # share of nuclei with deep dents
@@ -82,14 +83,14 @@ RECIPES = (
     Recipe("layered", (256, 320), 4, 1, (15, 40), (260, 460), (60, 90), (4, 7), area_spread=0.6, touching=0.3,
            overlap=0.15, translucency=0.7, lobed=0.2, defocused=0.3, clustering=1.2, texture=0.2, blur=(0.9, 1.2),
            glow=(0.3, 0.5), signal_spread=0.35, read_noise=(0.3, 0.5)),
-    Recipe("large", (360, 360), 16, 4, (17, 30), (1550, 2150), (12, 24), (2.5, 6.5), area_spread=0.4, touching=0.13,
+    Recipe("large", (360, 360), 15, 4, (17, 30), (1600, 2200), (14, 25), (2.5, 6.5), area_spread=0.4, touching=0.17,
            overlap=0.03, lobed=0.25, elongation=(1.1, 2.0), clustering=0.1, condensation=0.1, signal_spread=0.16,
-           bright=0.02, texture=0.1, nucleoli=2.5, blur=(1.2, 1.6), read_noise=(0.2, 0.32), gain=0.02, debris=5.0,
-           fibres=0.04),
-    Recipe("dim", (512, 640), 5, 2, (15, 52), (900, 1450), (13, 36), (-3, 6), area_spread=0.6, elongation=(1.0, 1.5),
-           signal_spread=0.4, condensation=0.6, touching=0.16, overlap=0.12, translucency=0.7, texture=0.18, grain=2.5,
+           bright=0.03, texture=0.12, grain=1.2, nucleoli=2.5, blur=(1.2, 1.6), read_noise=(0.2, 0.32), gain=0.02,
+           debris=5.0, fibres=0.04),
+    Recipe("dim", (512, 640), 4, 1, (15, 52), (900, 1450), (14, 36), (-2, 6), area_spread=0.6, elongation=(1.0, 1.5),
+           signal_spread=0.4, condensation=0.6, touching=0.2, overlap=0.12, translucency=0.7, texture=0.18, grain=2.5,
            dome=0.15, defocused=0.35, blur=(1.3, 2.0), glow=(0.2, 0.5), bright=0.05, read_noise=(1.4, 2.2), gain=0.06),
-    Recipe("field", (520, 696), 8, 2, (60, 200), (520, 780), (22, 75), (1, 8), elongation=(1.1, 2.0), touching=0.15,
+    Recipe("field", (520, 696), 6, 2, (60, 200), (520, 780), (22, 75), (1, 8), elongation=(1.1, 2.0), touching=0.2,
            overlap=0.04, nucleoli=2.0, lobed=0.15, debris=8.0, texture=0.12, area_spread=0.3, fibres=0.02, gain=0.02,
            read_noise=(0.15, 0.4)),
     Recipe("defocused", (520, 696), 3, 1, (90, 300), (400, 680), (30, 60), (2, 8), elongation=(1.2, 1.9), touching=0.16,
@@ -148,12 +149,25 @@ def paste(canvas_shape: tuple[int, int], patch: np.ndarray, row: int, column: in
 
 @dataclass(frozen=True)
 class Nucleus:
-    """One placed nucleus: its depth patch (see `draw_shape`) and the row and column of the middle of the patch."""
+    """A nucleus and its place: a depth patch (see `draw_shape`), and the row and column of the middle of the patch."""
 
     depth: np.ndarray
-    row: int
-    column: int
-    area: float
+    area: float  # without what the border cuts off or others cover
+    brightness: float  # 1 for the typical nucleus of the image
+    row: int = 0
+    column: int = 0
+
+
+def draw_nucleus(rng: np.random.Generator, recipe: Recipe, median_area: float, common_angle: float) -> Nucleus:
+    """Draw size, brightness and shape of one nucleus that has no place yet."""
+    relative_area = np.exp(recipe.area_spread * rng.normal())
+    brightness = np.exp(recipe.signal_spread * rng.normal()) * np.clip(relative_area, 0.3, 3) ** -recipe.condensation
+    if rng.random() < recipe.bright:
+        relative_area, brightness = 0.5 * relative_area, rng.uniform(2.0, 4.0) * brightness
+    area = max(median_area * relative_area, SMALLEST_AREA)
+    irregularity = recipe.irregularity * (4 if rng.random() < recipe.lobed else 1)
+    angle = common_angle + (1 - recipe.alignment) * rng.uniform(-np.pi / 2, np.pi / 2)
+    return Nucleus(draw_shape(rng, area, rng.uniform(*recipe.elongation), angle, irregularity), area, brightness)
 
 
 def free_part(labels: np.ndarray, nucleus: Nucleus) -> tuple[np.ndarray, int]:
@@ -167,66 +181,69 @@ def free_part(labels: np.ndarray, nucleus: Nucleus) -> tuple[np.ndarray, int]:
     return pieces > 0, int(taken.sum())
 
 
+def place_freely(
+    rng: np.random.Generator, nucleus: Nucleus, occupied: np.ndarray, density: np.ndarray, clustering: float
+) -> Nucleus | None:
+    """Try one random place; None if it is `occupied` (H, W), or a desert of the random map `density` (H, W)."""
+    nucleus = replace(nucleus, row=int(rng.integers(density.shape[0])), column=int(rng.integers(density.shape[1])))
+    on_canvas, on_patch = paste(density.shape, nucleus.depth, nucleus.row, nucleus.column)
+    is_desert = clustering * (0.5 - density[nucleus.row, nucleus.column]) > rng.random()
+    return None if is_desert or (occupied[on_canvas] & (nucleus.depth[on_patch] > 0)).any() else nucleus
+
+
+def slide_against(
+    rng: np.random.Generator, nucleus: Nucleus, neighbour: Nucleus, labels: np.ndarray, overlap: float
+) -> Nucleus | None:
+    """Move a nucleus towards a neighbour from a random side until a share of it, at most `overlap`, is covered.
+
+    Returns None if it runs into a third nucleus in `labels` (H, W) or ends outside the image.
+    """
+    direction = rng.uniform(0, 2 * np.pi)
+    wanted = rng.uniform(0, overlap) * nucleus.area
+    for distance in range((len(nucleus.depth) + len(neighbour.depth)) // 2, 2, -1):
+        row = round(neighbour.row + distance * np.sin(direction))
+        column = round(neighbour.column + distance * np.cos(direction))
+        nucleus = replace(nucleus, row=row, column=column)
+        _, covered = free_part(labels, nucleus)
+        if covered > wanted:
+            ran_into_a_third = covered > 2 * overlap * nucleus.area + 5
+            outside = not (0 <= row < labels.shape[0] and 0 <= column < labels.shape[1])
+            return None if ran_into_a_third or outside else nucleus
+    return None
+
+
 def place_nuclei(rng: np.random.Generator, recipe: Recipe) -> tuple[list[Nucleus], np.ndarray]:
-    """Place nuclei one after the other.
+    """Draw and place nuclei one after the other.
 
     Most go to a free spot, two or more pixels from the others; a share of `recipe.touching` slides towards an earlier
     nucleus until the two overlap a little, and the later one lies below. Nuclei may be cut by the border of the image;
     one that finds no place is left out. Returns the nuclei and the label image (H, W) int32: nucleus i has id i + 1.
     """
-    height, width = recipe.shape
     labels = np.zeros(recipe.shape, np.int32)
     occupied = np.zeros(recipe.shape, bool)  # the nuclei and two pixels around them
     nuclei: list[Nucleus] = []
     median_area = log_uniform(rng, recipe.area)
-    density = smooth_noise(rng, recipe.shape, 0.12 * height)
+    density = smooth_noise(rng, recipe.shape, 0.12 * recipe.shape[0])
     common_angle = rng.uniform(0, np.pi)
     for _ in range(round(log_uniform(rng, recipe.nuclei))):
-        area = max(median_area * np.exp(recipe.area_spread * rng.normal()), SMALLEST_AREA)
-        angle = common_angle + (1 - recipe.alignment) * rng.uniform(-np.pi / 2, np.pi / 2)
-        irregularity = recipe.irregularity * (3.0 if rng.random() < recipe.lobed else 1.0)
-        depth = draw_shape(rng, area, rng.uniform(*recipe.elongation), angle, irregularity)
+        unplaced = draw_nucleus(rng, recipe, median_area, common_angle)
         pushed = bool(nuclei) and rng.random() < recipe.touching
         for _ in range(100):
             if pushed:
-                nucleus = slide_against(rng, labels, nuclei[rng.integers(len(nuclei))], depth, area, recipe.overlap)
+                neighbour = nuclei[rng.integers(len(nuclei))]
+                nucleus = slide_against(rng, unplaced, neighbour, labels, recipe.overlap)
             else:
-                nucleus = Nucleus(depth, int(rng.integers(height)), int(rng.integers(width)), area)
-                on_canvas, on_patch = paste(recipe.shape, depth, nucleus.row, nucleus.column)
-                is_desert = recipe.clustering * (0.5 - density[nucleus.row, nucleus.column]) > rng.random()
-                if is_desert or (occupied[on_canvas] & (depth[on_patch] > 0)).any():
-                    continue
+                nucleus = place_freely(rng, unplaced, occupied, density, recipe.clustering)
             if nucleus is None:
                 continue
             free, _ = free_part(labels, nucleus)
             if free.sum() >= SMALLEST_AREA:
                 nuclei.append(nucleus)
-                on_canvas, _ = paste(recipe.shape, depth, nucleus.row, nucleus.column)
+                on_canvas, _ = paste(recipe.shape, nucleus.depth, nucleus.row, nucleus.column)
                 labels[on_canvas][free] = len(nuclei)
                 occupied[on_canvas] |= ndimage.binary_dilation(free, iterations=2)
                 break
     return nuclei, labels
-
-
-def slide_against(
-    rng: np.random.Generator, labels: np.ndarray, neighbour: Nucleus, depth: np.ndarray, area: float, overlap: float
-) -> Nucleus | None:
-    """Move a nucleus towards a neighbour from a random side until a share of it, at most `overlap`, is covered.
-
-    Returns None if it runs into a third nucleus or ends outside the image.
-    """
-    direction = rng.uniform(0, 2 * np.pi)
-    wanted = rng.uniform(0, overlap) * area
-    for distance in range((depth.shape[0] + neighbour.depth.shape[0]) // 2, 2, -1):
-        row = round(neighbour.row + distance * np.sin(direction))
-        column = round(neighbour.column + distance * np.cos(direction))
-        nucleus = Nucleus(depth, row, column, area)
-        _, covered = free_part(labels, nucleus)
-        if covered > wanted:
-            ran_into_a_third = covered > 2 * overlap * area + 5
-            outside = not (0 <= row < labels.shape[0] and 0 <= column < labels.shape[1])
-            return None if ran_into_a_third or outside else nucleus
-    return None
 
 
 def render_nuclei(
@@ -236,12 +253,7 @@ def render_nuclei(
     light = np.zeros((2, *recipe.shape))
     grains = smooth_noise(rng, recipe.shape, recipe.grain) + 0.7 * smooth_noise(rng, recipe.shape, 2.5 * recipe.grain)
     chromatin = np.exp(recipe.texture * grains)  # more bright spots than dark ones
-    median_area = np.median([nucleus.area for nucleus in nuclei])
     for number, nucleus in enumerate(nuclei, start=1):
-        level = signal * np.exp(recipe.signal_spread * rng.normal())
-        level *= np.clip(nucleus.area / median_area, 0.2, 5.0) ** -recipe.condensation
-        if rng.random() < recipe.bright:
-            level *= rng.uniform(2.0, 4.0)
         depth = nucleus.depth
         edge = np.sqrt(nucleus.area / np.pi)  # depth is a share of the radius; this turns it into pixels
         profile = np.clip(depth * edge + 0.5, 0, 1) * (1 - recipe.dome * (1 - np.clip(depth, 0, 1)) ** 2)
@@ -252,7 +264,7 @@ def render_nuclei(
         plane = int(rng.random() < recipe.defocused)
         covered = (labels[on_canvas] > 0) & (labels[on_canvas] != number)
         seen = np.where(covered, recipe.translucency, 1.0)
-        light[plane][on_canvas] += level * seen * profile[on_patch] * chromatin[on_canvas]
+        light[plane][on_canvas] += signal * nucleus.brightness * seen * profile[on_patch] * chromatin[on_canvas]
     return light
 
 
@@ -265,8 +277,8 @@ def draw_spot(rng: np.random.Generator, shape: tuple[int, int], scatter: float, 
 
 def draw_fibres(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """Cell bodies and fibres (H, W), 0 to about 3: noise that is stretched, turned and slightly bent."""
-    thin, broad = (smooth_noise(rng, (512, 512), sigma) for sigma in ((1.5, 25.0), (6.0, 30.0)))
-    streaks = np.maximum(thin - 0.7, 0) + 0.7 * np.maximum(broad - 0.5, 0)
+    thin, broad = (smooth_noise(rng, (512, 512), sigma) for sigma in ((1.8, 25.0), (6.0, 30.0)))
+    streaks = np.maximum(thin - 1.0, 0) + 0.8 * np.maximum(broad - 0.5, 0)
     angle = rng.uniform(0, np.pi)
     y, x = np.mgrid[: shape[0], : shape[1]].astype(float)
     y += 10 * smooth_noise(rng, shape, 45)
@@ -284,18 +296,17 @@ def render_background(rng: np.random.Generator, recipe: Recipe, light: np.ndarra
     shape = recipe.shape
     glow = log_uniform(rng, recipe.glow)
     background = rng.uniform(*recipe.background) * (1 + recipe.unevenness * smooth_noise(rng, shape, shape[0] / 3))
-    background += glow * (
-        0.6 * ndimage.gaussian_filter(light, 5) + 0.4 * ndimage.gaussian_filter(light, 20, truncate=2.5)
-    )
+    near, far = (ndimage.gaussian_filter(light, sigma, truncate=2.5) for sigma in (5, 20))
+    background += glow * (0.6 * near + 0.4 * far)
     if recipe.fibres:
         territory = ndimage.gaussian_filter((light > 0).astype(float), 18, truncate=2.5)
         background += recipe.fibres * signal * draw_fibres(rng, shape) * (0.2 + territory / (territory.max() + 1e-9))
-    for _ in range(rng.poisson(recipe.debris / 3)):
+    for _ in range(rng.poisson(recipe.debris / 4)):
         row, column = rng.integers(shape[0]), rng.integers(shape[1])
-        for _ in range(1 + rng.poisson(2)):
-            speck = signal * rng.uniform(0.3, 2.5) * draw_spot(rng, (41, 41), 9, rng.uniform(0.7, 2.2))
+        for _ in range(1 + rng.poisson(3)):
+            speck = log_uniform(rng, (0.1, 2.5)) * draw_spot(rng, (41, 41), 7, log_uniform(rng, (0.6, 2.5)))
             on_canvas, on_patch = paste(shape, speck, int(row), int(column))
-            background[on_canvas] += speck[on_patch]
+            background[on_canvas] += signal * speck[on_patch]
     return background
 
 
@@ -318,27 +329,25 @@ def shuffle_ids(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
     return ids[labels].astype(np.uint16)
 
 
-def recipe_order() -> tuple[list[Recipe], list[Recipe]]:
-    """The recipe of every training and every test image, with the families spread evenly over the list."""
-    orders = []
-    for part in ("train", "test"):
-        places = [
-            ((number + 0.5) / getattr(recipe, part), recipe)
-            for recipe in RECIPES
-            for number in range(getattr(recipe, part))
-        ]
-        orders.append([recipe for _, recipe in sorted(places, key=lambda place: (place[0], place[1].name))])
-    return orders[0], orders[1]
+def recipe_order(part: str) -> list[Recipe]:
+    """The recipe of every image of "train" or "test".
+
+    The families are not in blocks: neighbours in the list differ, and every 8th or 20th image, as `split_train_val`
+    takes them for validation, is a fair sample of all.
+    """
+    blocks = [recipe for recipe in RECIPES for _ in range(getattr(recipe, part))]
+    return [blocks[STRIDE * position % len(blocks)] for position in range(len(blocks))]
 
 
 def generate_image(index: int, seed: int = SEED) -> tuple[np.ndarray, np.ndarray]:
-    """Make one image of the set and its mask, uint8 and uint16 (H, W).
+    """Make one image of the set and its mask, uint8 and uint16 (H, W); the same for the same `index` and `seed`.
 
-    `index` counts from 0, the training images first; `IndexError` if there is no such image. The result depends on
-    `seed` and `index` alone.
+    `index` counts from 0, the training images first. Raises `IndexError` if there is no such image.
     """
-    train, test = recipe_order()
-    recipe = (train + test)[index]
+    recipes = recipe_order("train") + recipe_order("test")
+    if not 0 <= index < len(recipes):
+        raise IndexError(f"There are images 0 to {len(recipes) - 1}, but image {index} was asked for.")
+    recipe = recipes[index]
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(index,))))
     nuclei, labels = place_nuclei(rng, recipe)
     signal = log_uniform(rng, recipe.signal)
@@ -348,21 +357,22 @@ def generate_image(index: int, seed: int = SEED) -> tuple[np.ndarray, np.ndarray
     return image, shuffle_ids(rng, labels)
 
 
-def write_dataset(folder: str | Path, seed: int = SEED) -> list[Path]:
-    """Write all pairs as `folder/{train,test}/{images,masks}/synthetic-NNNN.tif`; returns the paths of the images."""
-    train, test = recipe_order()
-    written = []
-    for index in range(len(train) + len(test)):
-        part = Path(folder) / ("train" if index < len(train) else "test")
+def write_dataset(folder: str | Path, seed: int = SEED) -> int:
+    """Write all pairs as `folder/{train,test}/{images,masks}/synthetic-NNNN.tif`; returns the number of pairs.
+
+    Files of that name that an older version of the set left in the folder are removed.
+    """
+    for leftover in Path(folder).glob("t*/*/synthetic-[0-9][0-9][0-9][0-9].tif"):
+        leftover.unlink()
+    parts = ["train"] * len(recipe_order("train")) + ["test"] * len(recipe_order("test"))
+    for index, part in enumerate(parts):
         for kind, array in zip(("images", "masks"), generate_image(index, seed), strict=True):
-            path = part / kind / f"synthetic-{index + 1:04d}.tif"
+            path = Path(folder) / part / kind / f"synthetic-{index + 1:04d}.tif"
             path.parent.mkdir(parents=True, exist_ok=True)
             # Storing differences of neighbouring pixels packs noisy images better, and plain areas of masks worse.
             options = {"predictor": kind == "images", "rowsperstrip": array.shape[0]}
             tifffile.imwrite(path, array, compression="zlib", compressionargs={"level": 9}, **options)
-            if kind == "images":
-                written.append(path)
-    return written
+    return len(parts)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -371,7 +381,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, help="folder that will hold train/ and test/")
     parser.add_argument("--seed", type=int, default=SEED, help=f"another seed gives other images (default {SEED})")
     options = parser.parse_args(arguments)
-    print(f"Wrote {len(write_dataset(options.folder, options.seed))} images to {options.folder}.")
+    print(f"Wrote {write_dataset(options.folder, options.seed)} images to {options.folder}.")
 
 
 if __name__ == "__main__":
