@@ -16,6 +16,7 @@ import logging
 import os
 import platform
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -68,6 +69,8 @@ def run_course(
 ) -> list[NotebookResult]:
     """Execute the solved notebooks of this checkout.
 
+    A run of all notebooks starts afresh: networks that an earlier run left are removed. With `only` they are used.
+
     Args:
         data: a source that `course_utils.data.load_data` knows; a relative path counts from the current folder.
         profile: "smoke", "laptop", "full" or "auto".
@@ -86,6 +89,7 @@ def run_course(
     from course_utils.data import load_data
     from course_utils.device import choose_device, describe_device
     from course_utils.profiles import get_profile
+    from course_utils.recipes import model_path
 
     sources = select_notebooks(checkout() / "solutions", only)
     try:
@@ -98,6 +102,8 @@ def run_course(
 
     name = f"{_label(data)}-{profile}" + (f"-seed{seed}" if seed else "")
     folder = (checkout() / "build" if out is None else Path(out).absolute()) / name
+    if only is None:
+        shutil.rmtree(model_path(folder / "output", "any").parent, ignore_errors=True)
     parameters = {"data_source": data, "profile": profile, "seed": seed, "output": str(folder / "output")}
     facts = {"data": {"source": data, "note": note}, "profile": profile, "seed": seed,
              "machine": {**_machine(), "device": describe_device(choose_device())}}  # fmt: skip
@@ -296,10 +302,11 @@ def find_failure(notebook: NotebookNode, trouble: str = "", running: int | None 
             return _describe(cell, number, len(cells), trouble)
         for output in cell.outputs:
             if output.output_type == "error":
-                traceback = _without_colours("\n".join(output.traceback)).splitlines()
-                # SystemExit has no traceback worth reading, and papermill takes it for a normal end
-                message = "\n".join([*traceback[-25:], f"{output.ename}: {output.evalue}"] if traceback else [])
-                return _describe(cell, number, len(cells), message or f"{output.ename}: {output.evalue}")
+                # papermill takes the SystemExit of sys.exit(0) for a normal end; nothing after it is executed
+                traceback = _without_colours("\n".join(output.traceback)).splitlines()[-25:]
+                if not any(line.startswith(output.ename) for line in traceback[-3:]):
+                    traceback.append(f"{output.ename}: {output.evalue}")
+                return _describe(cell, number, len(cells), "\n".join(traceback))
         if not trouble and cell.execution_count is None:
             return _describe(cell, number, len(cells), "The cell was never executed.")
     return trouble
@@ -538,23 +545,41 @@ def _write_summary(folder: Path, results: list[NotebookResult], facts: dict[str,
 
 
 def format_table(results: list[NotebookResult]) -> list[str]:
-    """The lines of a table for people: notebook, result, seconds, and below each notebook its scores."""
+    """The lines of a table for people: notebook, result and seconds, then each notebook's scores.
+
+    Scores that are numbers stand one a line; groups of scores (one for each method) stand side by side.
+    """
     width = max([len("notebook"), *(len(result.notebook) for result in results)])
-    lines = [f"{'notebook':{width}}  result   seconds  scores", f"{'-' * width}  ------  --------  ------"]
+    lines = [f"{'notebook':{width}}  result   seconds", f"{'-' * width}  ------  --------"]
+    lines += [f"{result.notebook:{width}}  {result.status}  {result.seconds:8.1f}" for result in results]
     for result in results:
-        scores = list(_flatten(result.scores)) or [("", "")]
-        for row, (name, value) in enumerate(scores):
-            start = f"{result.notebook:{width}}  {result.status}  {result.seconds:8.1f}" if row == 0 else ""
-            lines.append(f"{start:{width + 18}}  {name} {value}".rstrip())
+        groups = {name: value for name, value in result.scores.items() if isinstance(value, dict)}
+        if result.scores:
+            lines += ["", result.notebook]
+        lines += [f"  {name}: {_number(value)}" for name, value in result.scores.items() if name not in groups]
+        lines += _side_by_side(groups)
+    failed = [result.notebook for result in results if result.error]
+    if failed:
+        lines += ["", f"{len(failed)} of {len(results)} notebooks failed: {', '.join(failed)} (see above)"]
     return lines
 
 
-def _flatten(scores: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in scores.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield prefix + str(name), f"{value:.3f}" if isinstance(value, float) else str(value)
+def _side_by_side(groups: dict[str, dict[str, Any]]) -> list[str]:
+    """A column for each group, a row for each score that any of them has."""
+    rows = list(dict.fromkeys(name for group in groups.values() for name in group))
+    if not rows:
+        return []
+    widths = {name: max(len(name), 6) for name in groups}
+    first = max(len(row) for row in rows)
+    lines = ["  " + " " * first + "".join(f"  {name:>{widths[name]}}" for name in groups)]
+    for row in rows:
+        cells = (f"  {_number(group.get(row, '')):>{widths[name]}}" for name, group in groups.items())
+        lines.append(f"  {row:{first}}" + "".join(cells))
+    return lines
+
+
+def _number(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def _versions() -> dict[str, str]:

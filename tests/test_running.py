@@ -92,7 +92,8 @@ def test_a_notebook_that_passes(run):
     assert "hello 3 smoke" in page_of(run)
 
     assert re.search(r"01_tiny  cell  3/5 +\d+\.\d s  Say hello", run.text)
-    assert re.search(r"01_tiny +passed +\d+\.\d  dice 0\.500\n +f1\.0\.5 0\.250", run.text)
+    assert re.search(r"01_tiny +passed +\d+\.\d\n", run.text)
+    assert re.search(r"\n01_tiny\n  dice: 0\.500\n +f1\n  0\.5 +0\.250\n", run.text)
     summary = json.loads((run.folder / "summary.json").read_text())
     assert summary["notebooks"][0]["scores"] == result.scores
     assert summary["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
@@ -166,11 +167,25 @@ def test_a_failing_cell_is_shown_and_the_other_notebooks_still_run(run):
     assert "    second = 2\n    first / 0" in failed.error
     assert "ZeroDivisionError: division by zero" in failed.error
     assert "\x1b" not in failed.error
-    assert failed.error in run.text
+    assert failed.error in run.text and "1 of 2 notebooks failed: 01_bad" in run.text
+    assert failed.error.count("ZeroDivisionError: division by zero") == 1
     assert "ZeroDivisionError" in page_of(run, "01_bad")
     assert "reached" in page_of(run, "02_good")
     summary = json.loads((run.folder / "summary.json").read_text())
     assert [entry["status"] for entry in summary["notebooks"]] == ["failed", "passed"]
+
+
+def test_methods_stand_side_by_side_in_the_table():
+    scores = {"threshold": 0.5, "Otsu": {"F1": 0.7, "recall": 1.0}, "U-Net": {"F1": 0.85, "nuclei": 12}}
+    assert running.format_table([running.NotebookResult("01_tiny", "passed", 2.0, scores)])[3:] == [
+        "",
+        "01_tiny",
+        "  threshold: 0.500",
+        "            Otsu   U-Net",
+        "  F1       0.700   0.850",
+        "  recall   1.000        ",
+        "  nuclei              12",
+    ]
 
 
 @pytest.mark.parametrize("code", ["", "0", "1"])

@@ -1,0 +1,221 @@
+"""The commands behind course.py. Modules are imported inside the commands, so that help appears at once."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import socket
+import sys
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+FIRST_NOTEBOOK = "01_data_exploration.ipynb"
+LAB_PORT = 8888
+MOST_TEST_PROCESSES = 4
+# Rounds that a waiting thread of torch spins before it sleeps; the library's own choice is millions.
+SPIN_COUNT = "1000"
+
+DESCRIPTION = "A notebook course on nucleus segmentation with a U-Net. Help for one command: course.py COMMAND --help"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 if all is well, 130 after Ctrl-C."""
+    # Windows consoles may not know every character of a note or a path: better a "?" than an error.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    parser = make_parser()
+    options, further = parser.parse_known_args(arguments)
+    if further and not options.passes_on:
+        parser.error(f"unknown argument {further[0]!r} of {options.name}; see course.py {options.name} --help")
+    try:
+        return options.command(options, further)
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return 130
+    except ValueError as error:  # the course's own errors are ValueErrors, and say what to do
+        if not type(error).__module__.startswith("course_utils."):
+            raise
+        print(f"course.py {options.name}: {error}", file=sys.stderr)
+        return 1
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; each sets `command`, the function that carries it out."""
+    parser = argparse.ArgumentParser("course.py", description=DESCRIPTION, allow_abbrev=False)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(function, text: str, example: str, passes_on: bool = False) -> argparse.ArgumentParser:
+        name = function.__name__.removesuffix("_command")
+        one = commands.add_parser(
+            name, help=text.splitlines()[0], description=text, epilog=f"example:\n  python3 course.py {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+        )  # fmt: skip
+        one.set_defaults(command=function, name=name, passes_on=passes_on)
+        return one
+
+    run = add(run_command, RUN_HELP, "run --data ../dsb2018.zip --profile laptop --only 03,05")
+    run.add_argument("--data", metavar="SOURCE", default="embedded",
+                     help="embedded (default), dsb2018, kaggle, auto, or the path of a folder or zip")  # fmt: skip
+    run.add_argument("--profile", metavar="NAME", default="smoke",
+                     help="smoke (default: minutes), laptop (CPU, under an hour), full (GPU), or auto")  # fmt: skip
+    run.add_argument("--only", metavar="03[,05]", type=_names, help="these notebooks only, by number or name")
+    run.add_argument("--seed", metavar="N", type=int, default=0, help="for crops, weights and noise (default 0)")
+    run.add_argument("--out", metavar="FOLDER", type=Path, help="where results go (default: build in the course)")
+    run.add_argument("--timeout", metavar="SECONDS", type=_positive,
+                     help="how long one cell may take (default: by profile, smoke 600)")  # fmt: skip
+
+    add(test_command, TEST_HELP, "test -k watershed", passes_on=True)
+    add(lab_command, LAB_HELP, "lab --no-browser", passes_on=True)
+
+    doctor = add(doctor_command, DOCTOR_HELP, "doctor")
+    doctor.add_argument("--out", metavar="FOLDER", type=Path, help="the folder that results will go to")
+
+    build = add(build_command, BUILD_HELP, "build --only 03")
+    build.add_argument("--only", metavar="03[,05]", type=_names, help="these notebooks only, by number or name")
+    build.add_argument("--check", action="store_true", help="write nothing; fail if a notebook is not up to date")
+    return parser
+
+
+RUN_HELP = """Execute the solved notebooks from start to end.
+
+Writes the executed notebooks, a web page of each, and summary.json with times and scores into
+build/<data>-<profile>/. If a cell fails it is shown, the other notebooks still run, and the exit code is not 0."""
+
+TEST_HELP = """Run the tests.
+
+Arguments are passed on to pytest. Tests marked slow are left out unless -m asks for them: -m slow, or -m "" for all."""
+
+LAB_HELP = """Open the first notebook in JupyterLab.
+
+It listens on this computer only. Arguments are passed on to JupyterLab; name another notebook to open that one."""
+
+DOCTOR_HELP = """Say whether this machine is fit for the course, and how long each profile will take.
+
+Looks at versions, device, memory, disk, data and kernel; changes nothing and downloads nothing. The exit code is 0
+unless something would stop the course."""
+
+BUILD_HELP = """Generate the notebooks from their sources in solutions/NN_topic.py.
+
+With --check nothing is written: the exit code says whether every notebook is what its source gives."""
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError("names no notebook; give numbers, as in 03 or 03,05")
+    return names
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds; give a whole number above 0")
+    return int(text)
+
+
+# --- the commands -----------------------------------------------------------------------------------------------------
+
+
+def run_command(options: argparse.Namespace, _: list[str]) -> int:
+    calm_threads()
+    from course_utils.running import run_course
+
+    results = run_course(options.data, options.profile, options.only, options.seed, options.out, options.timeout)
+    return 1 if any(result.error for result in results) else 0
+
+
+def calm_threads() -> None:
+    """Keep torch's threads from waiting for each other on a busy machine. To be called before torch is imported.
+
+    Its threads meet many times in every step, and spin while they wait. Beside one other busy program on two cores,
+    two threads were measured to be twelve times slower than one. So use only as many as cores are free, and spin less.
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+    cores = os.cpu_count() or 1
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    free = max(1, round(cores - load))
+    if free < cores and "OMP_NUM_THREADS" not in os.environ:
+        os.environ["OMP_NUM_THREADS"] = str(free)
+        print(f"This machine is busy (load {load:.1f} on {cores} cores): using {free} of its cores.", flush=True)
+
+
+def test_command(_: argparse.Namespace, further: list[str]) -> int:
+    cores = os.cpu_count() or 1
+    defaults = []
+    if not any(argument.startswith(("-n", "--numprocesses", "--pdb", "--trace")) for argument in further):
+        processes = min(cores, MOST_TEST_PROCESSES)
+        defaults += ["-n", str(processes), "--dist", "loadfile"]
+        # torch would start a thread for every core in each process, and they would wait for each other
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
+    if not any(argument.startswith("-m") for argument in further):
+        defaults += ["-m", "not slow"]
+    os.chdir(CHECKOUT)
+    import pytest
+
+    return int(pytest.main([*defaults, *further]))
+
+
+def lab_command(_: argparse.Namespace, further: list[str]) -> int:
+    from jupyterlab.labapp import main as start_jupyterlab
+
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+    # A kernel "python3" of the user's own would have other packages; this Python's comes first.
+    os.environ.update(JUPYTER_PREFER_ENV_PATH="1", JUPYTER_PLATFORM_DIRS="1", PYDEVD_DISABLE_FILE_VALIDATION="1")
+    options = [f"--ServerApp.root_dir={CHECKOUT}", "--ServerApp.ip=127.0.0.1"]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        options.append("--allow-root")  # in a container everybody is root
+    opened = [argument for argument in further if argument.endswith(".ipynb")]
+    if not opened:
+        options.insert(0, str(first_notebook()))
+    if any(argument.startswith(("--port", "--ServerApp.port", "--help", "--version")) for argument in further):
+        print("JupyterLab prints its address below.", flush=True)
+    else:
+        port = free_port(LAB_PORT)
+        options += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
+        # By the environment, because other users can read a command line.
+        token = os.environ.setdefault("JUPYTER_TOKEN", secrets.token_hex(16))
+        notebook = opened[0] if opened else first_notebook().relative_to(CHECKOUT).as_posix()
+        print(f"JupyterLab: http://127.0.0.1:{port}/lab/tree/{notebook}?token={token}\nCtrl-C ends it.", flush=True)
+    start_jupyterlab([*options, *further])
+    return 0
+
+
+def first_notebook() -> Path:
+    """The student version of notebook 01 if it is there, else the solved one."""
+    student = CHECKOUT / "notebooks" / FIRST_NOTEBOOK
+    return student if student.exists() else CHECKOUT / "solutions" / FIRST_NOTEBOOK
+
+
+def free_port(first: int) -> int:
+    """The first free port of this computer from `first` on, or one that the system chooses."""
+    for port in [*range(first, first + 20), 0]:
+        with socket.socket() as one:
+            try:
+                one.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return one.getsockname()[1]
+    raise OSError("no free port on 127.0.0.1")
+
+
+def doctor_command(options: argparse.Namespace, _: list[str]) -> int:
+    calm_threads()
+    from course_utils.doctor import examine, report
+
+    return report(examine(options.out or CHECKOUT / "build"))
+
+
+def build_command(options: argparse.Namespace, _: list[str]) -> int:
+    from course_utils.authoring import build
+
+    written = build(only=options.only, check=options.check)
+    for path in written:
+        print(f"Wrote {path}")
+    if options.check:
+        print("Every notebook is what its source gives.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,235 @@
+"""The commands: what they pass on, what they refuse, and how quickly they answer."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from course_utils import authoring, command_line, running
+from course_utils.command_line import main
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+def exit_code(*arguments):
+    """The exit code also where argparse ends the program."""
+    try:
+        return main(list(arguments))
+    except SystemExit as end:
+        return end.code
+
+
+@pytest.fixture
+def course_runs(monkeypatch):
+    """Catches what would be executed."""
+    calls = []
+
+    def run_course(*arguments):
+        calls.append(arguments)
+        return [running.NotebookResult("01_tiny", "passed", 1.0)]
+
+    monkeypatch.setattr(running, "run_course", run_course)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("GOMP_SPINCOUNT", "1")
+    return calls
+
+
+# --- help -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["run", "test", "lab", "doctor", "build"])
+def test_every_command_explains_itself_with_an_example(command, capsys):
+    assert exit_code(command, "--help") == 0
+    printed = capsys.readouterr().out
+    assert f"example:\n  python3 course.py {command}" in printed
+
+
+def test_help_is_quick_and_loads_nothing_large():
+    code = "import sys; from course_utils.command_line import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    code += "print([name for name in ('torch', 'numpy', 'papermill', 'pytest', 'nbconvert') if name in sys.modules])"
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, text=True, capture_output=True, check=True)
+        seconds.append(time.perf_counter() - started)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert min(seconds) < 0.5
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["run", "--prfile", "smoke"], ["run", "--only", ","],
+                                       ["run", "--seed", "x"], ["run", "--timeout", "0"], ["build", "03"]])  # fmt: skip
+def test_nonsense_is_refused(arguments, capsys, course_runs):
+    assert exit_code(*arguments) == 2
+    assert "usage" in capsys.readouterr().err
+    assert not course_runs
+
+
+# --- run --------------------------------------------------------------------------------------------------------------
+
+
+def test_run_defaults(course_runs):
+    assert main(["run"]) == 0
+    assert course_runs == [("embedded", "smoke", None, 0, None, None)]
+
+
+def test_run_options(course_runs, tmp_path):
+    main(["run", "--data", "x.zip", "--profile", "laptop", "--only", "03, 05", "--seed", "7", "--out", str(tmp_path),
+          "--timeout", "60"])  # fmt: skip
+    assert course_runs == [("x.zip", "laptop", ["03", "05"], 7, tmp_path, 60)]
+
+
+def test_a_failed_notebook_is_a_failed_command(monkeypatch, course_runs):
+    failed = running.NotebookResult("01_tiny", "failed", 1.0, error="it broke")
+    monkeypatch.setattr(running, "run_course", lambda *_: [failed])
+    assert main(["run"]) == 1
+
+
+def test_errors_are_one_sentence(capsys):
+    assert main(["run", "--only", "99"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("course.py run: There is no notebook '99'") and len(error.splitlines()) == 1
+    assert main(["run", "--data", "/nowhere/x.zip"]) == 1
+    assert "/nowhere/x.zip" in capsys.readouterr().err
+
+
+def test_errors_that_are_not_the_courses_own_are_not_hidden(monkeypatch, course_runs):
+    def run_course(*_):
+        raise ValueError("a fault of the program")
+
+    monkeypatch.setattr(running, "run_course", run_course)
+    with pytest.raises(ValueError, match="a fault of the program"):
+        main(["run"])
+
+
+def test_interrupt(monkeypatch, course_runs, capsys):
+    def run_course(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "run_course", run_course)
+    assert main(["run"]) == 130
+    assert "Interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(os, "getloadavg"), reason="this system does not tell its load")
+@pytest.mark.parametrize(("load", "threads"), [(0.2, None), (1.1, "3"), (3.9, "1"), (40.0, "1")])
+def test_a_busy_machine_gets_fewer_threads(monkeypatch, load, threads):
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0, 0))
+    # set first, so that they are put back at the end whatever calm_threads does to them
+    for name in ("OMP_NUM_THREADS", "GOMP_SPINCOUNT"):
+        monkeypatch.setenv(name, "x")
+        monkeypatch.delenv(name)
+    command_line.calm_threads()
+    assert os.environ.get("OMP_NUM_THREADS") == threads
+    assert os.environ["GOMP_SPINCOUNT"] == command_line.SPIN_COUNT
+
+
+def test_the_users_number_of_threads_stays(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setenv("GOMP_SPINCOUNT", "9")
+    command_line.calm_threads()
+    assert (os.environ["OMP_NUM_THREADS"], os.environ["GOMP_SPINCOUNT"]) == ("7", "9")
+
+
+# --- test -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "slow_left_out", "parallel"),
+    [([], True, True), (["-k", "x"], True, True), (["-m", "slow"], False, True), (["-mslow"], False, True),
+     (["-n0"], True, False), (["--pdb"], True, False)],
+)  # fmt: skip
+def test_arguments_of_test(monkeypatch, arguments, slow_left_out, parallel):
+    calls = []
+    monkeypatch.setattr(pytest, "main", lambda given: calls.append(given) or 5)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.chdir(CHECKOUT.parent)
+    assert main(["test", *arguments]) == 5
+    (given,) = calls
+    assert given[len(given) - len(arguments) :] == arguments
+    assert ("not slow" in given) == slow_left_out
+    assert ("loadfile" in given) == parallel
+    assert Path.cwd() == CHECKOUT
+
+
+# --- lab --------------------------------------------------------------------------------------------------------------
+
+
+def test_first_notebook(monkeypatch, tmp_path):
+    monkeypatch.setattr(command_line, "CHECKOUT", tmp_path)
+    assert command_line.first_notebook() == tmp_path / "solutions" / "01_data_exploration.ipynb"
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "01_data_exploration.ipynb").write_text("{}")
+    assert command_line.first_notebook() == tmp_path / "notebooks" / "01_data_exploration.ipynb"
+
+
+def test_free_port_skips_one_that_is_taken():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert command_line.free_port(port) != port
+
+
+@pytest.mark.skipif(os.name == "nt", reason="ends JupyterLab by a signal")
+def test_lab_says_an_address_that_answers_on_this_computer_only(tmp_path):
+    variables = {**os.environ, "JUPYTER_CONFIG_DIR": str(tmp_path), "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"),
+                 "JUPYTER_DATA_DIR": str(tmp_path / "data"), "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"),
+                 "JUPYTERLAB_WORKSPACES_DIR": str(tmp_path / "workspaces")}  # fmt: skip
+    variables.pop("JUPYTER_TOKEN", None)
+    log = tmp_path / "log.txt"
+    with log.open("w") as output:
+        server = subprocess.Popen(
+            [sys.executable, "-u", "-m", "course_utils.command_line", "lab", "--no-browser"],
+            cwd=CHECKOUT, env=variables, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            pattern = r"JupyterLab: (http://127\.0\.0\.1:(\d+)/lab/tree/\S+)"
+            address = wait_for(lambda: re.search(pattern, log.read_text()))
+            page = wait_for(lambda: answer(address[1]))
+        finally:
+            server.terminate()
+            server.wait(timeout=30)
+    assert b"jupyter-config-data" in page
+    assert "01_data_exploration.ipynb?token=" in address[1]
+    assert f"http://127.0.0.1:{address[2]}/lab" in log.read_text()
+    assert "0.0.0.0" not in log.read_text()
+
+
+def answer(address):
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(address, timeout=5) as response:
+            return response.read()
+    except OSError:
+        return None
+
+
+def wait_for(something, seconds=90):
+    deadline = time.monotonic() + seconds
+    while not (result := something()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.2)
+    return result
+
+
+# --- build ------------------------------------------------------------------------------------------------------------
+
+
+def test_build_passes_its_options_on(monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr(authoring, "build", lambda **options: calls.append(options) or [Path("solutions/03_x.ipynb")])
+    assert main(["build", "--only", "03,05"]) == 0
+    assert main(["build", "--check"]) == 0
+    assert calls == [{"only": ["03", "05"], "check": False}, {"only": None, "check": True}]
+    assert "03_x.ipynb" in capsys.readouterr().out
+
+
+def test_build_errors_are_shown(capsys):
+    assert main(["build", "--only", "99", "--check"]) == 1
+    assert "99" in capsys.readouterr().err
