@@ -5,8 +5,8 @@ were held out, and scores it on real DSB2018 images. Prints a table and writes i
 
     python benchmarks/embedded_transfer.py --real path/to/dsb2018.zip
 
-`--part train` scores on every sixth real training image instead: that is where the generator was tuned. The test images
-are only for the final figure.
+`--parts train` scores on every sixth real training image instead: that is where the generator was tuned. The test
+images are only for the final figure.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import argparse
 import json
 import tempfile
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from course_utils.data import embedded_folder, load_data
+from course_utils.data import Sample, embedded_folder, load_data
 from course_utils.device import choose_device, describe_device
 from course_utils.exploration import normalize_percentiles, split_train_val
 from course_utils.metrics import compare_methods, score_images
-from course_utils.profiles import get_profile
+from course_utils.profiles import Profile, get_profile
 from course_utils.recipes import boundary_model
 from course_utils.segmentation import (
     connected_components,
@@ -38,7 +38,7 @@ from course_utils.segmentation import (
 )
 
 THRESHOLDS = [round(0.2 + 0.1 * step, 1) for step in range(8)]
-TRAINING_SHARE = 6  # --part train takes every sixth real training image
+TRAINING_SHARE = 6  # --parts train takes every sixth real training image
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
@@ -50,28 +50,8 @@ def bootstrap_interval(values: np.ndarray, seed: int, repeats: int = 10_000) -> 
     return float(low), float(high)
 
 
-def measure(real: Path, embedded: Path, part: str, profile_name: str, epochs: int | None, seed: int) -> dict:
-    """Train, choose the threshold, score; returns everything that goes into the JSON file."""
-    synthetic, dsb2018 = load_data(embedded), load_data(real)
-    profile = get_profile(profile_name)
-    if epochs is not None:
-        profile = replace(profile, boundary_epochs=epochs)
-
-    def report(results):
-        last = results[-1]
-        print(f"epoch {last.epoch}: validation Dice {last.validation_metric:.3f}, {last.seconds:.0f} s", flush=True)
-
-    start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as output:
-        model = boundary_model(synthetic, profile, seed, output, report)
-    training_seconds = time.perf_counter() - start
-
-    _, held_out = split_train_val(synthetic.train, profile.validation_every)
-    probabilities = [predict(model, normalize_percentiles(sample.image)) for sample in held_out]
-    interiors, boundaries = [p[1] for p in probabilities], [p[2] for p in probabilities]
-    threshold, f1_of_threshold = find_best_threshold(interiors, boundaries, [s.mask for s in held_out], THRESHOLDS)
-
-    samples = dsb2018.test if part == "test" else split_train_val(dsb2018.train, TRAINING_SHARE)[1]
+def score(model: torch.nn.Module, threshold: float, samples: list[Sample], seed: int) -> dict:
+    """Segment images with the network and classically; prints the table and returns it for the JSON file."""
     truths = [sample.mask for sample in samples]
     probabilities = [predict(model, normalize_percentiles(sample.image)) for sample in samples]
     methods = {
@@ -81,27 +61,18 @@ def measure(real: Path, embedded: Path, part: str, profile_name: str, epochs: in
         "U-Net, watershed": [watershed_instances(p[1], p[2], threshold) for p in probabilities],
     }
     table = compare_methods(methods, truths)
-    print(f"\n{len(samples)} real {part} images, network trained on {len(synthetic.train)} synthetic ones")
+    f1 = score_images(methods["U-Net, watershed"], truths, [0.5])["f1"].to_numpy()
+    low, high = bootstrap_interval(f1, seed)
+    shapes = np.array([f"{sample.image.shape[0]}x{sample.image.shape[1]}" for sample in samples])
+    by_shape = {str(shape): f1[shapes == shape] for shape in np.unique(shapes)}
     print(table.round(3).to_string())
-
-    scores = score_images(methods["U-Net, watershed"], truths, [0.5], names=[sample.name for sample in samples])
-    low, high = bootstrap_interval(scores["f1"].to_numpy(), seed)
-    print(f"U-Net, watershed, mean F1 at IoU 0.5: 95 % bootstrap interval {low:.3f} to {high:.3f}")
-    for shape in sorted({sample.image.shape for sample in samples}):
-        of_shape = [f1 for f1, sample in zip(scores["f1"], samples, strict=True) if sample.image.shape == shape]
-        print(f"    {shape[0]} x {shape[1]}: {np.mean(of_shape):.3f} ({len(of_shape)} images)")
+    print(f"U-Net, watershed, mean F1 at IoU 0.5: 95 % bootstrap interval {low:.3f} to {high:.3f}; by image size:")
+    for shape, values in by_shape.items():
+        print(f"    {shape}: {values.mean():.3f} ({len(values)} images)")
     return {
-        "date": date.today().isoformat(),
-        "device": describe_device(choose_device()),
-        "part": part,
         "images": len(samples),
-        "seed": seed,
-        "profile": {key: getattr(profile, key) for key in ("name", "base_channels", "crop_size", "crops_per_epoch")},
-        "epochs": profile.boundary_epochs,
-        "training_seconds": round(training_seconds),
-        "threshold": threshold,
-        "held_out_f1": f1_of_threshold,
-        "interval": [low, high],
+        "watershed_interval": [round(low, 4), round(high, 4)],
+        "watershed_by_shape": {shape: round(float(values.mean()), 4) for shape, values in by_shape.items()},
         "scores": {
             method: {f"{group}, {column}": round(float(value), 4) for (group, column), value in row.items()}
             for method, row in table.iterrows()
@@ -109,25 +80,56 @@ def measure(real: Path, embedded: Path, part: str, profile_name: str, epochs: in
     }
 
 
+def measure(real: Path, embedded: Path, parts: list[str], profile: Profile, seed: int) -> dict:
+    """Train, choose the threshold, score; returns everything that goes into the JSON file."""
+    synthetic, dsb2018 = load_data(embedded), load_data(real)
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as output:
+        model = boundary_model(synthetic, profile, seed, output)
+    training_seconds = time.perf_counter() - start
+
+    _, held_out = split_train_val(synthetic.train, profile.validation_every)
+    probabilities = [predict(model, normalize_percentiles(sample.image)) for sample in held_out]
+    interiors, boundaries = [p[1] for p in probabilities], [p[2] for p in probabilities]
+    threshold, held_out_f1 = find_best_threshold(interiors, boundaries, [s.mask for s in held_out], THRESHOLDS)
+
+    results = {}
+    real_samples = {"test": dsb2018.test, "train": split_train_val(dsb2018.train, TRAINING_SHARE)[1]}
+    for part in parts:
+        samples = real_samples[part]
+        print(f"\n{len(samples)} real {part} images, network trained on {len(synthetic.train)} synthetic ones")
+        results[part] = score(model, threshold, samples, seed)
+    return {
+        "date": date.today().isoformat(),
+        "device": describe_device(choose_device()),
+        "seed": seed,
+        "profile": asdict(profile),
+        "training_seconds": round(training_seconds),
+        "threshold": threshold,
+        "held_out_f1": {str(key): round(value, 4) for key, value in held_out_f1.items()},
+        "results": results,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--real", type=Path, required=True, help="dsb2018.zip or the folder unpacked from it")
     parser.add_argument("--embedded", type=Path, default=embedded_folder(), help="synthetic set to train on")
-    parser.add_argument("--part", choices=("test", "train"), default="test", help="real images to score on")
+    parser.add_argument("--parts", nargs="+", choices=("test", "train"), default=["test"], help="real images to score")
     parser.add_argument("--profile", default="laptop", help="size of the network and of an epoch (default laptop)")
     parser.add_argument("--epochs", type=int, help="instead of the profile's number")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="processor threads (default 1)")
-    parser.add_argument(
-        "--json", type=Path, help="result file (default results/embedded_transfer_PART.json)"
-    )
+    parser.add_argument("--json", type=Path, default=RESULTS / "embedded_transfer.json", help="result file")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    result = measure(options.real, options.embedded, options.part, options.profile, options.epochs, options.seed)
-    path = options.json or RESULTS / f"embedded_transfer_{options.part}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"Written to {path}.")
+    profile = get_profile(options.profile)
+    if options.epochs is not None:
+        profile = replace(profile, boundary_epochs=options.epochs)
+    result = measure(options.real, options.embedded, options.parts, profile, options.seed)
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(f"Written to {options.json}.")
 
 
 if __name__ == "__main__":

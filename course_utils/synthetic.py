@@ -67,6 +67,7 @@ class Recipe:
     debris: float = 1.0  # mean number of unlabelled specks
     read_noise: tuple[float, float] = (0.2, 0.5)  # standard deviation of the noise in the dark
     gain: float = 0.04  # noise variance per grey level of light (photon noise)
+    noise_grain: float = 0.0  # above 0 the noise comes in grains of this size: a small image, enlarged
 
 
 RECIPES = (
@@ -87,9 +88,10 @@ RECIPES = (
            overlap=0.03, lobed=0.25, elongation=(1.1, 2.0), clustering=0.1, condensation=0.1, signal_spread=0.16,
            bright=0.03, texture=0.12, grain=1.2, nucleoli=2.5, blur=(1.2, 1.6), read_noise=(0.2, 0.32), gain=0.02,
            debris=5.0, fibres=0.04),
-    Recipe("dim", (512, 640), 4, 1, (15, 52), (900, 1450), (14, 36), (-2, 6), area_spread=0.6, elongation=(1.0, 1.5),
-           signal_spread=0.4, condensation=0.6, touching=0.2, overlap=0.12, translucency=0.7, texture=0.18, grain=2.5,
-           dome=0.15, defocused=0.35, blur=(1.3, 2.0), glow=(0.2, 0.5), bright=0.05, read_noise=(1.4, 2.2), gain=0.06),
+    Recipe("dim", (512, 640), 4, 1, (15, 52), (900, 1450), (14, 36), (-4, 6), area_spread=0.6, elongation=(1.0, 1.5),
+           signal_spread=0.4, condensation=0.5, touching=0.2, overlap=0.12, translucency=0.7, texture=0.2, grain=2.5,
+           dome=0.1, defocused=0.3, blur=(1.4, 2.2), glow=(0.3, 0.6), bright=0.03, read_noise=(2.0, 3.0), gain=0.25,
+           noise_grain=0.75),
     Recipe("field", (520, 696), 6, 2, (60, 200), (520, 780), (22, 75), (1, 8), elongation=(1.1, 2.0), touching=0.2,
            overlap=0.04, nucleoli=2.0, lobed=0.15, debris=8.0, texture=0.12, area_spread=0.3, fibres=0.02, gain=0.02,
            read_noise=(0.15, 0.4)),
@@ -317,7 +319,9 @@ def expose(rng: np.random.Generator, recipe: Recipe, light: np.ndarray, backgrou
     exposure = ndimage.gaussian_filter(sharp, blur) + ndimage.gaussian_filter(defocused, 2.2 * blur)
     exposure += ndimage.gaussian_filter(background, 0.8)
     variance = log_uniform(rng, recipe.read_noise) ** 2 + recipe.gain * np.maximum(exposure, 0)
-    exposure += np.sqrt(variance) * rng.standard_normal(recipe.shape)
+    grained = recipe.noise_grain > 0
+    noise = smooth_noise(rng, recipe.shape, recipe.noise_grain) if grained else rng.standard_normal(recipe.shape)
+    exposure += np.sqrt(variance) * noise
     return np.clip(np.round(exposure), 0, 255).astype(np.uint8)
 
 
