@@ -7,6 +7,7 @@ a line, a symbol or a word. The background of a figure is always white and opaqu
 from __future__ import annotations
 
 import base64
+import html
 import io
 from collections.abc import Sequence
 
@@ -46,18 +47,24 @@ def show(figure: Figure, caption: str) -> None:
     """Show a figure in the notebook with its caption below, which is also its alternative text, and close it."""
     from IPython.display import Markdown, display
 
-    display(*_picture(figure, caption), raw=True, metadata=_alt(caption))
+    display(_picture(figure, caption), raw=True, metadata=_alternative_text(caption))
     display(Markdown(f"*{caption}*"))
 
 
-def _picture(figure: Figure, caption: str) -> list[dict]:
+def figure_as_html(figure: Figure, caption: str) -> str:
+    """The figure as an HTML `img` with its alternative text; the figure is closed."""
+    data = _picture(figure, caption)["image/png"]
+    return f'<img src="data:image/png;base64,{data}" alt="{html.escape(caption)}">'
+
+
+def _picture(figure: Figure, caption: str) -> dict:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     plt.close(figure)
-    return [{"image/png": base64.b64encode(buffer.getvalue()).decode(), "text/plain": caption}]
+    return {"image/png": base64.b64encode(buffer.getvalue()).decode(), "text/plain": caption}
 
 
-def _alt(caption: str) -> dict:
+def _alternative_text(caption: str) -> dict:
     return {"image/png": {"alt": caption}}
 
 
@@ -74,11 +81,11 @@ class LiveFigure:
     def update(self, figure: Figure, caption: str) -> None:
         from IPython.display import display
 
-        picture = _picture(figure, caption)
+        picture, metadata = _picture(figure, caption), _alternative_text(caption)
         if self._handle is None:
-            self._handle = display(*picture, raw=True, metadata=_alt(caption), display_id=True)
+            self._handle = display(picture, raw=True, metadata=metadata, display_id=True)
         else:
-            self._handle.update(*picture, raw=True, metadata=_alt(caption))
+            self._handle.update(picture, raw=True, metadata=metadata)
 
 
 def grid(rows: int, columns: int, width: float = 3.0, height: float | None = None) -> tuple[Figure, np.ndarray]:

@@ -27,11 +27,11 @@ _PROFILES = {
     profile.name: profile
     for profile in (
         # continuous integration, and a first look: minutes for the whole course on two cores
-        Profile("smoke", base_channels=8, crop_size=128, batch_size=8, crops_per_epoch=320,
-                binary_epochs=5, boundary_epochs=8, learning_rate=1e-2),
+        Profile("smoke", base_channels=8, crop_size=128, batch_size=4, crops_per_epoch=320,
+                binary_epochs=5, boundary_epochs=12, learning_rate=5e-3),
         # a computer without a GPU: the whole course on the real data in under an hour
         Profile("laptop", base_channels=16, crop_size=256, batch_size=8, crops_per_epoch=800,
-                binary_epochs=6, boundary_epochs=14, learning_rate=4e-3),
+                binary_epochs=5, boundary_epochs=12, learning_rate=4e-3),
         # a GPU: the network of the paper
         Profile("full", base_channels=64, crop_size=256, batch_size=16, crops_per_epoch=2000,
                 binary_epochs=10, boundary_epochs=30, learning_rate=2e-3, workers=2),

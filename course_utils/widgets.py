@@ -1,54 +1,71 @@
 """Interactive cells: each stands beside a static figure that shows the same for a few values.
 
 All need ipywidgets and a running kernel. In a notebook that is only read, or in an HTML page, they show nothing.
+
+The figure is drawn into an HTML widget rather than captured from the cell's output: it is replaced without flicker,
+carries an alternative text, and does not depend on how a front end captures output.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
-from ipywidgets import BoundedIntText, FloatSlider, IntSlider, Widget, interactive
+from ipywidgets import HTML, BoundedIntText, FloatSlider, IntSlider, VBox, Widget
+from matplotlib.figure import Figure
 
 from course_utils import plotting
 from course_utils.data import Sample
 from course_utils.metrics import f1_score
 from course_utils.segmentation import connected_components, watershed_instances
 
+WIDE = {"description_width": "7em"}
 
-def browse_images(samples: Sequence[Sample]) -> Widget:
+
+def redraw_on_change(draw: Callable[..., tuple[Figure, str]], **controls: Widget) -> VBox:
+    """Controls above a figure that is drawn again whenever one of them changes.
+
+    Args:
+        draw: takes the value of each control under its name and returns the figure and its alternative text.
+        controls: widgets with a `value`.
+    """
+    picture = HTML()
+
+    def update(change=None):
+        figure, description = draw(**{name: control.value for name, control in controls.items()})
+        picture.value = plotting.figure_as_html(figure, description)
+
+    for control in controls.values():
+        control.observe(update, names="value")
+    update()
+    return VBox([*controls.values(), picture])
+
+
+def browse_images(samples: Sequence[Sample]) -> VBox:
     """A slider through images with their masks, their sizes and their numbers of nuclei."""
 
     def draw(index):
         sample = samples[index]
-        figure, axes = plotting.grid(1, 2, width=4)
         height, width = sample.image.shape
+        n_nuclei = np.count_nonzero(np.unique(sample.mask))
+        figure, axes = plotting.grid(1, 2, width=4)
         plotting.draw_image(axes[0, 0], sample.image, f"{sample.name[:24]}, {height} x {width}")
-        plotting.draw_labels(axes[0, 1], sample.mask, f"{np.count_nonzero(np.unique(sample.mask))} nuclei")
-        plt.show()
+        plotting.draw_labels(axes[0, 1], sample.mask, f"{n_nuclei} nuclei")
+        return figure, f"Image {index} of {height} x {width} pixels and its mask with {n_nuclei} nuclei."
 
-    return interactive(draw, index=IntSlider(0, 0, len(samples) - 1, description="image", continuous_update=False))
+    return redraw_on_change(draw, index=IntSlider(0, 0, len(samples) - 1, description="image", style=WIDE))
 
 
-def explore_threshold(images: Sequence[np.ndarray], probabilities: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> Widget:
+def explore_threshold(
+    images: Sequence[np.ndarray], probabilities: Sequence[np.ndarray], truths: Sequence[np.ndarray]
+) -> VBox:
     """Sliders for image, `threshold` and `iou_threshold`: components, errors and the F1 of one image.
 
     Args:
         images, truths: arrays `(H, W)`.
         probabilities: foreground probabilities `(H, W)`.
     """
-
-    def draw(index, threshold, iou_threshold):
-        prediction = connected_components(probabilities[index], threshold)
-        _draw_result(images[index], prediction, truths[index], iou_threshold)
-
-    return interactive(
-        draw,
-        index=_image_choice(len(images)),
-        threshold=_slider(0.5, "threshold"),
-        iou_threshold=_slider(0.5, "iou_threshold"),
-    )
+    return _explore(images, truths, lambda index, threshold: connected_components(probabilities[index], threshold))
 
 
 def explore_watershed(
@@ -56,35 +73,27 @@ def explore_watershed(
     foregrounds: Sequence[np.ndarray],
     boundaries: Sequence[np.ndarray],
     truths: Sequence[np.ndarray],
-) -> Widget:
+) -> VBox:
     """The same for `watershed_instances`: sliders for the seeds' `threshold` and for `iou_threshold`."""
+    return _explore(
+        images, truths, lambda index, threshold: watershed_instances(foregrounds[index], boundaries[index], threshold)
+    )
 
+
+def _explore(images, truths, segment: Callable[[int, float], np.ndarray]) -> VBox:
     def draw(index, threshold, iou_threshold):
-        prediction = watershed_instances(foregrounds[index], boundaries[index], threshold)
-        _draw_result(images[index], prediction, truths[index], iou_threshold)
+        image, truth, prediction = images[index], truths[index], segment(index, threshold)
+        score = f1_score(prediction, truth, iou_threshold)
+        n_found = np.count_nonzero(np.unique(prediction))
+        figure, axes = plotting.grid(1, 3, width=3.6, height=4.3)
+        plotting.draw_labels(axes[0, 0], plotting.same_colours(prediction, truth), f"prediction, {n_found} instances")
+        plotting.draw_labels(axes[0, 1], truth, "truth")
+        plotting.draw_errors(axes[0, 2], image, prediction, truth, iou_threshold, f"F1 = {score:.3f}")
+        return figure, f"Image {index}: {n_found} instances found, F1 {score:.3f} at an IoU threshold of {iou_threshold:.2f}."
 
-    return interactive(
+    return redraw_on_change(
         draw,
-        index=_image_choice(len(images)),
-        threshold=_slider(0.5, "threshold"),
-        iou_threshold=_slider(0.5, "iou_threshold"),
+        index=BoundedIntText(0, min=0, max=len(images) - 1, description="image", style=WIDE),
+        threshold=FloatSlider(0.5, min=0.05, max=0.95, step=0.05, description="threshold", style=WIDE),
+        iou_threshold=FloatSlider(0.5, min=0.05, max=0.95, step=0.05, description="iou_threshold", style=WIDE),
     )
-
-
-def _draw_result(image, prediction, truth, iou_threshold):
-    figure, axes = plotting.grid(1, 3, width=3.6)
-    plotting.draw_labels(axes[0, 0], plotting.same_colours(prediction, truth), f"prediction, {prediction.max()} instances")
-    plotting.draw_labels(axes[0, 1], truth, "truth")
-    score = f1_score(prediction, truth, iou_threshold)
-    plotting.draw_errors(axes[0, 2], image, prediction, truth, iou_threshold, f"F1 = {score:.3f}")
-    plt.show()
-
-
-def _slider(value: float, description: str) -> FloatSlider:
-    return FloatSlider(
-        value, min=0.05, max=0.95, step=0.05, description=description, continuous_update=False, style={"description_width": "7em"}
-    )
-
-
-def _image_choice(n_images: int) -> BoundedIntText:
-    return BoundedIntText(0, min=0, max=n_images - 1, description="image", style={"description_width": "7em"})
