@@ -11,19 +11,18 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
+from tqdm import tqdm
 
 from course_utils.device import MixedPrecision, choose_precision
 from course_utils.unet import UNet
 
-T = TypeVar("T")
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -91,11 +90,36 @@ def validate(model, loader, loss_fn, metric=None):
     return total_loss / n_images, None if metric is None else total_metric / n_images
 
 
-def progress(iterable: Iterable[T], description: str) -> Iterable[T]:
-    """The same items with a progress bar in plain text, which needs no widgets and disappears at the end."""
-    from tqdm import tqdm
+def progress(batches: Sized, description: str) -> Iterator:
+    """The same items, with a line that says how far the loop is and how long it will take.
 
-    return tqdm(iterable, desc=description, file=sys.stdout, leave=False, mininterval=1, ascii=" #")
+    In a notebook the line replaces itself in place; it needs no widgets, so it also looks right in a page made from the
+    notebook. Elsewhere it is the usual progress bar of tqdm.
+    """
+    handle = _display_line(f"{description} ...")
+    if handle is None:
+        yield from tqdm(batches, desc=description, leave=False, mininterval=1)
+        return
+    start = last = time.perf_counter()
+    for done, batch in enumerate(batches):
+        now = time.perf_counter()
+        if now - last > 1:
+            left = (now - start) / done * (len(batches) - done)
+            handle.update(_plain(f"{description}: {done} of {len(batches)} steps, {left:.0f} s left"), raw=True)
+            last = now
+        yield batch
+    handle.update(_plain(f"{description}: {len(batches)} steps, {time.perf_counter() - start:.0f} s"), raw=True)
+
+
+def _display_line(text: str):
+    """A line in the running notebook that can be replaced, or None outside a notebook."""
+    if "IPython" not in sys.modules or not hasattr(sys.modules["IPython"].get_ipython(), "kernel"):
+        return None
+    return sys.modules["IPython"].display.display(_plain(text), raw=True, display_id=True)
+
+
+def _plain(text: str) -> dict[str, str]:
+    return {"text/plain": text}
 
 
 @dataclass(frozen=True)

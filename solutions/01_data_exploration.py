@@ -39,7 +39,7 @@ plotting.use_course_style()
 # (`smoke`, `laptop` or `full`; `auto` looks at your machine), the seed of all random numbers, and a folder for results.
 
 # %% tags=["parameters"]
-data_source = "embedded"  # "embedded", "dsb2018" (a download of 83 MB), "kaggle", "auto", or the path of a folder or zip
+data_source = "embedded"  # or "dsb2018" (a download of 83 MB), "kaggle", "auto", a folder, a zip
 profile = "auto"
 seed = 0
 output = "output"
@@ -72,8 +72,13 @@ figure, axes = plotting.grid(2, 5, width=2.2)
 for column, sample in enumerate(picked):
     height, width = sample.image.shape
     plotting.draw_image(axes[0, column], sample.image, f"{height} x {width}")
-    plotting.draw_labels(axes[1, column], sample.mask, f"{np.count_nonzero(np.unique(sample.mask))} nuclei")
-plotting.show(figure, "Five training images, each stretched to its own range of intensities, and below them their masks.")
+    plotting.draw_labels(
+        axes[1, column], sample.mask, f"{np.count_nonzero(np.unique(sample.mask))} nuclei"
+    )
+plotting.show(
+    figure,
+    "Five training images, each stretched to its own range of intensities, and below them their masks.",
+)
 
 # %% [markdown]
 # You should see bright, roundish nuclei on a dark background. Some lie alone, some touch; some images hold a handful, some
@@ -136,10 +141,20 @@ counts = np.array([len(nucleus_areas(sample.mask)) for sample in data.train])
 coverage = np.array([np.mean(sample.mask > 0) for sample in data.train])
 
 figure, axes = plotting.grid(1, 3, width=3.4, height=2.8)
-sns.histplot(areas, log_scale=True, bins=40, ax=axes[0, 0]).set(xlabel="area of a nucleus [pixels]", ylabel="nuclei")
-sns.histplot(counts, log_scale=True, bins=25, ax=axes[0, 1]).set(xlabel="nuclei in an image", ylabel="images")
-sns.histplot(100 * coverage, bins=25, ax=axes[0, 2]).set(xlabel="covered by nuclei [%]", ylabel="images")
-plotting.show(figure, "Area of nuclei, nuclei per image (both on logarithmic axes), and the share of pixels that belong to a nucleus.")
+sns.histplot(areas, log_scale=True, bins=40, ax=axes[0, 0]).set(
+    xlabel="area of a nucleus [pixels]", ylabel="nuclei"
+)
+sns.histplot(counts, log_scale=True, bins=25, ax=axes[0, 1]).set(
+    xlabel="nuclei in an image", ylabel="images"
+)
+sns.histplot(100 * coverage, bins=25, ax=axes[0, 2]).set(
+    xlabel="covered by nuclei [%]", ylabel="images"
+)
+plotting.show(
+    figure,
+    "Area of nuclei, nuclei per image (both on logarithmic axes), and the share of pixels "
+    "that belong to a nucleus.",
+)
 
 assert areas.max() > 5 * np.median(areas) and np.mean(coverage) < 0.5
 print(f"area: {areas.min()} to {areas.max()}, median {np.median(areas):.0f} pixels")
@@ -164,7 +179,9 @@ for sample in data.train[:4]:
     ids = np.unique(sample.mask)
     ids = ids[ids > 0]
     gaps = ids.max(initial=0) - len(ids)
-    print(f"{sample.name[:16]:16s}  {len(ids):3d} nuclei, ids {ids[:6]} ... {ids[-3:]}, {gaps} numbers left out")
+    print(
+        f"{sample.name[:16]:16s}  {len(ids):3d} nuclei, ids {ids[:5]} ... {ids[-2:]}, {gaps} left out"
+    )
 
 # %% [markdown]
 # Where the numbers start and which are left out says nothing about the nuclei. An annotation tool counted upward as people drew, and a number
@@ -185,7 +202,11 @@ figure, axes = plotting.grid(1, 3, width=3.2)
 plotting.draw_image(axes[0, 0], sample.image, "image")
 plotting.draw_labels(axes[0, 1], sample.mask, "mask")
 plotting.draw_labels(axes[0, 2], renumbered, "the same mask, renumbered")
-plotting.show(figure, "One image with two masks that are equally right: the shapes are the same, the ids (colours) are not.")
+plotting.show(
+    figure,
+    "One image with two masks that are equally right: the shapes are the same, the ids "
+    "(colours) are not.",
+)
 
 nuclei = sample.mask > 0
 difference = np.mean((sample.mask[nuclei] - renumbered[nuclei]) ** 2)
@@ -240,8 +261,15 @@ worst = int(np.argmin(scores))
 figure, axes = plotting.grid(1, 3, width=3.2)
 plotting.draw_image(axes[0, 0], data.test[worst].image, "test image")
 plotting.draw_labels(axes[0, 1], data.test[worst].mask, "truth")
-plotting.draw_labels(axes[0, 2], plotting.same_colours(components[worst], data.test[worst].mask), f"components, F1 = {scores[worst]:.2f}")
-plotting.show(figure, "The test image that suffers most: nuclei that touch in the true mask become one component.")
+plotting.draw_labels(
+    axes[0, 2],
+    plotting.same_colours(components[worst], data.test[worst].mask),
+    f"components, F1 = {scores[worst]:.2f}",
+)
+plotting.show(
+    figure,
+    "The test image that suffers most: nuclei that touch in the true mask become one component.",
+)
 
 # %% [markdown]
 # This is a **ceiling**: no network, however good, gets above it this way. On the 50 real test images it is 0.90, and 31 % of their nuclei touch another. A tenth of the score is
@@ -294,8 +322,14 @@ def bright_end(arrays):
 panels = {"raw": images, "dataset-wide": standardized, "per image": by_percentile}
 figure, axes = plotting.grid(1, 3, width=3.4, height=2.8)
 for panel, (name, arrays) in zip(axes[0], panels.items()):
-    sns.histplot(bright_end(arrays), bins=30, ax=panel).set(title=name, xlabel="99th percentile of an image", ylabel="images")
-plotting.show(figure, "How bright the bright end of each image is: as stored, after one mean and deviation for all, after its own percentiles.")
+    sns.histplot(bright_end(arrays), bins=30, ax=panel).set(
+        title=name, xlabel="99th percentile of an image", ylabel="images"
+    )
+plotting.show(
+    figure,
+    "How bright the bright end of each image is: as stored, after one mean and deviation for "
+    "all, after its own percentiles.",
+)
 
 # %%
 spread = {}
@@ -321,7 +355,11 @@ for column, (index, name) in enumerate(zip(picked, ["dimmest", "median", "bright
     axes[1, column].set_title("per image")
 for panel in axes.flat:
     panel.axis("off")
-plotting.show(figure, "The dimmest, a median and the brightest image. Top: one grey scale after dataset-wide standardisation. Bottom: after per-image percentiles.")
+plotting.show(
+    figure,
+    "The dimmest, a median and the brightest image. Top: one grey scale after dataset-wide "
+    "standardisation. Bottom: after per-image percentiles.",
+)
 
 # %% [markdown]
 # In the top row the dim image is nearly flat; in the bottom row all three look alike to the eye, and to the network.
@@ -400,7 +438,9 @@ plotting.show(figure, "Five random windows of one image, with the same windows o
 # %%
 target = binary_target(sample.mask)
 print(target.shape, target.dtype, target.unique())
-assert target.shape == (1, *sample.mask.shape) and torch.equal(target.unique(), torch.tensor([0.0, 1.0]))
+assert target.shape == (1, *sample.mask.shape) and torch.equal(
+    target.unique(), torch.tensor([0.0, 1.0])
+)
 
 # %% [markdown]
 # ### Exercise 1.7: A dataset of random crops
@@ -468,5 +508,9 @@ browse_images(data.train)
 # Next: **02 The U-Net**, the network that will learn from these batches.
 
 # %%
-record_scores(output, "01_data_exploration", {"ceiling of components, mean F1": ceiling, "touching nuclei, share": n_touching / n_nuclei})
+record_scores(
+    output,
+    "01_data_exploration",
+    {"ceiling of components, mean F1": ceiling, "touching nuclei, share": n_touching / n_nuclei},
+)
 plt.close("all")

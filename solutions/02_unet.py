@@ -21,7 +21,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from torchinfo import summary
 
 from course_utils import get_profile, load_data, normalize_percentiles, plotting
 from course_utils.exploration import nucleus_areas
@@ -30,7 +29,7 @@ from course_utils.training import record_scores
 plotting.use_course_style()
 
 # %% tags=["parameters"]
-data_source = "embedded"  # "embedded", "dsb2018" (a download of 83 MB), "kaggle", "auto", or the path of a folder or zip
+data_source = "embedded"  # or "dsb2018" (a download of 83 MB), "kaggle", "auto", a folder, a zip
 profile = "auto"
 seed = 0
 output = "output"
@@ -48,7 +47,8 @@ output = "output"
 # %%
 plotting.show(
     plotting.plot_unet(base_channels=64, depth=4, side=256),
-    "The U-Net of depth 4 for an image of 256 x 256 pixels. In each box its side in pixels, above it the number of feature maps.",
+    "The U-Net of depth 4 for an image of 256 x 256 pixels. In each box its side in pixels,"
+    " above it the number of feature maps.",
 )
 
 # %% [markdown]
@@ -85,7 +85,14 @@ assert block(torch.zeros(2, 1, 32, 48)).shape == (2, 8, 32, 48)
 # %%
 up = UpBlock(16, 8)
 from_below, skip = torch.zeros(1, 16, 10, 12), torch.zeros(1, 8, 20, 24)
-print("from", tuple(from_below.shape), "and skip", tuple(skip.shape), "to", tuple(up(from_below, skip).shape))
+print(
+    "from",
+    tuple(from_below.shape),
+    "and skip",
+    tuple(skip.shape),
+    "to",
+    tuple(up(from_below, skip).shape),
+)
 assert up(from_below, skip).shape == (1, 8, 20, 24)
 
 # %% [markdown] question="2a"
@@ -130,25 +137,39 @@ print(f"{n_parameters:,}")
 # block too many all change it. Where do they sit?
 
 # %%
-rows = []
-for name, module in paper_size.named_modules():
-    if isinstance(module, (ConvBlock, UpBlock)) and name.count(".") == 1 or name in ("bottom", "output"):
-        rows.append({"block": name, "parameters": count_parameters(module)})
-table = pd.DataFrame(rows).set_index("block")
+convolutions = [
+    layer for layer in paper_size.modules() if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d))
+]
+table = pd.DataFrame(
+    {"maps": [c.out_channels for c in convolutions], "parameters": map(count_parameters, convolutions)}
+)
+table = table.groupby("maps").sum()
 table["share"] = (100 * table["parameters"] / n_parameters).round(1).astype(str) + " %"
-assert table["parameters"].sum() == n_parameters and table.loc["bottom", "parameters"] > 0.4 * n_parameters
+assert table["parameters"].sum() == n_parameters and table.loc[1024, "parameters"] > 0.4 * n_parameters
 table
 
 # %% [markdown]
-# The bottom alone holds over 40 % of them: parameters grow with the square of the channels, and there are most channels where resolution is lowest. Computing time is another
-# matter: it is spent at the top, where the images are large. Follow the data through the network with `torchinfo`:
+# Each row adds up the convolutions that make so many feature maps. The two at the bottom of the U, with 1024 maps, hold over 40 % of all parameters: the number grows with the square of
+# the channels, and there are most channels where resolution is lowest. Computing time is another matter: it is spent at the top, where the images are large.
+#
+# Now follow the data through the network. A *hook* is a function that torch calls whenever a layer has computed something:
 
 # %%
 small = UNet(base_channels=8)
-print(summary(small, (1, 1, 256, 256), depth=1, col_names=("input_size", "output_size", "num_params"), verbose=0))
+steps = []
+for layer in small.modules():
+    if isinstance(layer, (nn.Conv2d, nn.MaxPool2d, nn.ConvTranspose2d)):
+        layer.register_forward_hook(
+            lambda layer, inputs, result: steps.append(
+                [type(layer).__name__, tuple(inputs[0].shape), tuple(result.shape)]
+            )
+        )
+small(torch.zeros(1, 1, 256, 256))
+pd.DataFrame(steps, columns=["layer", "from", "to"])
 
 # %% [markdown]
-# Follow the last two numbers of each shape: 256, 128, 64, 32, 16 on the way down and back up again. The channels (the second number) go the other way.
+# Follow the last two numbers of each shape: 256, 128, 64, 32, 16 on the way down and back up again. The second number, the channels, goes the other way. After each transposed convolution the next
+# layer receives twice as many channels as were made: half of them came through the skip connection. `torchinfo.summary(small, (1, 1, 256, 256))` prints such a table for any network, with parameters and memory.
 
 # %% [markdown]
 # ## An untrained prediction
@@ -169,7 +190,10 @@ probability = torch.sigmoid(logits)[0, 0].numpy()
 figure, axes = plotting.grid(1, 2)
 plotting.draw_image(axes[0, 0], image, "image")
 plotting.draw_probability(axes[0, 1], probability, "untrained network", colorbar=True)
-plotting.show(figure, "An image and the probability of foreground that the untrained network assigns to each pixel.")
+plotting.show(
+    figure,
+    "An image and the probability of foreground that the untrained network assigns to each pixel.",
+)
 print(f"probabilities from {probability.min():.3f} to {probability.max():.3f}")
 assert probability.max() - probability.min() < 0.5
 
@@ -182,6 +206,7 @@ assert probability.max() - probability.min() < 0.5
 #
 # The **receptive field** of an output pixel is the part of the input that can change it. Rather than calculating it, measure it: take one
 # output pixel and ask for the gradient with respect to every input pixel. Where the gradient is not zero, a change of the input would change the output.
+
 
 # %%
 def receptive_field(depth, side=320, repeats=4):
@@ -197,15 +222,21 @@ def receptive_field(depth, side=320, repeats=4):
 
 fields = {depth: receptive_field(depth) for depth in (1, 2, 3, 4)}
 width = {depth: int((field > 0).any(axis=0).sum()) for depth, field in fields.items()}
-diameter = 2 * np.sqrt(np.median(np.concatenate([nucleus_areas(s.mask) for s in data.train])) / np.pi)
 
+# %%
+areas = np.concatenate([nucleus_areas(sample.mask) for sample in data.train])
+diameter = 2 * np.sqrt(np.median(areas) / np.pi)
 figure, axes = plotting.grid(1, 4, width=2.4)
 for panel, (depth, field) in zip(axes[0], fields.items()):
     panel.imshow(np.log10(field + 1e-12), cmap="cividis")
     panel.add_patch(plt.Circle((160, 160), diameter / 2, fill=False, color="white", linewidth=1.5))
     panel.set_title(f"depth {depth}: {width[depth]} pixels")
     panel.axis("off")
-plotting.show(figure, "Gradient of the central output pixel (logarithmic) for U-Nets of depth 1 to 4. The white circle is a nucleus of median size.")
+plotting.show(
+    figure,
+    "Gradient of the central output pixel (logarithmic) for U-Nets of depth 1 to 4. The white"
+    " circle is a nucleus of median size.",
+)
 assert width[1] < width[2] < width[3] < width[4] and width[4] > 3 * diameter
 
 # %% [markdown]
@@ -264,7 +295,11 @@ figure, axes = plotting.grid(1, 2)
 plotting.draw_image(axes[0, 0], odd, f"{height} x {width_}")
 plotting.draw_image(axes[0, 1], padded, f"{padded.shape[0]} x {padded.shape[1]}")
 axes[0, 1].plot([0, width_, width_], [height, height, 0], color=plotting.ORANGE)
-plotting.show(figure, "An image and the same image padded to a multiple of 64 (to make it visible). Beyond the orange line it is mirrored.")
+plotting.show(
+    figure,
+    "An image and the same image padded to a multiple of 64 (to make it visible). Beyond the "
+    "orange line it is mirrored.",
+)
 
 # %% [markdown]
 # The mirrored nuclei continue across the line as if the image went on. Had it been filled with zeros, the network would see a sharp edge there.

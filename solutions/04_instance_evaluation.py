@@ -23,8 +23,10 @@ from IPython.display import display
 from scipy.optimize import linear_sum_assignment
 from skimage.measure import label
 
-from course_utils import get_profile, load_data, normalize_percentiles, pad_to_multiple, plotting, split_train_val
-from course_utils.metrics import compare_methods, explain_errors, score_images, summarize_scores, touching_recall
+from course_utils import get_profile, load_data, normalize_percentiles, pad_to_multiple, plotting
+from course_utils.exploration import split_train_val
+from course_utils.metrics import compare_methods, explain_errors, score_images, summarize_scores
+from course_utils.metrics import touching_recall
 from course_utils.recipes import binary_model
 from course_utils.segmentation import otsu_components, otsu_watershed
 from course_utils.training import record_scores
@@ -32,7 +34,7 @@ from course_utils.training import record_scores
 plotting.use_course_style()
 
 # %% tags=["parameters"]
-data_source = "embedded"  # "embedded", "dsb2018" (a download of 83 MB), "kaggle", "auto", or the path of a folder or zip
+data_source = "embedded"  # or "dsb2018" (a download of 83 MB), "kaggle", "auto", a folder, a zip
 profile = "auto"
 seed = 0
 output = "output"
@@ -44,7 +46,9 @@ print(data)
 curves = plotting.LiveFigure()
 model = binary_model(
     data, settings, seed, output,
-    on_epoch=lambda results: curves.update(plotting.plot_training(results, "hard Dice"), "Training, if it was needed."),
+    on_epoch=lambda results: curves.update(
+        plotting.plot_training(results, "hard Dice"), "Loss and hard Dice of the training."
+    ),
 )  # fmt: skip
 
 # %% [markdown]
@@ -64,7 +68,9 @@ _, val = split_train_val(data.train, settings.validation_every)
 val_images = [normalize_percentiles(sample.image) for sample in val]
 val_masks = [sample.mask for sample in val]
 val_probabilities = [predict(model, image)[0] for image in val_images]
-assert all(p.shape == mask.shape and p.dtype == np.float32 for p, mask in zip(val_probabilities, val_masks))
+assert all(
+    p.shape == mask.shape and p.dtype == np.float32 for p, mask in zip(val_probabilities, val_masks)
+)
 print(f"{len(val)} validation images predicted")
 
 # %% [markdown]
@@ -84,9 +90,19 @@ shown = int(np.argmax(n_touching))  # the validation image in which most nuclei 
 figure, axes = plotting.grid(1, 4, width=2.9)
 plotting.draw_image(axes[0, 0], val_images[shown], "image")
 plotting.draw_probability(axes[0, 1], val_probabilities[shown], "probability")
-plotting.draw_labels(axes[0, 2], plotting.same_colours(val_components[shown], val_masks[shown]), f"{val_components[shown].max()} components")
-plotting.draw_labels(axes[0, 3], val_masks[shown], f"{np.count_nonzero(np.unique(val_masks[shown]))} true nuclei")
-plotting.show(figure, "A validation image, its predicted foreground, the connected components of it, and the truth. A nucleus that was found has the same colour in both.")
+plotting.draw_labels(
+    axes[0, 2],
+    plotting.same_colours(val_components[shown], val_masks[shown]),
+    f"{val_components[shown].max()} components",
+)
+plotting.draw_labels(
+    axes[0, 3], val_masks[shown], f"{np.count_nonzero(np.unique(val_masks[shown]))} true nuclei"
+)
+plotting.show(
+    figure,
+    "A validation image, its predicted foreground, the connected components of it, and the "
+    "truth. A nucleus that was found has the same colour in both.",
+)
 
 # %% [markdown]
 # The map looks right, nearly pixel for pixel. Yet where nuclei touch, several of them become one component: the colours in the third and fourth panel differ there.
@@ -135,7 +151,9 @@ plotting.show(figure, "IoU of every predicted instance with every true nucleus o
 
 # %%
 clear_case = np.array([[0.8, 0.1], [0.0, 0.6]])
-contested = np.array([[0.45, 0.40], [0.42, 0.0]])  # the first prediction overlaps both nuclei, the second only the first nucleus
+contested = np.array(
+    [[0.45, 0.40], [0.42, 0.0]]
+)  # the first prediction overlaps both nuclei, the second only the first nucleus
 print("above 0.5:", count_matches(clear_case), "  at 0.4:", count_matches(contested, iou_threshold=0.4))
 assert count_matches(clear_case) == 2 and count_matches(contested, iou_threshold=0.4) == 2
 
@@ -189,12 +207,30 @@ print(f"{merged} merged predictions and {split} split nuclei in {len(val)} valid
 val_scores = [f1_score(found, mask) for found, mask in zip(val_components, val_masks)]
 order = np.argsort(val_scores)
 figure, axes = plotting.grid(1, 3, width=3.8, height=4.4)
-for panel, index, name in zip(axes[0], [order[0], shown, order[len(order) // 2]], ["worst", "most touching", "median"]):
-    plotting.draw_errors(panel, val_images[index], val_components[index], val_masks[index], title=f"{name}: F1 = {val_scores[index]:.2f}")
-plotting.show(figure, "Three validation images with the verdict on each instance at an IoU threshold of 0.5; the counts stand below each image.")
+for panel, index, name in zip(
+    axes[0], [order[0], shown, order[len(order) // 2]], ["worst", "most touching", "median"]
+):
+    plotting.draw_errors(
+        panel,
+        val_images[index],
+        val_components[index],
+        val_masks[index],
+        title=f"{name}: F1 = {val_scores[index]:.2f}",
+    )
+plotting.show(
+    figure,
+    "Three validation images with the verdict on each instance at an IoU threshold of 0.5; "
+    "the counts stand below each image.",
+)
 
 # %%
-worst = pd.DataFrame({"image": [s.name[:16] for s in val], "F1": val_scores, "nuclei": [np.count_nonzero(np.unique(m)) for m in val_masks]})
+worst = pd.DataFrame(
+    {
+        "image": [s.name[:16] for s in val],
+        "F1": val_scores,
+        "nuclei": [np.count_nonzero(np.unique(m)) for m in val_masks],
+    }
+)
 for name in ("false_positive", "missed", "merged", "split"):
     worst[name.replace("_", " ")] = [len(getattr(kind, name)) for kind in kinds]
 worst.sort_values("F1").head(5).style.format({"F1": "{:.3f}"}).hide(axis="index")
@@ -248,7 +284,10 @@ baseline = {
     "Otsu, watershed": [otsu_watershed(sample.image) for sample in data.test],
 }
 methods = {**baseline, "U-Net, components": test_components}
-strict = {name: summarize_scores(score_images(found, test_masks, iou_thresholds))["mean F1"] for name, found in methods.items()}
+strict = {
+    name: summarize_scores(score_images(found, test_masks, iou_thresholds))["mean F1"]
+    for name, found in methods.items()
+}
 plotting.show(
     plotting.plot_f1_curves({name: list(values) for name, values in strict.items()}, iou_thresholds),
     "Mean F1 of the test images against the IoU threshold, for two classical methods and the network.",
@@ -266,7 +305,10 @@ assert all(np.all(np.diff(values) <= 0) for values in strict.values())
 # %%
 table = compare_methods(methods, test_masks)
 display(table.style.format("{:.3f}"))
-assert table.loc["Otsu, watershed", ("touching nuclei", "recall, IoU 0.5")] >= table.loc["Otsu, components", ("touching nuclei", "recall, IoU 0.5")]
+assert (
+    table.loc["Otsu, watershed", ("touching nuclei", "recall, IoU 0.5")]
+    >= table.loc["Otsu, components", ("touching nuclei", "recall, IoU 0.5")]
+)
 
 # %% [markdown]
 # Read it by columns. The last one shows the weakness that components share, whether the mask comes from Otsu or from a network: of the nuclei that touch another, the watershed on distances finds at least as many as Otsu's components do.
@@ -279,7 +321,11 @@ for panel, threshold in zip(axes[0], thresholds):
     found = connected_components(val_probabilities[shown], threshold)
     title = f"threshold {threshold}: F1 = {f1_score(found, val_masks[shown]):.2f}"
     plotting.draw_errors(panel, val_images[shown], found, val_masks[shown], title=title)
-plotting.show(figure, "The same probabilities cut at four thresholds: low ones merge nuclei, high ones shrink and lose them.")
+plotting.show(
+    figure,
+    "The same probabilities cut at four thresholds: low ones merge nuclei, high ones shrink "
+    "and lose them.",
+)
 
 # %% [markdown]
 # Moving the threshold trades one kind of error for another. No value repairs both. With a running kernel, try it yourself; note that `threshold` (on probabilities) and `iou_threshold` (on matches) are two different things:
@@ -301,7 +347,11 @@ explore_threshold(val_images, val_probabilities, val_masks)
 
 # %%
 scores = {
-    name: {f"{kind} at IoU {t:g}": float(row[kind, f"IoU {t:g}"]) for kind in ("mean F1", "pooled F1") for t in (0.5, 0.75, 0.9)}
+    name: {
+        f"{kind} at IoU {t:g}": float(row[kind, f"IoU {t:g}"])
+        for kind in ("mean F1", "pooled F1")
+        for t in (0.5, 0.75, 0.9)
+    }
     for name, row in table.iterrows()
 }
 for name, found in methods.items():

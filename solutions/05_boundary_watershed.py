@@ -27,8 +27,8 @@ from skimage.measure import label
 from skimage.morphology import disk
 from skimage.segmentation import find_boundaries, watershed
 
-from course_utils import connected_components, f1_score, get_profile, load_data, normalize_percentiles, plotting, predict
-from course_utils import split_train_val
+from course_utils import connected_components, f1_score, get_profile, load_data, plotting, predict
+from course_utils.exploration import normalize_percentiles, split_train_val
 from course_utils.metrics import compare_methods, touching_recall
 from course_utils.recipes import BOUNDARY_WEIGHT, binary_model, boundary_model
 from course_utils.segmentation import otsu_watershed
@@ -38,7 +38,7 @@ from course_utils.training import record_scores
 plotting.use_course_style()
 
 # %% tags=["parameters"]
-data_source = "embedded"  # "embedded", "dsb2018" (a download of 83 MB), "kaggle", "auto", or the path of a folder or zip
+data_source = "embedded"  # or "dsb2018" (a download of 83 MB), "kaggle", "auto", a folder, a zip
 profile = "auto"
 seed = 0
 output = "output"
@@ -67,8 +67,15 @@ for panel, mode in zip(axes[0, 1:], ("thick", "inner", "outer")):
     classes = (pair > 0).astype(int)
     classes[find_boundaries(pair, mode=mode)] = 2
     plotting.draw_classes(panel, classes, f'mode="{mode}"', legend=mode == "inner")
-plotting.show(figure, "Two touching nuclei of eleven pixels and their boundaries in three modes: background, interior and boundary as classes.")
-areas = {mode: int(np.sum((pair > 0) & ~find_boundaries(pair, mode=mode))) for mode in ("thick", "inner", "outer")}
+plotting.show(
+    figure,
+    "Two touching nuclei of eleven pixels and their boundaries in three modes: background, "
+    "interior and boundary as classes.",
+)
+areas = {
+    mode: int(np.sum((pair > 0) & ~find_boundaries(pair, mode=mode)))
+    for mode in ("thick", "inner", "outer")
+}
 print("pixels of interior that remain:", areas)
 assert areas["thick"] == areas["inner"] < areas["outer"]
 
@@ -95,7 +102,10 @@ figure, axes = plotting.grid(1, 3, width=3.3)
 plotting.draw_image(axes[0, 0], sample.image[:side, :side], "image")
 plotting.draw_labels(axes[0, 1], sample.mask[:side, :side], "mask")
 plotting.draw_classes(axes[0, 2], target[:side, :side], "target", legend=True)
-plotting.show(figure, "Part of a crowded training image, its mask, and the target with three classes.")
+plotting.show(
+    figure,
+    "Part of a crowded training image, its mask, and the target with three classes.",
+)
 share = torch.bincount(target.flatten(), minlength=3) / target.numel()
 print("background {:.1%}, interior {:.1%}, boundary {:.1%}".format(*share.tolist()))
 assert target.dtype == torch.int64 and torch.equal(target > 0, torch.from_numpy(sample.mask > 0))
@@ -125,6 +135,7 @@ assert target.dtype == torch.int64 and torch.equal(target > 0, torch.from_numpy(
 # Before training anything, run the pipeline on the **target itself**: a network that predicts perfectly. If the score is not close to 1 now, no training will repair it. Beside it stands a common variant: it leaves the boundary out
 # of the mask, `mask = foreground > 0.5`. It looks harmless.
 
+
 # %%
 def without_rim(foreground, boundary, threshold=0.5):
     mask = foreground > 0.5  # the boundary is missing here
@@ -135,13 +146,20 @@ test_masks = [sample.mask for sample in data.test]
 targets = [boundary_target(mask).numpy() for mask in test_masks]
 oracle = {
     "components of the foreground": [connected_components((t > 0).astype(float)) for t in targets],
-    "watershed, boundary left out of the mask": [without_rim((t == 1).astype(float), (t == 2).astype(float)) for t in targets],
-    "watershed, as in exercise 5.2": [watershed_instances((t == 1).astype(float), (t == 2).astype(float)) for t in targets],
+    "watershed, boundary left out of the mask": [
+        without_rim((t == 1).astype(float), (t == 2).astype(float)) for t in targets
+    ],
+    "watershed, as in exercise 5.2": [
+        watershed_instances((t == 1).astype(float), (t == 2).astype(float)) for t in targets
+    ],
 }
 
 # %% tags=["nbval-check-output"]
 ceilings = {
-    name: {f"IoU {t:g}": np.mean([f1_score(found, mask, t) for found, mask in zip(results, test_masks)]) for t in (0.5, 0.75, 0.9)}
+    name: {
+        f"IoU {t:g}": np.mean([f1_score(found, mask, t) for found, mask in zip(results, test_masks)])
+        for t in (0.5, 0.75, 0.9)
+    }
     for name, results in oracle.items()
 }
 ceilings = pd.DataFrame(ceilings).T
@@ -168,7 +186,10 @@ assert ceilings.loc["watershed, boundary left out of the mask", "IoU 0.75"] < 0.
 
 # %%
 curves = plotting.LiveFigure()
-print(f"profile {settings.name}: {settings.boundary_epochs} epochs of {settings.crops_per_epoch} crops, boundary weight {BOUNDARY_WEIGHT:g}")
+print(
+    f"profile {settings.name}: {settings.boundary_epochs} epochs of {settings.crops_per_epoch} crops,"
+    f" boundary weight {BOUNDARY_WEIGHT:g}"
+)
 model = boundary_model(
     data, settings, seed, output,
     on_epoch=lambda results: curves.update(
@@ -204,7 +225,11 @@ plotting.draw_labels(axes[1, 0], seeds, f"markers: {seeds.max()}")
 plotting.draw_labels(axes[1, 1], plotting.same_colours(instances, mask), "result")
 plotting.draw_labels(axes[1, 2], mask, "truth")
 plotting.draw_errors(axes[1, 3], image, instances, mask, title=f"F1 = {f1_score(instances, mask):.2f}")
-plotting.show(figure, "From the image to instances: the two probabilities, the mask, the markers, the result of the watershed, the truth, and the verdict on each instance.")
+plotting.show(
+    figure,
+    "From the image to instances: the two probabilities, the mask, the markers, the result of"
+    " the watershed, the truth, and the verdict on each instance.",
+)
 
 # %% [markdown]
 # Follow one pair of touching nuclei: in the mask they are one region. In the boundary map a ridge runs between them, so there are two markers, and the watershed draws their border along the ridge.
@@ -226,7 +251,9 @@ candidates = (0.1, 0.5, 0.8, 0.95)
 figure, axes = plotting.grid(1, 4, width=2.9, height=3.6)
 for panel, threshold in zip(axes[0], candidates):
     found = watershed_instances(foreground, boundary, threshold)
-    plotting.draw_errors(panel, image, found, mask, title=f"threshold {threshold}: F1 = {f1_score(found, mask):.2f}")
+    plotting.draw_errors(
+        panel, image, found, mask, title=f"threshold {threshold}: F1 = {f1_score(found, mask):.2f}"
+    )
 plotting.show(figure, "The same prediction with four thresholds for the seeds.")
 
 # %% [markdown]
@@ -253,7 +280,11 @@ axes[0, 0].plot(list(mean_f1), list(mean_f1.values()), "-o")
 axes[0, 0].plot(best, mean_f1[best], "*", markersize=16, label=f"best: {best}")
 axes[0, 0].set(xlabel="threshold of the seeds", ylabel="mean F1, validation")
 axes[0, 0].legend(frameon=False)
-plotting.show(figure, "Mean F1 of the validation images against the threshold of the seeds, at a fixed IoU threshold of 0.5.")
+plotting.show(
+    figure,
+    "Mean F1 of the validation images against the threshold of the seeds, at a fixed IoU "
+    "threshold of 0.5.",
+)
 
 # %% [markdown]
 # Do not read too much into small differences: with a few dozen images the mean F1 of a threshold is known to about ±0.03. If the curve is flat around its maximum, any threshold there is as good.
@@ -277,22 +308,26 @@ test_images = [normalize_percentiles(sample.image) for sample in data.test]
 test_predictions = [predict(model, image) for image in test_images]
 methods = {
     "Otsu, watershed": [otsu_watershed(sample.image) for sample in data.test],
-    "U-Net, components": [connected_components(predict(components_model, image)[0]) for image in test_images],
+    "U-Net, components": [
+        connected_components(predict(components_model, image)[0]) for image in test_images
+    ],
     "U-Net, boundary + watershed": [watershed_instances(p[1], p[2], best) for p in test_predictions],
 }
 table = compare_methods(methods, test_masks)
 display(table.style.format("{:.3f}"))
 
 # %%
-difference = np.array(
-    [f1_score(a, mask) - f1_score(b, mask)
-     for a, b, mask in zip(methods["U-Net, boundary + watershed"], methods["U-Net, components"], test_masks)]
-)  # fmt: skip
+with_watershed, with_components = (
+    np.array([f1_score(found, mask) for found, mask in zip(methods[name], test_masks)])
+    for name in ("U-Net, boundary + watershed", "U-Net, components")
+)
+difference = with_watershed - with_components
 rng = np.random.default_rng(seed)
 resampled = [rng.choice(difference, len(difference)).mean() for _ in range(2000)]
 low, high = np.percentile(resampled, [2.5, 97.5])
-print(f"watershed minus components, mean F1 at IoU 0.5: {difference.mean():+.3f}, 95 % interval {low:+.3f} to {high:+.3f}")
-print(f"better in {np.sum(difference > 0)}, worse in {np.sum(difference < 0)}, equal in {np.sum(difference == 0)} test images")
+print("watershed minus components, mean F1 at IoU 0.5:")
+print(f"{difference.mean():+.3f}, 95 % interval {low:+.3f} to {high:+.3f}")
+print(f"better in {np.sum(difference > 0)} test images, worse in {np.sum(difference < 0)}")
 
 # %% [markdown]
 # Compare **in pairs**: both methods on the same image, then the mean of the differences. Images differ among themselves much more than the methods do, and pairing takes that out. The interval comes from drawing the test images again with replacement (a *bootstrap*). If it includes
@@ -301,13 +336,25 @@ print(f"better in {np.sum(difference > 0)}, worse in {np.sum(difference < 0)}, e
 # The last column of the table is what this notebook is about: the share of touching nuclei that are found.
 
 # %%
-test_scores = [f1_score(found, mask) for found, mask in zip(methods["U-Net, boundary + watershed"], test_masks)]
+test_scores = [
+    f1_score(found, mask) for found, mask in zip(methods["U-Net, boundary + watershed"], test_masks)
+]
 order = np.argsort(test_scores)
 figure, axes = plotting.grid(1, 3, width=3.8, height=4.4)
 for panel, index, name in zip(axes[0], order[[0, len(order) // 2, -1]], ["worst", "median", "best"]):
     found = methods["U-Net, boundary + watershed"][index]
-    plotting.draw_errors(panel, test_images[index], found, test_masks[index], title=f"{name}: F1 = {test_scores[index]:.2f}")
-plotting.show(figure, "The worst, the median and the best test image of the watershed, with the verdict on each instance.")
+    plotting.draw_errors(
+        panel,
+        test_images[index],
+        found,
+        test_masks[index],
+        title=f"{name}: F1 = {test_scores[index]:.2f}",
+    )
+plotting.show(
+    figure,
+    "The worst, the median and the best test image of the watershed, with the verdict on each"
+    " instance.",
+)
 
 # %% [markdown]
 # With a running kernel, move both thresholds:
@@ -328,7 +375,11 @@ explore_watershed(val_images, val_foregrounds, val_boundaries, val_masks)
 
 # %%
 scores = {
-    name: {f"{kind} at IoU {t:g}": float(row[kind, f"IoU {t:g}"]) for kind in ("mean F1", "pooled F1") for t in (0.5, 0.75, 0.9)}
+    name: {
+        f"{kind} at IoU {t:g}": float(row[kind, f"IoU {t:g}"])
+        for kind in ("mean F1", "pooled F1")
+        for t in (0.5, 0.75, 0.9)
+    }
     for name, row in table.iterrows()
 }
 for name, found in methods.items():
