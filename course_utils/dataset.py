@@ -33,7 +33,8 @@ class NucleiDataset(Dataset):
     copied into each worker and repeat the same crops there.
 
     Raises:
-        ValueError: the numbers of images and masks differ, a pair differs in shape, or an image is smaller than the crop.
+        ValueError: the numbers of images and masks differ, a pair differs in shape, or an image is smaller than the
+            crop.
 
     >>> from course_utils.targets import binary_target
     >>> dataset = NucleiDataset([np.zeros((64, 80))], [np.zeros((64, 80), int)], binary_target, crop_size=32)

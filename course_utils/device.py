@@ -27,7 +27,7 @@ def choose_device() -> torch.device:
             nn.Conv2d(1, 1, 3).to(name)(torch.zeros(1, 1, 8, 8, device=name)).sum().item()
             return torch.device(name)
         except RuntimeError as error:
-            reason = str(error).splitlines()[0]
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
             warnings.warn(
                 f"torch lists a {name} device, but its first operation failed ({reason}). "
                 "Going on with the CPU. On Kaggle, choose the accelerator 'GPU T4 x2' instead.",
@@ -37,7 +37,7 @@ def choose_device() -> torch.device:
 
 
 def cpu_has_fast_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 in hardware (AMX or AVX512-BF16). Elsewhere it is slower than float32."""
+    """Whether the processor multiplies bfloat16 in hardware (AMX or AVX512-BF16). Elsewhere float32 is faster."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return False
     tests = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
@@ -57,8 +57,8 @@ def choose_precision(device: torch.device) -> torch.dtype:
 class MixedPrecision(nn.Module):
     """Run a model's heavy operations in `precision`; parameters, inputs and results stay float32.
 
-    So the training loop around it can stay as it is. float16 additionally needs its loss scaled (`training.fit` does that);
-    bfloat16 does not.
+    So the training loop around it can stay as it is. float16 additionally needs its loss scaled (`training.fit` does
+    that); bfloat16 does not.
     """
 
     def __init__(self, model: nn.Module, precision: torch.dtype):

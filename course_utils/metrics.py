@@ -1,7 +1,7 @@
 """How good is a segmentation? (notebook 04)
 
-`iou_matrix`, `count_matches` and `f1_score` are the exercises: the clear form. `match_instances` gives the same counts for many
-thresholds at once and for images with tens of thousands of nuclei: it looks only at pairs that overlap.
+`iou_matrix`, `count_matches` and `f1_score` are the exercises: the clear form. `match_instances` gives the same counts
+for many thresholds at once and for images with tens of thousands of nuclei: it looks only at pairs that overlap.
 
 Label images are integer arrays `(H, W)`: 0 is background, ids are arbitrary and may have gaps.
 """
@@ -29,7 +29,8 @@ def iou_matrix(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
         prediction, truth: label images `(H, W)` of integers; they are not changed. Ids need not be consecutive.
 
     Returns:
-        float array `(n_pred, n_true)` with values in [0, 1]. Rows and columns are in ascending order of the ids, background left out.
+        float array `(n_pred, n_true)` with values in [0, 1]. Rows and columns are in ascending order of the ids,
+        background left out.
 
     Raises:
         ValueError: the shapes differ.
@@ -40,7 +41,7 @@ def iou_matrix(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
     array([[0.66666667]])
     """
     if prediction.shape != truth.shape:
-        raise ValueError(f"prediction and truth must have the same shape, but have {prediction.shape} and {truth.shape}.")
+        raise ValueError(f"prediction and truth must have one shape, but have {prediction.shape} and {truth.shape}.")
     # number the ids 0, 1, 2, ... so that gaps and huge ids cost nothing
     pred_ids, pred_index = np.unique(prediction, return_inverse=True)
     true_ids, true_index = np.unique(truth, return_inverse=True)
@@ -135,7 +136,8 @@ class Matches:
 class Overlaps:
     """The pairs of instances of one image that share at least one pixel.
 
-    `pred_index` and `true_index` point into `pred_ids` and `true_ids` (ascending, background left out); `iou` belongs to the pair.
+    `pred_index` and `true_index` point into `pred_ids` and `true_ids` (ascending, background left out); `iou` belongs to
+    the pair.
     """
 
     pred_ids: np.ndarray
@@ -152,7 +154,7 @@ def overlapping_pairs(prediction: np.ndarray, truth: np.ndarray) -> Overlaps:
         ValueError: the shapes differ, or an array holds no integers.
     """
     if prediction.shape != truth.shape:
-        raise ValueError(f"prediction and truth must have the same shape, but have {prediction.shape} and {truth.shape}.")
+        raise ValueError(f"prediction and truth must have one shape, but have {prediction.shape} and {truth.shape}.")
     for name, labels in (("prediction", prediction), ("truth", truth)):
         if labels.dtype.kind not in "iu":
             raise ValueError(f"{name} must hold integer ids, but has dtype {labels.dtype}. Label it first.")
@@ -162,8 +164,9 @@ def overlapping_pairs(prediction: np.ndarray, truth: np.ndarray) -> Overlaps:
     row, column = np.divmod(pair, max(len(true_ids), 1))
     iou = shared / (pred_area[row] + true_area[column] - shared)
     nuclei = (pred_ids[row] != 0) & (true_ids[column] != 0)
-    # ids are ascending, so the background, if any pixel belongs to it, is the first: number the nuclei from 0 without it
-    row, column = row[nuclei] - np.sum(pred_ids == 0), column[nuclei] - np.sum(true_ids == 0)
+    # number the nuclei from 0 without the background
+    row = np.cumsum(pred_ids != 0)[row[nuclei]] - 1
+    column = np.cumsum(true_ids != 0)[column[nuclei]] - 1
     return Overlaps(pred_ids[pred_ids != 0], true_ids[true_ids != 0], row, column, iou[nuclei])
 
 
@@ -220,8 +223,8 @@ def score_images(
     """Counts and F1 of every image at every threshold.
 
     Returns:
-        A table with a row for each image and threshold and the columns image, iou_threshold, true_positive, false_positive,
-        false_negative, f1.
+        A table with a row for each image and threshold and the columns image, iou_threshold, true_positive,
+        false_positive, false_negative, f1.
     """
     names = [str(index) for index in range(len(truths))] if names is None else names
     rows = [
@@ -258,7 +261,7 @@ def compare_methods(
     truths: Sequence[np.ndarray],
     iou_thresholds: Sequence[float] = IOU_THRESHOLDS,
 ) -> pd.DataFrame:
-    """The course's score table: a row for each method, mean and pooled F1 at each threshold, and the recall of touching nuclei.
+    """The course's score table: a row for each method; mean and pooled F1 at each threshold; recall of touching nuclei.
 
     Args:
         methods: name of the method -> its label images, one for each truth.
@@ -297,8 +300,8 @@ def touching_recall(
 class Verdicts:
     """What became of each instance of one image. Ids of the prediction and of the truth, sorted.
 
-    A merge is a wrong prediction that covers most of two or more nuclei; a split nucleus is a missed one of which two or more
-    predictions each cover a part (at least a tenth) and lie mostly inside it.
+    A merge is a wrong prediction that covers most of two or more nuclei; a split nucleus is a missed one of which two
+    or more predictions each cover a part (at least a tenth) and lie mostly inside it.
     """
 
     matched: dict[int, int]  # id of the prediction -> id of the nucleus

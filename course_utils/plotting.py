@@ -1,7 +1,8 @@
 """Figures of the course. Functions take arrays and draw on the axes they are given, or return a new figure.
 
-Colours are those of Okabe and Ito, which people with colour-blindness can tell apart; whatever a colour says is also said by
-a line, a symbol or a word. The background of a figure is always white and opaque, so it can be read in a dark theme.
+Colours are those of Okabe and Ito, which people with colour-blindness can tell apart; whatever a colour says is also
+said by a line, a symbol or a word. The background of a figure is always white and opaque, so that it can be read in a
+dark theme.
 """
 
 from __future__ import annotations
@@ -114,8 +115,8 @@ def draw_probability(axes, probability: np.ndarray, title: str = "", colorbar: b
 def label_colours(labels: np.ndarray) -> np.ndarray:
     """Colour a label image: float array `(H, W, 3)` in [0, 1].
 
-    The colour depends on the id alone, so the same id has the same colour in every panel, whatever ids are missing. The background
-    is always the same dark blue, and a dark line separates nuclei that touch, whatever their colours.
+    The colour depends on the id alone, so the same id has the same colour in every panel, whatever ids are missing. The
+    background is always the same dark blue, and a dark line separates nuclei that touch, whatever their colours.
 
     >>> label_colours(np.array([[0, 7]])).shape
     (1, 2, 3)
@@ -149,7 +150,7 @@ def draw_classes(axes, target: np.ndarray, title: str = "", legend: bool = False
     axes.axis("off")
     if legend:
         handles = [Patch(facecolor=colour, label=name) for name, colour in CLASS_COLOURS.items()]
-        axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=3, fontsize=8, frameon=False)
+        _legend_below(axes, handles, columns=3)
 
 
 def draw_outlines(axes, image: np.ndarray, labels: np.ndarray, title: str = "", colour: str = ORANGE) -> None:
@@ -162,8 +163,13 @@ def draw_outlines(axes, image: np.ndarray, labels: np.ndarray, title: str = "", 
     axes.imshow(outline)
 
 
-def draw_errors(axes, image: np.ndarray, prediction: np.ndarray, truth: np.ndarray, iou_threshold: float = 0.5, title: str = "") -> None:
-    """Colour each instance by what became of it: matched, false positive, merged, missed, split; the counts stand in the legend."""
+def draw_errors(
+    axes, image: np.ndarray, prediction: np.ndarray, truth: np.ndarray, iou_threshold: float = 0.5, title: str = ""
+) -> None:
+    """Colour each instance by what became of it: matched, false positive, merged, missed, split.
+
+    The counts stand in the legend.
+    """
     from course_utils.metrics import explain_errors
 
     verdicts = explain_errors(prediction, truth, iou_threshold)
@@ -187,11 +193,16 @@ def draw_errors(axes, image: np.ndarray, prediction: np.ndarray, truth: np.ndarr
         tint[where] = (*to_rgb(ERROR_COLOURS[kind]), 0.55)
     axes.imshow(tint)
     handles = [Patch(facecolor=ERROR_COLOURS[kind], label=f"{kind} {count}") for kind, count in counts.items()]
-    axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=2, fontsize=8, frameon=False)
+    _legend_below(axes, handles, columns=2)
+
+
+def _legend_below(axes, handles: list, columns: int) -> None:
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.02)}
+    axes.legend(handles=handles, **place, ncols=columns, fontsize=8, frameon=False)
 
 
 def same_colours(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Give predicted instances the ids of the nuclei they match (IoU from 0.5), so that both have one colour in two panels.
+    """Give predicted instances the ids of the nuclei they match (IoU from 0.5): one colour for both, in two panels.
 
     Instances without a match get ids above all others.
     """
@@ -208,17 +219,16 @@ def plot_training(results: Sequence, metric_name: str = "Dice", epochs: int | No
     """Curves of loss and metric over the epochs, for training (dashed) and validation (solid).
 
     Args:
-        results: `training.EpochResult`s.
+        results: `training.EpochResult`s, at least one. Without a metric in them there is only the curve of the loss.
         metric_name: what the metric is called on its axis.
         epochs: length of the axis, if training is not finished.
     """
-    figure, axes = grid(1, 2, width=4.5, height=3.2)
+    curves = [("loss", [r.train_loss for r in results], [r.validation_loss for r in results])]
+    if results[-1].validation_metric is not None:
+        curves.append((metric_name, [r.train_metric for r in results], [r.validation_metric for r in results]))
     numbers = [result.epoch for result in results]
-    panels = [
-        (axes[0, 0], "loss", [r.train_loss for r in results], [r.validation_loss for r in results]),
-        (axes[0, 1], metric_name, [r.train_metric for r in results], [r.validation_metric for r in results]),
-    ]
-    for panel, name, training, validation in panels:
+    figure, axes = grid(1, len(curves), width=4.5, height=3.2)
+    for panel, (name, training, validation) in zip(axes[0], curves, strict=True):
         panel.plot(numbers, training, "--o", markersize=4, label="training")
         panel.plot(numbers, validation, "-s", markersize=4, label=f"validation, now {validation[-1]:.3f}")
         panel.set(xlabel="epoch", ylabel=name, xlim=(0.8, (epochs or numbers[-1]) + 0.2))
@@ -243,7 +253,7 @@ def plot_f1_curves(curves: dict[str, Sequence[float]], iou_thresholds: Sequence[
 
 
 def plot_unet(base_channels: int = 64, depth: int = 4, side: int = 256) -> Figure:
-    """A drawing of the U-Net: a box for each block, its channels above and its resolution below; arrows as in the paper's figure."""
+    """A drawing of the U-Net: a box with the resolution for each block, its channels above; arrows as in the paper."""
     figure, axes = plt.subplots(figsize=(9, 0.95 * depth + 1.6))
     width, height, step_x, step_y = 0.5, 0.62, 1.0, 1.15
     columns = 2 * depth + 1

@@ -42,7 +42,8 @@ _PROFILES = {
 def get_profile(name: str = "auto") -> Profile:
     """The profile called `name`: "smoke", "laptop" or "full".
 
-    "auto" takes the one named by the environment variable `COURSE_PROFILE`, else "full" with a CUDA GPU that works, else "laptop".
+    "auto" takes the one named by the environment variable `COURSE_PROFILE`, else "full" with a CUDA GPU that works, else
+    "laptop".
 
     Raises:
         ValueError: there is no such profile; the message lists the known ones.
@@ -51,7 +52,7 @@ def get_profile(name: str = "auto") -> Profile:
     128
     """
     if name == "auto":
-        name = os.environ.get("COURSE_PROFILE", "auto")
+        name = os.environ.get("COURSE_PROFILE") or "auto"
     if name == "auto":
         from course_utils.device import choose_device  # loads torch, so only when it is needed
 

@@ -78,24 +78,30 @@ def load_or_train(path: Path, wanted: dict, train: Callable[[], UNet]) -> UNet:
     return model
 
 
-def binary_model(data: CourseData, profile: Profile, seed: int, output: str | Path, on_epoch: OnEpoch | None = None) -> UNet:
+def binary_model(
+    data: CourseData, profile: Profile, seed: int, output: str | Path, on_epoch: OnEpoch | None = None
+) -> UNet:
     """The foreground network of notebook 03: one output channel."""
 
     def train():
         return _train(data, profile, seed, 1, binary_target, binary_cross_entropy, hard_dice_score,
-                      profile.binary_epochs, model_path(output, "binary"), on_epoch)  # fmt: skip
+                      profile.binary_epochs, path, wanted, on_epoch)  # fmt: skip
 
-    return load_or_train(model_path(output, "binary"), about("binary", data, profile, seed), train)
+    path, wanted = model_path(output, "binary"), about("binary", data, profile, seed)
+    return load_or_train(path, wanted, train)
 
 
-def boundary_model(data: CourseData, profile: Profile, seed: int, output: str | Path, on_epoch: OnEpoch | None = None) -> UNet:
+def boundary_model(
+    data: CourseData, profile: Profile, seed: int, output: str | Path, on_epoch: OnEpoch | None = None
+) -> UNet:
     """The three-class network of notebook 05: background, interior, boundary."""
 
     def train():
         return _train(data, profile, seed, 3, boundary_target, boundary_loss, foreground_dice_score,
-                      profile.boundary_epochs, model_path(output, "boundary"), on_epoch)  # fmt: skip
+                      profile.boundary_epochs, path, wanted, on_epoch)  # fmt: skip
 
-    return load_or_train(model_path(output, "boundary"), about("boundary", data, profile, seed), train)
+    path, wanted = model_path(output, "boundary"), about("boundary", data, profile, seed)
+    return load_or_train(path, wanted, train)
 
 
 def _train(
@@ -108,6 +114,7 @@ def _train(
     metric: Callable,
     epochs: int,
     path: Path,
+    wanted: dict,
     on_epoch: OnEpoch | None,
 ) -> UNet:
     torch.manual_seed(seed)
@@ -123,6 +130,7 @@ def _train(
         learning_rate=profile.learning_rate,
         metric=metric,
         checkpoint=path.with_suffix(".resume"),
+        about=wanted,
         on_epoch=on_epoch,
     )
     return model

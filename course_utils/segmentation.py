@@ -23,8 +23,8 @@ def predict(model: torch.nn.Module, image: np.ndarray) -> np.ndarray:
     The image is padded to a size the network accepts and the result is cut back, so no pixel is lost.
 
     Args:
-        model: gives logits `(1, C, H, W)` for `(1, 1, H, W)`; it runs on the device it is on, in evaluation mode, without
-            gradients, and is left in the mode it was in.
+        model: gives logits `(1, C, H, W)` for `(1, 1, H, W)`; it runs on the device it is on, in evaluation mode,
+            without gradients, and is left in the mode it was in.
         image: `(H, W)`, normalised like the training images; it is not changed.
 
     Returns:
@@ -65,9 +65,10 @@ def connected_components(probability: np.ndarray, threshold: float = 0.5) -> np.
 def watershed_instances(foreground: np.ndarray, boundary: np.ndarray, threshold: float = 0.5) -> np.ndarray:
     """Instances from interior and boundary probabilities, by a watershed.
 
-    The watershed has three inputs. The *mask* says which pixels belong to any nucleus: interior or boundary. The *markers*
-    are one seed for each nucleus: where interior clearly outweighs boundary. The *height map* is the boundary probability:
-    each marker grows uphill, and two of them meet on the ridge between touching nuclei (Beucher and Meyer, 1993).
+    The watershed has three inputs. The *mask* says which pixels belong to any nucleus: interior or boundary. The
+    *markers* are one seed for each nucleus: where interior clearly outweighs boundary. The *height map* is the boundary
+    probability: each marker grows uphill, and two of them meet on the ridge between touching nuclei (Beucher and Meyer,
+    1993).
 
     Args:
         foreground: float array `(H, W)`, probability of interior.

@@ -1,11 +1,12 @@
 """The training loop (notebook 03), and the one the later notebooks train with.
 
-`train_epoch` and `validate` are the plain loop, written to be read. `fit` does the same work with what makes training fast
-and steady: mixed precision, a one-cycle learning rate, averaged weights, a checkpoint after every epoch.
+`train_epoch` and `validate` are the plain loop, written to be read. `fit` does the same work with what makes training
+fast and steady: mixed precision, a one-cycle learning rate, averaged weights, a checkpoint after every epoch.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import sys
@@ -37,7 +38,8 @@ def train_epoch(model, loader, loss_fn, optimizer, metric=None):
         metric: `metric(logits, targets)`, a scalar tensor, measured before each update; or None.
 
     Returns:
-        `(mean loss, mean metric)` as Python floats, each batch weighted by its size; the metric is None if none is given.
+        `(mean loss, mean metric)` as Python floats, each batch weighted by its size; the metric is None if none is
+        given.
 
     Raises:
         ValueError: the loader yields no batch.
@@ -158,6 +160,7 @@ def fit(
     average_decay: float = 0.99,
     precision: torch.dtype | None = None,
     checkpoint: str | Path | None = None,
+    about: dict | None = None,
     on_epoch: Callable[[list[EpochResult]], None] | None = None,
 ) -> list[EpochResult]:
     """Train a model and leave the averaged weights in it.
@@ -178,7 +181,9 @@ def fit(
         average_decay: 0.99 averages over about the last 100 steps; 0 keeps the last weights.
         precision: dtype of the heavy operations; None lets `device.choose_precision` decide.
         checkpoint: file that holds the state after each epoch. If it is there from an interrupted call with the same
-            settings, training goes on from it and ends as if it had not been interrupted. Removed at the end.
+            settings and the same `about`, training goes on from it and ends as if it had not been interrupted. Any other
+            file is ignored with a message. Removed at the end.
+        about: plain values that say what is learnt (data, seed, ...): a checkpoint of something else is not taken up.
         on_epoch: called after every epoch with the results so far, for example to draw curves.
 
     Returns:
@@ -188,14 +193,17 @@ def fit(
     precision = choose_precision(device) if precision is None else precision
     model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-4)
+    # OneCycleLR divides by zero when the rise is exactly one step long, as it is for 5 steps
+    total_steps = max(6, epochs * len(train_loader))
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=learning_rate, total_steps=epochs * len(train_loader), pct_start=0.2
+        optimizer, max_lr=learning_rate, total_steps=total_steps, pct_start=0.2
     )
     averaged = AveragedModel(model, multi_avg_fn=_moving_average(average_decay), use_buffers=True)
     evaluated = averaged.module if precision == torch.float32 else MixedPrecision(averaged.module, precision)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
     parts = {"model": model, "averaged": averaged, "optimizer": optimizer, "schedule": schedule, "scaler": scaler}
     settings = {"epochs": epochs, "steps": len(train_loader), "learning_rate": learning_rate, "decay": average_decay}
+    settings |= {"precision": str(precision), "about": about or {}}
     settings["weights"] = [list(weight.shape) for weight in model.parameters()]
     results: list[EpochResult] = []
     if checkpoint is not None:
@@ -225,7 +233,7 @@ def fit(
                 images = batch_transform(images)
             logits, loss = step(images, targets)
             value = metric(logits, targets) if metric is not None else loss
-            totals += torch.stack([loss, value]) * len(images)
+            totals += torch.stack([loss, torch.as_tensor(value, device=device)]) * len(images)
             n_images += len(images)
         train_loss, train_metric = (totals / n_images).tolist()
         validation_loss, validation_metric = validate(evaluated, validation_loader, loss_fn, metric)
@@ -246,7 +254,7 @@ def fit(
 
 
 def _moving_average(decay: float) -> Callable:
-    """The update of an exponential moving average that forgets faster at first, so that the random start soon plays no part."""
+    """The update of an exponential moving average that forgets faster at first, so that the random start soon fades."""
 
     def update(averaged, current, n_averaged):
         keep = min(decay, (1 + int(n_averaged)) / (10 + int(n_averaged)))
@@ -260,20 +268,31 @@ def _moving_average(decay: float) -> Callable:
 
 
 def _resume(checkpoint: Path, parts: dict, settings: dict) -> list[EpochResult]:
-    """Load the state of an interrupted training into `parts`; nothing happens if there is none that fits."""
+    """Load the state of an interrupted training into `parts`; they stay as they are if there is none that fits."""
     if not checkpoint.exists():
         return []
+    before = {name: copy.deepcopy(part.state_dict()) for name, part in parts.items()}
     try:
         state = torch.load(checkpoint, weights_only=True, map_location="cpu")
-        if state["settings"] != settings:
-            return []
+        found = dict(state)["settings"]
+        different = [name for name in settings if found.get(name) != settings[name]]
+        if different:
+            raise ValueError(f"it has other {', '.join(different)}")
         for name, part in parts.items():
             part.load_state_dict(state[name])
-    except (RuntimeError, KeyError, EOFError, OSError, ValueError) as error:
-        print(f"{checkpoint} does not fit this training and is ignored ({str(error).splitlines()[0]}).")
+        results = [EpochResult(**result) for result in state["results"]]
+        torch.set_rng_state(state["random"])
+    except Exception as error:  # torch raises a dozen different types for damaged files
+        print(f"{checkpoint} does not fit this training and is ignored ({_reason(error)}).")
+        for name, part in parts.items():
+            part.load_state_dict(before[name])
         return []
-    torch.set_rng_state(state["random"])
-    return [EpochResult(**result) for result in state["results"]]
+    return results
+
+
+def _reason(error: Exception) -> str:
+    """The kind of an error and the first sentence of what it says."""
+    return f"{type(error).__name__}: {error}".splitlines()[0].split(". ")[0].rstrip(": ")
 
 
 def _save_in_one_step(path: Path, state: dict) -> None:
@@ -295,8 +314,12 @@ def save_model(path: str | Path, model: UNet, **about) -> None:
     Args:
         path: file to write, by convention ending in `.pt`; written in one step.
         model: the network.
-        about: plain values to keep with it (data source, seed, scores, ...).
+        about: values to keep with it (data source, seed, scores, ...), as plain as JSON has them.
+
+    Raises:
+        TypeError: a value of `about` is not plain; nothing is written.
     """
+    about = json.loads(json.dumps(about))  # a NumPy number would be saved as an object, which load_model refuses
     state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
     _save_in_one_step(Path(path), {"sizes": model.sizes, "weights": state, "about": about})
 
@@ -313,12 +336,14 @@ def load_model(path: str | Path) -> tuple[UNet, dict]:
         saved = torch.load(path, weights_only=True, map_location="cpu")
         model = UNet(**saved["sizes"])
         model.load_state_dict(saved["weights"])
+        about = saved["about"]
     except FileNotFoundError:
         raise
     except Exception as error:  # torch raises a dozen different types for damaged files
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} is not a model saved by this course ({reason}). Delete it and train again.") from error
-    return model.eval(), saved["about"]
+        raise ValueError(
+            f"{path} is not a model saved by this course ({_reason(error)}). Delete it and train again."
+        ) from error
+    return model.eval(), about
 
 
 def record_scores(output: str | Path, notebook: str, scores: dict) -> Path:

@@ -1,7 +1,8 @@
 """The U-Net (notebook 02), named after the figure of the paper.
 
 Ronneberger, Fischer and Brox: U-Net: Convolutional Networks for Biomedical Image Segmentation, MICCAI 2015,
-https://arxiv.org/abs/1505.04597. Different from the paper: convolutions are padded, so the output is as large as the input.
+https://arxiv.org/abs/1505.04597. Different from the paper: convolutions are padded, so the output is as large as the
+input.
 """
 
 from __future__ import annotations
@@ -83,14 +84,19 @@ class UNet(nn.Module):
     def __init__(self, in_channels=1, out_channels=1, base_channels=64, depth=4, batch_norm=False):
         super().__init__()
         self.depth = depth
-        self.sizes = dict(  # what is needed to build the same network again
-            in_channels=in_channels, out_channels=out_channels, base_channels=base_channels, depth=depth, batch_norm=batch_norm
-        )
+        self.sizes = {  # what is needed to build the same network again
+            "in_channels": in_channels,
+            "out_channels": out_channels,
+            "base_channels": base_channels,
+            "depth": depth,
+            "batch_norm": batch_norm,
+        }
         channels = [base_channels * 2**level for level in range(depth + 1)]
 
         self.encoder = nn.ModuleList()
         for level in range(depth):
-            self.encoder.append(ConvBlock(in_channels if level == 0 else channels[level - 1], channels[level], batch_norm))
+            above = in_channels if level == 0 else channels[level - 1]
+            self.encoder.append(ConvBlock(above, channels[level], batch_norm))
         self.pool = nn.MaxPool2d(2)
         self.bottom = ConvBlock(channels[depth - 1] if depth > 0 else in_channels, channels[depth], batch_norm)
         self.decoder = nn.ModuleList()

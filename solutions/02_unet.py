@@ -169,7 +169,7 @@ pd.DataFrame(steps, columns=["layer", "from", "to"])
 
 # %% [markdown]
 # Follow the last two numbers of each shape: 256, 128, 64, 32, 16 on the way down and back up again. The second number, the channels, goes the other way. After each transposed convolution the next
-# layer receives twice as many channels as were made: half of them came through the skip connection. `torchinfo.summary(small, (1, 1, 256, 256))` prints such a table for any network, with parameters and memory.
+# layer receives twice as many channels as were made: half of them came through the skip connection.
 
 # %% [markdown]
 # ## An untrained prediction

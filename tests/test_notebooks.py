@@ -1,0 +1,91 @@
+"""The solved notebooks, executed once from start to end with `course.py run` on the embedded data."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted(path.stem for path in (ROOT / "solutions").glob("[0-9][0-9]_*.py"))
+CORE = ["01_data_exploration", "02_unet", "03_binary_training", "04_instance_evaluation", "05_boundary_watershed"]
+
+
+@pytest.fixture(scope="session")
+def executed(tmp_path_factory) -> Path:
+    """The folder with what `course.py run` leaves."""
+    folder = tmp_path_factory.mktemp("run")
+    command = [sys.executable, "-m", "course_utils.command_line", "run", "--profile", "smoke", "--out", str(folder)]
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
+    print(run.stdout[-6000:], run.stderr[-3000:])
+    assert run.returncode == 0
+    return folder / "embedded-smoke"
+
+
+@pytest.fixture(scope="session")
+def scores(executed) -> dict[str, dict]:
+    summary = json.loads((executed / "summary.json").read_text(encoding="utf-8"))
+    return {entry["notebook"]: entry["scores"] for entry in summary["notebooks"]}
+
+
+def test_the_five_core_notebooks_are_there():
+    assert NOTEBOOKS[:5] == CORE
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_every_cell_was_executed_and_nothing_was_written_to_stderr(executed, name):
+    notebook = nbformat.read(executed / f"{name}.ipynb", as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+    assert all(cell.execution_count for cell in code)
+    complaints = [output.text for cell in code for output in cell.outputs if output.get("name") == "stderr"]
+    assert complaints == []
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_every_figure_has_an_alternative_text(executed, name):
+    notebook = nbformat.read(executed / f"{name}.ipynb", as_version=4)
+    figures = [output for cell in notebook.cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
+    assert figures
+    for figure in figures:
+        assert len(figure.metadata["image/png"]["alt"]) > 30
+    page = (executed / f"{name}.html").read_text(encoding="utf-8")
+    assert page.count("<img") == page.count('alt="') >= len(figures)
+    assert "No description has been provided for this image" not in page
+
+
+def test_ceiling_of_components_is_below_one(scores):
+    assert 0.5 < scores["01_data_exploration"]["ceiling of components, mean F1"] < 0.97
+
+
+def test_the_network_of_the_paper_has_31_million_parameters(scores):
+    assert scores["02_unet"]["parameters"] == 31_030_593
+
+
+def test_binary_training_reaches_its_floor(scores):
+    assert scores["03_binary_training"]["validation Dice, hard"] > 0.90
+
+
+def test_components_reach_their_floor(scores):
+    assert scores["04_instance_evaluation"]["U-Net, components"]["mean F1 at IoU 0.5"] > 0.65
+
+
+@pytest.mark.parametrize("iou_threshold", ["0.5", "0.75", "0.9"])
+def test_watershed_is_better_than_components(scores, iou_threshold):
+    table = scores["05_boundary_watershed"]
+    score = f"mean F1 at IoU {iou_threshold}"
+    assert table["U-Net, boundary + watershed"][score] > table["U-Net, components"][score]
+
+
+def test_watershed_finds_more_of_the_touching_nuclei(scores):
+    table = scores["05_boundary_watershed"]
+    recall = "touching nuclei, recall at IoU 0.5"
+    assert table["U-Net, boundary + watershed"][recall] > table["U-Net, components"][recall]
+
+
+def test_both_notebooks_report_the_same_components(scores):
+    """Notebook 05 loads the network that notebook 03 left, so its row is the one of notebook 04."""
+    assert scores["04_instance_evaluation"]["U-Net, components"] == scores["05_boundary_watershed"]["U-Net, components"]
