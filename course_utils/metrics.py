@@ -136,15 +136,21 @@ class Matches:
 class Overlaps:
     """The pairs of instances of one image that share at least one pixel.
 
-    `pred_index` and `true_index` point into `pred_ids` and `true_ids` (ascending, background left out); `iou` belongs to
-    the pair.
+    `pred_ids` and `true_ids` are ascending, without background. The other arrays have an entry for each pair: where its
+    ids stand in those two, the pixels it shares, and the areas of both.
     """
 
     pred_ids: np.ndarray
     true_ids: np.ndarray
     pred_index: np.ndarray
     true_index: np.ndarray
-    iou: np.ndarray
+    shared: np.ndarray
+    pred_area: np.ndarray
+    true_area: np.ndarray
+
+    @property
+    def iou(self) -> np.ndarray:
+        return self.shared / (self.pred_area + self.true_area - self.shared)
 
 
 def overlapping_pairs(prediction: np.ndarray, truth: np.ndarray) -> Overlaps:
@@ -162,12 +168,17 @@ def overlapping_pairs(prediction: np.ndarray, truth: np.ndarray) -> Overlaps:
     true_ids, true_index, true_area = np.unique(truth, return_inverse=True, return_counts=True)
     pair, shared = np.unique(pred_index.ravel() * len(true_ids) + true_index.ravel(), return_counts=True)
     row, column = np.divmod(pair, max(len(true_ids), 1))
-    iou = shared / (pred_area[row] + true_area[column] - shared)
     nuclei = (pred_ids[row] != 0) & (true_ids[column] != 0)
-    # number the nuclei from 0 without the background
-    row = np.cumsum(pred_ids != 0)[row[nuclei]] - 1
-    column = np.cumsum(true_ids != 0)[column[nuclei]] - 1
-    return Overlaps(pred_ids[pred_ids != 0], true_ids[true_ids != 0], row, column, iou[nuclei])
+    row, column, shared = row[nuclei], column[nuclei], shared[nuclei]
+    return Overlaps(
+        pred_ids=pred_ids[pred_ids != 0],
+        true_ids=true_ids[true_ids != 0],
+        pred_index=np.cumsum(pred_ids != 0)[row] - 1,  # numbered from 0 without the background
+        true_index=np.cumsum(true_ids != 0)[column] - 1,
+        shared=shared,
+        pred_area=pred_area[row],
+        true_area=true_area[column],
+    )
 
 
 def match_instances(
@@ -325,12 +336,9 @@ def explain_errors(prediction: np.ndarray, truth: np.ndarray, iou_threshold: flo
     false_positive = [int(i) for i in pred_ids if int(i) not in matched]
     missed = [int(true_ids[column]) for column, row in enumerate(partner) if row < 0]
 
-    # back from IoU to the shared area: intersection = iou * (a + b) / (1 + iou)
-    pred_area = np.array([np.sum(prediction == i) for i in pred_ids])[overlaps.pred_index]
-    true_area = np.array([np.sum(truth == i) for i in true_ids])[overlaps.true_index]
-    shared = overlaps.iou * (pred_area + true_area) / (1 + overlaps.iou)
-    covers = np.bincount(overlaps.pred_index[shared > 0.5 * true_area], minlength=len(pred_ids))
-    is_part = (shared > 0.5 * pred_area) & (shared >= 0.1 * true_area)
+    covers_most = overlaps.shared > 0.5 * overlaps.true_area
+    covers = np.bincount(overlaps.pred_index[covers_most], minlength=len(pred_ids))
+    is_part = (overlaps.shared > 0.5 * overlaps.pred_area) & (overlaps.shared >= 0.1 * overlaps.true_area)
     parts = np.bincount(overlaps.true_index[is_part], minlength=len(true_ids))
     merged = [int(i) for i in pred_ids[covers >= 2] if int(i) in false_positive]
     split = [int(i) for i in true_ids[parts >= 2] if int(i) in missed]

@@ -42,8 +42,8 @@ _PROFILES = {
 def get_profile(name: str = "auto") -> Profile:
     """The profile called `name`: "smoke", "laptop" or "full".
 
-    "auto" takes the one named by the environment variable `COURSE_PROFILE`, else "full" with a CUDA GPU that works, else
-    "laptop".
+    "auto" takes the one named by the environment variable `COURSE_PROFILE`, else "full" with a CUDA GPU that works,
+    else "laptop".
 
     Raises:
         ValueError: there is no such profile; the message lists the known ones.

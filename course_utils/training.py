@@ -181,9 +181,9 @@ def fit(
         average_decay: 0.99 averages over about the last 100 steps; 0 keeps the last weights.
         precision: dtype of the heavy operations; None lets `device.choose_precision` decide.
         checkpoint: file that holds the state after each epoch. If it is there from an interrupted call with the same
-            settings and the same `about`, training goes on from it and ends as if it had not been interrupted. Any other
+            settings and the same `about`, training goes on from it and ends as if never interrupted. Any other
             file is ignored with a message. Removed at the end.
-        about: plain values that say what is learnt (data, seed, ...): a checkpoint of something else is not taken up.
+        about: plain values that say what is learnt (data, seed, ...): a checkpoint of anything else is not taken up.
         on_epoch: called after every epoch with the results so far, for example to draw curves.
 
     Returns:

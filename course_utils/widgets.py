@@ -89,8 +89,8 @@ def _explore(images, truths, segment: Callable[[int, float], np.ndarray]) -> VBo
         plotting.draw_labels(axes[0, 0], plotting.same_colours(prediction, truth), f"prediction, {n_found} instances")
         plotting.draw_labels(axes[0, 1], truth, "truth")
         plotting.draw_errors(axes[0, 2], image, prediction, truth, iou_threshold, f"F1 = {score:.3f}")
-        description = f"Image {index}: {n_found} instances found, F1 {score:.3f} at an IoU threshold of {iou_threshold:.2f}."
-        return figure, description
+        found = f"{n_found} instances found, F1 {score:.3f} at an IoU threshold of {iou_threshold:.2f}"
+        return figure, f"Image {index}: {found}."
 
     return redraw_on_change(
         draw,
