@@ -105,7 +105,7 @@ def progress(batches: Sized, description: str) -> Iterator:
     start = last = time.perf_counter()
     for done, batch in enumerate(batches):
         now = time.perf_counter()
-        if now - last > 1:
+        if done > 0 and now - last > 1:  # the first batch may take long: workers start
             left = (now - start) / done * (len(batches) - done)
             handle.update(_plain(f"{description}: {done} of {len(batches)} steps, {left:.0f} s left"), raw=True)
             last = now
