@@ -184,8 +184,8 @@ for sample in data.train[:4]:
     )
 
 # %% [markdown]
-# Where the numbers start and which are left out says nothing about the nuclei. An annotation tool counted upward as people drew, and a number
-# is missing where somebody deleted a drawing. To see what follows, renumber the nuclei of one mask at random. It is the same
+# The numbers say nothing about the nuclei. An annotation tool counted upward as people drew; where somebody deleted a drawing, or a piece was cut out of a
+# larger image, numbers are missing. To see what follows, renumber the nuclei of one mask at random. It is the same
 # annotation, just as right as before.
 
 # %%
@@ -272,7 +272,7 @@ plotting.show(
 )
 
 # %% [markdown]
-# This is a **ceiling**: no network, however good, gets above it this way. On the 50 real test images it is 0.90, and 31 % of their nuclei touch another. A tenth of the score is
+# This is a **ceiling**: no network, however good, gets above it this way. On the 50 real test images it is 0.90, because nearly a third of their nuclei touch another. A tenth of the score is
 # lost with perfect pixels. That is why the course does not end with notebook 04: notebook 05 breaks through this ceiling.
 
 # %% [markdown]
@@ -414,7 +414,7 @@ print(f"every 8th:  {len(train)} training and {len(val)} validation images")
 
 # %%
 rng = np.random.default_rng(seed)
-sample = train[0]
+sample = max(train, key=lambda sample: len(nucleus_areas(sample.mask)))
 side = min(128, *sample.image.shape)
 figure, axes = plotting.grid(2, 5, width=2.0)
 for column in range(5):
