@@ -1,0 +1,229 @@
+"""Exercise 1.7 and the loaders: random crops to learn from, whole images to validate on."""
+
+from __future__ import annotations
+
+import warnings
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from course_utils.dataset import FullImageDataset, NucleiDataset, training_loader, validation_loader
+from course_utils.targets import binary_target, boundary_target
+
+torch.set_num_threads(1)
+
+
+def as_tensor(mask: np.ndarray) -> torch.Tensor:
+    """A target transform that keeps the mask as it is."""
+    return torch.from_numpy(mask.astype(np.int64))
+
+
+def coordinates(height: int, width: int) -> np.ndarray:
+    """An image in which every pixel tells where it comes from; 0 does not occur."""
+    return np.arange(1, height * width + 1, dtype=np.int32).reshape(height, width)
+
+
+def coordinate_dataset(height=40, width=50, crop_size=8, **options) -> NucleiDataset:
+    """Image and mask hold the same numbers, so a crop shows whether they belong together."""
+    mask = coordinates(height, width)
+    return NucleiDataset([mask.astype(np.float32)], [mask], as_tensor, crop_size, **options)
+
+
+def first_pixels(dataset, number: int) -> list[int]:
+    return [int(dataset[0][1][0, 0]) for _ in range(number)]
+
+
+# the items
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_an_item_is_a_float32_image_with_a_channel_and_its_target(augment):
+    images = [np.zeros((30, 40)), np.zeros((40, 30), np.float32)]
+    masks = [np.zeros((30, 40), np.uint16), np.zeros((40, 30), np.int32)]
+    for target_transform, shape, dtype in (
+        (binary_target, (1, 16, 16), torch.float32),
+        (boundary_target, (16, 16), torch.int64),
+    ):
+        dataset = NucleiDataset(images, masks, target_transform, crop_size=16, augment=augment)
+        assert isinstance(dataset, torch.utils.data.Dataset) and len(dataset) == 2
+        for image, target in (dataset[0], dataset[1]):
+            assert type(image) is type(target) is torch.Tensor
+            assert (image.shape, image.dtype) == ((1, 16, 16), torch.float32)
+            assert (target.shape, target.dtype) == (shape, dtype)
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_image_and_target_are_the_same_window_in_the_same_orientation(augment):
+    dataset = coordinate_dataset(augment=augment)
+    for _ in range(50):
+        image, target = dataset[0]
+        assert torch.equal(image[0].long(), target)
+
+
+def orientations(window: torch.Tensor) -> list[torch.Tensor]:
+    """The eight ways to lay a square down."""
+    return [torch.rot90(side, turns) for side, turns in product((window, window.flip(1)), range(4))]
+
+
+def original_window(crop: torch.Tensor, source: np.ndarray) -> torch.Tensor:
+    top, left = divmod(int(crop.min()) - 1, source.shape[1])
+    return torch.from_numpy(source[top : top + len(crop), left : left + len(crop)].astype(np.int64))
+
+
+def test_augmentation_shows_all_eight_orientations_and_moves_no_pixel_to_a_wrong_place():
+    torch.manual_seed(0)
+    dataset = coordinate_dataset(augment=True)
+    seen = set()
+    for _ in range(100):
+        _, crop = dataset[0]
+        window = original_window(crop, dataset.masks[0])
+        matches = [i for i, turned in enumerate(orientations(window)) if torch.equal(turned, crop)]
+        assert len(matches) == 1
+        seen |= set(matches)
+    assert seen == set(range(8))
+
+
+def test_without_augmentation_every_crop_keeps_its_orientation():
+    dataset = coordinate_dataset()
+    for _ in range(20):
+        _, crop = dataset[0]
+        assert torch.equal(crop, original_window(crop, dataset.masks[0]))
+
+
+def test_every_start_is_possible_the_last_included():
+    torch.manual_seed(0)
+    dataset = coordinate_dataset(5, 6, crop_size=4)
+    assert set(first_pixels(dataset, 200)) == {1, 2, 3, 7, 8, 9}
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_images_and_masks_are_left_alone_and_may_be_read_only(augment):
+    mask = coordinates(20, 20)
+    image = mask.astype(np.float32)
+    mask.flags.writeable = image.flags.writeable = False
+    dataset = NucleiDataset([image], [mask], as_tensor, 8, augment)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(5):
+            crop, target = dataset[0]
+            crop += 1
+            target += 1
+    assert np.array_equal(image, coordinates(20, 20)) and np.array_equal(mask, coordinates(20, 20))
+
+
+def test_large_ids_and_16_bit_masks_survive_augmentation():
+    mask = np.full((9, 9), 65535, np.uint16)
+    _, target = NucleiDataset([np.zeros((9, 9))], [mask], as_tensor, 8, augment=True)[0]
+    assert target.unique().tolist() == [65535]
+
+
+# bad input
+
+
+def test_an_image_smaller_than_the_crop_is_an_error_that_names_both_sizes():
+    with pytest.raises(ValueError, match="Image 1 is 20 x 9 pixels.* 16 x 16"):
+        NucleiDataset([np.zeros((16, 16)), np.zeros((20, 9))], [np.zeros((16, 16)), np.zeros((20, 9))], as_tensor, 16)
+
+
+def test_a_crop_as_large_as_the_image_is_the_image():
+    assert torch.equal(coordinate_dataset(8, 8)[0][1], torch.from_numpy(coordinates(8, 8)).long())
+
+
+def test_images_and_masks_that_do_not_belong_together_are_an_error():
+    with pytest.raises(ValueError, match="one mask for each image, but there are 2 and 1"):
+        NucleiDataset([np.zeros((9, 9))] * 2, [np.zeros((9, 9))], as_tensor, 8)
+    with pytest.raises(ValueError, match=r"Image 0 has shape \(9, 9\), but its mask has shape \(9, 10\)"):
+        NucleiDataset([np.zeros((9, 9))], [np.zeros((9, 10))], as_tensor, 8)
+
+
+# randomness
+
+
+def epoch(dataset, workers=0) -> list[int]:
+    """The first pixel of every crop of one epoch in which one image is asked for eight times."""
+    loader = DataLoader(torch.utils.data.Subset(dataset, [0] * 8), batch_size=2, num_workers=workers)
+    return [int(crop) for _, targets in loader for crop in targets[:, 0, 0]]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_crops_differ_within_an_epoch_between_loader_workers_and_between_epochs(workers):
+    torch.manual_seed(0)
+    dataset = coordinate_dataset(400, 500)  # so many places that two equal ones would be no chance
+    crops = epoch(dataset, workers) + epoch(dataset, workers)
+    assert len(set(crops)) == 16
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_same_seed_and_torch_seed_give_the_same_crops(workers):
+    def crops(seed, torch_seed):
+        torch.manual_seed(torch_seed)
+        dataset = coordinate_dataset(400, 500, augment=True, seed=seed)
+        return [epoch(dataset, workers), epoch(dataset, workers)]
+
+    first = crops(0, 0)
+    assert crops(0, 0) == first
+    assert crops(1, 0) != first
+    assert crops(0, 1) != first
+
+
+def test_the_global_state_of_numpy_and_python_plays_no_part():
+    import random
+
+    dataset = coordinate_dataset(400, 500, augment=True)
+    torch.manual_seed(0)
+    first = first_pixels(dataset, 5)
+    np.random.seed(5)  # noqa: NPY002
+    random.seed(5)
+    before = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    torch.manual_seed(0)
+    assert first_pixels(dataset, 5) == first
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before  # noqa: NPY002
+
+
+# whole images
+
+
+def test_whole_images_are_padded_by_reflection_and_the_same_at_every_validation():
+    mask = coordinates(20, 33)
+    dataset = FullImageDataset([mask.astype(np.float32)], [mask], as_tensor)
+    image, target = dataset[0]
+    assert image.shape == (1, 32, 48) and image.dtype == torch.float32
+    assert np.array_equal(target, np.pad(mask, ((0, 12), (0, 15)), mode="reflect"))
+    assert torch.equal(image[0].long(), target)
+    assert torch.equal(dataset[0][0], image)
+
+
+def test_the_validation_loader_gives_every_image_once_in_order():
+    sizes = [(16, 16), (7, 40), (1, 1), (33, 16)]
+    images = [np.full(size, float(index)) for index, size in enumerate(sizes)]
+    masks = [np.ones(size, int) for size in sizes]
+    batches = list(validation_loader(images, masks, binary_target))
+    assert [float(image.mean()) for image, _ in batches] == [0, 1, 2, 3]
+    assert [tuple(image.shape[2:]) for image, _ in batches] == [(16, 16), (16, 48), (16, 16), (48, 16)]
+    assert all(image.shape == target.shape and len(image) == 1 for image, target in batches)
+
+
+def test_validation_images_without_a_mask_are_an_error():
+    with pytest.raises(ValueError):
+        FullImageDataset([np.zeros((9, 9))] * 2, [np.zeros((9, 9), int)], binary_target)
+
+
+# the training loader
+
+
+def test_an_epoch_has_the_number_of_crops_asked_for_and_keeps_its_small_last_batch():
+    loader = training_loader(coordinate_dataset(), batch_size=4, crops_per_epoch=10)
+    assert [len(images) for images, _ in loader] == [4, 4, 2]
+    assert len(loader) == 3
+
+
+def test_an_image_is_drawn_in_proportion_to_its_area():
+    torch.manual_seed(0)
+    images = [np.zeros((10, 10)), np.ones((30, 10))]
+    dataset = NucleiDataset(images, [image.astype(int) for image in images], binary_target, crop_size=8)
+    loader = training_loader(dataset, batch_size=50, crops_per_epoch=1000)
+    share = np.mean([float(target.mean()) for _, target in loader])
+    assert share == pytest.approx(0.75, abs=0.06)  # four standard deviations

@@ -1,0 +1,263 @@
+"""Exercises 1.1 to 1.5 and the statistics of notebook 01."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from course_utils.exploration import (
+    count_shapes,
+    intensity_statistics,
+    normalize_percentiles,
+    nucleus_areas,
+    random_crop,
+    split_train_val,
+    standardize,
+    touching_ids,
+)
+
+settings.register_profile("course", deadline=None)  # a busy machine is not a failure
+settings.load_profile("course")
+
+SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, max_side=6)
+IMAGES = hnp.arrays(np.uint8, SHAPES)
+LABELS = hnp.arrays(np.int32, SHAPES, elements=st.sampled_from([0, 1, 2, 9]))
+
+
+def frozen(array: np.ndarray) -> np.ndarray:
+    """A copy that raises an error when somebody writes to it."""
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+# 1.1 count_shapes
+
+
+def test_count_shapes_counts_height_and_width_in_this_order():
+    images = [np.zeros((2, 3)), np.zeros((3, 2)), np.zeros((2, 3))]
+    assert count_shapes(images) == {(2, 3): 2, (3, 2): 1}
+
+
+def test_count_shapes_of_no_images_is_an_empty_dict():
+    assert count_shapes([]) == {}
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 3))))
+def test_the_counts_of_count_shapes_add_up_to_the_number_of_images(shapes):
+    counts = count_shapes([np.zeros(shape) for shape in shapes])
+    assert sum(counts.values()) == len(shapes)
+    assert set(counts) == set(shapes)
+
+
+# 1.2 intensity_statistics
+
+
+@given(st.lists(IMAGES, min_size=1, max_size=4))
+def test_intensity_statistics_are_those_of_all_pixels_together(images):
+    pixels = np.concatenate([image.ravel() for image in images]).astype(float)
+    assert intensity_statistics(images) == pytest.approx((pixels.mean(), pixels.std()), abs=1e-9)
+
+
+def test_every_pixel_counts_the_same_however_large_its_image():
+    mean, std = intensity_statistics([np.zeros((9, 1)), np.ones((1, 1))])
+    assert mean == pytest.approx(0.1)
+    assert std == pytest.approx(0.3)  # of the population: with division by n - 1 it would be 0.316
+
+
+def test_intensity_statistics_gives_python_floats():
+    assert [type(value) for value in intensity_statistics([np.ones((2, 2), np.uint8)])] == [float, float]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float16, np.float32])
+def test_sums_do_not_overflow_or_lose_small_differences(dtype):
+    bright = np.full((700, 700), 255, dtype)
+    assert intensity_statistics([bright, bright]) == (255.0, 0.0)
+
+
+def test_a_large_mean_does_not_swallow_a_small_spread():
+    _, std = intensity_statistics([np.array([[1e8, 1e8 + 2]])])
+    assert std == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("images", [[], [np.zeros((0, 5))]])
+def test_statistics_of_no_pixel_are_an_error(images):
+    with pytest.raises(ValueError, match="at least one pixel"):
+        intensity_statistics(images)
+
+
+def test_intensity_statistics_leaves_images_alone():
+    intensity_statistics([frozen(np.arange(6, dtype=np.uint8).reshape(2, 3))])
+
+
+# 1.3 standardize
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("number", [float, np.float64, np.float32, np.array])
+def test_standardize_gives_float32_whatever_comes_in(dtype, number):
+    result = standardize(np.array([[10, 14]], dtype), number(10.0), number(2.0))
+    assert result.dtype == np.float32
+    assert result.tolist() == [[0.0, 2.0]]
+
+
+def test_standardize_does_not_wrap_below_the_mean():
+    assert standardize(np.array([[0]], np.uint8), 10.0, 5.0).item() == -2.0
+
+
+def test_standardize_returns_a_new_array_and_leaves_its_input_alone():
+    image = frozen(np.ones((2, 2), np.float32))
+    result = standardize(image, 0.0, 1.0)
+    assert not np.shares_memory(result, image)
+
+
+@given(st.lists(IMAGES, min_size=1, max_size=3))
+def test_standardized_images_have_mean_0_and_standard_deviation_1(images):
+    mean, std = intensity_statistics(images)
+    if std > 0:
+        again = intensity_statistics([standardize(image, mean, std) for image in images])
+        assert again == pytest.approx((0, 1), abs=1e-3)
+
+
+# normalize_percentiles
+
+
+def test_the_percentiles_become_0_and_1_and_nothing_is_clipped():
+    image = np.random.default_rng(0).normal(100, 20, (200, 200))
+    result = normalize_percentiles(frozen(image))
+    assert result.dtype == np.float32
+    assert np.percentile(result, [1, 99.8]) == pytest.approx([0, 1], abs=1e-3)
+    assert result.min() < 0 and result.max() > 1
+
+
+@pytest.mark.parametrize("value", [0, 7, 255])
+def test_a_constant_image_becomes_all_zeros(value):
+    assert not normalize_percentiles(np.full((4, 5), value, np.uint8)).any()
+    assert not normalize_percentiles(np.full((1, 1), value, np.uint8)).any()
+
+
+def test_one_bright_pixel_in_a_constant_image_survives():
+    image = np.zeros((100, 100), np.uint8)
+    image[3, 4] = 200
+    result = normalize_percentiles(image)
+    assert result[3, 4] == 1 and np.count_nonzero(result) == 1
+
+
+@given(IMAGES, st.integers(1, 200), st.integers(0, 1000))
+def test_brightness_and_contrast_of_the_camera_do_not_matter(image, gain, offset):
+    other = image.astype(np.uint16) * gain + np.uint16(offset)
+    assert normalize_percentiles(other) == pytest.approx(normalize_percentiles(image), abs=2e-2, rel=1e-3)
+
+
+# 1.4 split_train_val
+
+
+def test_by_default_samples_19_39_and_so_on_go_to_validation():
+    train, val = split_train_val(range(65))
+    assert val == [19, 39, 59]
+    assert train == [i for i in range(65) if i not in val]
+
+
+@given(st.lists(st.integers(), max_size=50), st.integers(1, 25))
+def test_the_split_holds_every_sample_once_in_the_old_order(samples, every):
+    before = list(samples)
+    train, val = split_train_val(samples, every)
+    assert samples == before
+    assert val == samples[every - 1 :: every]
+    rest = iter(train)
+    chosen = iter(val)
+    assert [next(chosen) if (i + 1) % every == 0 else next(rest) for i in range(len(samples))] == samples
+    assert list(rest) == list(chosen) == []
+
+
+def test_fewer_samples_than_every_leave_nothing_for_validation():
+    assert split_train_val("abc", every=20) == (["a", "b", "c"], [])
+
+
+@pytest.mark.parametrize("every", [0, -3])
+def test_every_below_1_is_an_error(every):
+    with pytest.raises(ValueError, match=f"1 or more, but is {every}"):
+        split_train_val("abc", every)
+
+
+# 1.5 random_crop
+
+COORDINATES = np.arange(5 * 7).reshape(5, 7)  # every pixel tells where it comes from
+
+
+def test_image_and_mask_are_cut_in_the_same_window_of_adjacent_pixels():
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        image, mask = random_crop(COORDINATES.astype(np.float32), COORDINATES, 3, rng)
+        assert image.dtype == np.float32 and mask.dtype == COORDINATES.dtype
+        assert np.array_equal(image, mask)
+        top, left = divmod(int(mask[0, 0]), 7)
+        assert np.array_equal(mask, COORDINATES[top : top + 3, left : left + 3])
+
+
+def test_every_start_is_equally_likely_the_first_and_the_last_included():
+    rng = np.random.default_rng(0)
+    starts = [divmod(int(random_crop(COORDINATES, COORDINATES, 3, rng)[0][0, 0]), 7) for _ in range(3000)]
+    counts = {start: starts.count(start) for start in product(range(3), range(5))}
+    assert sum(counts.values()) == 3000
+    assert all(130 < count < 270 for count in counts.values()), counts  # 200 expected, five standard deviations
+
+
+@pytest.mark.parametrize("size", [1, 5])
+def test_the_smallest_and_the_largest_crop_work(size):
+    image, mask = random_crop(COORDINATES, COORDINATES, size, np.random.default_rng(0))
+    assert image.shape == mask.shape == (size, size)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (7, 5)])
+def test_an_image_smaller_than_the_crop_is_an_error_that_names_both_sizes(shape):
+    image = np.zeros(shape)
+    with pytest.raises(ValueError, match=f"{shape[0]} x {shape[1]} .*6 x 6"):
+        random_crop(image, image, 6, np.random.default_rng(0))
+
+
+def test_image_and_mask_of_different_shapes_are_an_error():
+    with pytest.raises(ValueError, match=r"\(5, 7\) and \(7, 5\)"):
+        random_crop(COORDINATES, COORDINATES.T, 3, np.random.default_rng(0))
+
+
+def test_the_generator_alone_decides_the_crop():
+    def crops(seed):
+        rng = np.random.default_rng(seed)
+        return [int(random_crop(COORDINATES, COORDINATES, 3, rng)[0][0, 0]) for _ in range(20)]
+
+    np.random.seed(1)  # noqa: NPY002  the old global state must play no part
+    first = crops(0)
+    np.random.seed(2)  # noqa: NPY002
+    assert crops(0) == first != crops(1)
+
+
+def test_random_crop_leaves_image_and_mask_alone():
+    image = frozen(COORDINATES)
+    random_crop(image, image, 3, np.random.default_rng(0))
+    assert np.array_equal(image, COORDINATES)
+
+
+# nucleus_areas and touching_ids
+
+
+@given(LABELS)
+def test_areas_are_the_pixel_counts_in_the_order_of_the_ids(mask):
+    assert nucleus_areas(frozen(mask)).tolist() == [int(np.sum(mask == i)) for i in (1, 2, 9) if np.any(mask == i)]
+
+
+@given(LABELS)
+def test_touching_ids_are_those_with_another_nucleus_among_their_eight_neighbours(mask):
+    expected = set()
+    height, width = mask.shape
+    for y, x, dy, dx in product(range(height), range(width), (-1, 0, 1), (-1, 0, 1)):
+        if 0 <= y + dy < height and 0 <= x + dx < width:
+            here, there = mask[y, x], mask[y + dy, x + dx]
+            if here != there and here != 0 and there != 0:
+                expected |= {int(here), int(there)}
+    assert touching_ids(frozen(mask)).tolist() == sorted(expected)

@@ -1,0 +1,138 @@
+"""Exercises 1.6 and 5.1: what the network is asked to predict."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from skimage.draw import disk
+from skimage.measure import label
+from skimage.segmentation import find_boundaries
+
+from course_utils.targets import binary_target, boundary_target, looks_like_boundary_target
+
+settings.register_profile("course", deadline=None)  # a busy machine is not a failure
+settings.load_profile("course")
+
+SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, max_side=8)
+MASKS = hnp.arrays(np.int32, SHAPES, elements=st.sampled_from([0, 0, 3, 4, 70000]))
+DTYPES = [np.uint8, np.uint16, np.int32, np.int64]
+
+
+def two_touching_nuclei() -> np.ndarray:
+    mask = np.zeros((30, 40), np.int32)
+    mask[disk((15, 12), 9)] = 5
+    mask[disk((15, 28), 9)] = 900
+    return mask
+
+
+# 1.6 binary_target
+
+
+@given(MASKS)
+def test_binary_target_is_1_on_nuclei_and_0_elsewhere(mask):
+    before = mask.copy()
+    target = binary_target(mask)
+    assert target.dtype == torch.float32
+    assert target.shape == (1, *mask.shape)
+    assert target[0].tolist() == [[float(value != 0) for value in row] for row in mask]
+    target += 1  # the target is an array of its own
+    assert np.array_equal(mask, before)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_binary_target_takes_every_integer_dtype(dtype):
+    assert binary_target(np.array([[0, 1], [200, 0]], dtype)).tolist() == [[[0, 1], [1, 0]]]
+
+
+def test_binary_target_takes_a_read_only_view_with_negative_strides():
+    mask = two_touching_nuclei()
+    mask.flags.writeable = False
+    assert torch.equal(binary_target(mask[::-1]), binary_target(mask).flip(1))
+
+
+# 5.1 boundary_target
+
+
+@pytest.mark.parametrize("mode", ["inner", "outer", "thick"])
+@given(mask=MASKS)
+def test_the_boundary_class_is_that_of_find_boundaries_and_the_rest_is_foreground(mode, mask):
+    before = mask.copy()
+    target = boundary_target(mask, mode)
+    boundary = find_boundaries(mask, mode=mode)
+    assert target.dtype == torch.int64
+    assert target.numpy().tolist() == np.where(boundary, 2, mask > 0).tolist()
+    assert np.array_equal(mask, before)
+
+
+@given(MASKS)
+def test_an_inner_boundary_pixel_has_another_id_above_below_or_beside_it(mask):
+    height, width = mask.shape
+    target = boundary_target(mask)
+    for y in range(height):
+        for x in range(width):
+            neighbours = [(y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)]
+            differs = any(mask[v, u] != mask[y, x] for v, u in neighbours if 0 <= v < height and 0 <= u < width)
+            assert target[y, x] == (0 if mask[y, x] == 0 else 2 if differs else 1)
+
+
+@given(MASKS)
+def test_interior_and_inner_boundary_together_are_the_nuclei(mask):
+    assert np.array_equal(boundary_target(mask) > 0, mask > 0)
+
+
+@given(MASKS)
+def test_no_component_of_the_interior_reaches_into_two_nuclei(mask):
+    interior = label(boundary_target(mask).numpy() == 1)
+    for component in range(1, interior.max() + 1):
+        assert len(np.unique(mask[interior == component])) == 1
+
+
+def test_two_touching_nuclei_are_one_component_of_the_foreground_and_two_of_the_interior():
+    mask = two_touching_nuclei()
+    assert label(mask > 0).max() == 1
+    assert label(boundary_target(mask).numpy() == 1).max() == 2
+
+
+def test_a_thick_boundary_holds_the_inner_and_the_outer_one():
+    mask = two_touching_nuclei()
+    inner, outer, thick = (boundary_target(mask, mode) == 2 for mode in ("inner", "outer", "thick"))
+    assert torch.equal(inner | outer, thick)
+    assert 0 < inner.sum() < thick.sum() and 0 < outer.sum() < thick.sum()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_boundary_target_takes_every_integer_dtype(dtype):
+    mask = (two_touching_nuclei() > 0).astype(dtype)
+    assert torch.equal(boundary_target(mask), boundary_target(mask.astype(np.int64)))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1)])
+def test_masks_with_sides_of_one_pixel_and_empty_masks_work(shape):
+    assert not boundary_target(np.zeros(shape, int)).any()
+    assert boundary_target(np.full(shape, 6)).eq(1).all()  # the end of the image is not a boundary
+
+
+def test_the_target_suits_cross_entropy():
+    target = boundary_target(two_touching_nuclei())[None]
+    loss = torch.nn.functional.cross_entropy(torch.zeros(1, 3, *target.shape[1:]), target)
+    assert loss.item() == pytest.approx(np.log(3), rel=1e-5)
+
+
+# looks_like_boundary_target
+
+
+@pytest.mark.parametrize("mode", ["inner", "outer", "thick"])
+def test_a_target_is_told_from_a_label_image(mode):
+    mask = two_touching_nuclei()
+    assert looks_like_boundary_target(boundary_target(mask, mode).numpy())
+    assert not looks_like_boundary_target(mask)
+
+
+def test_label_images_of_none_one_and_two_nuclei_are_not_taken_for_targets():
+    mask = two_touching_nuclei()
+    one, two = np.where(mask == 5, 1, 0), np.where(mask == 5, 1, 2) * (mask > 0)
+    assert [looks_like_boundary_target(m) for m in (np.zeros_like(mask), one, two)] == [False] * 3
