@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import platform
+import queue
 import re
 import shutil
 import sys
@@ -33,6 +34,7 @@ from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbconvert.preprocessors import Preprocessor
 from nbformat import NotebookNode
+from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 
 VERSIONS_OF = ("course-utils", "torch", "torchvision", "numpy", "scikit-image", "scipy", "matplotlib", "papermill")
@@ -365,11 +367,42 @@ def first_words(source: str, width: int = 60) -> str:
     return ""
 
 
+class _PatientClient(PapermillNotebookClient):
+    """Asks the kernel's channels for messages often.
+
+    When a widget captures output, nbclient answers the kernel on the channel on which it waits for the reply. That can
+    swallow the signal that the reply has come: 1 in 30 such cells then lasted until the timeout. The reply is there,
+    and looking again finds it.
+    """
+
+    def start_new_kernel_client(self, **kwargs):
+        client = super().start_new_kernel_client(**kwargs)
+        for channel in (client.shell_channel, client.iopub_channel):
+            channel.get_msg = ask_often(channel.get_msg)
+        return client
+
+
+def ask_often(get_message: Callable, every: float = 0.5) -> Callable:
+    """A `get_msg` of a channel that waits in short pieces; same result, same `queue.Empty` after the timeout."""
+
+    async def get_msg(timeout: float | None = None):
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = every if deadline is None else deadline - time.monotonic()
+            try:
+                return await get_message(timeout=max(0.0, min(every, left)))
+            except queue.Empty:
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise
+
+    return get_msg
+
+
 class _ProgressEngine(NBClientEngine):
     """papermill's own engine, which also tells a `_Progress` about each cell."""
 
     @classmethod
-    def execute_managed_notebook(cls, nb_man, kernel_name, progress=None, **kwargs):
+    def execute_managed_notebook(cls, nb_man, kernel_name, *, progress, execution_timeout, start_timeout, **_):
         start, complete = nb_man.cell_start, nb_man.cell_complete
 
         def cell_start(cell, cell_index=None, **options):
@@ -381,7 +414,12 @@ class _ProgressEngine(NBClientEngine):
             progress.cell_complete(nb_man.nb, cell)
 
         nb_man.cell_start, nb_man.cell_complete = cell_start, cell_complete
-        return super().execute_managed_notebook(nb_man, kernel_name, **kwargs)
+        client = _PatientClient(
+            nb_man, kernel_name=kernel_name, timeout=execution_timeout, startup_timeout=start_timeout,
+            iopub_timeout=60,  # figures can arrive late on a busy machine; the library waits 4 s
+            log=logging.getLogger("papermill"),
+        )  # fmt: skip
+        return client.execute()
 
 
 papermill_engines.register("course", _ProgressEngine)

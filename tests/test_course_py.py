@@ -73,8 +73,8 @@ if arguments[:1] == ["exit"]:
 if arguments[:1] == ["kill-me"]:
     os.kill(os.getpid(), signal.SIGKILL)
 if arguments[:1] == ["wait"]:
-    print("waiting", flush=True)
     try:
+        print("waiting", flush=True)
         time.sleep(60)
     except KeyboardInterrupt:
         print("ended cleanly", flush=True)

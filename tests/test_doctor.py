@@ -126,7 +126,7 @@ def test_folder_that_cannot_be_written_to(tmp_path):
     assert checks["results"].status == "problem" and "--out" in checks["results"].advice
 
 
-@pytest.mark.parametrize(("free", "status"), [(None, "note"), (1.0, "problem"), (3.0, "note"), (9.0, "ok")])
+@pytest.mark.parametrize(("free", "status"), [(None, "note"), (1.0, "problem"), (4.0, "note"), (9.0, "ok")])
 def test_memory(monkeypatch, free, status):
     monkeypatch.setattr(doctor, "available_memory", lambda: free)
     assert statuses(doctor.check_memory()) == {"memory": status}
@@ -178,8 +178,9 @@ def test_minutes_grow_with_the_seconds_of_a_step(monkeypatch):
     found = [check.found for check in doctor.check_minutes()]
     smoke = get_profile("smoke")
     crops = smoke.crops_per_epoch * (smoke.binary_epochs + smoke.boundary_epochs)
-    assert f"about {doctor._rounded(doctor.expected_minutes(crops * 0.2 / smoke.batch_size))} min" in found[0]
+    assert f"about {doctor._rounded(doctor.expected_minutes(crops * 0.2 / smoke.batch_size))} for" in found[0]
     assert doctor.expected_minutes(6000) > 100
+    assert [doctor._rounded(minutes) for minutes in (3.6, 47, 300)] == ["4 min", "50 min", "5 h"]
 
 
 def test_a_step_is_really_measured():
