@@ -1,0 +1,180 @@
+"""Device and precision are chosen by what the machine can do, not by what it says it has."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from course_utils import device as device_module
+from course_utils.device import (
+    MixedPrecision,
+    choose_device,
+    choose_precision,
+    cpu_has_fast_bfloat16,
+    describe_device,
+    prepare_model,
+)
+
+torch.set_num_threads(1)
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.fixture(autouse=True)
+def no_wish(monkeypatch):
+    monkeypatch.delenv("COURSE_DEVICE", raising=False)
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A function that pretends to be a machine with these accelerators."""
+
+    def pretend(cuda=False, mps=False, first_operation_fails_on=()):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+        def first_operation(self, name):
+            if name in first_operation_fails_on:
+                raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nmore lines")
+            return lambda x: x
+
+        zeros = torch.zeros
+        monkeypatch.setattr(nn.Conv2d, "to", first_operation)
+        monkeypatch.setattr(torch, "zeros", lambda *size, device=None: zeros(*size))
+
+    return pretend
+
+
+def chosen_without_a_warning() -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return choose_device().type
+
+
+# the device
+
+
+def test_a_gpu_that_works_is_taken(machine):
+    machine(cuda=True)
+    assert chosen_without_a_warning() == "cuda"
+
+
+def test_an_apple_gpu_that_works_is_taken(machine):
+    machine(mps=True)
+    assert chosen_without_a_warning() == "mps"
+
+
+def test_without_an_accelerator_it_is_the_cpu(machine):
+    machine()
+    assert chosen_without_a_warning() == "cpu"
+
+
+def test_kaggles_p100_which_is_listed_and_fails_is_left_with_a_message(machine):
+    machine(cuda=True, first_operation_fails_on={"cuda"})
+    with pytest.warns(UserWarning, match="no kernel image.*Going on with the CPU.*GPU T4 x2") as caught:
+        assert choose_device() == CPU
+    assert "more lines" not in str(caught[0].message)
+
+
+def test_an_error_without_a_text_still_leads_to_the_cpu(machine, monkeypatch):
+    machine(cuda=True)
+
+    def fail(self, name):
+        raise RuntimeError
+
+    monkeypatch.setattr(nn.Conv2d, "to", fail)
+    with pytest.warns(UserWarning, match="first operation failed"):
+        assert choose_device() == CPU
+
+
+@pytest.mark.parametrize("wish", ["cpu", "cuda:1", "meta"])
+def test_course_device_overrides_the_choice(machine, monkeypatch, wish):
+    machine(cuda=True)
+    monkeypatch.setenv("COURSE_DEVICE", wish)
+    assert choose_device() == torch.device(wish)
+
+
+def test_an_empty_course_device_is_no_wish(machine, monkeypatch):
+    machine()
+    monkeypatch.setenv("COURSE_DEVICE", "")
+    assert choose_device() == CPU
+
+
+# the precision
+
+
+@pytest.mark.parametrize(
+    ("gpu", "capability", "precision"),
+    [("T4", (7, 5), torch.float16), ("A100", (8, 0), torch.bfloat16), ("H100", (9, 0), torch.bfloat16)],
+)
+def test_bfloat16_needs_a_gpu_that_has_it(monkeypatch, gpu, capability, precision):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: gpu)
+    assert choose_precision(CUDA) == precision
+    assert describe_device(CUDA) == f"{gpu}, {str(precision).removeprefix('torch.')}"
+
+
+@pytest.mark.parametrize("amx", [False, True])
+@pytest.mark.parametrize("avx512_bf16", [False, True])
+def test_bfloat16_needs_a_processor_that_has_it(monkeypatch, amx, avx512_bf16):
+    monkeypatch.setattr(device_module.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16, raising=False)
+    assert choose_precision(CPU) == (torch.bfloat16 if amx or avx512_bf16 else torch.float32)
+
+
+def test_a_torch_that_cannot_tell_means_float32(monkeypatch):
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.delattr(torch.cpu, name, raising=False)
+    assert choose_precision(CPU) == torch.float32
+
+
+def test_other_processors_use_float32(monkeypatch):
+    monkeypatch.setattr(device_module.platform, "machine", lambda: "arm64")
+    assert not cpu_has_fast_bfloat16()
+    assert choose_precision(torch.device("mps")) == torch.float32
+
+
+def test_the_cpu_is_described_by_its_threads(monkeypatch):
+    monkeypatch.setattr(device_module, "cpu_has_fast_bfloat16", lambda: False)
+    assert describe_device(CPU) == f"CPU, {torch.get_num_threads()} threads, float32"
+
+
+# MixedPrecision
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_mixed_precision_computes_in_less_and_returns_float32(precision):
+    torch.manual_seed(0)
+    inside = []
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 1, 1))
+    model[0].register_forward_hook(lambda module, args, output: inside.append(output.dtype))
+    x = torch.randn(2, 1, 8, 8)
+    mixed = MixedPrecision(model, precision)
+    output = mixed(x)
+    assert inside == [precision]
+    assert output.dtype == torch.float32
+    assert torch.allclose(output, model(x), atol=0.03)
+
+    output.square().mean().backward()
+    assert all(p.dtype == p.grad.dtype == torch.float32 and p.grad.any() for p in model.parameters())
+
+
+def test_mixed_precision_shares_parameters_and_mode_with_the_model():
+    model = nn.Conv2d(1, 1, 1)
+    mixed = MixedPrecision(model, torch.bfloat16)
+    assert list(mixed.parameters()) == list(model.parameters())
+    mixed.eval()
+    assert not model.training
+
+
+@pytest.mark.parametrize(
+    ("precision", "wrapped"), [(torch.bfloat16, True), (torch.float32, False), (torch.float16, False)]
+)
+def test_a_plain_loop_gets_bfloat16_where_it_is_fast_and_never_float16(monkeypatch, precision, wrapped):
+    monkeypatch.setattr(device_module, "choose_precision", lambda device: precision)
+    model = nn.Conv2d(1, 1, 1)
+    assert isinstance(prepare_model(model, CPU), MixedPrecision) == wrapped
+    assert prepare_model(model, CPU)(torch.zeros(1, 1, 4, 4)).dtype == torch.float32

@@ -1,0 +1,151 @@
+"""Exercises 3.1 and 3.2: losses and pixel scores from logits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from course_utils.losses import binary_cross_entropy, dice_score, foreground_dice_score, hard_dice_score
+
+torch.set_num_threads(1)
+settings.register_profile("course", deadline=None)  # a busy machine is not a failure
+settings.load_profile("course")
+
+BATCHES = hnp.array_shapes(min_dims=4, max_dims=4, max_side=4)
+
+
+@st.composite
+def logits_and_target(draw):
+    shape = draw(BATCHES)
+    logits = draw(hnp.arrays(np.float32, shape, elements=st.floats(-20, 20, width=32)))
+    target = draw(hnp.arrays(np.float32, shape, elements=st.sampled_from([0.0, 1.0])))
+    return torch.from_numpy(logits), torch.from_numpy(target)
+
+
+# 3.1 binary_cross_entropy
+
+
+@given(logits_and_target())
+def test_cross_entropy_agrees_with_torch_and_with_the_textbook(pair):
+    logits, target = pair
+    loss = binary_cross_entropy(logits, target)
+    assert loss.shape == () and loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(
+        torch.nn.functional.binary_cross_entropy_with_logits(logits, target).item(), rel=1e-5, abs=1e-6
+    )
+    p = 1 / (1 + np.exp(-logits.numpy().astype(np.float64)))
+    t = target.numpy()
+    assert loss.item() == pytest.approx(np.mean(-t * np.log(p) - (1 - t) * np.log(1 - p)), rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("logit", [-1e4, -200.0, -50.0, 0.0, 50.0, 200.0, 1e4])
+@pytest.mark.parametrize("target", [0.0, 0.3, 1.0])
+def test_cross_entropy_and_its_gradient_are_right_for_extreme_logits(logit, target):
+    x = torch.tensor([logit], requires_grad=True)
+    loss = binary_cross_entropy(x, torch.tensor([target]))
+    loss.backward()
+    expected = max(logit, 0) + np.log1p(np.exp(-abs(logit))) - target * logit
+    assert loss.item() == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    assert x.grad.item() == pytest.approx(1 / (1 + np.exp(-np.clip(logit, -500, 500))) - target, abs=1e-6)
+
+
+def test_cross_entropy_makes_no_use_of_torchs_own(monkeypatch):
+    def forbidden(*_args, **_keywords):
+        raise AssertionError("torch's own binary cross entropy was called")
+
+    for name in ("binary_cross_entropy", "binary_cross_entropy_with_logits", "logsigmoid"):
+        monkeypatch.setattr(torch.nn.functional, name, forbidden)
+    monkeypatch.setattr(torch, "binary_cross_entropy_with_logits", forbidden)
+    assert binary_cross_entropy(torch.zeros(3), torch.ones(3)).item() == pytest.approx(np.log(2))
+
+
+@pytest.mark.parametrize("function", [binary_cross_entropy, dice_score, hard_dice_score])
+def test_shapes_that_would_broadcast_are_an_error(function):
+    with pytest.raises(ValueError, match=r"same shape"):
+        function(torch.zeros(2, 1, 4, 4), torch.zeros(2, 4, 4))
+
+
+@pytest.mark.parametrize("function", [binary_cross_entropy, dice_score, hard_dice_score])
+def test_logits_and_target_are_left_alone(function):
+    logits, target = torch.randn(2, 1, 4, 4), torch.ones(2, 1, 4, 4)
+    copies = logits.clone(), target.clone()
+    function(logits, target)
+    assert torch.equal(logits, copies[0]) and torch.equal(target, copies[1])
+
+
+# 3.2 dice_score
+
+
+def dice_by_loops(probability: np.ndarray, target: np.ndarray) -> float:
+    """The mean over batch and channels, pixel by pixel."""
+    scores = []
+    for p_image, t_image in zip(probability, target, strict=True):
+        for p_map, t_map in zip(p_image, t_image, strict=True):
+            overlap = total = 0.0
+            for p, t in zip(p_map.ravel(), t_map.ravel(), strict=True):
+                overlap += float(p) * float(t)
+                total += float(p) + float(t)
+            scores.append(2 * overlap / total if total > 0 else 1.0)
+    return sum(scores) / len(scores)
+
+
+@given(logits_and_target())
+def test_dice_is_twice_the_overlap_by_the_sum_of_both(pair):
+    logits, target = pair
+    score = dice_score(logits, target)
+    assert score.shape == () and 0 <= score.item() <= 1
+    expected = dice_by_loops(1 / (1 + np.exp(-logits.numpy().astype(np.float64))), target.numpy())
+    assert score.item() == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+@given(logits_and_target())
+def test_hard_dice_is_the_dice_of_the_decisions(pair):
+    logits, target = pair
+    score = hard_dice_score(logits, target)
+    assert score.item() == pytest.approx(dice_by_loops(logits.numpy() > 0, target.numpy()), abs=1e-6)
+
+
+EMPTY, FULL = torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4)
+
+
+@pytest.mark.parametrize("score", [dice_score, hard_dice_score])
+def test_extreme_logits_give_exact_scores(score):
+    yes, no = 1e4 * FULL, -1e4 * FULL
+    assert score(no, EMPTY) == 1  # nothing to find and nothing found
+    assert score(yes, FULL) == 1
+    assert score(no, FULL) == 0
+    assert score(yes, EMPTY) == 0
+
+
+def test_every_map_counts_the_same_however_much_foreground_it_has():
+    target = torch.cat([FULL, EMPTY], dim=1)
+    target[0, 1, 0, 0] = 1
+    logits = torch.where(target > 0, 1e4, -1e4)
+    logits[0, 1] = -1e4  # the single pixel of the second map is missed
+    assert dice_score(logits, target).item() == pytest.approx(0.5)
+
+
+def test_dice_has_no_squares_in_its_denominator():
+    assert dice_score(torch.zeros(1, 1, 1, 2), torch.ones(1, 1, 1, 2)).item() == pytest.approx(2 / 3)  # squares: 0.8
+
+
+def test_dice_has_finite_gradients_also_for_an_empty_map():
+    for target in (EMPTY, FULL):
+        for value in (-1e4, 0.0, 1e4):
+            logits = torch.full((1, 1, 4, 4), value, requires_grad=True)
+            dice_score(logits, target).backward()
+            assert logits.grad.isfinite().all()
+
+
+def test_foreground_dice_counts_interior_and_boundary_as_nucleus():
+    target = torch.tensor([[[0, 1, 2, 2]]])
+    sure = torch.nn.functional.one_hot(target, 3).movedim(-1, 1) * 10.0
+    assert foreground_dice_score(sure, target) == 1
+    swapped = sure[:, [0, 2, 1]]  # interior for boundary: the foreground is the same
+    assert foreground_dice_score(swapped, target) == 1
+    undecided = torch.zeros(1, 3, 1, 4)  # background has a third, so all is foreground
+    assert foreground_dice_score(undecided, target).item() == pytest.approx(2 * 3 / (4 + 3))
