@@ -333,7 +333,7 @@ def load_model(path: str | Path) -> tuple[UNet, dict]:
         ValueError: the file is no model of this course; `FileNotFoundError` if there is none.
     """
     try:
-        saved = torch.load(path, weights_only=True, map_location="cpu")
+        saved = dict(torch.load(path, weights_only=True, map_location="cpu"))
         model = UNet(**saved["sizes"])
         model.load_state_dict(saved["weights"])
         about = saved["about"]
