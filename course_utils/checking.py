@@ -1,0 +1,259 @@
+"""What every check of an exercise is made of: a safe place to run a student's code, and words for what is wrong.
+
+A check is a function that takes the student's object, tries it out, and raises `Wrong` with the first property that is
+not right. It judges behaviour only. `run_check` gives it a safe place: prints are swallowed, random state and torch's
+modes are put back, an exception in the student's code becomes a message that quotes its line, and an endless loop is
+stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import ctypes
+import io
+import linecache
+import random
+import re
+import signal
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+TIME_LIMIT = 1.6  # seconds for one check: with its overhead it stays under two
+PACKAGE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What a check found. `status` is "passed", "failed" or "todo"; the first message names the wrong property."""
+
+    exercise_id: str
+    status: str
+    messages: tuple[str, ...] = ()
+
+
+class Wrong(Exception):
+    """A property of the student's object is not right; the text says which, what was found and what was expected."""
+
+
+class TimeIsUp(BaseException):
+    """Not an `Exception`, so that an `except Exception` in the student's code does not swallow it."""
+
+
+def run_check(
+    exercise_id: str, check: Callable[[Any], None], submission: Any, seconds: float = TIME_LIMIT
+) -> CheckResult:
+    """Run one check on a student's object. Prints nothing, and raises nothing for what the student's code does."""
+    try:
+        with preserved_state(), silence(), time_limit(seconds):
+            check(submission)
+    except Wrong as error:
+        return CheckResult(exercise_id, "failed", (str(error),))
+    except TimeIsUp:
+        return CheckResult(exercise_id, "failed", (
+            f"Time: your code was stopped after {seconds:g} seconds. Expected: well under a second. "
+            "Look for a loop that does not end, or one over all pixels.",
+        ))  # fmt: skip
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit included
+        if isinstance(error, NotImplementedError) and _is_students(traceback.extract_tb(error.__traceback__)[-1]):
+            return CheckResult(exercise_id, "todo", (str(error) or "Not written yet.",))
+        return CheckResult(exercise_id, "failed", (describe_exception(error),))
+    return CheckResult(exercise_id, "passed", ("Right.",))
+
+
+def describe_exception(error: BaseException) -> str:
+    """The error in a student's code as a sentence: its type, its text, and the line of the student's that led to it."""
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if _is_students(frame):
+            line = (frame.line or linecache.getline(frame.filename, frame.lineno or 0)).strip()
+            return f"Error: your code raised {text}. Look at line {frame.lineno} of {frame.name}: {line}"
+    return f"Error: calling your code raised {text}. Compare its arguments with the task."
+
+
+def _is_students(frame: traceback.FrameSummary) -> bool:
+    """Whether a line belongs to the student: not to this package, to an installed one, or to Python itself."""
+    path = Path(frame.filename)
+    ours = (PACKAGE, Path(contextlib.__file__).parent)
+    return not (
+        any(folder in path.parents for folder in ours)
+        or path.parts[:1] == ("<frozen",)
+        or "site-packages" in path.parts
+    )
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Swallow prints and warnings."""
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+        warnings.catch_warnings(),
+        np.errstate(all="ignore"),
+    ):
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextlib.contextmanager
+def preserved_state() -> Iterator[None]:
+    """Put global random states and torch's modes back, whatever the code inside does to them."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 (the state that students' code may use)
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        state, grad, dtype, threads = (
+            torch.get_rng_state(), torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads(),
+        )  # fmt: skip
+        deterministic = torch.are_deterministic_algorithms_enabled()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+        if torch is not None:
+            torch.set_rng_state(state)
+            torch.set_grad_enabled(grad)
+            torch.set_default_dtype(dtype)
+            torch.use_deterministic_algorithms(deterministic)
+            if torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise `TimeIsUp` in this thread if the code inside takes longer, again and again until it gives in.
+
+    Where there are signals (Linux and macOS, main thread) an alarm interrupts even a sleeping thread. Elsewhere a
+    second thread sends the exception, which arrives with the next line of Python.
+    """
+    if hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread():
+
+        def stop(number, frame):
+            raise TimeIsUp
+
+        previous = signal.signal(signal.SIGALRM, stop)
+        signal.setitimer(signal.ITIMER_REAL, seconds, 0.1)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, previous)
+        return
+
+    thread, done = threading.get_ident(), threading.Event()
+
+    def watch():
+        wait = seconds
+        while not done.wait(wait):
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(TimeIsUp))
+            wait = 0.1
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+
+
+# Words for checks. Each raises `Wrong` with what was found, what was expected, and where to look.
+
+
+def wrong(what: str, found: Any, expected: Any, look: str = "") -> None:
+    """Raise `Wrong`: "what: found ..., expected ... . look"."""
+    raise Wrong(f"{what}: found {show(found)}, expected {show(expected)}." + (f" {look}" if look else ""))
+
+
+def show(value: Any) -> str:
+    """A value in few characters."""
+    if isinstance(value, str):
+        return value
+    text = re.sub(r"\s+", " ", repr(value))
+    return text if len(text) <= 160 else text[:157] + "..."
+
+
+def need_callable(submission: Any, name: str, is_class: bool = False) -> None:
+    """The submission is a function (or a class) at all."""
+    if is_class and not isinstance(submission, type):
+        wrong(f"Kind of {name}", type(submission).__name__, "a class", f"Pass {name} itself, not an instance of it.")
+    if not callable(submission):
+        wrong(f"Kind of {name}", type(submission).__name__, "a function", f"Pass {name} itself, not its result.")
+
+
+def need_shape(what: str, value: Any, expected: tuple, look: str = "") -> None:
+    found = tuple(getattr(value, "shape", ()))
+    if found != tuple(expected):
+        wrong(f"Shape of {what}", found, tuple(expected), look)
+
+
+def need_type(what: str, value: Any, expected: type | tuple[type, ...], look: str = "") -> None:
+    if not isinstance(value, expected):
+        kinds = expected if isinstance(expected, tuple) else (expected,)
+        wrong(f"Type of {what}", type(value).__name__, " or ".join(kind.__name__ for kind in kinds), look)
+
+
+def need_dtype(what: str, value: Any, expected: Any, look: str = "") -> None:
+    if value.dtype != expected:
+        wrong(f"dtype of {what}", str(value.dtype), getattr(expected, "__name__", str(expected)), look)
+
+
+def need_close(what: str, value: Any, expected: Any, look: str = "", tolerance: float = 1e-5) -> None:
+    """Numbers or arrays are equal up to rounding; names the first place where they are not."""
+    found_array, expected_array = _array(value), _array(expected)
+    if found_array.shape != expected_array.shape:
+        wrong(f"Shape of {what}", found_array.shape, expected_array.shape, look)
+    close = np.isclose(found_array, expected_array, rtol=tolerance, atol=tolerance, equal_nan=True)
+    if close.all():
+        return
+    if close.ndim == 0:
+        wrong(f"Value of {what}", round(float(found_array), 6), round(float(expected_array), 6), look)
+    place = tuple(int(index) for index in np.argwhere(~close)[0])
+    wrong(f"Value of {what} at {place}", found_array[place].item(), expected_array[place].item(), look)
+
+
+def _array(value: Any) -> np.ndarray:
+    if hasattr(value, "detach"):
+        value = value.detach().cpu().float() if value.dtype.is_floating_point else value.detach().cpu()
+    return np.asarray(value)
+
+
+def need_error(what: str, call: Callable[[], Any], names: tuple[str, ...] = (), look: str = "") -> None:
+    """The call raises a `ValueError` whose text contains all of `names`."""
+    try:
+        call()
+    except ValueError as error:
+        missing = [name for name in names if name not in str(error)]
+        if missing:
+            wrong(f"Error message for {what}", repr(str(error)), f"a text that names {' and '.join(missing)}", look)
+        return
+    wrong(what, "no error", "a ValueError", look)
+
+
+@contextlib.contextmanager
+def untouched(**arguments: Any) -> Iterator[None]:
+    """The arguments (arrays, tensors, lists of them) are afterwards what they were before."""
+    before = copy.deepcopy(arguments)
+    yield
+    for name, value in arguments.items():
+        if not _same(value, before[name]):
+            raise Wrong(f"Mutation: your code changed its argument {name}; it must stay as it was. Work on a copy.")
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
+    if hasattr(a, "shape"):
+        floats = _array(a).dtype.kind == "f"
+        return a.shape == b.shape and a.dtype == b.dtype and np.array_equal(_array(a), _array(b), equal_nan=floats)
+    return a == b

@@ -1,0 +1,107 @@
+"""The small record of which exercises are solved, and how the result of a check looks.
+
+The record is a JSON file in the user's data folder (or the file that `COURSE_PROGRESS` names). Deleting it loses
+nothing but the overview; if it cannot be written, the checks work all the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import json
+import os
+import tempfile
+from datetime import datetime
+from pathlib import Path
+
+from course_utils.checking import CheckResult
+from course_utils.exercises import Exercise, list_exercises
+
+# A symbol, a word and a colour each (Okabe and Ito's, dark enough for text on a light and on a dark page).
+LOOKS = {
+    "passed": ("✔", "passed", "#009E73"),
+    "failed": ("✘", "not right yet", "#D55E00"),
+    "todo": ("○", "to do", "#0072B2"),
+}
+
+
+def record_file() -> Path:
+    """Where the record is kept."""
+    from platformdirs import user_data_path
+
+    named = os.environ.get("COURSE_PROGRESS")
+    return Path(named) if named else user_data_path("course-utils", appauthor=False) / "progress.json"
+
+
+def statuses() -> dict[str, str]:
+    """Exercise id -> "passed", "failed" or "todo", as last checked; exercises never checked are missing."""
+    try:
+        record = json.loads(record_file().read_text(encoding="utf-8"))
+        return {key: entry["status"] for key, entry in record.items() if entry["status"] in LOOKS}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}
+
+
+def note(result: CheckResult) -> None:
+    """Remember the result of a check; a record that cannot be written is left alone."""
+    path = record_file()
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        record = record if isinstance(record, dict) else {}
+    except (OSError, ValueError):
+        record = {}
+    record[result.exercise_id] = {"status": result.status, "checked": datetime.now().isoformat(timespec="seconds")}
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(record, file, indent=2, sort_keys=True)
+        os.replace(temporary, path)
+
+
+def show(exercise: Exercise, result: CheckResult) -> None:
+    """Show the result of a check: a box in a notebook, plain text elsewhere."""
+    symbol, word, colour = LOOKS[result.status]
+    title = f"{symbol} Exercise {exercise.id}, {exercise.name}: {word}"
+    after = [] if result.status == "passed" else ["The notebook goes on with the course's own solution."]
+    messages = [message for message in result.messages if result.status != "passed"] + after
+    box = (
+        f'<div role="status" style="border-left: 6px solid {colour}; padding: 0.4em 0.8em; margin: 0.4em 0;">'
+        f"<strong>{html.escape(title)}</strong>"
+        + "".join(f"<div>{html.escape(message)}</div>" for message in messages)
+        + "</div>"
+    )
+    _display(box, "\n  ".join([title, *messages]))
+
+
+def show_overview(notebook: str | None = None) -> None:
+    """List the exercises of one notebook, or of the whole course, with the status of each as last checked.
+
+    Args:
+        notebook: as in "03_binary_training"; None for all.
+    """
+    found = statuses()
+    exercises = [exercise for exercise in list_exercises() if notebook in (None, exercise.notebook)]
+    rows = [(exercise, *LOOKS[found.get(exercise.id, "todo")]) for exercise in exercises]
+    solved = sum(found.get(exercise.id) == "passed" for exercise in exercises)
+    title = f"{solved} of {len(exercises)} exercises solved"
+    table = "".join(
+        f'<tr><td>{exercise.id}</td><td style="text-align: left;">{html.escape(exercise.title)}</td>'
+        f'<td style="text-align: left; border-left: 6px solid {colour};">{symbol} {word}</td></tr>'
+        for exercise, symbol, word, colour in rows
+    )
+    text = "\n".join([title, *(f"  {symbol} {e.id} {e.title}: {word}" for e, symbol, word, _ in rows)])
+    _display(f"<p><strong>{title}</strong></p><table>{table}</table>", text)
+
+
+def _display(box: str, text: str) -> None:
+    try:
+        from IPython import get_ipython
+        from IPython.display import display
+    except ImportError:
+        print(text)
+        return
+    if get_ipython() is None:
+        print(text)
+    else:
+        display({"text/html": box, "text/plain": text}, raw=True)
