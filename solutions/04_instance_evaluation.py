@@ -43,13 +43,14 @@ output = "output"
 settings = get_profile(profile)
 data = load_data(data_source)
 print(data)
-curves = plotting.LiveFigure()
-model = binary_model(
-    data, settings, seed, output,
-    on_epoch=lambda results: curves.update(
-        plotting.plot_training(results, "hard Dice"), "Loss and hard Dice of the training."
-    ),
-)  # fmt: skip
+live = plotting.LiveFigure()
+
+
+def draw(results):
+    live.update(plotting.plot_training(results, "hard Dice"), "Loss and hard Dice of the training.")
+
+
+model = binary_model(data, settings, seed, output, on_epoch=draw)
 
 # %% [markdown]
 # ## Predict
@@ -131,12 +132,14 @@ print(iou_matrix(found, truth))
 assert np.allclose(iou_matrix(found, truth), [[4 / 6, 0], [0, 1]])
 
 # %%
-iou = iou_matrix(val_components[shown], val_masks[shown])
+smaller = [n if len(np.unique(mask)) < 50 else -1 for n, mask in zip(n_touching, val_masks)]
+few = int(np.argmax(smaller))  # fewer than fifty nuclei, of which many touch
+iou = iou_matrix(val_components[few], val_masks[few])
 figure, axes = plotting.grid(1, 1, width=5.5, height=4.5)
 drawn = axes[0, 0].imshow(iou, cmap="cividis", vmin=0, vmax=1, aspect="auto")
 axes[0, 0].set(xlabel="true nucleus", ylabel="predicted instance")
 figure.colorbar(drawn, label="IoU")
-plotting.show(figure, "IoU of every predicted instance with every true nucleus of the image above.")
+plotting.show(figure, "IoU of every predicted instance with every true nucleus of a validation image.")
 
 # %% [markdown]
 # Nearly all entries are zero. A row with one bright entry is a nucleus that was found. A row with several dim entries is a component that covers several nuclei: it resembles none of them.
@@ -263,7 +266,7 @@ test_images = [normalize_percentiles(sample.image) for sample in data.test]
 test_masks = [sample.mask for sample in data.test]
 test_components = [connected_components(predict(model, image)[0]) for image in test_images]
 summary = summarize_scores(score_images(test_components, test_masks))
-summary.style.format("{:.3f}")
+summary.style.format("{:.3f}").format_index("{:g}")
 
 # %% [markdown] question="4d"
 # **Question 4d.** When do mean and pooled F1 differ? Which would you report?

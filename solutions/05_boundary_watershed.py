@@ -185,18 +185,17 @@ assert ceilings.loc["watershed, boundary left out of the mask", "IoU 0.75"] < 0.
 # the crops are varied at random, and the weights are averaged over the last steps. The loss is the cross entropy over three classes, and the thin boundary class is weighted; otherwise the network learns it late.
 
 # %%
-curves = plotting.LiveFigure()
-print(
-    f"profile {settings.name}: {settings.boundary_epochs} epochs of {settings.crops_per_epoch} crops,"
-    f" boundary weight {BOUNDARY_WEIGHT:g}"
-)
-model = boundary_model(
-    data, settings, seed, output,
-    on_epoch=lambda results: curves.update(
-        plotting.plot_training(results, "hard Dice", settings.boundary_epochs),
-        "Loss and hard Dice of the foreground (interior and boundary together) after each epoch.",
-    ),
-)  # fmt: skip
+live = plotting.LiveFigure()
+print(f"profile {settings.name}: {settings.boundary_epochs} epochs of {settings.crops_per_epoch} crops")
+print(f"weight of the boundary class in the loss: {BOUNDARY_WEIGHT:g}")
+
+
+def draw(results):
+    figure = plotting.plot_training(results, "hard Dice", settings.boundary_epochs)
+    live.update(figure, "Loss and hard Dice of the foreground (interior and boundary) after each epoch.")
+
+
+model = boundary_model(data, settings, seed, output, on_epoch=draw)
 
 # %% [markdown]
 # ## Step by step
