@@ -1,0 +1,404 @@
+"""Mutation testing of the checks: small mistakes, made by a machine in the reference of an exercise.
+
+`mutants` walks the source of a reference and makes one change at a time: another operator, comparison or constant, an
+argument dropped or swapped, a statement left out, a condition negated, another return value, a method replaced by a
+near one. Each mutant is compiled in the namespace of the reference's module, so it is a function or class like a
+student's. A check that lets one pass either has a gap, or the mutant is right, too.
+
+    from mutation import mutants, report
+
+    for mutant in mutants(get_exercise("1.4").reference):
+        print(mutant.line, mutant.description)   # a line of the module, and "statement -> changed statement"
+        mutant.object                            # the changed function or class
+
+    EQUIVALENT = {"if every < 1": "the contract says nothing about every < 1"}  # part of a description -> reason
+    found = report("1.4", EQUIVALENT)
+    found.killed, found.all, found.equivalent, found.survivors, found.stale
+
+In a test the fixture `kill_mutants` of `conftest.py` does the rest: it records the figures for the table that ends the
+test run, fails below the bar of 95 %, and fails for entries of EQUIVALENT that no survivor needs any more:
+
+    @pytest.mark.parametrize("exercise_id", ["1.1", "1.2"])
+    def test_mutants_are_rejected(exercise_id, kill_mutants):
+        kill_mutants(exercise_id, EQUIVALENT.get(exercise_id, {}))
+
+To see survivors while writing a check: `python tests/checks/mutation.py 1.4 1.5` (from the repository's root).
+Docstrings and type hints are left alone. In a `raise` only the kind of the exception changes, and each value that the
+message names is blotted out.
+"""
+
+from __future__ import annotations
+import __future__
+
+import ast
+import copy
+import importlib
+import inspect
+import sys
+import textwrap
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from course_utils.checking import run_check
+from course_utils.exercises import get_exercise
+
+BAR = 0.95
+
+OPERATORS = {
+    ast.Add: [ast.Sub],
+    ast.Sub: [ast.Add],
+    ast.Mult: [ast.Div],
+    ast.Div: [ast.Mult],
+    ast.FloorDiv: [ast.Div],
+    ast.Mod: [ast.FloorDiv],
+    ast.Pow: [ast.Mult],
+    ast.MatMult: [ast.Mult],
+    ast.BitAnd: [ast.BitOr],
+    ast.BitOr: [ast.BitAnd],
+}
+COMPARISONS = {
+    ast.Lt: [ast.LtE, ast.Gt],
+    ast.LtE: [ast.Lt, ast.GtE],
+    ast.Gt: [ast.GtE, ast.Lt],
+    ast.GtE: [ast.Gt, ast.LtE],
+    ast.Eq: [ast.NotEq],
+    ast.NotEq: [ast.Eq],
+    ast.In: [ast.NotIn],
+    ast.NotIn: [ast.In],
+    ast.Is: [ast.IsNot],
+    ast.IsNot: [ast.Is],
+}
+# Functions, methods and attributes that are easily mistaken for one another.
+NEAR_FUNCTIONS = {
+    "sum": ["len"], "len": ["sum"], "max": ["min"], "min": ["max"], "any": ["all"], "all": ["any"], "int": ["float"],
+    "float": ["str"], "ValueError": ["RuntimeError"],
+}  # fmt: skip
+NEAR_ATTRIBUTES = {
+    "sum": ["mean"], "mean": ["sum"], "max": ["min"], "min": ["max"], "any": ["all"], "all": ["any"],
+    "argmax": ["argmin"], "argmin": ["argmax"], "zeros": ["ones"], "ones": ["zeros"], "std": ["var"],
+    "sqrt": ["square"], "zeros_like": ["ones_like"], "ones_like": ["zeros_like"], "log": ["exp"], "exp": ["log"],
+    "log1p": ["log"], "expm1": ["exp"], "sigmoid": ["tanh"], "softmax": ["log_softmax"], "relu": ["sigmoid"],
+    "ReLU": ["Sigmoid"], "clamp": ["abs"], "abs": ["neg"], "float32": ["float64"], "float64": ["float32"],
+    "int64": ["int32"], "int32": ["int16"], "uint8": ["int64"], "train": ["eval"], "eval": ["train"],
+    "no_grad": ["enable_grad"], "inference_mode": ["enable_grad"], "floor": ["ceil"], "ceil": ["floor"],
+    "integers": ["random"], "maximum": ["minimum"], "minimum": ["maximum"], "unique": ["sort"], "size": ["ndim"],
+    "shape": ["strides"], "backward": ["detach"], "ConvTranspose2d": ["Conv2d"], "MaxPool2d": ["AvgPool2d"],
+    "items": ["keys"],
+}  # fmt: skip
+NEAR_STRINGS = {
+    "inner": ["outer", "thick"], "outer": ["inner"], "thick": ["inner"], "reflect": ["symmetric", "edge"],
+    "mean": ["sum"], "sum": ["mean"], "none": ["mean"], "constant": ["edge"],
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One changed reference: what was changed, in which line of the module, and the changed function or class."""
+
+    description: str
+    line: int
+    object: Any
+
+
+@dataclass
+class Report:
+    """Figures of one exercise. `survivors` are descriptions of mutants that passed without an entry in the table."""
+
+    exercise_id: str
+    all: int = 0
+    killed: int = 0
+    equivalent: int = 0
+    seconds: float = 0.0
+    survivors: list[str] = field(default_factory=list)
+    stale: list[str] = field(default_factory=list)
+
+    @property
+    def share(self) -> float:
+        return self.killed / max(1, self.all - self.equivalent)
+
+
+def report(exercise_id: str, equivalent: dict[str, str] | None = None, seconds: float = 0.5) -> Report:
+    """Run an exercise's check on every mutant of its reference.
+
+    Args:
+        exercise_id: as in "1.4".
+        equivalent: part of the description of a mutant that is right as well -> reason. A part covers every surviving
+            mutant whose description contains it.
+        seconds: time limit for one mutant (some loop for ever); longer than the check takes for the reference.
+    """
+    equivalent = equivalent or {}
+    exercise = get_exercise(exercise_id)
+    checks = importlib.import_module(f"course_utils.checks.notebook_{exercise.notebook[:2]}")
+    check = getattr(checks, f"check_{exercise.name}")
+    found, used, start = Report(exercise_id), set(), time.perf_counter()
+    for mutant in mutants(exercise.reference):
+        found.all += 1
+        if run_check(exercise_id, check, mutant.object, seconds=seconds).status != "passed":
+            found.killed += 1
+            continue
+        reasons = {part for part in equivalent if part in mutant.description}
+        used |= reasons
+        if reasons:
+            found.equivalent += 1
+        else:
+            found.survivors.append(mutant.description)
+    found.stale = [part for part in equivalent if part not in used]
+    found.seconds = time.perf_counter() - start
+    return found
+
+
+def mutants(reference: Any) -> Iterator[Mutant]:
+    """Every mutant of a function or class whose source is at hand, in the order of its lines. No two are the same."""
+    module = sys.modules[reference.__module__]
+    lines, first_line = inspect.getsourcelines(reference)
+    tree = ast.parse(textwrap.dedent("".join(lines)))
+    ast.increment_lineno(tree, first_line - 1)
+    seen, numbers = {ast.dump(tree)}, {}
+    places = list(_places(tree, None))
+    places.sort(key=lambda place: place[3].lineno)
+    for owner, name, index, statement in places:
+        node = _get(owner, name, index)
+        before = _header(statement)
+        for new, how in _changes(node, owner, name):
+            _set(owner, name, index, new)
+            try:
+                dump = ast.dump(tree)
+                if dump in seen:
+                    continue
+                seen.add(dump)
+                description = f"{before}  ->  {_header(statement) if node is not statement else how}"
+                changed = _compile(tree, reference, module)
+            finally:
+                _set(owner, name, index, node)
+            if changed is None:
+                continue
+            numbers[description] = numbers.get(description, 0) + 1
+            if numbers[description] > 1:  # the same line stands twice in the source
+                description += f"  (no. {numbers[description]})"
+            yield Mutant(description, getattr(node, "lineno", statement.lineno), changed)
+
+
+def _compile(tree: ast.Module, reference: Any, module: Any) -> Any:
+    """The changed object, or None if Python refuses the changed source."""
+    changed = ast.fix_missing_locations(copy.deepcopy(tree))
+    namespace = dict(vars(module))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            code = compile(
+                changed, f"<mutant of {reference.__name__}>", "exec", __future__.annotations.compiler_flag, True
+            )
+            exec(code, namespace)
+    except Exception:
+        return None
+    return namespace[reference.__name__]
+
+
+def _places(node: ast.AST, statement: ast.stmt | None) -> Iterator[tuple[ast.AST, str, int | None, ast.stmt]]:
+    """Where something can be changed: owner, name of its field, index in a list or None, the statement around it."""
+    for name, value in ast.iter_fields(node):
+        if name in ("annotation", "returns", "type_comment", "bases", "keywords") and not isinstance(node, ast.Call):
+            continue
+        children = list(enumerate(value)) if isinstance(value, list) else [(None, value)]
+        for index, child in children:
+            if not isinstance(child, ast.AST) or isinstance(child, ast.expr_context) or _is_docstring(child):
+                continue
+            inside = child if isinstance(child, ast.stmt) else statement
+            if isinstance(node, ast.Raise):
+                if name == "exc" and isinstance(child, ast.Call):
+                    yield child, "func", None, inside
+                    for place, argument in enumerate(child.args):
+                        if isinstance(argument, ast.JoinedStr):
+                            yield child, "args", place, inside
+                continue
+            if inside is not None:
+                yield node, name, index, inside
+            if not isinstance(child, ast.JoinedStr):
+                yield from _places(child, inside)
+
+
+def _get(owner: ast.AST, name: str, index: int | None) -> ast.AST:
+    return getattr(owner, name) if index is None else getattr(owner, name)[index]
+
+
+def _set(owner: ast.AST, name: str, index: int | None, node: ast.AST) -> None:
+    if index is None:
+        setattr(owner, name, node)
+    else:
+        getattr(owner, name)[index] = node
+
+
+def _is_docstring(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _header(statement: ast.stmt) -> str:
+    """A statement as text, without the statements inside it."""
+    shallow = copy.copy(statement)
+    for name in ("body", "orelse", "finalbody", "handlers"):
+        if isinstance(getattr(shallow, name, None), list):
+            setattr(shallow, name, [])
+    if isinstance(shallow, (ast.Try, ast.Match)):
+        return type(shallow).__name__.lower()
+    return ast.unparse(shallow).strip().replace("\n", " ")
+
+
+def _with(node: ast.AST, **fields: Any) -> ast.AST:
+    """A copy of a node with other fields."""
+    new = copy.copy(node)
+    for name, value in fields.items():
+        setattr(new, name, value)
+    return new
+
+
+def _negated(test: ast.expr) -> ast.expr:
+    return ast.UnaryOp(ast.Not(), test)
+
+
+def _changes(node: ast.AST, owner: ast.AST, name: str) -> Iterator[tuple[ast.AST, str]]:
+    """What may stand in the place of a node, each with a few words (used where a whole statement changes)."""
+    if isinstance(node, ast.stmt):
+        yield from _changed_statements(node, owner)
+    elif isinstance(node, ast.expr) and isinstance(getattr(node, "ctx", ast.Load()), ast.Load):
+        if name == "test" or (isinstance(owner, ast.comprehension) and name == "ifs"):
+            for test in (_negated(node), ast.Constant(True), ast.Constant(False)):
+                yield test, ""
+        for new in _changed_expressions(node):
+            yield new, ""
+        if name == "decorator_list":
+            yield ast.parse("lambda same: same", mode="eval").body, ""
+    elif isinstance(node, ast.Tuple):  # targets of an assignment or a loop
+        for new in _swaps(node.elts):
+            yield _with(node, elts=new), ""
+    elif isinstance(node, ast.comprehension):
+        yield _with(node, iter=_without_first(node.iter)), ""
+
+
+def _changed_statements(node: ast.stmt, owner: ast.AST) -> Iterator[tuple[ast.stmt, str]]:
+    if isinstance(node, (ast.Pass, ast.ClassDef)) or (
+        isinstance(node, ast.FunctionDef) and not isinstance(owner, ast.ClassDef)
+    ):
+        return
+    yield ast.Pass(), "left out"
+    if isinstance(node, ast.If):
+        if node.orelse:
+            yield _with(node, test=ast.Constant(False)), "only the else part"
+    elif isinstance(node, ast.With):
+        yield ast.If(ast.Constant(True), node.body, []), "only its body"
+    elif isinstance(node, (ast.For, ast.While)):
+        yield _with(node, body=[*node.body, ast.Break()]), "only once"
+        if isinstance(node, ast.For):
+            yield _with(node, iter=_without_first(node.iter)), "without the first"
+    elif isinstance(node, ast.Return) and node.value is not None:
+        yield ast.Return(ast.Constant(None)), "return None"
+    elif isinstance(node, ast.Break):
+        yield ast.Continue(), "continue"
+    elif isinstance(node, ast.Continue):
+        yield ast.Break(), "break"
+    elif isinstance(node, ast.AugAssign):
+        yield ast.Assign([node.target], node.value), f"{ast.unparse(node.target)} = {ast.unparse(node.value)}"
+        for operator in OPERATORS.get(type(node.op), []):
+            new = _with(node, op=operator())
+            yield new, _header(new)
+
+
+def _changed_expressions(node: ast.expr) -> Iterator[ast.expr]:
+    if isinstance(node, ast.BinOp):
+        for operator in OPERATORS.get(type(node.op), []):
+            yield _with(node, op=operator())
+        yield node.left
+        yield node.right
+    elif isinstance(node, ast.UnaryOp):
+        yield node.operand
+    elif isinstance(node, ast.BoolOp):
+        yield _with(node, op=ast.And() if isinstance(node.op, ast.Or) else ast.Or())
+        for index in range(len(node.values)):
+            rest = node.values[:index] + node.values[index + 1 :]
+            yield rest[0] if len(rest) == 1 else _with(node, values=rest)
+    elif isinstance(node, ast.Compare):
+        for index, operator in enumerate(node.ops):
+            for near in COMPARISONS[type(operator)]:
+                yield _with(node, ops=[*node.ops[:index], near(), *node.ops[index + 1 :]])
+    elif isinstance(node, ast.IfExp):
+        yield node.body
+        yield node.orelse
+    elif isinstance(node, ast.Constant):
+        for value in _near_values(node.value):
+            yield ast.Constant(value)
+    elif isinstance(node, ast.Name):
+        for near in NEAR_FUNCTIONS.get(node.id, []):
+            yield _with(node, id=near)
+    elif isinstance(node, ast.Attribute):
+        for near in NEAR_ATTRIBUTES.get(node.attr, []):
+            yield _with(node, attr=near)
+    elif isinstance(node, ast.Call):
+        yield from _changed_calls(node)
+    elif isinstance(node, (ast.Tuple, ast.List)):
+        for new in _swaps(node.elts):
+            yield _with(node, elts=new)
+    elif isinstance(node, ast.Slice):
+        for part in ("lower", "upper", "step"):
+            if getattr(node, part) is not None:
+                yield _with(node, **{part: None})
+    elif isinstance(node, ast.Subscript):
+        yield node.value
+    elif isinstance(node, ast.JoinedStr):
+        shown = {ast.dump(part.value): part for part in node.values if isinstance(part, ast.FormattedValue)}
+        for key in shown:
+            yield _with(node, values=[
+                ast.Constant("?") if isinstance(part, ast.FormattedValue) and ast.dump(part.value) == key else part
+                for part in node.values
+            ])  # fmt: skip
+
+
+def _changed_calls(node: ast.Call) -> Iterator[ast.expr]:
+    for index in range(len(node.args)):
+        yield _with(node, args=node.args[:index] + node.args[index + 1 :])
+    for index in range(len(node.keywords)):
+        yield _with(node, keywords=node.keywords[:index] + node.keywords[index + 1 :])
+    for args in _swaps(node.args):
+        yield _with(node, args=args)
+    if isinstance(node.func, ast.Attribute):
+        yield node.func.value  # the method is not called: x.detach() -> x
+    if node.args and not isinstance(node.args[0], ast.Starred):
+        yield node.args[0]  # the function is not called: float(x) -> x
+
+
+def _swaps(items: list[ast.expr]) -> Iterator[list[ast.expr]]:
+    """The list with two neighbours swapped, for every pair of neighbours."""
+    for index in range(len(items) - 1):
+        if not any(isinstance(item, ast.Starred) for item in items[index : index + 2]):
+            yield [*items[:index], items[index + 1], items[index], *items[index + 2 :]]
+
+
+def _without_first(iterable: ast.expr) -> ast.expr:
+    rest = ast.Slice(ast.Constant(1), None, None)
+    return ast.Subscript(ast.Call(ast.Name("list", ast.Load()), [iterable], []), rest, ast.Load())
+
+
+def _near_values(value: Any) -> list[Any]:
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, (int, float)):
+        return [value + 1, value - 1, *([type(value)(0), -value] if value else [])]
+    if isinstance(value, str):
+        return NEAR_STRINGS.get(value, [value + "_"])
+    return []
+
+
+def main() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    for exercise_id in sys.argv[1:]:
+        found = report(exercise_id)
+        print(f"{exercise_id}: {found.killed} of {found.all} killed in {found.seconds:.1f} s. Survivors:")
+        for description in found.survivors:
+            print("   ", description)
+
+
+if __name__ == "__main__":
+    main()
