@@ -1,0 +1,208 @@
+"""Networks that one notebook leaves for the next: loaded if they fit, else trained."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from course_utils import recipes
+from course_utils.data import CourseData, Sample
+from course_utils.profiles import get_profile
+from course_utils.recipes import (
+    BOUNDARY_WEIGHT,
+    about,
+    arrays,
+    binary_model,
+    boundary_loss,
+    boundary_model,
+    load_or_train,
+    model_path,
+)
+from course_utils.training import load_model, save_model
+from course_utils.unet import UNet
+
+torch.set_num_threads(1)
+TINY = replace(
+    get_profile("smoke"), base_channels=2, depth=2, crop_size=16, batch_size=2, crops_per_epoch=4, binary_epochs=2,
+    boundary_epochs=2,
+)  # fmt: skip
+WANTED = {"kind": "binary", "data": "embedded", "training_images": 60, "profile": "smoke", "seed": 0}
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch):
+    monkeypatch.setenv("COURSE_DEVICE", "cpu")
+
+
+def small_data(source="embedded", seed=0) -> CourseData:
+    rng = np.random.default_rng(seed)
+    samples = []
+    for index in range(9):
+        mask = np.zeros((32, 40), np.int32)
+        mask[4:14, 4:14], mask[14:28, 20:34] = 1, 5
+        image = np.clip(rng.normal(20 + 100 * (mask > 0), 5), 0, 255).astype(np.uint8)
+        samples.append(Sample(f"image{index}", image, mask))
+    return CourseData(train=samples, test=samples[:2], source=source, note="Made for a test.")
+
+
+def same(first: UNet, second: UNet) -> bool:
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+class Trainer:
+    """Stands for a long training and counts how often it was asked."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self) -> UNet:
+        self.calls += 1
+        return UNet(base_channels=2, depth=1)
+
+
+# load_or_train
+
+
+def test_a_network_is_trained_once_and_loaded_afterwards(tmp_path, capsys):
+    path, train = tmp_path / "models" / "binary.pt", Trainer()
+    first = load_or_train(path, WANTED, train)
+    assert f"No trained network at {path} yet. Training one." in capsys.readouterr().out
+    second = load_or_train(path, WANTED, train)
+    assert f"Loaded {path}." in capsys.readouterr().out
+    assert train.calls == 1 and same(first, second) and not second.training
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("seed", 1), ("profile", "laptop"), ("data", "dsb2018"), ("training_images", 447), ("kind", "boundary")],
+)
+def test_a_network_that_was_trained_otherwise_is_replaced_and_the_difference_named(tmp_path, capsys, key, value):
+    path, train = tmp_path / "binary.pt", Trainer()
+    load_or_train(path, WANTED, train)
+    capsys.readouterr()
+    load_or_train(path, WANTED | {key: value}, train)
+    assert f"was trained with {key} {WANTED[key]!r}. Training anew." in capsys.readouterr().out
+    assert train.calls == 2 and load_model(path)[1] == WANTED | {key: value}
+    load_or_train(path, WANTED | {key: value}, train)
+    assert train.calls == 2
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "empty"])
+def test_a_damaged_file_is_replaced(tmp_path, capsys, damage):
+    path, train = tmp_path / "binary.pt", Trainer()
+    load_or_train(path, WANTED, train)
+    content = path.read_bytes()
+    path.write_bytes({"truncated": content[: len(content) // 2], "text": b"not a network", "empty": b""}[damage])
+    capsys.readouterr()
+    load_or_train(path, WANTED, train)
+    assert "is not a model saved by this course" in (out := capsys.readouterr().out) and "Training anew" in out
+    assert train.calls == 2
+    load_or_train(path, WANTED, train)
+    assert train.calls == 2
+
+
+def test_a_network_without_a_record_of_its_training_is_not_trusted(tmp_path, capsys):
+    path, train = tmp_path / "binary.pt", Trainer()
+    save_model(path, UNet(base_channels=2, depth=1))
+    load_or_train(path, WANTED, train)
+    assert "was trained with kind None" in capsys.readouterr().out and train.calls == 1
+
+
+def test_an_interrupted_training_leaves_the_old_network(tmp_path):
+    path = tmp_path / "binary.pt"
+    load_or_train(path, WANTED, Trainer())
+    before = path.read_bytes()
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        load_or_train(path, WANTED | {"seed": 1}, interrupted)
+    assert path.read_bytes() == before
+
+
+# the two networks
+
+
+@pytest.mark.parametrize(("build", "channels"), [(binary_model, 1), (boundary_model, 3)])
+def test_a_network_is_trained_saved_and_found_again(tmp_path, build, channels):
+    data, epochs = small_data(), []
+    model = build(data, TINY, 3, tmp_path, on_epoch=lambda results: epochs.append(len(results)))
+    assert epochs == [1, 2]
+    assert model(torch.zeros(1, 1, 16, 16)).shape == (1, channels, 16, 16) and not model.training
+    kind = {1: "binary", 3: "boundary"}[channels]
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert files == [model_path(tmp_path, kind)]  # no checkpoint is left
+    assert load_model(files[0])[1] == about(kind, data, TINY, 3)
+    assert same(build(data, TINY, 3, tmp_path, on_epoch=lambda results: pytest.fail("trained again")), model)
+
+
+def test_the_same_seed_trains_the_same_network_and_another_seed_another(tmp_path):
+    models = [binary_model(small_data(), TINY, seed, tmp_path / name) for name, seed in (("a", 0), ("b", 0), ("c", 1))]
+    assert same(models[0], models[1]) and not same(models[0], models[2])
+
+
+class Interrupted(Exception):
+    pass
+
+
+def stop_after_first_epoch(results):
+    raise Interrupted
+
+
+def test_an_interrupted_training_goes_on_where_it_was(tmp_path):
+    with pytest.raises(Interrupted):
+        boundary_model(small_data(), TINY, 0, tmp_path, on_epoch=stop_after_first_epoch)
+    epochs = []
+    resumed = boundary_model(small_data(), TINY, 0, tmp_path, on_epoch=lambda results: epochs.append(results[-1].epoch))
+    assert epochs == [2]
+    assert same(resumed, boundary_model(small_data(), TINY, 0, tmp_path / "uninterrupted"))
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"data": small_data("dsb2018", seed=7)}])
+def test_an_interrupted_training_on_other_data_or_another_seed_is_not_continued(tmp_path, capsys, other):
+    with pytest.raises(Interrupted):
+        binary_model(small_data(), TINY, 0, tmp_path, on_epoch=stop_after_first_epoch)
+    arguments = {"data": small_data(), "seed": 0} | other
+    model = binary_model(arguments["data"], TINY, arguments["seed"], tmp_path)
+    assert "it has other about" in capsys.readouterr().out
+    assert same(model, binary_model(arguments["data"], TINY, arguments["seed"], tmp_path / "clean"))
+
+
+def test_training_and_validation_images_are_those_of_the_notebooks(tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(recipes, "fit", lambda model, train, val, *rest, **options: seen.update(train=train, val=val))
+    data = small_data()
+    recipes.binary_model(data, replace(TINY, validation_every=3), 0, tmp_path)
+    val = [sample for index, sample in enumerate(data.train) if index % 3 == 2]
+    assert len(seen["val"].dataset) == len(val) == 3 and len(seen["train"].dataset) == 6
+    image, target = seen["val"].dataset[0]
+    assert image.shape == target.shape == (1, 32, 48)
+    assert torch.equal(image[0, :32, :40], torch.from_numpy(arrays(val)[0][0]))
+    assert torch.equal(target[0, :32, :40], torch.from_numpy(val[0].mask > 0).float())
+
+
+def test_arrays_normalises_each_image_by_itself():
+    data = small_data()
+    images, masks = arrays(data.train)
+    assert all(image.dtype == np.float32 for image in images)
+    assert [np.percentile(image, 99.8) for image in images] == pytest.approx([1] * 9, abs=1e-5)
+    assert all(mask is sample.mask for mask, sample in zip(masks, data.train, strict=True))
+
+
+def test_the_boundary_class_counts_more_in_its_loss():
+    logits = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    target = torch.arange(2 * 8 * 8).reshape(2, 8, 8) % 3
+    surprise = -logits.log_softmax(dim=1).gather(1, target[:, None])[:, 0]
+    weight = torch.where(target == 2, BOUNDARY_WEIGHT, 1.0)
+    expected = (weight * surprise).sum() / weight.sum()
+    assert boundary_loss(logits, target).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_networks_lie_in_the_output_folder():
+    assert model_path("output", "binary") == Path("output/models/binary.pt")
