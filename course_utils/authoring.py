@@ -18,166 +18,26 @@ The same source gives the same bytes on every machine, so a committed notebook t
 
 from __future__ import annotations
 
+import base64
 import copy
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-import jupytext
 import nbformat
 
 from course_utils import authoring_rules
+from course_utils.authoring_cells import BuildError, Cell, Problem, read_cells
+from course_utils.authoring_versions import solved, student
 from course_utils.exercises import Exercise, list_exercises
 
-TAGS = {"parameters", "optional", "nbval-check-output", "nbval-skip", "raises-exception", "hide-input"}
-MARKERS = {"exercise": "code", "question": "markdown", "answer": "markdown"}  # and the type of cell they stand on
 # Fixed, because what a kernel adds (its Python version) would differ from machine to machine.
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-
-
-@dataclass(frozen=True, order=True)
-class Problem:
-    """Something that stops the build. `line` counts from 1; it is 0 where a whole file is meant."""
-
-    path: Path
-    line: int
-    reason: str
-
-    def __str__(self) -> str:
-        name = f"{self.path.parent.name}/{self.path.name}"
-        return f"{name}:{self.line}: {self.reason}" if self.line else f"{name}: {self.reason}"
-
-
-class BuildError(ValueError):
-    """The notebooks cannot be built, or are not what would be built. `problems` holds every reason found."""
-
-    def __init__(self, problems: Sequence[Problem], advice: str = ""):
-        self.problems = sorted(problems)
-        super().__init__("\n".join([*map(str, self.problems), *filter(None, [advice])]))
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell of a source. `line` is the line of its `# %%`; the text below it starts at `first_line`.
-
-    Where the text does not come from the source (a filled exercise), `first_line` is 0 and every line is at `line`.
-    """
-
-    kind: str
-    source: str
-    line: int
-    first_line: int = 0
-    tags: tuple[str, ...] = ()
-    markers: dict[str, str] = field(default_factory=dict)
-
-    def line_of(self, row: int) -> int:
-        """Line in the source file of row `row` of the text, counted from 0."""
-        return self.first_line + row if self.first_line else self.line
-
-
-# From file to cells
-
-# All that jupytext may take for the start of a cell, and the one way to write it here: jupytext would also split a
-# function in two at an indented "# %%", take a misspelt marker for a title, and break on tags that are no list.
-_MARKER_LIKE = re.compile(r"\s*#\s*(%%|<codecell>\s*$|In\[[0-9 ]*\]:?\s*$)")
-_TEXTS = r'"[^"]*"(, *"[^"]*")*'
-_MARKER = re.compile(rf'# %%( \[markdown\])?( tags=\[({_TEXTS})?\]| ({"|".join(MARKERS)})="[^"]*")*')
-_TRIPLE_QUOTED = re.compile(r"""\s*[rR]?("{3}|'{3})""")
-
-
-def read_cells(path: str | Path) -> list[Cell]:
-    """The cells of a source in percent format, with their lines.
-
-    Jupytext splits the file and reads the markers, but keeps no line numbers: the lines that start a cell are looked up
-    here as well, and both must agree. A jupytext header (`# ---` ... `# ---`) may stand at the top; it is not used.
-
-    Raises:
-        BuildError: with file, line and reason, if a line that starts a cell is misplaced or has an unknown marker.
-
-    >>> [cell.kind for cell in read_cells("solutions/02_unet.py")][:2]  # doctest: +SKIP
-    ['markdown', 'code']
-    """
-    path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise BuildError([Problem(path, 0, f"not UTF-8 ({error}); save it as UTF-8.")]) from error
-    starts = _starts(path, lines)
-    nodes = _split(lines[starts[0] - 1 :])
-    if len(nodes) != len(starts):
-        # The first one that jupytext does not see, asked with the file cut off behind it.
-        seen = [len(_split(lines[starts[0] - 1 : start])) for start in starts]
-        hidden = [start for number, start in enumerate(starts, 1) if seen[number - 1] != number] or starts[-1:]
-        reason = "a line '# %%' inside a string or a fenced block; write it another way."
-        raise BuildError([Problem(path, hidden[0], reason)])
-    ends = [*(start - 1 for start in starts[1:]), len(lines)]
-    parts = [(node, start, lines[start:end]) for node, start, end in zip(nodes, starts, ends, strict=True)]
-    problems = [Problem(path, *problem) for part in parts for problem in _cell_problems(*part)]
-    if problems:
-        raise BuildError(problems)
-    return [_cell(*part) for part in parts]
-
-
-def _split(lines: list[str]) -> list[nbformat.NotebookNode]:
-    form = {"extension": ".py", "format_name": "percent", "comment_magics": False}
-    return jupytext.reads("\n".join(lines) + "\n", fmt=form).cells
-
-
-def _starts(path: Path, lines: list[str]) -> list[int]:
-    """The lines, counted from 1, that start a cell."""
-    header_end = lines.index("# ---", 1) + 1 if lines[:1] == ["# ---"] and "# ---" in lines[1:] else 0
-    starts = [n for n, line in enumerate(lines, 1) if n > header_end and _MARKER_LIKE.match(line)]
-    faults = [(n, _marker_fault(lines[n - 1].rstrip())) for n in starts]
-    problems = [Problem(path, n, fault) for n, fault in faults if fault]
-    before = lines[header_end : starts[0] - 1] if starts else lines[header_end:]
-    stray = [n for n, line in enumerate(before, header_end + 1) if line.strip()]
-    problems += [Problem(path, n, "text before the first cell; start it with '# %%'.") for n in stray[:1]]
-    if not starts:
-        problems.append(Problem(path, 1, "no cells; start each with '# %%' or '# %% [markdown]'."))
-    if problems:
-        raise BuildError(problems)
-    return starts
-
-
-def _marker_fault(line: str) -> str:
-    if not re.match(r"# %%( |$)", line):
-        return f"{line.strip()!r} looks like the start of a cell; write '# %%' at the start of the line."
-    unknown = [name for name in re.findall(r"(\w+)=", line) if name not in ("tags", *MARKERS)]
-    if unknown:
-        return f"unknown marker {unknown[0]!r}; known: tags, {', '.join(MARKERS)}."
-    if not _MARKER.fullmatch(line):
-        return f'{line!r} cannot be read; write \'# %%\' or \'# %% [markdown]\', then tags=["a", "b"] or name="value".'
-    return ""
-
-
-def _cell(node: nbformat.NotebookNode, start: int, body: list[str]) -> Cell:
-    text = re.sub(r"\A(\s*\n)+", "", node.source).rstrip()
-    first = next((n for n, line in enumerate(body, start + 1) if text and text.split("\n")[0] in line), 0)
-    markers = {key: node.metadata[key] for key in MARKERS if key in node.metadata}
-    return Cell(node.cell_type, text, start, first, tuple(node.metadata.get("tags", ())), markers)
-
-
-def _cell_problems(node: nbformat.NotebookNode, start: int, body: list[str]) -> Iterator[tuple[int, str]]:
-    markers = [key for key in MARKERS if key in node.metadata]
-    for key in markers:
-        if node.cell_type != MARKERS[key]:
-            yield start, f"{key} marks a {MARKERS[key]} cell, but this one is {node.cell_type}."
-    if len(markers) > 1:
-        yield start, f"one cell cannot be {' and '.join(markers)}."
-    tags = node.metadata.get("tags", [])
-    if tags and node.cell_type != "code":
-        yield start, f"tags {tags} on a text cell; only code cells have tags."
-    unknown = [tag for tag in tags if tag not in TAGS]
-    yield from ((start, f"unknown tag {tag!r}; known: {', '.join(sorted(TAGS))}.") for tag in unknown)
-    if node.cell_type == "markdown" and not _TRIPLE_QUOTED.match("\n".join(body)):
-        bare = [n for n, line in enumerate(body, start + 1) if line.strip() and not line.startswith("#")]
-        yield from ((n, "a line of text without '# ' in front of it.") for n in bare[:1])
 
 
 def find_problems(path: str | Path, exercises: Iterable[Exercise]) -> list[Problem]:
@@ -189,29 +49,18 @@ def find_problems(path: str | Path, exercises: Iterable[Exercise]) -> list[Probl
         return error.problems
     found = [problem for rule in authoring_rules.RULES for problem in rule(cells, path, exercises)]
     # Names are looked up last: without the cells that are wrong, what they define would be missing.
-    found = found or list(authoring_rules.check_names(solved(cells, exercises)))
+    for version in VERSIONS.values():
+        found = found or list(authoring_rules.check_names(version(cells, exercises)))
     return sorted(Problem(path, *problem) for problem in found)
 
 
 # The versions of a notebook
 
-
-def solved(cells: Sequence[Cell], exercises: Iterable[Exercise]) -> list[Cell]:
-    """The cells of the solved notebook: every exercise cell holds the source of its object in `course_utils`.
-
-    Raises `KeyError` for an id that is not among the exercises; `find_problems` says so before, with the line.
-    """
-    registry = {exercise.id: exercise for exercise in exercises}
-    return [
-        replace(cell, source=authoring_rules.source_of(registry[cell.markers["exercise"]]), first_line=0)
-        if "exercise" in cell.markers
-        else cell
-        for cell in cells
-    ]
-
-
 # folder -> what turns the cells of a source into those of the notebook there
-VERSIONS: dict[str, Callable[[Sequence[Cell], Iterable[Exercise]], list[Cell]]] = {"solutions": solved}
+VERSIONS: dict[str, Callable[[Sequence[Cell], Iterable[Exercise]], list[Cell]]] = {
+    "solutions": solved,
+    "notebooks": student,
+}
 
 
 # From cells to the file
@@ -236,6 +85,9 @@ def to_notebook(cells: Iterable[Cell]) -> nbformat.NotebookNode:
         metadata = {"course": dict(cell.markers)} if cell.markers else {}
         metadata |= {"tags": list(cell.tags)} if cell.tags else {}
         node = {"cell_type": cell.kind, "id": cell_id, "metadata": metadata, "source": cell.source}
+        if cell.attachments:
+            pictures = {name: base64.b64encode(data).decode() for name, data in cell.attachments.items()}
+            node["attachments"] = {name: {"image/png": picture} for name, picture in pictures.items()}
         nodes.append(node | ({"execution_count": None, "outputs": []} if cell.kind == "code" else {}))
     whole = {"cells": nodes, "metadata": copy.deepcopy(METADATA), "nbformat": 4, "nbformat_minor": 5}
     return nbformat.from_dict(whole)
@@ -290,6 +142,8 @@ def build(only: str | Sequence[str] | None = None, check: bool = False, root: st
     for source in sources:
         cells = read_cells(source)
         for folder, version in VERSIONS.items():
+            if folder == "notebooks" and not is_complete(cells):
+                continue
             contents[root / folder / f"{source.stem}.ipynb"] = to_bytes(to_notebook(version(cells, exercises)))
     if check:
         _compare(contents, root, with_orphans=only is None)
@@ -298,6 +152,11 @@ def build(only: str | Sequence[str] | None = None, check: bool = False, root: st
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     return list(contents)
+
+
+def is_complete(cells: Sequence[Cell]) -> bool:
+    """Whether every exercise has its check: without them the student version would stop at the first stub."""
+    return {cell.markers.get("exercise") for cell in cells} == {cell.markers.get("check") for cell in cells}
 
 
 def _choose(folder: Path, only: str | Sequence[str] | None) -> list[Path]:

@@ -9,29 +9,26 @@ from __future__ import annotations
 
 import ast
 import builtins
-import inspect
 import re
 import symtable
-import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from course_utils.authoring_cells import Cell
+from course_utils.authoring_expected import ExpectedError, fill_in, find_snippets
+from course_utils.authoring_stubs import source_of, stub_of
+from course_utils.authoring_versions import HEADING, PLACEHOLDER
 from course_utils.exercises import Exercise
-
-if TYPE_CHECKING:  # authoring imports this module
-    from course_utils.authoring import Cell
 
 Found = Iterator[tuple[int, str]]
 
 PARAMETERS = ["data_source", "profile", "seed", "output"]
 MAX_CODE_LINES = 25
-
-
-def source_of(exercise: Exercise) -> str:
-    """The text of the object behind an exercise, with decorators and docstring, without a line feed at the end."""
-    return textwrap.dedent(inspect.getsource(exercise.reference)).rstrip()
+LEAST_HINTS = 2
+# Whether every exercise must be a whole block (heading, difficulty, expected result, hints, check), or only those that
+# have a check cell already.
+REQUIRE_BLOCKS = False
 
 
 def check_exercises(cells: Sequence[Cell], path: Path, exercises: Sequence[Exercise]) -> Found:
@@ -53,15 +50,122 @@ def check_exercises(cells: Sequence[Cell], path: Path, exercises: Sequence[Exerc
         elif cell.source:
             yield cell.first_line, f"exercise {id_} has a body; leave it empty, it is filled from course_utils."
         else:
+            where = f"course_utils.{exercise.module}.{exercise.name}"
             try:
                 source_of(exercise)
+                stub_of(exercise)
             except (ImportError, AttributeError, OSError, TypeError) as error:
-                where = f"course_utils.{exercise.module}.{exercise.name}"
                 yield cell.line, f"exercise {id_} has no source: {where} cannot be read ({error})."
+            except ValueError as error:
+                yield cell.line, f"exercise {id_} has no stub: in {where} {error}"
     for exercise in exercises:
         if exercise.notebook == path.stem and exercise.id not in first_lines:
             marker = f'# %% exercise="{exercise.id}"'
             yield 0, f"exercise {exercise.id} ({exercise.name}) is missing; add a cell {marker!r}."
+
+
+_HINT = re.compile(r"<details>\s*<summary>Hint (\d+)</summary>")
+
+
+def check_blocks(cells: Sequence[Cell], path: Path, exercises: Sequence[Exercise]) -> Found:
+    """An exercise is a block: heading, difficulty, task, expected result, hints, then the stub, then its check."""
+    registry = {exercise.id: exercise for exercise in exercises}
+    marks: list[dict[str, str]] = [{}, *(cell.markers for cell in cells), {}]
+    in_blocks: set[int] = set()
+    for number, cell in enumerate(cells):
+        before, after = marks[number], marks[number + 2]
+        check, id_ = cell.markers.get("check"), cell.markers.get("exercise")
+        if check is not None:
+            if before.get("exercise") != check:
+                yield cell.line, f"check {check} does not stand right after exercise {check}."
+            if cell.source:
+                yield cell.first_line, f"check {check} has a body; leave it empty, it is filled in."
+        if id_ is None or id_ not in registry:
+            continue
+        block = _block(cells, number, id_)
+        in_blocks.update(index for index, _ in block)
+        if after.get("check") == id_:
+            yield from _block_problems(cells, [text for _, text in block], cell, registry[id_])
+        elif REQUIRE_BLOCKS:
+            yield cell.line, f"exercise {id_} has no check; the next cell must be '# %% check=\"{id_}\"'."
+    for number, cell in enumerate(cells):
+        id_ = cell.markers.get("expected")
+        if id_ is None:
+            continue
+        if id_ not in registry:
+            yield cell.line, f"there is no exercise {id_!r} in course_utils.exercises; known: {', '.join(registry)}."
+        elif number not in in_blocks or not any(
+            index == number for index, _ in _block(cells, _index(cells, "exercise", id_), id_)
+        ):
+            yield cell.line, f"the expected result of {id_} does not stand between its heading and exercise {id_}."
+        if "Expected:" not in cell.source:
+            yield cell.line, f'the expected result of {id_} does not contain the word "Expected:".'
+
+
+def _index(cells: Sequence[Cell], marker: str, value: str) -> int:
+    return next((number for number, cell in enumerate(cells) if cell.markers.get(marker) == value), 0)
+
+
+def _block(cells: Sequence[Cell], exercise: int, id_: str) -> list[tuple[int, str]]:
+    """(index, text) of the text cells from the heading of an exercise to its stub; empty if it has no heading."""
+    found: list[tuple[int, str]] = []
+    for number in range(exercise - 1, -1, -1):
+        if cells[number].kind != "markdown":
+            return []
+        headings = list(HEADING.finditer(cells[number].source))
+        if headings:
+            own = headings[-1]["id"] == id_
+            return [(number, cells[number].source[headings[-1].start() :]), *found] if own else []
+        found.insert(0, (number, cells[number].source))
+    return []
+
+
+def _block_problems(cells: Sequence[Cell], block: list[str], cell: Cell, exercise: Exercise) -> Found:
+    heading = f"### Exercise {exercise.id}: {exercise.title}"
+    if not block:
+        yield cell.line, f"exercise {exercise.id} has no heading {heading!r} in the text above it."
+        return
+    title = HEADING.match(block[0])["title"]
+    if title != exercise.title:
+        yield cell.line, f"exercise {exercise.id} is called {title!r}; in course_utils.exercises {exercise.title!r}."
+    text = "\n\n".join(block)
+    if len(PLACEHOLDER.findall(text)) != 1:
+        yield cell.line, f"exercise {exercise.id} needs one line {{{{difficulty}}}}, below its heading."
+    if sum(one.markers.get("expected") == exercise.id for one in cells) != 1:
+        marker = f'# %% [markdown] expected="{exercise.id}"'
+        yield cell.line, f"exercise {exercise.id} has no expected result, or more than one; mark one cell {marker!r}."
+    hints = [int(number) for number in _HINT.findall(text)]
+    if len(hints) < LEAST_HINTS or hints != list(range(1, len(hints) + 1)):
+        found = ", ".join(map(str, hints)) or "none"
+        wanted = f"{LEAST_HINTS} hints or more: Hint 1, Hint 2, ..."
+        yield cell.line, f"exercise {exercise.id} needs {wanted}; found: {found}."
+
+
+def check_placeholders(cells: Sequence[Cell], path: Path, exercises: Sequence[Exercise]) -> Found:
+    """`{{difficulty}}` is the only placeholder; it stands below the heading of an exercise, in the same cell."""
+    known = {exercise.id for exercise in exercises}
+    for cell in cells:
+        for match in PLACEHOLDER.finditer(cell.source) if cell.kind == "markdown" else ():
+            line = cell.line_of(cell.source.count("\n", 0, match.start()))
+            headings = [heading["id"] for heading in HEADING.finditer(cell.source, 0, match.start())]
+            if match["name"] != "difficulty":
+                yield line, f"unknown placeholder {match[0]!r}; known: {{{{difficulty}}}}."
+            elif not headings or headings[-1] not in known:
+                yield line, "{{difficulty}} without the heading of a known exercise above it in the same cell."
+
+
+def check_expected(cells: Sequence[Cell], path: Path, exercises: Sequence[Exercise]) -> Found:
+    """The snippets of expected results run, give something, and their pictures have an alt text."""
+    for cell in cells:
+        if cell.kind != "markdown":
+            continue
+        try:
+            if "expected" in cell.markers:
+                fill_in(cell.source, lambda picture, alt: "")
+            elif any(find_snippets(cell.source)):
+                yield cell.line, 'a snippet of an expected result in a cell that is not marked expected="...".'
+        except ExpectedError as error:
+            yield cell.line_of(error.row), str(error)
 
 
 def check_questions(cells: Sequence[Cell], path: Path, exercises: Sequence[Exercise]) -> Found:
@@ -87,7 +191,7 @@ def check_questions(cells: Sequence[Cell], path: Path, exercises: Sequence[Exerc
 def check_code(cells: Sequence[Cell], path: Path, exercises: Sequence[Exercise]) -> Found:
     """Code cells are plain Python, not empty, not longer than 25 lines, and import no `*`."""
     for cell in cells:
-        if cell.kind != "code" or "exercise" in cell.markers:
+        if cell.kind != "code" or {"exercise", "check"} & set(cell.markers):
             continue
         if not cell.source:
             yield cell.line, "an empty code cell."
@@ -206,7 +310,10 @@ def _is_there(folder: Path, target: str) -> bool:
     return inside and (file.exists() or (file.suffix == ".ipynb" and file.with_suffix(".py").exists()))
 
 
-RULES = (check_exercises, check_questions, check_code, check_parameters, check_text)
+RULES = (
+    check_exercises, check_blocks, check_placeholders, check_expected, check_questions, check_code, check_parameters,
+    check_text,
+)  # fmt: skip
 
 # What a cell finds without defining it: builtins, what IPython adds, and what Python sets in modules and class bodies.
 _GIVEN = {*dir(builtins), "display", "get_ipython", "_", "__name__", "__module__", "__qualname__"}
