@@ -1,0 +1,332 @@
+"""Figures: fixed colours, captions that are also alternative texts, and no warning for any image."""
+
+from __future__ import annotations
+
+import base64
+import io
+import warnings
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import IPython.display
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+from course_utils import plotting
+from course_utils.plotting import BACKGROUND, label_colours, same_colours
+from course_utils.targets import boundary_target
+from course_utils.training import EpochResult
+
+settings.register_profile("course", deadline=None)  # a busy machine is not a failure
+settings.load_profile("course")
+
+IDS = st.sampled_from([0, 1, 2, 3, 17, 70_000])
+LABELS = hnp.arrays(np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6), elements=IDS)
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    with plt.rc_context():
+        plotting.use_course_style()
+        yield
+    plt.close("all")
+
+
+def pixels(figure) -> np.ndarray:
+    """What the figure looks like. Whatever is wrong with it shows up as a warning here, at the latest."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return np.asarray(Image.open(buffer).convert("RGBA"))
+
+
+def is_background(colours: np.ndarray) -> np.ndarray:
+    return np.isclose(colours, BACKGROUND).all(axis=-1)
+
+
+# label colours
+
+
+@given(LABELS)
+def test_the_colour_of_a_pixel_depends_on_its_id_alone(labels):
+    colours = label_colours(labels)
+    assert colours.shape == (*labels.shape, 3) and colours.min() >= 0 and colours.max() <= 1
+    for i in np.unique(labels):
+        drawn = colours[(labels == i) & ~is_background(colours)]
+        if len(drawn):
+            alone = label_colours(np.array([[i]]))[0, 0]
+            assert np.allclose(drawn, alone)
+    assert is_background(colours[labels == 0]).all()
+
+
+@given(LABELS)
+def test_between_touching_nuclei_there_is_a_dark_pixel(labels):
+    dark = is_background(label_colours(labels))
+    beside = (labels[:, :-1] != labels[:, 1:]) & (labels[:, :-1] > 0) & (labels[:, 1:] > 0)
+    below = (labels[:-1] != labels[1:]) & (labels[:-1] > 0) & (labels[1:] > 0)
+    assert (dark[:, :-1] | dark[:, 1:])[beside].all()
+    assert (dark[:-1] | dark[1:])[below].all()
+    inside = labels > 0
+    inside[:, :-1] &= ~beside
+    inside[:-1] &= ~below
+    assert not dark[inside].any()  # and nowhere else
+
+
+def test_nearby_ids_have_colours_that_can_be_told_apart():
+    ids = np.arange(1, 400)
+    colours = label_colours(np.stack([ids, np.zeros_like(ids)]).T.reshape(1, -1))[0, ::2]  # background between them
+    assert np.abs(colours[1:] - colours[:-1]).max(axis=-1).min() > 0.25
+    assert np.abs(colours - BACKGROUND).max(axis=-1).min() > 0.5
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.int64, np.uint64])
+def test_labels_of_every_integer_dtype_have_the_same_colours(dtype):
+    labels = np.array([[0, 3, 3], [200, 0, 7]])
+    assert np.allclose(label_colours(labels.astype(dtype)), label_colours(labels))
+
+
+def test_the_labels_are_left_alone():
+    labels = np.array([[1, 2], [0, 5]])
+    labels.flags.writeable = False
+    label_colours(labels)
+    same_colours(labels, labels)
+
+
+# same_colours
+
+
+def test_a_matched_instance_gets_the_id_of_its_nucleus_and_the_others_ids_of_their_own():
+    truth = np.array([[7, 7, 7, 0, 3, 3, 0, 0, 0]])
+    prediction = np.array([[1, 1, 1, 0, 2, 2, 0, 3, 9]])
+    result = same_colours(prediction, truth)
+    assert result[0, :6].tolist() == [7, 7, 7, 0, 3, 3]
+    assert result[0, 6] == 0 and len({*result[0, 7:].tolist()} - {0, 3, 7}) == 2
+
+
+@given(LABELS.flatmap(lambda truth: st.tuples(hnp.arrays(np.int32, truth.shape, elements=IDS), st.just(truth))))
+def test_same_colours_renames_instances_without_joining_or_losing_any(pair):
+    prediction, truth = pair
+    result = same_colours(prediction, truth)
+    names = {(int(old), int(new)) for old, new in zip(prediction.ravel(), result.ravel(), strict=True)}
+    assert len(names) == len({old for old, _ in names}) == len({new for _, new in names})
+    assert np.array_equal(result == 0, prediction == 0)
+
+
+# every picture of every image
+
+ODD_IMAGES = {
+    "one pixel": np.full((1, 1), 7, np.uint8),
+    "one row": np.arange(30, dtype=np.uint16)[None],
+    "constant": np.full((20, 30), 128, np.uint8),
+    "black": np.zeros((20, 30), np.float32),
+    "ordinary": np.random.default_rng(0).integers(0, 255, (20, 30), dtype=np.uint8),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [*((name, "touching") for name in ODD_IMAGES), ("one pixel", "empty"), ("ordinary", "empty"), ("ordinary", "one")],
+)
+def test_every_drawing_works_for_every_image_and_label_image(name, kind):
+    image = ODD_IMAGES[name]
+    labels = np.zeros(image.shape, np.int32)
+    if kind != "empty":
+        labels[: 1 + image.shape[0] // 2] = 4
+    if kind == "touching":
+        labels[:, image.shape[1] // 2 :] = 900
+    figure, axes = plotting.grid(2, 4)
+    plotting.draw_image(axes[0, 0], image, "image")
+    plotting.draw_probability(axes[0, 1], image / 255, "probability", colorbar=True)
+    plotting.draw_labels(axes[0, 2], labels, "labels")
+    plotting.draw_classes(axes[0, 3], boundary_target(labels), "classes", legend=True)
+    plotting.draw_outlines(axes[1, 0], image, labels, "outlines")
+    plotting.draw_errors(axes[1, 1], image, labels, labels, title="right")
+    plotting.draw_errors(axes[1, 2], image, np.zeros_like(labels), labels, title="missed")
+    plotting.draw_errors(axes[1, 3], image, labels, np.zeros_like(labels), title="invented")
+    assert pixels(figure).std() > 0
+
+
+def test_grid_gives_a_table_of_axes_also_for_one():
+    figure, axes = plotting.grid(1, 1)
+    assert axes.shape == (1, 1)
+    figure, axes = plotting.grid(2, 3, width=2, height=1)
+    assert axes.shape == (2, 3) and figure.get_size_inches().tolist() == [6, 2]
+
+
+def test_a_dim_image_is_stretched_so_that_it_can_be_seen():
+    figure, axes = plotting.grid(1, 1)
+    plotting.draw_image(axes[0, 0], np.tile(np.arange(10, dtype=np.uint8), (10, 1)))
+    low, high = axes[0, 0].images[0].get_clim()
+    assert (low, high) == pytest.approx((0, 9), abs=0.1)
+
+
+def test_probabilities_have_one_fixed_scale():
+    figure, axes = plotting.grid(1, 1)
+    plotting.draw_probability(axes[0, 0], np.full((4, 4), 0.3))
+    assert axes[0, 0].images[0].get_clim() == (0, 1)
+
+
+def test_the_legend_counts_each_kind_of_error():
+    truth = np.zeros((10, 40), np.int32)
+    truth[2:8, 2:8], truth[2:8, 10:14], truth[2:8, 14:18], truth[2:8, 20:30], truth[2:8, 33:37] = 1, 2, 3, 4, 5
+    prediction = np.zeros_like(truth)
+    prediction[2:8, 2:8], prediction[2:8, 10:18], prediction[2:8, 20:25], prediction[2:8, 25:30] = 1, 2, 3, 4
+    prediction[0, 39] = 9
+    figure, axes = plotting.grid(1, 1)
+    plotting.draw_errors(axes[0, 0], np.zeros(truth.shape), prediction, truth, iou_threshold=0.6)
+    counts = {text.get_text() for text in axes[0, 0].get_legend().get_texts()}
+    # the two halves of nucleus 4 and the lone pixel match nothing; 2 and 3 are hidden under one merge
+    assert counts == {"matched 1", "false positive 3", "merged 1", "missed 3", "split 1"}
+
+
+def test_the_three_classes_keep_their_colours_when_one_is_absent():
+    figure, axes = plotting.grid(1, 2)
+    plotting.draw_classes(axes[0, 0], np.array([[0, 1, 2]]))
+    plotting.draw_classes(axes[0, 1], torch.tensor([[2, 2]]))
+    first, second = (panel.images[0].get_array() for panel in axes[0])
+    assert np.array_equal(second[0, 0], first[0, 2])
+    assert len({tuple(colour) for colour in first[0].tolist()}) == 3
+
+
+# curves and the drawing of the network
+
+
+def results(n: int, metric=True) -> list[EpochResult]:
+    train_metric, validation_metric = (0.5, 0.6) if metric else (None, None)
+    return [EpochResult(i + 1, 1 / (i + 1), train_metric, 0.9, validation_metric, seconds=1) for i in range(n)]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("n", [1, 2, 30])
+def test_curves_of_a_training_of_any_length(n):
+    figure = plotting.plot_training(results(n), "hard Dice", epochs=30)
+    loss, metric = figure.axes
+    assert (loss.get_ylabel(), metric.get_ylabel()) == ("loss", "hard Dice")
+    assert metric.get_legend().get_texts()[1].get_text() == "validation, now 0.600"
+    assert loss.lines[0].get_linestyle() == "--" and loss.lines[1].get_linestyle() == "-"
+    assert pixels(figure).std() > 0
+
+
+def test_a_training_without_a_metric_has_one_curve():
+    assert len(plotting.plot_training(results(3, metric=False)).axes) == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_each_method_has_a_line_of_its_own_style():
+    curves = {f"method {i}": [0.9, 0.5, 0.1 * i] for i in range(4)}
+    figure = plotting.plot_f1_curves(curves, [0.5, 0.75, 0.9])
+    lines = figure.axes[0].lines
+    assert len({(line.get_linestyle(), line.get_marker()) for line in lines}) == 4
+    assert figure.axes[0].get_ylim()[0] == 0
+    pixels(figure)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("base_channels", "depth"), [(64, 4), (8, 1), (16, 3)])
+def test_the_drawing_of_the_network_names_channels_and_resolution_of_every_block(base_channels, depth):
+    figure = plotting.plot_unet(base_channels, depth, side=256)
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    for level in range(depth + 1):
+        times = 1 if level == depth else 2
+        assert texts.count(str(base_channels * 2**level)) == times
+        assert texts.count(f"{256 // 2**level}²") == times
+    pixels(figure)
+
+
+# in the notebook
+
+
+class Display:
+    """Stands for the notebook and keeps what it is asked to show."""
+
+    def __init__(self):
+        self.shown = []
+        self.replaced = []
+
+    def __call__(self, content, raw=False, metadata=None, display_id=False):
+        self.shown.append((content, raw, metadata))
+        return self if display_id else None
+
+    def update(self, content, raw=False, metadata=None):
+        self.replaced.append((content, raw, metadata))
+
+
+@pytest.fixture
+def notebook(monkeypatch) -> Display:
+    display = Display()
+    monkeypatch.setattr(IPython.display, "display", display)
+    return display
+
+
+def a_figure():
+    figure, axes = plotting.grid(1, 1)
+    plotting.draw_labels(axes[0, 0], np.array([[0, 1], [2, 0]]))
+    return figure
+
+
+def decoded(content: dict) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(content["image/png"])))
+
+
+def test_a_figure_is_shown_with_its_caption_below_and_as_alternative_text(notebook):
+    figure = a_figure()
+    plotting.show(figure, "Two nuclei.")
+    (content, raw, metadata), (caption, _, _) = notebook.shown
+    assert raw and decoded(content).format == "PNG"
+    assert metadata == {"image/png": {"alt": "Two nuclei."}} and content["text/plain"] == "Two nuclei."
+    assert isinstance(caption, IPython.display.Markdown) and caption.data == "*Two nuclei.*"
+    assert not plt.fignum_exists(figure.number)
+
+
+def test_the_page_around_a_figure_is_white_and_opaque_so_that_it_can_be_read_in_dark_mode(notebook):
+    with plt.rc_context({"savefig.facecolor": "white"}):
+        plotting.show(a_figure(), "Two nuclei.")
+    corner = np.asarray(decoded(notebook.shown[0][0]).convert("RGBA"))[0, 0]
+    assert corner.tolist() == [255, 255, 255, 255]
+
+
+def test_a_live_figure_is_shown_once_and_then_replaced_in_its_place(notebook):
+    live = plotting.LiveFigure()
+    for epoch in (1, 2, 3):
+        live.update(plotting.plot_training(results(epoch)), f"After epoch {epoch}.")
+    assert len(notebook.shown) == 1 and len(notebook.replaced) == 2
+    everything = notebook.shown + notebook.replaced
+    assert [metadata["image/png"]["alt"] for _, _, metadata in everything] == [f"After epoch {i}." for i in (1, 2, 3)]
+    assert all(raw for _, raw, _ in everything)
+    assert len({content["image/png"] for content, _, _ in everything}) == 3
+    assert plt.get_fignums() == []
+
+
+def test_two_live_figures_have_two_places(notebook):
+    for live in (plotting.LiveFigure(), plotting.LiveFigure()):
+        live.update(a_figure(), "Something.")
+    assert len(notebook.shown) == 2 and notebook.replaced == []
+
+
+def test_outside_a_notebook_showing_a_figure_is_no_error(capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plotting.show(a_figure(), "Two nuclei.")
+        live = plotting.LiveFigure()
+        live.update(a_figure(), "One.")
+        live.update(a_figure(), "Two.")
+
+
+def test_a_figure_as_html_escapes_its_alternative_text():
+    page = plotting.figure_as_html(a_figure(), 'F1 < 0.5 & "bad"')
+    assert page.startswith('<img src="data:image/png;base64,')
+    assert 'alt="F1 &lt; 0.5 &amp; &quot;bad&quot;"' in page
+    assert plt.get_fignums() == []
+
+
+def test_the_colours_of_errors_and_classes_differ():
+    for colours in (plotting.ERROR_COLOURS, plotting.CLASS_COLOURS):
+        assert len(set(colours.values())) == len(colours)

@@ -1,0 +1,115 @@
+"""The interactive cells: a changed control changes the picture."""
+
+from __future__ import annotations
+
+import html
+import re
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from ipywidgets import HTML, IntSlider, VBox
+
+from course_utils import plotting
+from course_utils.data import Sample
+from course_utils.widgets import browse_images, explore_threshold, explore_watershed, redraw_on_change
+
+
+def parts(box: VBox) -> tuple[dict, HTML]:
+    """The controls by name, and the picture."""
+    assert isinstance(box, VBox)
+    *controls, picture = box.children
+    assert isinstance(picture, HTML)
+    return {control.description: control for control in controls}, picture
+
+
+def description(picture: HTML) -> str:
+    """The alternative text."""
+    assert picture.value.startswith('<img src="data:image/png;base64,')
+    return html.unescape(re.search('alt="([^"]*)"', picture.value).group(1))
+
+
+@pytest.fixture
+def cells() -> tuple[list, list, list]:
+    """Two images, the probabilities of a network that joins two nuclei at low thresholds, and the truth."""
+    truth = np.zeros((24, 40), np.int32)
+    truth[4:16, 4:16], truth[4:16, 17:30] = 1, 2
+    probability = 0.9 * (truth > 0)
+    probability[4:16, 16] = 0.6  # a bridge
+    return [100.0 * probability, 50.0 * probability], [probability, 0 * probability], [truth, truth]
+
+
+def test_the_figure_is_drawn_at_once_and_again_when_a_control_changes():
+    drawn = []
+
+    def draw(number):
+        drawn.append(number)
+        figure, axes = plotting.grid(1, 1, width=1)
+        axes[0, 0].set_title(str(number))
+        return figure, f"The number {number}."
+
+    controls, picture = parts(redraw_on_change(draw, number=IntSlider(3, description="number")))
+    before = picture.value
+    controls["number"].value = 5
+    assert drawn == [3, 5]
+    assert description(picture) == "The number 5." and picture.value != before
+    assert plt.get_fignums() == []  # nothing is left open
+
+
+def test_browsing_shows_image_mask_size_and_number_of_nuclei():
+    masks = [np.zeros((9, 12), int), np.array([[1, 0, 7], [0, 0, 0]])]
+    samples = [Sample(f"name{i}", mask.astype(np.uint8), mask) for i, mask in enumerate(masks)]
+    controls, picture = parts(browse_images(samples))
+    assert description(picture) == "Image 0 of 9 x 12 pixels and its mask with 0 nuclei."
+    controls["image"].value = 1
+    assert description(picture) == "Image 1 of 2 x 3 pixels and its mask with 2 nuclei."
+    controls["image"].value = 99
+    assert controls["image"].value == 1  # a slider cannot leave the images
+
+
+def test_a_higher_threshold_cuts_the_bridge_between_two_nuclei(cells):
+    controls, picture = parts(explore_threshold(*cells))
+    assert description(picture) == "Image 0: 1 instances found, F1 0.667 at an IoU threshold of 0.50."
+    controls["threshold"].value = 0.7
+    assert description(picture) == "Image 0: 2 instances found, F1 1.000 at an IoU threshold of 0.50."
+
+
+def test_the_iou_threshold_changes_the_score_and_not_the_instances(cells):
+    controls, picture = parts(explore_threshold(*cells))
+    controls["iou_threshold"].value = 0.9
+    assert description(picture) == "Image 0: 1 instances found, F1 0.000 at an IoU threshold of 0.90."
+
+
+def test_the_image_can_be_chosen_and_may_have_no_instance(cells):
+    controls, picture = parts(explore_threshold(*cells))
+    controls["image"].value = 1
+    assert description(picture) == "Image 1: 0 instances found, F1 0.000 at an IoU threshold of 0.50."
+
+
+def test_the_watershed_needs_seeds_above_the_threshold(cells):
+    images, foregrounds, truths = cells
+    boundaries = [np.zeros_like(foreground) for foreground in foregrounds]
+    boundaries[0][4:16, 16] = 0.4
+    controls, picture = parts(explore_watershed(images, foregrounds, boundaries, truths))
+    assert description(picture) == "Image 0: 2 instances found, F1 1.000 at an IoU threshold of 0.50."
+    controls["threshold"].value = 0.1
+    assert "1 instances found" in description(picture)
+    controls["threshold"].value = 0.95
+    assert "0 instances found" in description(picture)
+
+
+@pytest.mark.filterwarnings("error")
+def test_both_cut_offs_are_named_and_cover_their_range(cells):
+    controls, picture = parts(explore_threshold(*cells))
+    assert set(controls) == {"image", "threshold", "iou_threshold"}
+    for name in ("threshold", "iou_threshold"):
+        seen = set()
+        for value in (0.05, 0.5, 0.95):
+            controls[name].value = value
+            seen.add(picture.value)
+        assert len(seen) >= 2
+        controls[name].value = 0.5
