@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
-import numpy as np
+import contextlib
+import random
+from collections.abc import Iterator
+from types import SimpleNamespace
+from unittest import mock
 
-from course_utils.checking import need_callable, need_type, untouched, wrong
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from course_utils.checking import (
+    need_callable,
+    need_close,
+    need_dtype,
+    need_error,
+    need_shape,
+    need_type,
+    untouched,
+    wrong,
+)
 
 
 def check_count_shapes(count_shapes) -> None:
@@ -25,3 +42,428 @@ def check_count_shapes(count_shapes) -> None:
         wrong("Number of shapes in the dict", len(found), 3, f"{extra[0]} is the shape of no image.")
     if count_shapes([]) != {}:
         wrong("Result for no images", count_shapes([]), {})
+
+
+def check_intensity_statistics(intensity_statistics) -> None:
+    need_callable(intensity_statistics, "intensity_statistics")
+    rng = np.random.default_rng(0)
+    small, large = rng.integers(0, 10, (3, 4)).astype(np.float64), rng.integers(10, 40, (7, 5)).astype(np.float64)
+    cases = [
+        ("one image", [large], "std divides by the number of pixels, not by one less."),
+        ("images of different sizes", [small, large, small + 5], "Every pixel counts the same, not every image."),
+        (
+            "8-bit images",
+            [rng.integers(0, 256, (20, 30), dtype=np.uint8), rng.integers(150, 256, (9, 8), dtype=np.uint8)],
+            "A uint8 holds 0 to 255 only: what happens to its squares and differences?",
+        ),
+        (
+            "float32 images with values near 3000",
+            [rng.normal(3000, 1, shape).astype(np.float32) for shape in [(40, 50), (30, 20)]],
+            "float32 keeps seven digits only: add up in float64.",
+        ),
+    ]
+    for what, images, look in cases:
+        with untouched(images=images):
+            found = intensity_statistics(images)
+        _need_pair("the result", found, "(mean, std)")
+        pixels = np.concatenate([image.ravel() for image in images]).astype(np.float64)
+        for name, value, expected in zip(("mean", "std"), found, (pixels.mean(), pixels.std()), strict=True):
+            if type(value) is not float:  # np.float64 is a subclass of float, but not what is asked for
+                full_name = f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")
+                wrong(f"Type of the {name}", full_name, "float, Python's own", "Convert the number at the end.")
+            # Seven digits do, so float32 is not wrong as such; what it loses by cancellation is.
+            if not abs(value - expected) <= (1e-6 if name == "mean" else 1e-3) * expected:
+                wrong(f"Value of the {name} of {what}", round(value, 4), round(float(expected), 4), look)
+
+
+def check_standardize(standardize) -> None:
+    need_callable(standardize, "standardize")
+    rng = np.random.default_rng(0)
+    bright = rng.integers(0, 256, (4, 6), dtype=np.uint8)
+    cases = [
+        ("a float32 image and Python floats", rng.random((5, 3)).astype(np.float32), 0.25, 0.5),
+        ("a float32 image and np.float64 numbers", rng.random((5, 3)).astype(np.float32), np.float64(3), np.float64(4)),
+        ("a uint8 image", bright, 100.0, 2.5),
+        ("a uint8 image and np.float64 numbers", bright, np.float64(30.5), np.float64(20)),
+        ("a uint16 image and whole numbers", bright.astype(np.uint16) * 200, 300, 7),
+        ("a float64 image", rng.random((2, 7)), -1.0, 0.1),
+    ]
+    for what, image, mean, std in cases:
+        with untouched(image=image):
+            found = standardize(image, mean, std)
+            what = f"the result for {what}"
+            need_type(what, found, np.ndarray, "Return an array.")
+            need_shape(what, found, image.shape)
+            look = "Since NumPy 2 a np.float64 number turns a float32 array into a float64 one."
+            need_dtype(what, found, np.float32, look if isinstance(mean, np.float64) else "The network wants float32.")
+            expected = (image.astype(np.float64) - float(mean)) / float(std)
+            need_close(what, found, expected, "First take away the mean, then divide by std.", tolerance=1e-4)
+    names = standardize(image=bright, mean=1.0, std=2.0)
+    need_close("the result with arguments by name", names, (bright.astype(float) - 1) / 2, tolerance=1e-4)
+
+
+def check_split_train_val(split_train_val) -> None:
+    need_callable(split_train_val, "split_train_val")
+    # The samples are arrays, many of them equal: a sample is told by its place alone.
+    samples = [np.full((2, 2), index % 3) for index in range(63)]
+    for every in (None, 5, 2, 1, 100):
+        n_samples = 20 if every is None else 63
+        for chosen in (samples, samples[:n_samples]) if every is None else (samples,):
+            given = list(chosen)
+            found = split_train_val(given) if every is None else split_train_val(given, every=every)
+            step = 20 if every is None else every
+            what = f"{len(given)} samples, " + ("every left out" if every is None else f"every={every}")
+            _need_pair("the result", found, "(train, val)")
+            for name, part in zip(("train", "val"), found, strict=True):
+                need_type(name, part, (list, tuple), "Return two lists.")
+            places = [[_place(sample, chosen) for sample in part] for part in found]
+            validation = list(range(step - 1, len(chosen), step))
+            training = [index for index in range(len(chosen)) if index not in validation]
+            if places == [validation, training] and places[0] != places[1]:
+                wrong("Order of the result", "(val, train)", "(train, val)")
+            look = "Counting starts at 0: the 20th sample has index 19."
+            for name, indices, right in (("val", places[1], validation), ("train", places[0], training)):
+                if len(indices) != len(right):
+                    wrong(f"Length of {name} ({what})", len(indices), len(right), look)
+                if sorted(indices) != right:
+                    wrong(f"Indices of the samples in {name} ({what})", indices, right, look)
+                if indices != right:
+                    wrong(f"Order of the samples in {name} ({what})", indices, right, "Keep the order of the samples.")
+            if len(given) != len(chosen) or any(a is not b for a, b in zip(given, chosen, strict=True)):
+                wrong("Mutation: samples after your code ran", f"{len(given)} samples or another order",
+                      "the list as it was", "Build new lists.")  # fmt: skip
+    found = split_train_val([])
+    if [list(part) for part in found] != [[], []]:
+        wrong("Result for no samples", found, ([], []))
+
+
+def _place(sample: object, samples: list) -> int:
+    """Where a sample stands in the list, by identity; -1 if nowhere."""
+    return next((index for index, other in enumerate(samples) if other is sample), -1)
+
+
+def check_random_crop(random_crop) -> None:
+    need_callable(random_crop, "random_crop")
+    _check_one_crop(random_crop)
+    _check_crop_too_large(random_crop)
+    image, mask = _positions((5, 7), np.float32)
+    starts = []
+    with untouched(image=image, mask=mask):
+        rng = np.random.default_rng(0)
+        for _ in range(300):
+            window, mask_window = random_crop(image, mask, 3, rng)
+            start = _start(mask_window, mask)
+            if start is None or not np.array_equal(window, _image_of(mask_window)):
+                wrong("Value of the crop", "other pixels than those of one window", "the same window of image and mask")
+            starts.append(start)
+    _need_all_starts(starts, n_rows=3, n_columns=5)
+    draws = []
+    for noise in (1, 2):  # global random states must not matter
+        _seed_globally(noise)
+        rng = np.random.default_rng(5)
+        draws.append([_start(random_crop(image, mask, 3, rng)[1], mask) for _ in range(10)])
+    if draws[0] != draws[1]:
+        wrong("Randomness", "other windows for two generators made with the same seed", "the same windows",
+              "Draw every random number from rng, and from nothing else.")  # fmt: skip
+
+
+def _check_one_crop(random_crop) -> None:
+    """Kind, shape, dtype and values of crops of images that leave little choice."""
+    for shape, size in [((6, 9), 4), ((4, 9), 4), ((9, 4), 4), ((5, 5), 5)]:
+        for image_dtype, mask_dtype in [(np.float32, np.int32), (np.uint8, np.uint16)]:
+            image, mask = _positions(shape, image_dtype, mask_dtype)
+            with untouched(image=image, mask=mask):
+                found = random_crop(image, mask, size, np.random.default_rng(3))
+                _need_pair("the result", found, "(image window, mask window)")
+                for name, part, whole in (("image", found[0], image), ("mask", found[1], mask)):
+                    what = f"the {name} window of a {shape[0]} x {shape[1]} image"
+                    need_type(what, part, np.ndarray)
+                    need_shape(what, part, (size, size), "Height and width of the image may differ.")
+                    need_dtype(what, part, whole.dtype, "A window keeps the dtype.")
+                starts = [_start(found[0], image), _start(found[1], mask)]
+            if None in starts:
+                name = "image" if starts[0] is None else "mask"
+                wrong(f"Value of the {name} window", "pixels that are not one window of it", f"a window of the {name}",
+                      "Are rows and columns mixed up, or image and mask?")  # fmt: skip
+            if starts[0] != starts[1]:
+                wrong("Value of the crop", f"the image from {starts[0]}, the mask from {starts[1]}", "the same window",
+                      "Draw the window once and cut it from both.")  # fmt: skip
+
+
+def _check_crop_too_large(random_crop) -> None:
+    """Too small an image is an error that names its size and the crop's, whichever side is short."""
+    look = "Name the size of the image and the size of the crop."
+    for height, width, size in [(23, 301, 57), (301, 23, 57), (19, 23, 84)]:
+        image = np.zeros((height, width), dtype=np.float32)
+        short = (height, width) if max(height, width) < size else (min(height, width),)
+        need_error(
+            f"a crop of {size} x {size} from a {height} x {width} image",
+            lambda image=image, size=size: random_crop(image, image.astype(np.int32), size, np.random.default_rng(0)),
+            tuple(str(number) for number in (*short, size)),
+            look,
+        )
+
+
+def check_binary_target(binary_target) -> None:
+    need_callable(binary_target, "binary_target")
+    ids = np.array([[0, 1, 2, 0, 255], [0, 7, 7, 256, 0], [300, 0, 0, 32768, 65535], [0, 128, 0, 0, 9]])
+    masks = [
+        ("an int32 mask", ids.astype(np.int32)),
+        ("a uint16 mask", ids.astype(np.uint16)),
+        ("an int64 mask with large ids", ids * 65536),
+        ("a uint8 mask", (ids % 256).astype(np.uint8)),
+        ("a mask without nuclei", np.zeros((3, 2), dtype=np.int32)),
+        ("a mask that is all nucleus", np.full((2, 3), 4, dtype=np.int32)),
+    ]
+    for what, mask in masks:
+        with untouched(mask=mask):
+            found = binary_target(mask)
+            what = f"the target of {what}"
+            need_type(what, found, torch.Tensor, "Return a torch tensor.")
+            need_shape(what, found, (1, *mask.shape), "A network's output has a channel axis: (1, H, W).")
+            need_dtype(what, found, torch.float32, "Losses on probabilities want float32.")
+            need_close(what, found, (mask > 0)[None].astype(np.float32), "1 on every nucleus, whatever its id; else 0.")
+
+
+# NucleiDataset
+
+CROP = 6
+SHAPES = [(8, 9), (7, 12), (10, 6)]
+
+
+def check_NucleiDataset(NucleiDataset) -> None:
+    need_callable(NucleiDataset, "NucleiDataset")
+    dtypes = (np.float32, np.float64, np.float32)
+    pairs = [_positions(SHAPES[i], dtypes[i], first_id=1 + 1000 * i) for i in range(len(SHAPES))]
+    images, masks = [image for image, _ in pairs], [mask for _, mask in pairs]
+
+    def make(transform=_float_target, noise=0, **options):
+        """A data set made under torch seed 0, and under other global random states for another `noise`."""
+        torch.manual_seed(0)
+        _seed_globally(noise)
+        return NucleiDataset(images, masks, transform, **{"crop_size": CROP} | options)
+
+    with untouched(images=images, masks=masks):
+        _check_items(make, masks)
+        _check_defaults(NucleiDataset, make)
+        dataset = make()
+        _need_all_starts([_start(_ids(dataset[0][0])[0], masks[0]) for _ in range(250)], n_rows=3, n_columns=4)
+        _check_reproducible(make)
+        _check_workers(make)
+    _check_choice(NucleiDataset)
+    _check_augmentation(NucleiDataset)
+
+
+def _float_target(mask: np.ndarray) -> torch.Tensor:
+    """A target with a channel axis, `(1, H, W)` float32. It looks at single pixels: crops can come before or after."""
+    _need_mask(mask)
+    return torch.from_numpy(np.array(mask, dtype=np.float32) * 2)[None]
+
+
+def _class_target(mask: np.ndarray) -> torch.Tensor:
+    """A target without a channel axis, `(H, W)` int64."""
+    _need_mask(mask)
+    return torch.from_numpy(np.array(mask, dtype=np.int64) * 2)
+
+
+def _need_mask(mask: np.ndarray) -> None:
+    need_type("what target_transform is given", mask, np.ndarray, "It takes a mask, a NumPy array, and makes a tensor.")
+    if mask.ndim != 2:
+        wrong("Shape of what target_transform is given", mask.shape, "a mask (H, W)")
+
+
+def _check_items(make, masks) -> None:
+    """Length, and type, shape, dtype and pixels of the items without augmentation."""
+    dataset = make()
+    need_type("the data set", dataset, Dataset, "NucleiDataset is a subclass of torch.utils.data.Dataset.")
+    if len(dataset) != len(masks):
+        wrong("Length of the data set", len(dataset), len(masks), "One item for each image.")
+    for transform, shape, dtype in ((_float_target, (1, CROP, CROP), torch.float32),
+                                    (_class_target, (CROP, CROP), torch.int64)):  # fmt: skip
+        dataset = make(transform)
+        for index in [0, 1, 2] * 3:
+            _need_pair(f"item {index}", dataset[index], "(image, target)")
+            image, target = dataset[index]
+            need_type("the image of an item", image, torch.Tensor)
+            need_shape("the image of an item", image, (1, CROP, CROP), f"crop_size is {CROP} here.")
+            need_dtype(
+                "the image of an item", image, torch.float32, "The network wants float32, whatever the image is."
+            )
+            need_type("the target of an item", target, torch.Tensor, "The target is what target_transform returns.")
+            look = "The target is what target_transform makes of the mask, cut to the crop."
+            need_shape("the target of an item", target, shape, look)
+            need_dtype("the target of an item", target, dtype, look)
+            _need_same_pixels(image, target)
+            if _start(_ids(image)[0], masks[index]) is None:
+                wrong(f"Value of item {index}", "pixels that are not one window of its image",
+                      f"a window of image {index}, unchanged")  # fmt: skip
+
+
+def _check_defaults(NucleiDataset, make) -> None:
+    image, mask = _positions((256, 256), np.float32)
+    torch.manual_seed(0)
+    found, _ = NucleiDataset([image], [mask], _float_target)[0]
+    need_shape("an item with crop_size left out", found, (1, 256, 256))
+    if not _same_draws(_draw(make()), _draw(make(seed=0))):
+        wrong("Randomness with seed left out", "other crops than with seed=0", "the same crops", "Its default is 0.")
+
+
+def _check_reproducible(make) -> None:
+    """New crops at each access, governed by the seed and by torch's seed and by nothing else."""
+    for augment in (False, True):
+        first, again = _draw(make(augment=augment, noise=1)), _draw(make(augment=augment, noise=2))
+        if not _same_draws(first, again):
+            wrong("Randomness", "other crops with the same seed and the same torch.manual_seed", "the same crops",
+                  "Numbers from random, np.random or an unseeded generator do not follow torch's seed.")  # fmt: skip
+    if _same_draws(_draw(make(seed=0)), _draw(make(seed=1))):
+        wrong("Randomness", "the same crops with seed=0 and seed=1", "other crops for another seed",
+              "Let seed take part in the choice of the window.")  # fmt: skip
+
+
+def _check_workers(make) -> None:
+    """A loader's workers get copies of one data set. Copies made alike must draw differently in each of them."""
+    for used in (False, True):
+        draws = {}
+        for number, epoch_seed in [(0, 1000), (1, 1000), (0, 2000)]:
+            dataset = make()
+            if used:  # as in a notebook that shows an item before it starts a loader
+                _draw(dataset, 3)
+            with _in_worker(number, epoch_seed, dataset):
+                draws[number, epoch_seed] = _draw(dataset)
+        what = "Randomness in loader workers" + (" that start after an item was drawn without them" if used else "")
+        look = (
+            "A random generator kept in the data set is copied, state and all, into every worker. "
+            "Torch's own seed is different in each worker and epoch."
+        )
+        if _same_draws(draws[0, 1000], draws[1, 1000]):
+            wrong(what, "the same crops in two workers", "other crops in each worker", look)
+        if _same_draws(draws[0, 1000], draws[0, 2000]):
+            wrong(what, "the same crops in two epochs", "other crops in each epoch", look)
+
+
+@contextlib.contextmanager
+def _in_worker(number: int, epoch_seed: int, dataset: Dataset) -> Iterator[None]:
+    """What a dataset finds in a worker of a loader, without a process: seeds and worker info as torch sets them."""
+    torch.manual_seed(epoch_seed + number)
+    _seed_globally(epoch_seed + number)
+    info = SimpleNamespace(id=number, num_workers=2, seed=epoch_seed + number, dataset=dataset)
+    with mock.patch.object(torch.utils.data._utils.worker, "_worker_info", info):
+        yield
+
+
+def _check_choice(NucleiDataset) -> None:
+    """Crops are chosen among all places: 300 draws from 225 places give about 165 different ones, 135 nearly surely."""
+    image, mask = _positions((20, 20), np.float32)
+    dataset = NucleiDataset([image], [mask], _float_target, crop_size=CROP)
+    n = len({_start(_ids(dataset[0][0])[0], mask) for _ in range(300)})
+    if n < 135:
+        wrong("Randomness: different crops among 300 of an image with 225 places", n, "about 165",
+              "Some places are drawn far too often: what do you make the random numbers from?")  # fmt: skip
+
+
+def _check_augmentation(NucleiDataset) -> None:
+    """Image and target turn alike, and not always the same way."""
+    size = 64  # large enough that a rotation by one degree moves pixels
+    image, mask = _positions((size + 1, size + 2), np.float32)
+    for transform in (_float_target, _class_target):
+        dataset = NucleiDataset([image], [mask], transform, crop_size=size, augment=True)
+        orientations = set()
+        for _ in range(40):
+            found, target = dataset[0]
+            need_shape("the image of an augmented item", found, (1, size, size))
+            need_dtype("the image of an augmented item", found, torch.float32)
+            need_shape("the target of an augmented item", target, (*transform(mask).shape[:-2], size, size))
+            need_dtype("the target of an augmented item", target, transform(mask).dtype)
+            _need_same_pixels(found, target, "Flip and rotate image and mask alike.")
+            orientation = _orientation(_ids(found)[0], mask)
+            if orientation is None:
+                wrong("Value of an augmented item", "pixels that no flip or quarter turn of a window gives",
+                      "a window of the image, flipped or turned by a multiple of 90 degrees")  # fmt: skip
+            orientations.add(orientation)
+        if len(orientations) < 2:
+            wrong("Randomness of the augmentation", "40 items that are all oriented alike", "several orientations",
+                  "With augment=True crops are flipped and rotated at random.")  # fmt: skip
+
+
+def _draw(dataset: Dataset, n: int = 16) -> list[torch.Tensor]:
+    return [torch.as_tensor(dataset[0][0]) for _ in range(n)]
+
+
+def _same_draws(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def _need_same_pixels(image: torch.Tensor, target: torch.Tensor, look: str = "") -> None:
+    """Image and target of an item show the same pixels; both tell by their values where those come from."""
+    target = target.reshape(image.shape[1:])
+    if np.array_equal(_ids(image)[0] * 2, target.numpy()):
+        return
+    if np.array_equal(_ids(image)[0], target.numpy()):
+        wrong("Value of the target", "the mask itself", "what target_transform makes of it")
+    look = look or "Cut the same window from the image and its mask, and leave the values of the image alone."
+    wrong("Value of an item", "an image and a target that do not show the same pixels", "the same window of both", look)
+
+
+# Images that tell by its value where each pixel comes from
+
+
+def _positions(shape: tuple[int, int], image_dtype, mask_dtype=np.int32, first_id: int = 1):
+    """An image and a mask, all pixels different. In a float image the values are exact, and some are negative."""
+    mask = np.arange(first_id, first_id + shape[0] * shape[1]).reshape(shape).astype(mask_dtype)
+    image = _image_of(mask) if np.dtype(image_dtype).kind == "f" else mask
+    return image.astype(image_dtype), mask
+
+
+def _image_of(mask: np.ndarray) -> np.ndarray:
+    return mask / 64 - 3
+
+
+def _ids(image: torch.Tensor) -> np.ndarray:
+    """The ids of the mask that belong to an image of `_positions`."""
+    return (image.detach().double().numpy() + 3) * 64
+
+
+def _start(window: np.ndarray, whole: np.ndarray) -> tuple[int, int] | None:
+    """Where a window was cut from an image whose pixels all differ; None if it is no window of it."""
+    found = np.argwhere(whole == window.flat[0])
+    if len(found) == 0:
+        return None
+    row, column = (int(number) for number in found[0])
+    same = whole[row : row + window.shape[0], column : column + window.shape[1]]
+    return (row, column) if np.array_equal(same, window) else None
+
+
+def _orientation(window: np.ndarray, whole: np.ndarray) -> int | None:
+    """Which of the eight flips and quarter turns a window of `whole` went through; None if none of them."""
+    turned = [np.rot90(side, turns) for side in (window, window.T) for turns in range(4)]
+    return next((number for number, candidate in enumerate(turned) if _start(candidate, whole)), None)
+
+
+def _need_all_starts(starts: list, n_rows: int, n_columns: int) -> None:
+    """Every place where the window fits was drawn, the first and the last included."""
+    if len(set(starts)) == 1:
+        wrong("Randomness", f"the same window {len(starts)} times", "another one at each call",
+              "Draw the window anew each time.")  # fmt: skip
+    for axis, name, n in ((0, "first row", n_rows), (1, "first column", n_columns)):
+        found = sorted({start[axis] for start in starts})
+        if found != list(range(n)):
+            wrong(f"Range of the {name} of the crops", found, list(range(n)),
+                  "Every place where the crop fits is possible, the first and the last included.")  # fmt: skip
+    if len(set(starts)) != n_rows * n_columns:
+        wrong("Range of the crops", f"{len(set(starts))} different places", n_rows * n_columns,
+              "Draw row and column independently.")  # fmt: skip
+
+
+# Words that several checks share
+
+
+def _need_pair(what: str, value: object, names: str) -> None:
+    need_type(what, value, (tuple, list), f"Return {names}.")
+    if len(value) != 2:
+        wrong(f"Length of {what}", len(value), 2, f"Return {names}.")
+
+
+def _seed_globally(seed: int) -> None:
+    """Seed Python's and NumPy's global generators, which no right solution depends on."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
