@@ -1,0 +1,473 @@
+"""Checks of notebook 02: see `course_utils.checking` for what a check is.
+
+How a student stores the weights is their own affair, so networks are compared in a way that does not depend on it: all
+parameters are set to one constant, and then every right network gives the result that a few calls of
+`torch.nn.functional` give, whatever the order of a concatenation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, max_pool2d
+
+from course_utils.checking import need_callable, need_close, need_dtype, need_shape, need_type, untouched, wrong
+
+CONSTANTS = (0.1, -0.1)  # with a positive constant every ReLU is open, with a negative one most are closed
+
+# 2.1 ConvBlock
+
+
+def check_ConvBlock(ConvBlock) -> None:
+    need_module_class(ConvBlock, "ConvBlock")
+    torch.manual_seed(0)
+    for in_channels, out_channels in [(3, 8), (8, 5), (1, 4)]:
+        name = f"ConvBlock({in_channels}, {out_channels})"
+        block, x = build(ConvBlock, name, in_channels, out_channels), torch.randn(2, in_channels, 7, 10)
+        with untouched(x=x):
+            result = block(x)
+        look = "Channels change from in_channels to out_channels; with padding 1 height and width stay."
+        need_tensor(f"the result of {name} for {tuple(x.shape)}", result, (2, out_channels, 7, 10), look)
+        need_end_in_relu(name, result)
+        need_no_randomness(name, block, x)
+        need_no_normalisation(name, block, x)
+        look = "Two 3x3 convolutions with bias: in_channels to out_channels, then out_channels to out_channels."
+        need_parameters(name, block, count_conv_block(in_channels, out_channels), look)
+        need_field_of_5(name, block, in_channels)
+        for constant in CONSTANTS:
+            set_parameters(block, constant)
+            expected = conv_block_by_hand(x, out_channels, constant)
+            if same(block(x), conv_block_by_hand(x, out_channels, constant, inner_relu=False)):
+                look = "Two convolutions without a ReLU between them could as well be a single one."
+                wrong(f"Nonlinearity of {name}", "no ReLU after the first convolution", "one after each", look)
+            look = "Twice: a 3x3 convolution with padding 1 (zeros), then ReLU."
+            need_close(f"the result of {name} with all parameters {constant}", block(x), expected, look, 1e-3)
+
+
+# 2.2 UpBlock
+
+
+def check_UpBlock(UpBlock) -> None:
+    need_module_class(UpBlock, "UpBlock")
+    torch.manual_seed(0)
+    for in_channels, out_channels in [(8, 4), (6, 3)]:
+        name = f"UpBlock({in_channels}, {out_channels})"
+        block = build(UpBlock, name, in_channels, out_channels)
+        x, skip = torch.randn(2, in_channels, 3, 5), torch.randn(2, out_channels, 6, 10)
+        with untouched(x=x, skip=skip):
+            result = block(x, skip)
+        look = "Height and width are those of skip, twice those of x, with out_channels maps."
+        what = f"the result of {name} for x {tuple(x.shape)} and skip {tuple(skip.shape)}"
+        need_tensor(what, result, (2, out_channels, 6, 10), look)
+        need_end_in_relu(name, result)
+        need_no_randomness(name, block, x, skip)
+        need_no_normalisation(name, block, x, skip)
+        set_parameters(block, 0.1)
+        need_use_of_both(name, block, x.abs(), skip.abs())
+        expected = count_up_block(in_channels, out_channels)
+        look = "A 2x2 transposed convolution with bias to out_channels maps, then a ConvBlock for twice as many."
+        need_parameters(name, block, expected, look)
+        for constant in CONSTANTS:
+            set_parameters(block, constant)
+            look = (
+                "Transposed convolution of x, kernel size 2 and stride 2, without an activation; concatenation with "
+                "skip along the channels; ConvBlock."
+            )
+            what = f"the result of {name} with all parameters {constant}"
+            need_close(what, block(x, skip), up_block_by_hand(x, skip, constant), look, 1e-3)
+
+
+# 2.3 UNet
+
+
+def check_UNet(UNet) -> None:
+    need_module_class(UNet, "UNet")
+    torch.manual_seed(0)
+    for in_channels, out_channels, base_channels, depth, size in [
+        (2, 3, 2, 2, (8, 12)), (1, 1, 3, 4, (32, 16)), (3, 2, 4, 1, (2, 6)),
+    ]:  # fmt: skip
+        name = f"UNet({in_channels}, {out_channels}, base_channels={base_channels}, depth={depth})"
+        model = build(
+            UNet, name, in_channels=in_channels, out_channels=out_channels, base_channels=base_channels, depth=depth
+        )
+        x = torch.randn(2, in_channels, *size)
+        look = "Height and width come back as they were: each step down is undone by one up."
+        with untouched(x=x):
+            result = accepts_size(name, model, x, 2**depth)
+        need_tensor(f"the result of {name} for {tuple(x.shape)}", result, (2, out_channels, *size), look)
+        need_no_randomness(name, model, x)
+        need_no_normalisation(name, model, x)
+        look = explain_count(model, in_channels, out_channels, base_channels, depth)
+        need_parameters(name, model, count_unet(in_channels, out_channels, base_channels, depth), look)
+        need_linear_output(name, model, x)
+        pool = need_value_of_unet(name, model, x, (out_channels, base_channels, depth))
+        need_gradients(name, model, x.abs(), pool, (out_channels, base_channels, depth))
+    need_size_of_the_paper(UNet)
+    need_refused_sizes(UNet)
+
+
+def accepts_size(name: str, model: nn.Module, x: torch.Tensor, divisor: int) -> Any:
+    try:
+        return model(x)
+    except ValueError as error:
+        found = f'ValueError "{error}"'
+        wrong(f"Divisor of {name} for {tuple(x.shape)}", found, f"no error, both sides divide by {divisor}")
+
+
+def need_linear_output(name: str, model: nn.Module, x: torch.Tensor) -> None:
+    """Large weights lead far above 1, small negative ones below 0: only a linear output shows both."""
+    for constant in CONSTANTS:
+        set_parameters(model, constant)
+        result = model(x.abs())
+        if (constant > 0 and result.max() <= 1) or (constant < 0 and result.min() >= 0):
+            found = f"only {result.min().item():.3g} to {result.max().item():.3g}"
+            expected = "values above 1" if constant > 0 else "negative values"
+            look = "The output is linear (logits): no sigmoid, softmax or ReLU after the last convolution."
+            wrong(f"Range of the result of {name} with all parameters {constant}", found, expected, look)
+
+
+def need_value_of_unet(name: str, model: nn.Module, x: torch.Tensor, sizes: tuple[int, int, int]) -> Callable:
+    """The result for known parameters is right. Returns how the model halves the resolution."""
+    # The task does not say how, so each of the usual ways is right.
+    pools = [lambda maps: max_pool2d(maps, 2), lambda maps: avg_pool2d(maps, 2), lambda maps: maps[..., ::2, ::2]]
+    for constant in CONSTANTS:
+        set_parameters(model, constant)
+        found = model(x)
+        fitting = [pool for pool in pools if same(found, unet_by_hand(x, *sizes, constant, pool))]
+        if fitting:
+            pools = fitting
+            continue
+        if any(same(found, unet_by_hand(x, *sizes, constant, pool, use_skips=False)) for pool in pools):
+            look = "Remember the result of each encoder level and hand it to the decoder level of the same resolution."
+            wrong(f"Skip connections of {name}", "a result that does not depend on them", "one that does", look)
+        look = (
+            "Down: block with its ReLUs, remember, halve. Bottom: block. Up: transposed convolution, concatenation, "
+            "block. Then a 1x1 convolution."
+        )
+        expected = unet_by_hand(x, *sizes, constant, pools[0])
+        need_close(f"the result of {name} with all parameters {constant}", found, expected, look, 1e-3)
+    return pools[0]
+
+
+def need_gradients(name: str, model: nn.Module, x: torch.Tensor, pool: Callable, sizes: tuple[int, int, int]) -> None:
+    """Every parameter can learn, and the gradient takes every way that the values take."""
+    set_parameters(model, CONSTANTS[0])
+    model.zero_grad()
+    x = x.clone().requires_grad_()
+    result = model(x)
+    silent = list(model.parameters())
+    if result.requires_grad:
+        result.sum().backward()
+        silent = [weight for weight in model.parameters() if weight.grad is None or not weight.grad.any()]
+    look = "Nothing may be detached on the way through the network."
+    if silent:
+        found = f"none for {len(silent)} of {len(list(model.parameters()))} parameter tensors"
+        wrong(f"Gradient of {name}", found, "one for each", look)
+    by_hand = unet_by_hand(x, *sizes, CONSTANTS[0], pool).sum()
+    if x.grad is None or not same(x.grad, torch.autograd.grad(by_hand, x)[0]):
+        wrong(f"Gradient of {name}", "one that leaves out a part of the network", "one through all of it", look)
+
+
+def need_size_of_the_paper(UNet) -> None:
+    """The network of the paper, on the meta device if possible: shapes without memory."""
+    try:
+        with torch.device("meta"):
+            model = UNet()
+            found = count(model)
+    except Exception:  # a right network may need numbers when it is made, or get its weights with the first image
+        model = UNet()
+        model(torch.zeros(1, 1, 16, 16))
+        found = count(model)
+    if found != 31_030_593:
+        look = "The defaults are in_channels=1, out_channels=1, base_channels=64, depth=4."
+        wrong("Number of parameters of UNet()", f"{found:,}", "31,030,593", look)
+
+
+def need_refused_sizes(UNet) -> None:
+    for depth, size, side, names in [
+        (4, (40, 48), 40, "height"), (4, (48, 40), 40, "width"), (3, (24, 20), 20, "width"), (4, (8, 32), 8, "height"),
+    ]:  # fmt: skip
+        model = build(UNet, "UNet", in_channels=1, out_channels=1, base_channels=1, depth=depth)
+        divisor, what = 2**depth, f"Error of UNet(depth={depth}) for an image of {size[0]} x {size[1]}"
+        expected = f"a ValueError that names the side {side} and the divisor {divisor}"
+        look = "Compare both sides with 2**depth at the start of forward."
+        try:
+            result = model(torch.zeros(1, 1, *size))
+        except ValueError as error:
+            side_named = re.search(rf"(?<!\d){side}(?!\d)|{names}", str(error), re.IGNORECASE)
+            divisor_named = re.search(rf"(?<!\d){divisor}(?!\d)|2 ?(\*\*|\^) ?{depth}(?!\d)", str(error))
+            if not (side_named and divisor_named):
+                wrong(what, f'"{error}"', expected, "Put both numbers into the text of the error.")
+        except Exception as error:
+            wrong(what, f"{type(error).__name__}: {error}"[:160], expected, look)
+        else:
+            wrong(what, f"a result of shape {tuple(getattr(result, 'shape', ()))}", expected, look)
+
+
+# 2.4 count_parameters
+
+
+class Root(nn.Module):
+    """A model that cannot be called, with a parameter of its own, one without dimensions, and one that is frozen."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2, 3, 4))
+        self.scale = nn.Parameter(torch.tensor(1.0))
+        self.frozen = nn.Parameter(torch.zeros(7), requires_grad=False)
+        self.inner = nn.ModuleList([nn.Linear(3, 2, bias=False)])
+
+
+def check_count_parameters(count_parameters) -> None:
+    need_callable(count_parameters, "count_parameters")
+    shared, frozen = nn.Linear(10, 2), nn.Linear(10, 2)
+    frozen.weight.requires_grad = False
+    for what, model, expected, look in [
+        ("nn.Linear(10, 2)", nn.Linear(10, 2), 22, "10 * 2 weights and 2 biases: count numbers, not tensors."),
+        ("a network of several layers", nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Linear(5, 1)), 118,
+         "The parameters of all layers count."),
+        ("nn.Linear(10, 2) with a frozen weight", frozen, 2, "A parameter is trainable if its requires_grad is set."),
+        ("nn.BatchNorm2d(5)", nn.BatchNorm2d(5), 10, "Running averages are buffers, not parameters."),
+        ("a network that uses one nn.Linear(10, 2) twice", nn.Sequential(shared, shared), 22,
+         "A shared parameter counts once."),
+        ("a module with parameters of its own", Root(), 2 * 3 * 4 + 1 + 6, "model.parameters() lists them all."),
+        ("nn.ReLU()", nn.ReLU(), 0, "It has no parameters."),
+    ]:  # fmt: skip
+        before = [(weight.clone(), weight.requires_grad) for weight in model.parameters()]
+        found = count_parameters(model)
+        if type(found) is not int:
+            wrong(f"Type of the result for {what}", type(found).__name__, "int", "Convert it with int(...).")
+        if found != expected:
+            wrong(f"Value of the result for {what}", found, expected, look)
+        for (weight, trainable), after in zip(before, model.parameters(), strict=True):
+            if trainable != after.requires_grad or not torch.equal(weight, after):
+                wrong(f"Mutation of {what}", "a changed parameter", "a model that stays as it was", "Only count.")
+
+
+# 2.5 pad_to_multiple
+
+
+def check_pad_to_multiple(pad_to_multiple) -> None:
+    need_callable(pad_to_multiple, "pad_to_multiple")
+    rng = np.random.default_rng(0)
+    sizes = [(20, 37), (32, 20), (20, 32), (16, 48), (5, 3), (17, 1), (1, 9), (2, 16), (16, 2), (1, 1)]
+    for number, (height, width) in enumerate(sizes):
+        dtype = (np.float32, np.uint8, np.float64, np.uint16, np.int32)[number % 5]
+        image = rng.permutation(np.arange(1, height * width + 1) % 251).reshape(height, width).astype(dtype)
+        _check_padding(pad_to_multiple, image, 16, f"a {dtype.__name__} image {height} x {width}")
+    for multiple, (height, width) in [(8, (20, 13)), (32, (40, 32)), (5, (7, 12)), (1, (7, 12))]:
+        image = rng.random((height, width), dtype=np.float32)
+        what = f"an image {height} x {width} with multiple={multiple}"
+        pad = partial(pad_to_multiple, multiple=multiple)
+        _check_padding(pad, image, multiple, what)
+
+
+def _check_padding(pad: Callable, image: np.ndarray, multiple: int, what: str) -> None:
+    before, (height, width) = image.copy(), image.shape
+    found = pad(image)
+    if not isinstance(found, (tuple, list)) or len(found) != 2:
+        kind = f"{type(found).__name__} of {len(found)}" if isinstance(found, (tuple, list)) else type(found).__name__
+        wrong(f"Type of the result for {what}", kind, "a tuple (padded, (H, W))")
+    padded, size = found
+    need_type(f"the padded image for {what}", padded, np.ndarray)
+    rows, columns = (_reflected(side, -(-side // multiple) * multiple) for side in image.shape)
+    look = f"Up to the next multiple of {multiple}; a side that already fits gets nothing."
+    need_shape(f"the padded image for {what}", padded, (len(rows), len(columns)), look)
+    need_dtype(f"the padded image for {what}", padded, image.dtype, "Padding does not change the type of the numbers.")
+    if not isinstance(size, (tuple, list)) or tuple(size) != (height, width):
+        wrong(f"Size returned for {what}", size, (height, width), "The size before padding, to cut the prediction.")
+    if not np.array_equal(padded[:height, :width], before):
+        look = "Pad at the bottom and at the right only, so that padded[:H, :W] is the image."
+        wrong(f"Position of the image in the result for {what}", "other pixels at the upper left", "the image", look)
+    expected = before[np.ix_(rows, columns)]
+    if not np.array_equal(padded, expected):
+        look = 'Reflect as np.pad(mode="reflect") does: the edge pixel is not repeated, a long pad reflects again.'
+        need_close(f"the padded image for {what}", padded, expected, look, 0)
+    if not np.array_equal(image, before):
+        wrong(f"Mutation of {what}", "changed pixels", "an image that stays as it was", "Work on a copy.")
+
+
+def _reflected(length: int, new_length: int) -> list[int]:
+    """Where each of `new_length` pixels comes from if a line of `length` is folded back and forth between its ends."""
+    period = max(1, 2 * (length - 1))
+    return [min(place % period, period - place % period) if length > 1 else 0 for place in range(new_length)]
+
+
+# What several checks need
+
+
+def need_module_class(submission: Any, name: str) -> None:
+    """A class (or a function that builds modules: it serves as well)."""
+    if isinstance(submission, nn.Module) or not callable(submission):
+        wrong(f"Kind of {name}", f"an object of type {type(submission).__name__}", "a class", f"Pass {name} itself.")
+
+
+def build(module_class: Callable, name: str, *sizes: int, **options: int) -> nn.Module:
+    module = module_class(*sizes, **options)
+    if not isinstance(module, nn.Module):
+        look = "Derive the class from nn.Module."
+        wrong(f"Type of {name}", type(module).__name__, "a torch.nn.Module", look)
+    return module
+
+
+def need_tensor(what: str, value: Any, shape: tuple, look: str) -> None:
+    need_type(what, value, torch.Tensor, "Does forward return its result?" if value is None else "")
+    need_shape(what, value, shape, look)
+    need_dtype(what, value, torch.float32)
+
+
+def need_end_in_relu(name: str, result: torch.Tensor) -> None:
+    lowest = result.min().item()
+    if lowest < 0:
+        look = "The second convolution is followed by ReLU, too."
+        wrong(f"Range of the result of {name}", f"a value of {lowest:.3f}", "no negative values", look)
+
+
+def need_no_randomness(name: str, module: nn.Module, *inputs: torch.Tensor) -> None:
+    if not same(module(*inputs), module(*inputs)):
+        look = "Nothing random belongs in here, dropout for example."
+        wrong(f"Randomness of {name}", "two results for the same input", "one", look)
+
+
+def need_no_normalisation(name: str, module: nn.Module, *inputs: torch.Tensor) -> None:
+    """An image's result depends neither on the other images of its batch nor on the mode."""
+    batch, alone = module(*inputs), module(*(x[:1] for x in inputs))
+    look = "No normalisation (batch norm, for example) unless a keyword asks for it."
+    if not same(batch[:1], alone):
+        wrong(f"Independence of {name}", "a result that depends on the other images of the batch", "one for each image",
+              look)  # fmt: skip
+    module.eval()
+    evaluated = module(*inputs)
+    module.train()
+    if not same(batch, evaluated):
+        wrong(f"Independence of {name}", "other results in evaluation mode than in training mode", "the same", look)
+
+
+def need_parameters(name: str, module: nn.Module, expected: int, look: str) -> None:
+    found = count(module)
+    if found == expected:
+        return
+    if found == 0:
+        look = "The layers must be attributes of self; in a plain Python list they are invisible, so use nn.ModuleList."
+    wrong(f"Number of trainable parameters of {name}", found, expected, look)
+
+
+def need_field_of_5(name: str, block: nn.Module, in_channels: int) -> None:
+    """One output pixel sees 5x5 pixels of the input. Positive numbers keep every ReLU open."""
+    set_parameters(block, None)
+    image = torch.rand(1, in_channels, 13, 13, requires_grad=True)
+    result = block(image)[0, :, 6, 6].sum()
+    if not result.requires_grad:
+        wrong(f"Gradient of {name}", "none", "one with respect to its input", "Nothing may be detached on the way.")
+    gradient = torch.autograd.grad(result, image, allow_unused=True)[0]
+    seen = torch.zeros(13, 13) if gradient is None else gradient[0].abs().sum(dim=0)
+    rows, columns = seen.any(dim=1).sum().item(), seen.any(dim=0).sum().item()
+    if (rows, columns) != (5, 5) or seen[4:9, 4:9].count_nonzero() != 25:
+        found = f"{seen.count_nonzero().item()} pixels in {rows} x {columns}"
+        look = "Two 3x3 convolutions see that much, and nothing else in the block looks at neighbours."
+        wrong(f"Receptive field of {name}", found, "all 25 pixels in 5 x 5 around the output pixel", look)
+
+
+def need_use_of_both(name: str, block: nn.Module, x: torch.Tensor, skip: torch.Tensor) -> None:
+    """The result depends on both inputs, and so does its gradient."""
+    inputs = {"x": x.clone().requires_grad_(), "skip": skip.clone().requires_grad_()}
+    result = block(*inputs.values()).sum()
+    for what, value in inputs.items():
+        gradient = None
+        if result.requires_grad:
+            gradient = torch.autograd.grad(result, value, retain_graph=True, allow_unused=True)[0]
+        if gradient is None or not gradient.any():
+            look = "Both are concatenated, and neither is detached."
+            wrong(f"Use of {what} in {name}", "a gradient of zero", "a result that depends on it", look)
+
+
+def same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+def set_parameters(module: nn.Module, constant: float | None) -> None:
+    """Set every parameter to one constant, or to positive random numbers."""
+    with torch.no_grad():
+        for weight in module.parameters():
+            weight.uniform_(0.01, 0.1) if constant is None else weight.fill_(constant)
+
+
+def count(module: nn.Module) -> int:
+    return sum(weight.numel() for weight in module.parameters() if weight.requires_grad)
+
+
+def count_conv(in_channels: int, out_channels: int, kernel_size: int) -> int:
+    return in_channels * out_channels * kernel_size**2 + out_channels
+
+
+def count_conv_block(in_channels: int, out_channels: int) -> int:
+    return count_conv(in_channels, out_channels, 3) + count_conv(out_channels, out_channels, 3)
+
+
+def count_up_block(in_channels: int, out_channels: int) -> int:
+    return count_conv(in_channels, out_channels, 2) + count_conv_block(2 * out_channels, out_channels)
+
+
+def count_unet(in_channels: int, out_channels: int, base_channels: int, depth: int) -> int:
+    channels = [base_channels * 2**level for level in range(depth + 1)]
+    down = sum(count_conv_block(a, b) for a, b in zip([in_channels, *channels], channels, strict=False))
+    up = sum(count_up_block(b, a) for a, b in zip(channels, channels[1:], strict=False))
+    return down + up + count_conv(base_channels, out_channels, 1)
+
+
+def explain_count(model: nn.Module, in_channels: int, out_channels: int, base_channels: int, depth: int) -> str:
+    """Where to look if a U-Net has another number of parameters than it should."""
+    found = count(model)
+    if found == count_unet(in_channels, out_channels, base_channels, 4):
+        return "That is the number for depth=4: does your code use its argument depth?"
+    if found == count_unet(in_channels, out_channels, 64, depth):
+        return "That is the number for base_channels=64: does your code use its argument base_channels?"
+    return (
+        "Compare with the drawing, level by level: two 3x3 convolutions in a block, a 2x2 transposed convolution for "
+        "each step up, a 1x1 convolution at the end, all with bias; channels double from level to level."
+    )
+
+
+def conv_by_hand(x: torch.Tensor, out_channels: int, constant: float, kernel_size: int = 3) -> torch.Tensor:
+    weight = torch.full((out_channels, x.shape[1], kernel_size, kernel_size), constant)
+    return conv2d(x, weight, torch.full((out_channels,), constant), padding=kernel_size // 2)
+
+
+def conv_block_by_hand(x: torch.Tensor, out_channels: int, constant: float, inner_relu: bool = True) -> torch.Tensor:
+    x = conv_by_hand(x, out_channels, constant)
+    return conv_by_hand(x.relu() if inner_relu else x, out_channels, constant).relu()
+
+
+def up_block_by_hand(x: torch.Tensor, skip: torch.Tensor, constant: float) -> torch.Tensor:
+    channels = skip.shape[1]
+    up = conv_transpose2d(
+        x, torch.full((x.shape[1], channels, 2, 2), constant), torch.full((channels,), constant), stride=2
+    )
+    return conv_block_by_hand(torch.cat([up, skip], dim=1), channels, constant)
+
+
+def unet_by_hand(
+    x: torch.Tensor,
+    out_channels: int,
+    base_channels: int,
+    depth: int,
+    constant: float,
+    pool: Callable[[torch.Tensor], torch.Tensor],
+    use_skips: bool = True,
+) -> torch.Tensor:
+    """The result of a U-Net whose parameters are all `constant`, from `torch.nn.functional` alone."""
+    skips = []
+    for level in range(depth):
+        x = conv_block_by_hand(x, base_channels * 2**level, constant)
+        skips.append(x)
+        x = pool(x)
+    x = conv_block_by_hand(x, base_channels * 2**depth, constant)
+    for skip in reversed(skips):
+        x = up_block_by_hand(x, skip * use_skips, constant)
+    return conv_by_hand(x, out_channels, constant, kernel_size=1)

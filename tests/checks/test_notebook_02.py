@@ -1,0 +1,816 @@
+"""The checks of notebook 02: right networks pass however they are written, and wrong ones hear what is wrong."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from course_utils.exercises import evaluate
+from course_utils.unet import ConvBlock, UNet, UpBlock
+
+IDS = ["2.1", "2.2", "2.3", "2.4", "2.5"]
+
+
+# 2.1 ConvBlock, right
+
+
+class TwoLayers(nn.Module):
+    """Written layer by layer."""
+
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.second = nn.Conv2d(out_channels, out_channels, 3, padding="same")
+        self.first = nn.Conv2d(in_channels, out_channels, (3, 3), padding=(1, 1))
+
+    def forward(self, x):
+        return functional.relu(self.second(functional.relu(self.first(x))))
+
+
+class SequentialBlock(nn.Sequential):
+    """A container of its own, with activations in place and more options than asked for."""
+
+    def __init__(self, in_channels, out_channels, norm=None, activation=nn.ReLU):
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, 3, padding=1), activation(inplace=True),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1), activation(inplace=True),
+        )  # fmt: skip
+
+
+class UnfoldedBlock(nn.Module):
+    """Without torch's convolution layers: windows and matrix products, weights in another layout."""
+
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.layers = nn.ModuleList(
+            [nn.Linear(9 * in_channels, out_channels), nn.Linear(9 * out_channels, out_channels)]
+        )
+
+    def forward(self, x):
+        for layer in self.layers:
+            windows = functional.unfold(x, 3, padding=1)
+            x = layer(windows.transpose(1, 2)).transpose(1, 2).clamp(min=0).reshape(len(x), -1, *x.shape[2:])
+        return x
+
+
+class LazyBlock(nn.Module):
+    """The number of input channels is found out with the first image."""
+
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.first = nn.LazyConv2d(out_channels, 3, padding=1)
+        self.second = nn.LazyConv2d(out_channels, 3, padding=1)
+
+    def forward(self, x):
+        return self.second(self.first(x).relu()).relu()
+
+
+def block_factory(in_channels, out_channels):
+    """A function that returns a module can be used like the class."""
+    return TwoLayers(in_channels, out_channels)
+
+
+def block_of(layers, end=nn.ReLU):
+    """A class whose block is made of the layers that `layers(in_channels, out_channels)` returns."""
+
+    class Block(nn.Module):
+        def __init__(self, in_channels, out_channels):
+            super().__init__()
+            self.layers = nn.Sequential(*layers(in_channels, out_channels))
+
+        def forward(self, x):
+            return self.layers(x)
+
+    return Block
+
+
+def conv(i, o, **options):
+    return nn.Conv2d(i, o, 3, **({"padding": 1} | options))
+
+
+# 2.1 ConvBlock, wrong
+
+
+class HiddenLayers(nn.Module):
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.layers = [conv(in_channels, out_channels), nn.ReLU(), conv(out_channels, out_channels), nn.ReLU()]
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class NotAModule:
+    def __init__(self, in_channels, out_channels):
+        self.block = TwoLayers(in_channels, out_channels)
+
+    def __call__(self, x):
+        return self.block(x)
+
+
+class NoResult(TwoLayers):
+    def forward(self, x):
+        super().forward(x)
+
+
+class NoSuper(nn.Module):
+    def __init__(self, in_channels, out_channels):
+        self.conv = conv(in_channels, out_channels)
+
+
+class PaddedAtOnce(nn.Module):
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.first, self.second = (
+            conv(in_channels, out_channels, padding=2),
+            conv(out_channels, out_channels, padding=0),
+        )
+
+    def forward(self, x):
+        return self.second(self.first(x).relu()).relu()
+
+
+class Cut(TwoLayers):
+    def forward(self, x):
+        return super().forward(x.detach()).detach()
+
+
+class InPlace(TwoLayers):
+    def forward(self, x):
+        return super().forward(x.data.clamp_(min=0))
+
+
+class HalfWrittenBlock(nn.Module):
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.conv = conv(in_channels, out_channels)
+
+    def forward(self, x):
+        raise NotImplementedError("Exercise 2.1: ConvBlock.forward")
+
+
+WRONG_BLOCKS = {
+    "an instance": (TwoLayers(1, 2), r"^Kind of ConvBlock: found an object of type TwoLayers, expected a class"),
+    "nothing": (None, r"^Kind of ConvBlock: found an object of type NoneType"),
+    "not a module": (NotAModule, r"^Type of ConvBlock\(3, 8\): found NotAModule, expected a torch.nn.Module"),
+    "no super().__init__()": (NoSuper, r"^Error: .*AttributeError.*Look at line \d+ of __init__: self.conv"),
+    "no return": (NoResult, r"^Type of the result .*found NoneType, expected Tensor"),
+    "no padding": (block_of(lambda i, o: [conv(i, o, padding=0), nn.ReLU(), conv(o, o, padding=0), nn.ReLU()]),
+                   r"^Shape of .*found \(2, 8, 3, 6\), expected \(2, 8, 7, 10\)"),
+    "channels swapped": (block_of(lambda i, o: [conv(i, i), nn.ReLU(), conv(i, i), nn.ReLU()]), r"^Shape of"),
+    "float64": (block_of(lambda i, o: [Doubled(), conv(i, o).double(), nn.ReLU(), conv(o, o).double(), nn.ReLU()]),
+                r"^dtype of .*float64"),
+    "no ReLU at the end": (block_of(lambda i, o: [conv(i, o), nn.ReLU(), conv(o, o)]), r"^Range of .*no negative"),
+    "no ReLU in the middle": (block_of(lambda i, o: [conv(i, o), conv(o, o), nn.ReLU()]), r"^Nonlinearity"),
+    "leaky ReLU in the middle": (block_of(lambda i, o: [conv(i, o), nn.LeakyReLU(), conv(o, o), nn.ReLU()]),
+                                 r"^Value of .*then ReLU"),
+    "sigmoid": (block_of(lambda i, o: [conv(i, o), nn.Sigmoid(), conv(o, o), nn.Sigmoid()]), r"^Value of .*then ReLU"),
+    "softplus at the end": (block_of(lambda i, o: [conv(i, o), nn.ReLU(), conv(o, o), nn.Softplus()]), r"^Value of"),
+    "dropout": (block_of(lambda i, o: [conv(i, o), nn.ReLU(), nn.Dropout(0.3), conv(o, o), nn.ReLU()]),
+                r"^Randomness of .*dropout"),
+    "batch norm": (block_of(lambda i, o: [conv(i, o), nn.BatchNorm2d(o), nn.ReLU(), conv(o, o), nn.ReLU()]),
+                   r"^Independence of .*No normalisation"),
+    "group norm": (block_of(lambda i, o: [conv(i, o), nn.GroupNorm(1, o), nn.ReLU(), conv(o, o), nn.ReLU()]),
+                   r"^Number of trainable parameters"),
+    "instance norm": (block_of(lambda i, o: [conv(i, o), nn.InstanceNorm2d(o), nn.ReLU(), conv(o, o), nn.ReLU()]),
+                      r"^Receptive field"),
+    "one convolution": (block_of(lambda i, o: [conv(i, o), nn.ReLU()]), r"^Number of trainable parameters"),
+    "no bias": (block_of(lambda i, o: [conv(i, o, bias=False), nn.ReLU(), conv(o, o, bias=False), nn.ReLU()]),
+                r"^Number of trainable parameters of .*with bias"),
+    "a list": (HiddenLayers, r"^Number of trainable parameters of .*found 0.*nn.ModuleList"),
+    "5x5": (block_of(lambda i, o: [nn.Conv2d(i, o, 5, padding=2), nn.ReLU(), conv(o, o), nn.ReLU()]), r"^Number of"),
+    "dilated": (block_of(lambda i, o: [conv(i, o, padding=2, dilation=2), nn.ReLU(), conv(o, o), nn.ReLU()]),
+                r"^Receptive field of .*in 7 x 7, expected all 25 pixels in 5 x 5"),
+    "detached": (Cut, r"^Gradient of"),
+    "reflecting": (block_of(lambda i, o: [conv(i, o, padding_mode="reflect"), nn.ReLU(), conv(o, o), nn.ReLU()]),
+                   r"^Value of .*padding 1 \(zeros\)"),
+    "padded at once": (PaddedAtOnce, r"^Value of .*padding 1 \(zeros\)"),
+    "input changed": (InPlace, r"^Mutation"),
+}  # fmt: skip
+
+
+class Doubled(nn.Module):
+    def forward(self, x):
+        return x.double()
+
+
+# 2.2 UpBlock, right
+
+
+class OtherOrder(nn.Module):
+    """The upsampled maps first, and nothing but layers of torch."""
+
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.block = TwoLayers(2 * out_channels, out_channels)
+        self.up = nn.ConvTranspose2d(in_channels, out_channels, 2, 2)
+
+    def forward(self, x, skip):
+        return self.block(torch.cat((self.up(x), skip), 1))
+
+
+class ForUNetsOnly(nn.Module):
+    """Uses that in a U-Net in_channels is twice out_channels, as well-known implementations do; other names."""
+
+    def __init__(self, in_ch, out_ch, bilinear=False):
+        super().__init__()
+        self.up = nn.ConvTranspose2d(in_ch, in_ch // 2, kernel_size=2, stride=2)
+        self.conv = SequentialBlock(in_ch, out_ch)
+
+    def forward(self, x1, x2):
+        return self.conv(torch.concatenate([x2, self.up(x1)], dim=-3))
+
+
+class ShuffledUp(nn.Module):
+    """A transposed convolution by hand: 2x2 numbers for each pixel, put in their places."""
+
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(in_channels, out_channels, 2, 2) / in_channels)
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.block = UnfoldedBlock(2 * out_channels, out_channels)
+
+    def forward(self, x, skip):
+        up = torch.einsum("nihw,ioyx->nohywx", x, self.weight).flatten(4, 5).flatten(2, 3)
+        return self.block(torch.cat([skip, up + self.bias[:, None, None]], dim=1))
+
+
+# 2.2 UpBlock, wrong
+
+
+def up_block(forward, up=None, block=None):
+    """An UpBlock with another forward or other layers."""
+
+    class Up(nn.Module):
+        def __init__(self, i, o):
+            super().__init__()
+            self.up = up(i, o) if up else nn.ConvTranspose2d(i, o, 2, 2)
+            self.conv = block(i, o) if block else TwoLayers(2 * o, o)
+
+        def forward(self, x, skip):
+            return forward(self, x, skip)
+
+    return Up
+
+
+def plain(self, x, skip):
+    return self.conv(torch.cat([skip, self.up(x)], 1))
+
+
+def detached(self, x, skip):
+    return self.conv(torch.cat([skip.detach(), self.up(x)], 1))
+
+
+def changes_skip(self, x, skip):
+    result = plain(self, x, skip)
+    if not (skip.requires_grad or x.requires_grad):
+        skip.zero_()
+    return result
+
+
+def bilinear_up(i, o):
+    return nn.Sequential(nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(i, o, 1))
+
+
+def nearest_up_same_count(i, o):
+    return nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(i, o, 2, padding="same"))
+
+
+WRONG_UP_BLOCKS = {
+    "an instance": (OtherOrder(8, 4), r"^Kind of UpBlock"),
+    "arguments swapped": (up_block(lambda self, skip, x: plain(self, x, skip)), r"^Error: .*Look at line"),
+    "not upsampled": (up_block(plain, up=lambda i, o: nn.Conv2d(i, o, 1)), r"^Error: .*Sizes of tensors"),
+    "added": (up_block(lambda self, x, skip: self.conv(skip + self.up(x)), block=lambda i, o: TwoLayers(o, o)),
+              r"^Number of trainable parameters of UpBlock\(8, 4\)"),
+    "added, then doubled": (up_block(lambda self, x, skip: self.conv(torch.cat([skip + self.up(x)] * 2, 1))),
+                            r"^Value of"),
+    "without skip": (up_block(lambda self, x, skip: self.conv(torch.cat([self.up(x)] * 2, 1))),
+                     r"^Use of skip in .*gradient of zero"),
+    "skip of zeros": (up_block(lambda self, x, skip: plain(self, x, torch.zeros_like(skip))), r"^Use of skip"),
+    "skip detached": (up_block(detached), r"^Use of skip"),
+    "without x": (up_block(lambda self, x, skip: self.conv(torch.cat([skip, skip], 1))), r"^Use of x"),
+    "bilinear": (up_block(plain, up=bilinear_up), r"^Number of trainable parameters .*transposed convolution"),
+    "nearest": (up_block(plain, up=nearest_up_same_count), r"^Value of .*Transposed convolution of x"),
+    "kernel 4": (up_block(plain, up=lambda i, o: nn.ConvTranspose2d(i, o, 4, 2, 1)), r"^Number of"),
+    "no bias": (up_block(plain, up=lambda i, o: nn.ConvTranspose2d(i, o, 2, 2, bias=False)), r"^Number of .*with bias"),
+    "ReLU after the transposed convolution": (
+        up_block(plain, up=lambda i, o: nn.Sequential(nn.ConvTranspose2d(i, o, 2, 2), nn.ReLU())),
+        r"^Value of .*without an activation"),
+    "no ConvBlock": (up_block(plain, block=lambda i, o: conv(2 * o, o)), r"^Range of|^Number of"),
+    "no concatenation": (up_block(lambda self, x, skip: torch.cat([skip, self.up(x)], 1)), r"^Shape of .*out_ch"),
+    "batch norm": (up_block(plain, block=lambda i, o: ConvBlock(2 * o, o, batch_norm=True)), r"^Independence"),
+    "skip changed": (up_block(changes_skip), r"^Mutation: your code changed its argument skip"),
+}  # fmt: skip
+
+
+# 2.3 UNet, right
+
+
+class CompactUNet(nn.Module):
+    """Recursive: a level holds the level below. Other order of concatenation, other blocks, pooling as a function."""
+
+    class Level(nn.Module):
+        def __init__(self, above, channels, depth):
+            super().__init__()
+            self.down = SequentialBlock(above, channels)
+            self.below = CompactUNet.Level(channels, 2 * channels, depth - 1) if depth else None
+            self.up = OtherOrder(2 * channels, channels) if depth else None
+
+        def forward(self, x):
+            x = self.down(x)
+            return x if self.below is None else self.up(self.below(functional.max_pool2d(x, 2)), x)
+
+    def __init__(self, in_channels=1, out_channels=1, base_channels=64, depth=4, **extras):
+        super().__init__()
+        self.divisor = 2**depth
+        self.top = CompactUNet.Level(in_channels, base_channels, depth)
+        self.last = nn.Conv2d(base_channels, out_channels, 1)
+
+    def forward(self, x):
+        height, width = x.shape[-2:]
+        if height % self.divisor or width % self.divisor:
+            raise ValueError(f"Image of {height} x {width}: both sides must be multiples of {self.divisor}")
+        return self.last(self.top(x))
+
+
+class AverageUNet(nn.Module):
+    """Dictionary of layers, average pooling, activations as functions."""
+
+    def __init__(self, in_channels=1, out_channels=1, base_channels=64, depth=4):
+        super().__init__()
+        self.depth, self.parts = depth, nn.ModuleDict()
+        width = [in_channels] + [base_channels << level for level in range(depth + 1)]
+        for level in range(depth + 1):
+            self.parts[f"down{level}"] = TwoLayers(width[level], width[level + 1])
+        for level in range(depth):
+            self.parts[f"transposed{level}"] = nn.ConvTranspose2d(width[level + 2], width[level + 1], 2, stride=2)
+            self.parts[f"up{level}"] = TwoLayers(2 * width[level + 1], width[level + 1])
+        self.parts["head"] = nn.Conv2d(width[1], out_channels, 1)
+
+    def forward(self, x):
+        for name, side in zip(("height", "width"), x.shape[2:], strict=True):
+            if side & ((1 << self.depth) - 1):
+                raise ValueError(f"The {name} has to divide by 2**{self.depth}")
+        kept = {}
+        for level in range(self.depth + 1):
+            x = self.parts[f"down{level}"](functional.avg_pool2d(x, 2) if level else x)
+            kept[level] = x
+        for level in range(self.depth - 1, -1, -1):
+            x = self.parts[f"up{level}"](torch.cat([self.parts[f"transposed{level}"](x), kept[level]], dim=1))
+        return self.parts["head"](x)
+
+
+class LazyUNet(CompactUNet):
+    """Not every network can be made without memory: this one looks at numbers, and its blocks are lazy."""
+
+    def __init__(self, in_channels=1, out_channels=1, base_channels=64, depth=4):
+        super().__init__(in_channels, out_channels, base_channels, depth)
+        self.last = nn.LazyConv2d(out_channels, 1)
+        assert torch.ones(1).item() == 1
+
+
+# 2.3 UNet, wrong
+
+
+class Changed(UNet):
+    """The reference with one thing changed by a subclass."""
+
+    def __init__(self, in_channels=1, out_channels=1, base_channels=64, depth=4):
+        super().__init__(in_channels, out_channels, base_channels, depth)
+
+
+class Sigmoid(Changed):
+    def forward(self, x):
+        return super().forward(x).sigmoid()
+
+
+class Softmax(Changed):
+    def forward(self, x):
+        return super().forward(x).softmax(dim=1)
+
+
+class ReluOutput(Changed):
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+class AlwaysDepth4(Changed):
+    def __init__(self, in_channels=1, out_channels=1, base_channels=64, depth=4):
+        super().__init__(in_channels, out_channels, base_channels, 4)
+        self.depth = 0  # and no complaint about sides
+
+    def forward(self, x):
+        return super().forward(functional.interpolate(x, (16, 16)))[..., : x.shape[-2], : x.shape[-1]]
+
+
+class AlwaysBase64(Changed):
+    def __init__(self, in_channels=1, out_channels=1, base_channels=64, depth=4):
+        super().__init__(in_channels, out_channels, 64, depth)
+
+
+class AlwaysOneImageChannel(Changed):
+    def __init__(self, in_channels=1, out_channels=1, base_channels=64, depth=4):
+        super().__init__(1, out_channels, base_channels, depth)
+
+
+class AlwaysOneOutput(Changed):
+    def __init__(self, in_channels=1, out_channels=1, base_channels=64, depth=4):
+        super().__init__(in_channels, 1, base_channels, depth)
+
+
+class OtherDefaults(Changed):
+    def __init__(self, in_channels=1, out_channels=1, base_channels=32, depth=4):
+        super().__init__(in_channels, out_channels, base_channels, depth)
+
+
+class BatchNorm(UNet):
+    def __init__(self, in_channels=1, out_channels=1, base_channels=64, depth=4):
+        super().__init__(in_channels, out_channels, base_channels, depth, batch_norm=True)
+
+
+class Dropout(Changed):
+    def forward(self, x):
+        return super().forward(functional.dropout(x, 0.5))
+
+
+def another_forward(skip=lambda skip: skip, below=lambda x: x, check=True):
+    """A U-Net whose forward treats skip connections, the maps from below or the sides in its own way."""
+
+    class Other(Changed):
+        def forward(self, x):
+            if check and any(side % 2**self.depth for side in x.shape[2:]):
+                raise ValueError(f"Sides {tuple(x.shape[2:])} must divide by {2**self.depth}.")
+            skips = []
+            for block in self.encoder:
+                x = block(x)
+                skips.append(skip(x))
+                x = self.pool(x)
+            x = self.bottom(x)
+            for block in self.decoder:
+                x = block(below(x), skips.pop())
+            return self.output(x)
+
+    return Other
+
+
+class NoRelu(Changed):
+    def __init__(self, *sizes, **options):
+        super().__init__(*sizes, **options)
+        for module in self.modules():
+            if isinstance(module, ConvBlock):
+                module.layers = nn.Sequential(module.layers[0], module.layers[2])
+
+
+class HiddenDecoder(Changed):
+    def __init__(self, *sizes, **options):
+        super().__init__(*sizes, **options)
+        blocks = list(self.decoder)
+        del self.decoder
+        self.decoder = blocks
+
+
+class NoBias(Changed):
+    def __init__(self, *sizes, **options):
+        super().__init__(*sizes, **options)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                module.register_parameter("bias", None)
+
+
+class Bilinear(Changed):
+    def __init__(self, *sizes, **options):
+        super().__init__(*sizes, **options)
+        for module in self.modules():
+            if isinstance(module, UpBlock):
+                module.up = bilinear_up(module.up.in_channels, module.up.out_channels)
+
+
+class FirstSideOnly(another_forward(check=False)):
+    def forward(self, x):
+        if x.shape[2] % 2**self.depth:
+            raise ValueError(f"side {x.shape[2]} does not divide by {2**self.depth}")
+        return super().forward(x)
+
+
+class Silent(Changed):
+    def forward(self, x):
+        try:
+            return super().forward(x)
+        except ValueError:
+            raise ValueError("This size does not fit.") from None
+
+
+class Cropping(Changed):
+    def forward(self, x):
+        height, width = (side // 2**self.depth * 2**self.depth for side in x.shape[2:])
+        return super().forward(x[..., :height, :width])
+
+
+class Always16(another_forward(check=False)):
+    def forward(self, x):
+        if any(side % 16 for side in x.shape[2:]):
+            raise ValueError(f"Sides {tuple(x.shape[2:])} must divide by 16.")
+        return super().forward(x)
+
+
+class HalfWrittenUNet(nn.Module):
+    def __init__(self, in_channels=1, out_channels=1, base_channels=64, depth=4):
+        raise NotImplementedError("Exercise 2.3: UNet.__init__")
+
+    def forward(self, x):
+        raise NotImplementedError("Exercise 2.3: UNet.forward")
+
+
+class ChangesImage(Changed):
+    def forward(self, x):
+        result = super().forward(x)
+        x.mul_(2)
+        return result
+
+
+WRONG_UNETS = {
+    "an instance": (UNet(1, 1, 2, 1), r"^Kind of UNet"),
+    "sigmoid": (Sigmoid, r"^Range of the result of .*logits"),
+    "softmax": (Softmax, r"^Range of the result of .*logits"),
+    "ReLU at the end": (ReluOutput, r"^Range of the result of .*negative values.*logits"),
+    "depth ignored": (AlwaysDepth4, r"^Number of trainable parameters of .*depth=4: does your code use"),
+    "base_channels ignored": (AlwaysBase64, r"^Number of trainable parameters of .*base_channels=64: does your code"),
+    "in_channels ignored": (AlwaysOneImageChannel, r"^Error: .*channels"),
+    "out_channels ignored": (AlwaysOneOutput, r"^Shape of .*\(2, 1, 8, 12\), expected \(2, 3, 8, 12\)"),
+    "other defaults": (OtherDefaults, r"^Number of parameters of UNet\(\): found 7,.*expected 31,030,593"),
+    "batch norm": (BatchNorm, r"^Independence of .*No normalisation"),
+    "dropout": (Dropout, r"^Randomness"),
+    "skip of zeros": (another_forward(skip=torch.zeros_like), r"^Skip connections of"),
+    "skip detached": (another_forward(skip=torch.Tensor.detach), r"^Gradient of .*leaves out a part"),
+    "bottom cut off": (another_forward(below=torch.zeros_like), r"^Value of .*Up: transposed"),
+    "bottom detached": (another_forward(below=torch.Tensor.detach), r"^Gradient of .*none for \d+ of"),
+    "no ReLU": (NoRelu, r"^Value of the result of .*ReLU"),
+    "hidden decoder": (HiddenDecoder, r"^Number of trainable parameters of"),
+    "no bias": (NoBias, r"^Number of trainable parameters of .*with bias"),
+    "bilinear": (Bilinear, r"^Number of trainable parameters of .*transposed convolution"),
+    "no error": (Cropping, r"^Error of UNet\(depth=4\) for an image of 40 x 48: found a result of shape"),
+    "error of torch": (another_forward(check=False), r"^Error of UNet\(depth=4\) .*found RuntimeError"),
+    "only the height": (FirstSideOnly, r"^Error of UNet\(depth=4\) for an image of 48 x 40"),
+    "always 16": (Always16, r"^Divisor of .*expected no error, both sides divide by 4"),
+    "error without numbers": (Silent, r"^Error of .*names the side 40 and the divisor 16"),
+    "image changed": (ChangesImage, r"^Mutation: your code changed its argument x"),
+}  # fmt: skip
+
+
+# 2.4 count_parameters
+
+
+def count_by_loop(model):
+    total = 0
+    for _name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            size = 1
+            for length in parameter.shape:
+                size *= length
+            total += size
+    return total
+
+
+def count_by_numpy(model, trainable_only=True):
+    chosen = filter(lambda parameter: parameter.requires_grad or not trainable_only, model.parameters())
+    return int(np.sum([np.prod(parameter.shape) for parameter in chosen]))
+
+
+def count_recursively(model):
+    seen = {}
+
+    def collect(module):
+        for parameter in module._parameters.values():
+            if parameter is not None and parameter.requires_grad:
+                seen[id(parameter)] = len(parameter.flatten())
+        for child in module.children():
+            collect(child)
+
+    collect(model)
+    return sum(seen.values())
+
+
+def freezes(model):
+    total = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    model.requires_grad_(False)
+    return total
+
+
+WRONG_COUNTS = {
+    "not a function": (22, r"^Kind of count_parameters"),
+    "all parameters": (lambda model: sum(p.numel() for p in model.parameters()), r"^Value of .*frozen.*requires_grad"),
+    "frozen ones": (lambda model: sum(p.numel() for p in model.parameters() if not p.requires_grad),
+                    r"^Value of the result for nn.Linear\(10, 2\): found 0, expected 22"),
+    "tensors": (lambda model: len(list(model.parameters())), r"^Value of .*found 2, expected 22"),
+    "first sides": (lambda model: sum(p.shape[0] for p in model.parameters()), r"^Value of .*expected 22"),
+    "a tensor": (lambda model: sum(torch.tensor(p.numel()) for p in model.parameters()), r"^Type of .*found Tensor"),
+    "a NumPy number": (lambda model: np.sum([p.numel() for p in model.parameters()]), r"^Type of .*int64"),
+    "text": (lambda model: f"{sum(p.numel() for p in model.parameters()):,}", r"^Type of .*found str"),
+    "state": (lambda model: sum(v.numel() for v in model.state_dict().values()), r"^Value of"),
+    "buffers": (lambda model: count_by_loop(model) + sum(b.numel() for b in model.buffers()),
+                r"^Value of .*BatchNorm2d\(5\).*buffers"),
+    "shared twice": (lambda model: sum(p.numel() for module in model for p in module.parameters() if p.requires_grad)
+                     if isinstance(model, nn.Sequential) else count_by_loop(model), r"^Value of .*shared"),
+    "layers only": (lambda model: sum(m.weight.numel() + (0 if m.bias is None else m.bias.numel())
+                                      for m in model.modules() if isinstance(m, nn.Linear)), r"^Value of"),
+    "freezes": (freezes, r"^Mutation of nn.Linear"),
+    "an error": (lambda model: model.n_parameters, r"^Error: .*AttributeError.*n_parameters"),
+}  # fmt: skip
+
+
+# 2.5 pad_to_multiple
+
+
+def pad_by_index(image, multiple=16):
+    """Fold the indices; return lists."""
+    height, width = image.shape
+
+    def places(side):
+        period = max(1, 2 * side - 2)
+        return [side - 1 - abs(side - 1 - place % period) for place in range(-(-side // multiple) * multiple)]
+
+    return [image[places(height)][:, places(width)], [height, width]]
+
+
+def pad_step_by_step(image, multiple=16, **options):
+    """One row or column at a time, in loops."""
+    size = tuple(image.shape)
+    for axis in (0, 1):
+        lines, step, place = list(np.moveaxis(image, axis, 0)), -1, size[axis] - 1
+        while len(lines) % multiple:
+            if size[axis] > 1:
+                if not 0 <= place + step < size[axis]:
+                    step = -step
+                place += step
+            lines.append(np.take(image, place, axis=axis))
+        image = np.stack(lines, axis=axis)
+    return image, size
+
+
+def pad_with_scipy_name(image, multiple=16):
+    """Another library's name for the same reflection; the image itself where it fits."""
+    from scipy.ndimage import map_coordinates
+
+    height, width = image.shape
+    if height % multiple == 0 and width % multiple == 0:
+        return image, (height, width)
+    grid = np.mgrid[: height + -height % multiple, : width + -width % multiple]
+    return map_coordinates(image, grid, order=0, mode="mirror"), (height, width)
+
+
+def padded(mode="reflect", before=False, always=False, **options):
+    """np.pad in one way or another."""
+
+    def pad_to_multiple(image, multiple=16):
+        pads = [multiple - side % multiple if always else -side % multiple for side in image.shape]
+        return np.pad(image, [(pad, 0) if before else (0, pad) for pad in pads], mode=mode), image.shape
+
+    return pad_to_multiple
+
+
+def changed_result(change):
+    def pad_to_multiple(image, multiple=16):
+        return change(*padded()(image, multiple))
+
+    return pad_to_multiple
+
+
+def with_torch(image, multiple=16):
+    height, width = image.shape
+    pads = (0, -width % multiple, 0, -height % multiple)
+    x = torch.from_numpy(image.astype(np.float32))[None, None]
+    return functional.pad(x, pads, mode="reflect")[0, 0].numpy().astype(image.dtype), (height, width)
+
+
+def centred(image, multiple=16):
+    pads = [-side % multiple for side in image.shape]
+    return np.pad(image, [(pad // 2, pad - pad // 2) for pad in pads], mode="reflect"), image.shape
+
+
+def once_only(image, multiple=16):
+    """Long pads do not reflect again: the rest is filled with the edge."""
+    (height, width), result = image.shape, image
+    for axis, side in enumerate(image.shape):
+        need = -side % multiple
+        first = min(need, max(0, side - 1))
+        widths = [(0, 0), (0, 0)]
+        widths[axis] = (0, first)
+        result = np.pad(result, widths, mode="reflect")
+        widths[axis] = (0, need - first)
+        result = np.pad(result, widths, mode="edge")
+    return result, (height, width)
+
+
+def in_place(image, multiple=16):
+    result = padded()(image, multiple)
+    image[0, 0] = 0
+    return result
+
+
+WRONG_PADS = {
+    "not a function": (None, r"^Kind of pad_to_multiple"),
+    "crops": (lambda image, multiple=16: (image[: image.shape[0] // multiple * multiple,
+                                                : image.shape[1] // multiple * multiple], image.shape), r"^Shape of"),
+    "always 16": (lambda image, multiple=16: padded()(image, 16), r"^Shape of .*multiple=8"),
+    "one multiple too many": (padded(always=True), r"^Shape of .*already fits gets nothing"),
+    "sides swapped": (changed_result(lambda new, size: (new, size[::-1])), r"^Size returned for .*expected \(20, 37\)"),
+    "new size": (changed_result(lambda new, size: (new, new.shape)), r"^Size returned"),
+    "no size": (changed_result(lambda new, size: new), r"^Type of the result .*ndarray, expected a tuple"),
+    "three results": (changed_result(lambda new, size: (new, *size)), r"^Type of the result .*tuple of 3"),
+    "a tensor": (changed_result(lambda new, size: (torch.zeros(new.shape), size)), r"^Type of the padded"),
+    "float64": (changed_result(lambda new, size: (new.astype(np.float64), size)), r"^dtype of .*found float64"),
+    "zeros": (padded("constant"), r"^Value of .*found 0.0"),
+    "edge": (padded("edge"), r"^Value of .*edge pixel is not repeated"),
+    "symmetric": (padded("symmetric"), r"^Value of .*edge pixel is not repeated"),
+    "wrap": (padded("wrap"), r"^Value of"),
+    "top and left": (padded(before=True), r"^Position of the image .*bottom and at the right only"),
+    "centred": (centred, r"^Position of the image"),
+    "torch cannot fold twice": (with_torch, r"^Error: .*[Pp]adding size.*Look at line"),
+    "folds only once": (once_only, r"^Value of .*a long pad reflects again"),
+    "image changed": (in_place, r"^Mutation"),
+}  # fmt: skip
+
+
+RIGHT = {
+    "2.1": [TwoLayers, SequentialBlock, UnfoldedBlock, LazyBlock, block_factory],
+    "2.2": [OtherOrder, ForUNetsOnly, ShuffledUp],
+    "2.3": [CompactUNet, AverageUNet, LazyUNet],
+    "2.4": [count_by_loop, count_by_numpy, count_recursively],
+    "2.5": [pad_by_index, pad_step_by_step, pad_with_scipy_name],
+}
+WRONG = {"2.1": WRONG_BLOCKS, "2.2": WRONG_UP_BLOCKS, "2.3": WRONG_UNETS, "2.4": WRONG_COUNTS, "2.5": WRONG_PADS}
+
+
+@pytest.mark.parametrize("exercise_id", IDS)
+def test_the_reference_passes_quickly(exercise_id, quick_check):
+    quick_check(exercise_id)
+
+
+@pytest.mark.parametrize(("exercise_id", "solution"), [(id_, solution) for id_ in IDS for solution in RIGHT[id_]])
+def test_other_right_solutions_pass(exercise_id, solution):
+    assert evaluate(exercise_id, solution).messages == ("Right.",)
+
+
+@pytest.mark.parametrize(("exercise_id", "mistake"), [(id_, mistake) for id_ in IDS for mistake in WRONG[id_]])
+def test_wrong_solutions_hear_what_is_wrong(exercise_id, mistake):
+    solution, message = WRONG[exercise_id][mistake]
+    result = evaluate(exercise_id, solution)
+    assert result.status == "failed"
+    assert re.search(message, result.messages[0]), result.messages[0]
+    assert len(result.messages[0]) < 600
+
+
+def stub(*_args, **_options):
+    raise NotImplementedError("Exercise: not written yet")
+
+
+@pytest.mark.parametrize("exercise_id", IDS)
+def test_a_stub_is_still_to_do(exercise_id):
+    assert evaluate(exercise_id, stub).status == "todo"
+
+
+@pytest.mark.parametrize(("exercise_id", "solution"), [("2.1", HalfWrittenBlock), ("2.3", HalfWrittenUNet)])
+def test_a_half_written_class_is_still_to_do(exercise_id, solution):
+    result = evaluate(exercise_id, solution)
+    assert result.status == "todo" and f"Exercise {exercise_id}" in result.messages[0]
+
+
+OTHER_KEYWORDS = "batch normalisation has its own keyword, which the task does not ask for"
+EQUIVALENT = {
+    "2.1": {
+        "if batch_norm:  ->  left out": OTHER_KEYWORDS,
+        "if batch_norm:  ->  if False:": OTHER_KEYWORDS,
+        "layers.append(nn.BatchNorm2d(out_channels))  ->": OTHER_KEYWORDS,
+    },
+    "2.2": {
+        "->  self.conv = ConvBlock(2 * out_channels, out_channels)": OTHER_KEYWORDS,
+        "torch.cat([x, skip], dim=1)": "either order is right",
+    },
+    "2.3": {
+        "self.sizes = {": "a note for saving the network, not part of the task",
+        "range(depth + 2)": "one number more in the list than is used",
+        "->  self.encoder.append(ConvBlock(above, channels[level]))": OTHER_KEYWORDS,
+        "if depth > 0 else in_channels, channels[depth])": OTHER_KEYWORDS,
+        "->  self.decoder.append(UpBlock(channels[level + 1], channels[level]))": OTHER_KEYWORDS,
+        "nn.AvgPool2d(2)": "the task leaves open how the resolution is halved",
+        "ConvBlock(channels[depth - 1], channels[depth], batch_norm)": "differs for depth 0 only, which is no U-Net",
+        "channels[depth - 1] if True": "differs for depth 0 only, which is no U-Net",
+        "if depth >= 0": "differs for depth 0 only, which is no U-Net",
+        "if depth > -1": "differs for depth 0 only, which is no U-Net",
+        "x.shape[2:]": "the same two sides of (N, C, H, W)",
+        "x.shape[--2:]": "the same two sides of (N, C, H, W)",
+        "side % -2 ** self.depth": "the same sides have no rest",
+        "A U-Net of depth ?": "the message must name the side and the divisor, not the depth",
+    },
+}
+
+
+@pytest.mark.parametrize("exercise_id", IDS)
+def test_mutants_are_rejected(exercise_id, kill_mutants):
+    kill_mutants(exercise_id, EQUIVALENT.get(exercise_id, {}))
