@@ -89,6 +89,7 @@ def check_standardize(standardize) -> None:
         ("a float64 image", rng.random((2, 7)), -1.0, 0.1),
     ]
     for what, image, mean, std in cases:
+        expected = (image.astype(np.float64) - float(mean)) / float(std)
         with untouched(image=image):
             found = standardize(image, mean, std)
             what = f"the result for {what}"
@@ -96,7 +97,6 @@ def check_standardize(standardize) -> None:
             need_shape(what, found, image.shape)
             look = "Since NumPy 2 a np.float64 number turns a float32 array into a float64 one."
             need_dtype(what, found, np.float32, look if isinstance(mean, np.float64) else "The network wants float32.")
-            expected = (image.astype(np.float64) - float(mean)) / float(std)
             need_close(what, found, expected, "First take away the mean, then divide by std.", tolerance=1e-4)
     names = standardize(image=bright, mean=1.0, std=2.0)
     need_close("the result with arguments by name", names, (bright.astype(float) - 1) / 2, tolerance=1e-4)
@@ -216,13 +216,14 @@ def check_binary_target(binary_target) -> None:
         ("a mask that is all nucleus", np.full((2, 3), 4, dtype=np.int32)),
     ]
     for what, mask in masks:
+        expected = (mask > 0)[None].astype(np.float32)
         with untouched(mask=mask):
             found = binary_target(mask)
             what = f"the target of {what}"
             need_type(what, found, torch.Tensor, "Return a torch tensor.")
             need_shape(what, found, (1, *mask.shape), "A network's output has a channel axis: (1, H, W).")
             need_dtype(what, found, torch.float32, "Losses on probabilities want float32.")
-            need_close(what, found, (mask > 0)[None].astype(np.float32), "1 on every nucleus, whatever its id; else 0.")
+            need_close(what, found, expected, "1 on every nucleus, whatever its id; else 0.")
 
 
 # NucleiDataset
@@ -243,13 +244,17 @@ def check_NucleiDataset(NucleiDataset) -> None:
         _seed_globally(noise)
         return NucleiDataset(images, masks, transform, **{"crop_size": CROP} | options)
 
+    with untouched(images=images, masks=masks):  # first, because a changed image would spoil all that follows
+        dataset = make()
+        for index in range(len(images)):
+            dataset[index]
     with untouched(images=images, masks=masks):
         _check_items(make, masks)
-        _check_defaults(NucleiDataset, make)
         dataset = make()
         _need_all_starts([_start(_ids(dataset[0][0])[0], masks[0]) for _ in range(250)], n_rows=3, n_columns=4)
         _check_reproducible(make)
         _check_workers(make)
+        _check_defaults(NucleiDataset, make)
     _check_choice(NucleiDataset)
     _check_augmentation(NucleiDataset)
 
