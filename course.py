@@ -6,6 +6,8 @@
     lab      open the first notebook in JupyterLab
     doctor   say whether this machine is fit for the course, and how long it will take
     build    generate the notebooks from their sources
+    grade    check every exercise of submitted notebooks, and write a table
+    release  pack what students get into one zip
 
 The first use makes an environment in .venv beside this file and installs the course there (some minutes, network
 needed); after that every command starts at once. Each command explains itself: python3 course.py run --help

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -75,6 +76,21 @@ def make_parser() -> argparse.ArgumentParser:
     build = add(build_command, BUILD_HELP, "build --only 03")
     build.add_argument("--only", metavar="03[,05]", type=_names, help="these notebooks only, by number or name")
     build.add_argument("--check", action="store_true", help="write nothing; fail if a notebook is not up to date")
+
+    grade = add(grade_command, GRADE_HELP, "grade submissions --out grades.csv --workers 2")
+    grade.add_argument("folder", metavar="FOLDER", type=Path, help="submitted notebooks, in a folder for each student")
+    grade.add_argument("--out", metavar="FILE", type=Path, default=Path("grades.csv"),
+                       help="the table (default grades.csv); finished results are kept in FILE.results")  # fmt: skip
+    grade.add_argument("--workers", metavar="N", type=_positive, default=1,
+                       help="notebooks at the same time (default 1)")  # fmt: skip
+    grade.add_argument("--again", action="store_true", help="forget the results of earlier runs")
+    grade.add_argument("--seconds", metavar="N", type=_positive, default=30,
+                       help="how long one cell or check may hang (default 30)")  # fmt: skip
+    grade.add_argument("--memory", metavar="GB", type=_positive, default=4,
+                       help="what a notebook may use besides torch itself (default 4)")  # fmt: skip
+
+    release = add(release_command, RELEASE_HELP, "release student.zip")
+    release.add_argument("file", metavar="FILE", type=Path, help="the zip to write")
     return parser
 
 
@@ -101,6 +117,16 @@ BUILD_HELP = """Generate the notebooks from their sources in solutions/NN_topic.
 With --check nothing is written: the exit code says whether every notebook is what its source gives."""
 
 
+GRADE_HELP = """Check every exercise of every submitted notebook, and write a table.
+
+Each notebook runs in a process of its own with limits on time and memory. A second run continues where the first one
+was interrupted, and grades again what has changed. Students' code can do what you can do: see docs/instructors.md."""
+
+RELEASE_HELP = """Pack what students get: the notebooks with stubs, the package, the data.
+
+Left out are solutions/, tests/ and benchmarks/. The same course gives the same bytes."""
+
+
 def _names(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
@@ -110,7 +136,7 @@ def _names(text: str) -> list[str]:
 
 def _positive(text: str) -> int:
     if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds; give a whole number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
     return int(text)
 
 
@@ -214,6 +240,24 @@ def build_command(options: argparse.Namespace, _: list[str]) -> int:
         print(f"Wrote {path}")
     if options.check:
         print("Every notebook is what its source gives.")
+    return 0
+
+
+def grade_command(options: argparse.Namespace, _: list[str]) -> int:
+    from course_utils.grading import Limits, grade
+
+    # A termination ends the grading processes and their folders, too, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    limits = Limits(options.seconds, options.memory)
+    grade(options.folder, options.out, options.workers, options.again, limits)
+    return 0
+
+
+def release_command(options: argparse.Namespace, _: list[str]) -> int:
+    from course_utils.release import release
+
+    files = release(options.file)
+    print(f"Wrote {options.file}: {len(files)} files, {options.file.stat().st_size / 1e6:.1f} MB")
     return 0
 
 

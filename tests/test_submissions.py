@@ -1,0 +1,243 @@
+"""What is found in a submitted notebook, whatever students and their editors did to it."""
+
+import ast
+import json
+import re
+
+import pytest
+
+from course_utils.exercises import get_exercise, list_exercises
+from course_utils.submissions import BrokenNotebook, candidates, explain_missing, needed, read_submission
+
+ALL = list_exercises()
+SHAPES = get_exercise("1.1")
+SOLUTION = "def count_shapes(images):\n    return {}"
+
+
+def notebook(*cells, **more):
+    """The bytes of a notebook. A cell is a text, or a pair of a text and what else the cell has."""
+    made = []
+    for number, cell in enumerate(cells):
+        source, extra = cell if isinstance(cell, tuple) else (cell, {})
+        made.append({"cell_type": "code", "id": f"c{number}", "metadata": {}, "execution_count": None, "outputs": [],
+                     "source": source} | extra)  # fmt: skip
+    return json.dumps({"cells": made, "metadata": {}, "nbformat": 4, "nbformat_minor": 5} | more).encode()
+
+
+def marked(source, exercise="1.1"):
+    return source, {"metadata": {"course": {"exercise": exercise}}}
+
+
+def read(*cells, file_name="01_data_exploration.ipynb"):
+    return read_submission(notebook(*cells), file_name, ALL)
+
+
+def texts(statements):
+    return [ast.unparse(statement.node) for statement in statements]
+
+
+# --- which notebook ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cells", "file_name"),
+    [
+        ([marked(SOLUTION)], "x.ipynb"),
+        ([(SOLUTION, {"id": "exercise-1-1"})], "02_unet.ipynb"),
+        ([(SOLUTION, {"id": "exercise-1-1-2"})], "x.ipynb"),
+        (['f = check("1.1", f)'], "02_unet.ipynb"),
+        (["x = 1"], "kim 01_data_exploration (2).ipynb"),
+        ([SOLUTION], "x.ipynb"),
+    ],
+)
+def test_notebook_is_recognised(cells, file_name):
+    assert read(*cells, file_name=file_name).notebook == "01_data_exploration"
+
+
+def test_most_marks_decide():
+    cells = [marked("x = 1", "2.1"), marked(""), marked("", "1.2")]
+    assert read(*cells, file_name="02_unet.ipynb").notebook == "01_data_exploration"
+
+
+def test_marks_that_are_no_marks_are_ignored():
+    strange = [("x = 1", {"metadata": {"course": kind}}) for kind in ("1.1", None, [], {"exercise": ["1.1"]})]
+    strange.append(("x = 2", {"id": "exercise-9-9"}))
+    strange.append(("x = 3", {"metadata": {"course": {"exercise": "9.9"}}}))
+    assert [cell.exercise for cell in read(*strange).cells] == [None] * 6
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty"),
+        (b"  \n", "empty"),
+        (b"<html>not found</html>", "not JSON"),
+        (notebook(SOLUTION)[:-20], "not JSON"),
+        (b"\xff\xfe\x00", "not UTF-8"),
+        (b"[1, 2]", "not a Jupyter notebook"),
+        (b"3", "not a Jupyter notebook"),
+        (b'{"a": 1}', "not a Jupyter notebook"),
+        (b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}}', "not a Jupyter notebook"),
+        (b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [1]}', "not a Jupyter notebook"),
+        (b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": {}}', "no code"),
+        (b"[" * 100_000, "not a Jupyter notebook|not JSON"),
+        (notebook(SOLUTION, nbformat=9), "not a Jupyter notebook"),
+        (notebook(), "no code"),
+        (notebook("", "  \n"), "no code"),
+        (notebook(("# text", {"cell_type": "markdown"})), "no code"),
+        (notebook("print(1)"), "none of this course"),
+    ],
+)
+def test_broken_files_get_a_reason(content, reason):
+    with pytest.raises(BrokenNotebook, match=reason):
+        read_submission(content, "homework.ipynb", ALL)
+
+
+def test_byte_order_mark_and_lists_of_lines_and_the_old_format_are_read():
+    lines = [line + "\n" for line in SOLUTION.split("\n")]
+    assert read_submission(b"\xef\xbb\xbf" + notebook(lines), "x.ipynb", ALL).cells[0].source.startswith("def")
+    old = {"nbformat": 3, "nbformat_minor": 0, "metadata": {"name": ""}, "worksheets": [{"cells": [
+        {"cell_type": "code", "input": lines, "outputs": [], "language": "python", "collapsed": False}]}]}  # fmt: skip
+    assert read_submission(json.dumps(old).encode(), "x.ipynb", ALL).cells[0].defines("count_shapes")
+
+
+# --- what is not plain Python -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        f"%matplotlib inline\n{SOLUTION}",
+        f"{SOLUTION}\n!ls -l\n%timeit count_shapes([])",
+        f"%%time\n{SOLUTION}",
+        f"%%capture output\n%%time\n{SOLUTION}",
+        f"count_shapes?\n{SOLUTION}",
+        f"{SOLUTION}\nawait something()",
+    ],
+)
+def test_lines_for_jupyter_do_not_matter(source):
+    (cell,) = read(source).cells
+    assert not cell.error and cell.defines("count_shapes")
+
+
+def test_cells_in_other_languages_are_empty():
+    cells = read("%%bash\nif [ 1 ]; then rm -r x; fi", "%%html\n<b>", SOLUTION).cells
+    assert [(cell.error, cell.statements) for cell in cells[:2]] == [("", ())] * 2
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("def count_shapes(images)\n    return {}", r"cell 1 is not valid Python \(.+\) in line 1: def count_shapes"),
+        ("def count_shapes(images):\nreturn {}", r"in line 2: return"),
+        ("%time\ndef count_shapes(:", "in line 2"),
+        ("x = 1\nreturn x  # def", "'return' outside function"),
+        ("(" * 5000, "not valid Python"),
+        ("x = '\0'", "not valid Python"),
+    ],
+)
+def test_cells_that_do_not_parse_say_where(source, message):
+    cell = read(source).cells[0]
+    assert re.search(message, cell.error), cell.error
+
+
+# --- which cell counts ------------------------------------------------------------------------------------------------
+
+
+def order(*cells):
+    return [cell.number for cell in candidates(read(*cells), SHAPES)]
+
+
+CHECK = 'count_shapes = check("1.1", count_shapes)'
+
+
+def test_the_last_definition_above_the_check_counts():
+    assert order(marked(SOLUTION), SOLUTION, CHECK, SOLUTION) == [2, 1, 4]
+    assert order(SOLUTION, CHECK, SOLUTION, CHECK) == [3, 1]
+
+
+def test_the_check_may_stand_in_the_same_cell():
+    assert order(marked(f"{SOLUTION}\n{CHECK}"), SOLUTION) == [1, 2]
+
+
+def test_without_a_check_marked_cells_count_first():
+    assert order(marked(SOLUTION), marked(SOLUTION), SOLUTION) == [2, 1, 3]
+
+
+def test_names_are_enough():
+    assert order("x = 1", SOLUTION, "y = 2", "count_shapes = lambda images: {}") == [4, 2]
+    assert order("def count_shapes(x)\n  pass", "class Other: pass") == [1]
+    assert order("from course_utils import count_shapes", "count_shapes = 3", "count_shapes2 = 1") == []
+
+
+def test_marked_cells_without_the_object_come_last_and_explain_themselves():
+    submission = read(marked("def count_shape(images): ..."), SOLUTION, marked(""), marked("# later"))
+    cells = candidates(submission, SHAPES)
+    assert [cell.number for cell in cells] == [2, 4, 3, 1]
+    assert explain_missing(cells[-1], SHAPES) == ("failed", "Name: cell 1 defines count_shape, expected count_shapes.")
+    assert explain_missing(cells[1], SHAPES)[0] == "todo"
+
+
+def test_marked_cells_may_get_the_object_from_anywhere():
+    assert order(marked("from helper import count_shapes")) == order(marked("count_shapes = make()")) == [1]
+
+
+# --- what has to run --------------------------------------------------------------------------------------------------
+
+
+def ran(*cells, exercise=SHAPES):
+    submission = read(*cells)
+    return texts(needed(submission, candidates(submission, exercise)[0], exercise, ALL))
+
+
+def test_only_what_is_needed_runs():
+    found = ran(
+        "import numpy as np, torch\nfrom a import b, c",
+        "data = load_data()\nEPS = 1e-6\nprint(data)",
+        "def helper(x):\n    return np.sum(x) + EPS",
+        "model = train(data)\nfor i in range(9): step(i)",
+        marked("print(1)\ndef count_shapes(images):\n    model = 1\n    return helper(images)\ncount_shapes(data)"),
+        "helper = None",
+    )
+    assert found[:3] == ["import numpy as np", "EPS = 1e-06", "def helper(x):\n    return np.sum(x) + EPS"]
+    assert len(found) == 4 and found[3].startswith("def count_shapes")
+
+
+def test_what_stands_below_is_used_if_nothing_stands_above():
+    assert ran(marked("def count_shapes(x): return helper(x)"), "def helper(x): return x")[1].startswith("def helper")
+
+
+def test_defaults_decorators_annotations_and_base_classes_count():
+    found = ran("A = B = C = 0", "D = int", marked("@A\ndef count_shapes(x=B, y: D = C): pass"))
+    assert found[:2] == ["A = B = C = 0", "D = int"]
+
+
+def test_branches_and_completions_of_an_object_count():
+    found = ran(
+        "from helpers import *",
+        "table = {}\ntable['a'] = 1",
+        "if table:\n    fast = True\nelse:\n    fast = False",
+        marked("def count_shapes(x): return fast\ncount_shapes.depth = 2"),
+    )
+    assert [text.split("\n")[0] for text in found] == [
+        "from helpers import *", "table = {}", "table['a'] = 1", "if table:", "def count_shapes(x):",
+        "count_shapes.depth = 2",
+    ]  # fmt: skip
+
+
+def test_other_exercises_and_checks_are_left_to_the_one_who_executes():
+    statistics = get_exercise("1.2")
+    cells = [marked(SOLUTION), CHECK, marked("def intensity_statistics(x): return count_shapes(x)", "1.2")]
+    assert [text.split("(")[0] for text in ran(*cells, exercise=statistics)] == ["def intensity_statistics"]
+
+
+def test_helpers_in_the_cell_of_another_exercise_are_found():
+    cells = [marked(f"def helper(x): return x\n{SOLUTION}"), marked("intensity_statistics = helper(len)", "1.2")]
+    assert len(ran(*cells, exercise=get_exercise("1.2"))) == 2
+
+
+def test_future_imports_hold_for_all_cells():
+    import __future__
+
+    assert read("from __future__ import annotations", SOLUTION).future_flags & __future__.annotations.compiler_flag
+    assert not read(SOLUTION).future_flags & __future__.annotations.compiler_flag
