@@ -1,4 +1,4 @@
-"""The package as a whole: quick to import, exercises under their names, subject apart from workshop, examples that run."""
+"""The package as a whole: quick to import, exercises under their names, subject apart from workshop, live examples."""
 
 from __future__ import annotations
 

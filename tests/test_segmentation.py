@@ -226,11 +226,12 @@ def test_a_seed_needs_interior_above_the_threshold_after_boundary_is_taken_off()
     assert watershed_instances(foreground, boundary, 0.75).tolist() == [[0, 0]]
 
 
-def test_two_instances_meet_on_the_ridge_of_the_boundary():
-    foreground = np.array([[0.9, 0.9, 0.4, 0.2, 0.6, 0.9]])
-    boundary = np.array([[0.0, 0.1, 0.5, 0.8, 0.3, 0.0]])
+def test_two_instances_meet_on_the_ridge_of_the_boundary_and_not_halfway():
+    foreground = np.array([[0.9, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.9]])
+    boundary = np.array([[0.0, 0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.0]])
     labels = watershed_instances(foreground, boundary)[0]
-    assert labels[0] == labels[1] == labels[2] != labels[4] == labels[5] and labels[3] > 0
+    assert labels[0] > 0 and labels[7] > 0 and labels[0] != labels[7]
+    assert (labels[2:] == labels[7]).all()  # the right one fills the valley before the left one is over the ridge
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (8, 8)])

@@ -122,6 +122,15 @@ def test_a_network_can_be_built_again_from_its_sizes(batch_norm):
     assert torch.equal(model.eval()(x), twin.eval()(x))
 
 
+@pytest.mark.parametrize("depth", [1, 4])
+def test_batch_normalisation_follows_every_3x3_convolution_or_none(depth):
+    def count(model):
+        return sum(isinstance(part, nn.BatchNorm2d) for part in model.modules())
+
+    assert count(UNet(base_channels=1, depth=depth, batch_norm=True)) == 2 * (2 * depth + 1)
+    assert count(UNet(base_channels=1, depth=depth)) == 0
+
+
 def test_building_a_network_depends_on_the_torch_seed_alone():
     torch.manual_seed(3)
     first = UNet(base_channels=2, depth=1).state_dict()
