@@ -60,7 +60,7 @@ def figure_as_html(figure: Figure, caption: str) -> str:
 
 def _picture(figure: Figure, caption: str) -> dict:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    figure.savefig(buffer, format="png", bbox_inches="tight")  # nothing that sticks out is cut off
     plt.close(figure)
     return {"image/png": base64.b64encode(buffer.getvalue()).decode(), "text/plain": caption}
 
