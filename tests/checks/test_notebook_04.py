@@ -1,0 +1,918 @@
+"""The checks of notebook 04 accept every right solution, and name the mistake of every wrong one."""
+
+from __future__ import annotations
+
+import copy
+import heapq
+import re
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import ndimage
+from scipy.optimize import linear_sum_assignment
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import maximum_bipartite_matching
+from skimage.measure import label
+from skimage.morphology import remove_small_objects
+from skimage.segmentation import relabel_sequential
+from skimage.transform import resize
+
+from course_utils.exercises import evaluate
+from course_utils.metrics import count_matches, f1_score, iou_matrix, match_instances
+from course_utils.segmentation import predict
+from course_utils.unet import pad_to_multiple
+
+IDS = ["4.1", "4.2", "4.3", "4.4", "4.5"]
+RIGHT: dict[str, list] = {exercise_id: [] for exercise_id in IDS}
+WRONG: dict[str, list] = {exercise_id: [] for exercise_id in IDS}
+
+
+def right(exercise_id):
+    def register(solution):
+        RIGHT[exercise_id].append(pytest.param(exercise_id, solution, id=f"{exercise_id}-{solution.__name__}"))
+        return solution
+
+    return register
+
+
+def wrong(exercise_id, message):
+    """A wrong solution and a regular expression for the message that names its mistake."""
+
+    def register(solution):
+        name = f"{exercise_id}-{solution.__name__}"
+        WRONG[exercise_id].append(pytest.param(exercise_id, solution, message, id=name))
+        return solution
+
+    return register
+
+
+def all_of(table):
+    return [case for cases in table.values() for case in cases]
+
+
+# 4.1 predict
+
+
+@right("4.1")
+def zeros_on_all_sides_to_a_multiple_of_32(model, image, multiple=32):
+    height, width = image.shape
+    bottom, right_ = multiple - height % multiple, multiple - width % multiple
+    padded = np.zeros((height + bottom, width + right_), dtype="float32")
+    top, left = bottom // 2, right_ // 2
+    padded[top : top + height, left : left + width] = image
+    mode = model.training
+    model.train(False)
+    with torch.inference_mode():
+        x = torch.tensor(padded, device=next(iter(model.parameters())).device).unsqueeze(0).unsqueeze(0)
+        y = model(x).squeeze(0).to("cpu")
+    if mode:
+        model.train()
+    y = y[:, top : top + height, left : left + width]
+    return (torch.sigmoid(y) if y.shape[0] == 1 else torch.nn.functional.softmax(y, 0)).numpy()
+
+
+@right("4.1")
+def a_copy_of_the_model(model, image):
+    twin = copy.deepcopy(model).eval()
+    for parameter in twin.parameters():
+        parameter.requires_grad_(False)
+    x = torch.as_tensor(np.ascontiguousarray(image)).float()[None, None].to(next(model.parameters()).device)
+    x = torch.nn.functional.pad(x, (0, -x.shape[3] % 16, 0, -x.shape[2] % 16), mode="replicate")
+    y = twin(x)[:, :, : image.shape[0], : image.shape[1]]
+    y = y.sigmoid() if y.shape[1] == 1 else y.exp() / y.exp().sum(1, keepdim=True)
+    return np.asarray(y[0].cpu().tolist(), dtype=np.float32)
+
+
+@right("4.1")
+@torch.no_grad()
+def low_precision(model, image):
+    device = next(model.parameters()).device
+    before, _ = model.training, model.eval()
+    padded, (height, width) = pad_to_multiple(image, 64)
+    with torch.autocast(device.type, torch.bfloat16):
+        y = model(torch.from_numpy(padded.astype(np.float32))[None, None].to(device))
+    model.train(before)
+    y = y[0, :, :height, :width].float()
+    return (y.sigmoid() if len(y) == 1 else y.softmax(0)).numpy(force=True)
+
+
+@right("4.1")
+def pads_when_the_model_asks_for_it(model, image):
+    mode = model.training
+    model.eval()
+    x = torch.from_numpy(image.astype(np.float32))[None, None].to(next(model.parameters()).device)
+    with torch.no_grad():
+        try:
+            y = model(x)[0]
+        except ValueError:
+            y = model(torch.nn.functional.pad(x, (0, -image.shape[1] % 16, 0, -image.shape[0] % 16)))[0]
+    model.train(mode)
+    y = y[:, : image.shape[0], : image.shape[1]]
+    y = y.sigmoid() if y.size(0) == 1 else y.softmax(0)
+    return (y.cpu() if y.device.type != "cpu" else y).numpy()
+
+
+def variant(prepare=None, modes=True, gradients=False, activation=None, finish=None, device=None):
+    """`predict`, with one step exchanged."""
+
+    def solution(model, image):
+        before = model.training
+        if modes:
+            model.eval()
+        padded, (height, width) = (prepare or (lambda i: pad_to_multiple(i.astype(np.float32))))(image)
+        x = torch.from_numpy(np.ascontiguousarray(padded))[None, None]
+        x = device(model, x) if device else x.to(next(model.parameters()).device)
+        with torch.set_grad_enabled(gradients):
+            logits = model(x)[0]
+        if modes:
+            model.train(before)
+        standard = torch.sigmoid(logits) if len(logits) == 1 else torch.softmax(logits, dim=0)
+        probability = (activation(logits) if activation else standard).detach().cpu()
+        return finish(probability, height, width) if finish else probability[:, :height, :width].numpy()
+
+    return solution
+
+
+def crop_first(image):
+    height, width = image.shape[0] // 16 * 16, image.shape[1] // 16 * 16
+    return (image[:height, :width] if height and width else np.zeros((16, 16))).astype(np.float32), (height, width)
+
+
+def with_batch_axis(probability, height, width):
+    return probability[None, :, :height, :width].numpy()
+
+
+def with_slices_from_the_end(probability, height, width):
+    bottom, side = -height % 16, -width % 16
+    return probability[:, :-bottom, :-side].numpy()
+
+
+def moves_to_the_cpu(model, x):
+    model.to("cpu")
+    return x
+
+
+def as_half(model, x):
+    model.half()
+    return x.half()
+
+
+def scale(image):
+    padded, size = pad_to_multiple(image.astype(np.float32))
+    return (padded - padded.mean()) / (padded.std() + 1e-6), size
+
+
+def stretch(image):
+    shape = image.shape[0] + -image.shape[0] % 16, image.shape[1] + -image.shape[1] % 16
+    return resize(image.astype(np.float32), shape, order=0).astype(np.float32), image.shape
+
+
+def crop_and_fill(model, image):
+    result = variant(crop_first)(model, image)
+    rest = image.shape[0] - result.shape[1], image.shape[1] - result.shape[2]
+    return np.pad(result, ((0, 0), (0, rest[0]), (0, rest[1])))
+
+
+def always_train_afterwards(model, image):
+    result = predict(model, image)
+    model.train()
+    return result
+
+
+def freezes_the_model(model, image):
+    model.requires_grad_(False)
+    return predict(model, image)
+
+
+def switches_gradients_off_for_good(model, image):
+    torch.set_grad_enabled(False)
+    return predict(model, image)
+
+
+def changes_the_image(model, image):
+    image -= image.mean()
+    return predict(model, image)
+
+
+def only_the_top_in_evaluation(model, image):
+    before, model.training = model.training, False
+    padded, (height, width) = pad_to_multiple(image.astype(np.float32))
+    with torch.no_grad():
+        y = model(torch.from_numpy(padded)[None, None].to(next(model.parameters()).device))[0]
+    model.training = before
+    return (y.sigmoid() if len(y) == 1 else y.softmax(0))[:, :height, :width].numpy(force=True)
+
+
+def window_by_window(model, image):
+    padded, (height, width) = pad_to_multiple(image)
+    rows = [
+        np.concatenate([predict(model, padded[y : y + 16, x : x + 16]) for x in range(0, padded.shape[1], 16)], axis=2)
+        for y in range(0, padded.shape[0], 16)
+    ]
+    return np.concatenate(rows, axis=1)[:, :height, :width]
+
+
+def stays_on_the_device(model, image):
+    padded, (height, width) = pad_to_multiple(image.astype(np.float32))
+    before, _ = model.training, model.eval()
+    with torch.no_grad():
+        y = model(torch.from_numpy(padded)[None, None].to(next(model.parameters()).device))[0]
+    model.train(before)
+    return (y.sigmoid() if len(y) == 1 else y.softmax(0))[:, :height, :width].numpy()
+
+
+def reflects_by_torch(model, image):
+    x = torch.tensor(image, dtype=torch.float32)[None, None].to(next(model.parameters()).device)
+    x = torch.nn.functional.pad(x, (0, -x.shape[3] % 16, 0, -x.shape[2] % 16), mode="reflect")
+    return predict(model, x[0, 0].numpy())[:, : image.shape[0], : image.shape[1]]
+
+
+WRONG_PREDICT = {
+    "crops the image": (variant(crop_first), r"^Shape of the result .* Pad the image instead of cropping"),
+    "crops, then fills with zeros": (crop_and_fill, r"^Value of the result"),
+    "does not pad": (
+        variant(lambda i: (i.astype(np.float32), i.shape)),
+        r"^Shape of the tensor that reaches the model: found \(1, 1, 20, 37\).*divide by 16",
+    ),
+    "pads to multiples of 8": (
+        variant(lambda i: pad_to_multiple(i.astype(np.float32), 8)),
+        r"^Shape of the tensor that reaches the model.*16",
+    ),
+    "leaves the padding": (
+        variant(finish=lambda p, h, w: p.numpy()),
+        r"^Shape of the result .*\(1, 32, 48\), expected \(1, 20, 37\).*Cut the padding off",
+    ),
+    "slices to minus zero": (variant(finish=with_slices_from_the_end), r"^Shape of the result .* -0 is empty"),
+    "keeps the batch axis": (variant(finish=with_batch_axis), r"^Shape of the result .*batch axis"),
+    "drops the channel axis": (variant(finish=lambda p, h, w: p[0, :h, :w].numpy()), r"^Shape of .*channel axis"),
+    "transposes": (variant(finish=lambda p, h, w: p[:, :h, :w].numpy().transpose(0, 2, 1)), r"^Shape of"),
+    "cuts at the wrong end": (variant(finish=lambda p, h, w: p[:, -h:, -w:].numpy()), r"^Value of the result"),
+    "returns a tensor": (variant(finish=lambda p, h, w: p[:, :h, :w]), r"^Type of the result: found Tensor"),
+    "returns float64": (
+        variant(finish=lambda p, h, w: p[:, :h, :w].numpy().astype(float)),
+        r"^dtype of the result .*float64, expected float32",
+    ),
+    "returns a mask": (variant(finish=lambda p, h, w: p[:, :h, :w].numpy() > 0.5), r"^dtype of the result .*bool"),
+    "feeds float64": (variant(pad_to_multiple), r"^dtype of the tensor that reaches the model: found torch.float64"),
+    "returns logits": (variant(activation=lambda y: y), r"^Range of the result .*expected 0 to 1.*logits"),
+    "takes the sigmoid of all channels": (variant(activation=torch.sigmoid), r"^Sum over the channels"),
+    "takes the softmax of one channel": (
+        variant(activation=lambda y: y.softmax(0)),
+        r"^Value of the result .*softmax over one channel is always 1",
+    ),
+    "takes the softmax over rows": (
+        variant(activation=lambda y: y.sigmoid() if len(y) == 1 else y.softmax(1)),
+        r"^Sum over the channels .*mind which axis",
+    ),
+    "activates twice": (variant(activation=lambda y: y.sigmoid().sigmoid()), r"^Value of the result"),
+    "stays in training mode": (variant(modes=False), r"^Mode of the model while it predicts: found training"),
+    "switches the top only": (only_the_top_in_evaluation, r"^Mode of the model while it predicts"),
+    "leaves evaluation mode": (
+        lambda model, image: predict(model.eval(), image),
+        r"^Mode of the model afterwards: found evaluation, expected training",
+    ),
+    "always leaves training mode": (always_train_afterwards, r"^Mode of the model afterwards: found training"),
+    "records gradients": (variant(gradients=True), r"^Gradients while the model predicts: found recorded"),
+    "switches gradients off": (switches_gradients_off_for_good, r"^Gradient mode of torch afterwards: found off"),
+    "freezes the model": (freezes_the_model, r"^Mutation: the model's parameters no longer require gradients"),
+    "changes the image": (changes_the_image, r"^Mutation: your code changed its argument image"),
+    "converts the model": (variant(device=as_half), r"^(Mutation: your code changed|dtype of the result)"),
+    "normalises again": (variant(scale), r"^Value of the result .*normalise"),
+    "resizes": (variant(stretch), r"^Value of the result .*resize"),
+    "predicts window by window": (window_by_window, r"^Value of the probabilities of a 3x3"),
+    "forgets the device": (variant(device=lambda model, x: x), r"^Device.*found the tensor on the CPU"),
+    "moves the model": (variant(device=moves_to_the_cpu), r"^Device.*found the model moved"),
+    "does not bring the result back": (stays_on_the_device, r"^Device of the result"),
+    "reflects short sides by torch": (reflects_by_torch, r"^Error: your code raised RuntimeError.*[Pp]adding"),
+}
+for name, (solution, message) in WRONG_PREDICT.items():
+    WRONG["4.1"].append(pytest.param("4.1", solution, message, id=f"4.1-{name}"))
+
+
+# 4.2 connected_components
+
+
+@right("4.2")
+def by_scipy(probability, threshold=0.5, structure=None):
+    return ndimage.label(probability > threshold, structure)[0]
+
+
+@right("4.2")
+def four_neighbours_and_gaps(probability, threshold=0.5):
+    return label(probability >= threshold, connectivity=1).astype(np.uint16) * 5
+
+
+@right("4.2")
+def by_flood_fill(probability, threshold=0.5):
+    waiting = {tuple(place) for place in np.argwhere(probability > threshold).tolist()}
+    labels, id_ = np.zeros(probability.shape, dtype=int), 0
+    while waiting:
+        id_ += 1
+        stack = [waiting.pop()]
+        while stack:
+            y, x = stack.pop()
+            labels[y, x] = id_
+            for place in ((y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)):
+                if place in waiting:
+                    waiting.remove(place)
+                    stack.append(place)
+    return labels
+
+
+def zeroes_the_rest(probability, threshold=0.5):
+    probability[probability <= threshold] = 0
+    return label(probability > 0)
+
+
+def joined_to_the_right_only(probability, threshold=0.5):
+    above = probability > threshold
+    starts = above & ~np.pad(above, ((0, 0), (1, 0)))[:, :-1]
+    return np.where(above, np.cumsum(starts).reshape(above.shape), 0)
+
+
+WRONG_COMPONENTS = {
+    "returns the pair of scipy": (lambda p, threshold=0.5: ndimage.label(p > threshold), r"^Type of .*found tuple"),
+    "returns a list": (lambda p, threshold=0.5: label(p > threshold).tolist(), r"^Type of .*found list"),
+    "returns the mask": (lambda p, threshold=0.5: p > threshold, r"^dtype of .*bool.*not yet labelled"),
+    "returns the mask as integers": (
+        lambda p, threshold=0.5: (p > threshold).astype(int), r"^Number of components .*found 1, .*share the id 1"),
+    "returns floats": (lambda p, threshold=0.5: label(p > threshold).astype(float), r"^dtype of .*float64"),
+    "ignores the threshold": (
+        lambda p, threshold=0.5: label(p > 0.5),
+        r"^Value at .* above the threshold 0.3.*Use the"),
+    "another default": (lambda p, threshold=0.3: label(p > threshold), r"^Value at .*the default threshold"),
+    "no default": (lambda p, threshold: label(p > threshold), r"^Error.*TypeError.*threshold"),
+    "below instead of above": (lambda p, threshold=0.5: label(p < threshold), r"^Value at .*other way round"),
+    "labels the probabilities": (lambda p, threshold=0.5: label((p * 255).astype(np.uint8)), r"^Value at .*is below"),
+    "drops small components": (
+        lambda p, threshold=0.5: label(remove_small_objects(p > threshold, 2)),
+        r"^Value at \(5, 2\).*found 0, expected the id.*also a single one"),
+    "fills holes": (
+        lambda p, threshold=0.5: label(ndimage.binary_fill_holes(p > threshold)),
+        r"^Value at \(8, 2\).*expected 0 \(background\).*Holes"),
+    "smooths first": (lambda p, threshold=0.5: label(ndimage.gaussian_filter(p, 1) > threshold), r"^Value at "),
+    "ids in a byte": (
+        lambda p, threshold=0.5: label(p > threshold).astype(np.uint8),
+        r"^Value at .*many single pixels|^Number of components .*many single pixels"),
+    "background is -1": (lambda p, threshold=0.5: label(p > threshold) - 1, r"^Range of .*-1"),
+    "changes its argument": (zeroes_the_rest, r"^Mutation: your code changed its argument probability"),
+    "adds an axis": (lambda p, threshold=0.5: label(p > threshold)[None], r"^Shape of"),
+    "joins along rows only": (joined_to_the_right_only, r"^Ids inside one connected region .*expected a single one"),
+    "joins some diagonals": (
+        lambda p, threshold=0.5: ndimage.label(p > threshold, [[1, 1, 0], [1, 1, 1], [0, 1, 1]])[0],
+        r"^Number of components .*Join diagonal neighbours everywhere, or nowhere"),
+}  # fmt: skip
+for name, (solution, message) in WRONG_COMPONENTS.items():
+    WRONG["4.2"].append(pytest.param("4.2", solution, message, id=f"4.2-{name}"))
+
+
+# 4.3 iou_matrix
+
+
+def same_shape(prediction, truth):
+    if prediction.shape != truth.shape:
+        raise ValueError(f"shapes {prediction.shape} and {truth.shape}")
+
+
+def ids_of(labels):
+    return [int(i) for i in np.unique(labels) if i != 0]
+
+
+def by_pairs(measure, pred_ids=ids_of, true_ids=ids_of, dtype=float, checked=True):
+    """A loop over all pairs, with the measure and the ids exchanged."""
+
+    def solution(prediction, truth):
+        if checked:
+            same_shape(prediction, truth)
+        rows, columns = pred_ids(prediction), true_ids(truth)
+        result = np.zeros((len(rows), len(columns)), dtype=dtype)
+        for i, row in enumerate(rows):
+            for j, column in enumerate(columns):
+                result[i, j] = measure(prediction == row, truth == column)
+        return result
+
+    return solution
+
+
+def iou_of(a, b):
+    return np.sum(a & b) / np.sum(a | b)
+
+
+right("4.3")(by_pairs(iou_of, dtype=np.float32))
+
+
+@right("4.3")
+def by_pandas(prediction, truth):
+    same_shape(prediction, truth)
+    table = pd.crosstab(prediction.ravel(), truth.ravel())
+    union = table.sum(axis=1).to_numpy()[:, None] + table.sum(axis=0).to_numpy()[None] - table
+    iou = (table / union).drop(index=0, errors="ignore").drop(columns=0, errors="ignore")
+    return iou.to_numpy(dtype=float)
+
+
+@right("4.3")
+def by_counting_pixels(prediction, truth):
+    same_shape(prediction, truth)
+    pairs = Counter(zip(prediction.ravel().tolist(), truth.ravel().tolist(), strict=True))
+    areas = Counter(prediction.ravel().tolist()), Counter(truth.ravel().tolist())
+    rows, columns = (sorted(i for i in area if i) for area in areas)
+    values = [pairs[i, j] / (areas[0][i] + areas[1][j] - pairs[i, j]) for i in rows for j in columns]
+    return np.array(values, dtype=np.float64).reshape(len(rows), len(columns))
+
+
+@right("4.3")
+def by_relabelling(prediction, truth):
+    same_shape(prediction, truth)
+    p, t = (
+        torch.from_numpy(np.asarray(relabel_sequential(labels)[0]).astype(np.int64)) for labels in (prediction, truth)
+    )
+    p, t = (torch.nn.functional.one_hot(labels.ravel())[:, 1:].double() for labels in (p, t))
+    shared = p.T @ t
+    return (shared / (p.sum(0)[:, None] + t.sum(0)[None] - shared)).numpy()
+
+
+def up_to_the_largest(labels):
+    return range(1, int(labels.max()) + 1)
+
+
+def with_a_dense_table(prediction, truth):
+    same_shape(prediction, truth)
+    size = int(truth.max()) + 1
+    table = np.bincount(
+        prediction.ravel().astype(np.int64) * size + truth.ravel(), minlength=size * (int(prediction.max()) + 1)
+    ).reshape(-1, size)
+    union = table.sum(1, keepdims=True) + table.sum(0, keepdims=True) - table
+    rows, columns = np.array(ids_of(prediction), int), np.array(ids_of(truth), int)
+    return (table / np.maximum(union, 1))[rows][:, columns]
+
+
+def with_a_lookup_table(prediction, truth):
+    def number(labels):
+        ids = np.unique(labels)
+        table = np.zeros(int(ids.max()) + 1, dtype=np.int64)
+        table[ids] = np.arange(len(ids)) + (0 not in ids)
+        return table[labels]
+
+    return iou_matrix(number(prediction), number(truth))
+
+
+def with_overflowing_pairs(prediction, truth):
+    same_shape(prediction, truth)
+    factor = truth.max() + np.ones((), truth.dtype)
+    codes, counts = np.unique(prediction * factor + truth, return_counts=True)
+    shared = dict(zip(codes.tolist(), counts.tolist(), strict=True))
+    rows, columns = ids_of(prediction), ids_of(truth)
+    result = np.zeros((len(rows), len(columns)))
+    for i, row in enumerate(rows):
+        for j, column in enumerate(columns):
+            both = shared.get(row * int(factor) + column, 0)
+            result[i, j] = both / (np.sum(prediction == row) + np.sum(truth == column) - both)
+    return result
+
+
+def in_order_of_appearance(labels):
+    return [int(i) for i in dict.fromkeys(labels.ravel().tolist()) if i]
+
+
+def sorted_as_text(labels):
+    return sorted(ids_of(labels), key=str)
+
+
+def relabels_in_place(prediction, truth):
+    result = iou_matrix(prediction, truth)
+    for number, id_ in enumerate(ids_of(truth), start=1):
+        truth[truth == id_] = number
+    return result
+
+
+def broadcasts(prediction, truth):
+    if prediction.size != truth.size:
+        prediction, truth = np.broadcast_arrays(prediction, truth)
+    return iou_matrix(prediction.reshape(-1, 1), truth.reshape(-1, 1))
+
+
+def assertion_only(prediction, truth):
+    assert prediction.shape == truth.shape
+    return iou_matrix(prediction, truth)
+
+
+def without_union_of_background(prediction, truth):
+    inside = (prediction > 0) & (truth > 0)
+    return by_pairs(lambda a, b: np.sum(a & b) / max(1, np.sum((a | b) & inside)))(prediction, truth)
+
+
+WRONG_IOU = {
+    "transposed": (lambda p, t: iou_matrix(p, t).T, r"^Shape of .*found \(6, 4\), expected \(4, 6\).*Rows are pred"),
+    "with background": (
+        by_pairs(iou_of, lambda p: np.unique(p).tolist(), lambda t: np.unique(t).tolist()),
+        r"^Shape of .*Leave the background out"),
+    "drops the first id": (
+        by_pairs(iou_of, lambda p: np.unique(p)[1:], lambda t: np.unique(t)[1:]),
+        r"^Shape of the matrix for a prediction without background.*only the background has the id 0"),
+    "up to the largest id": (
+        by_pairs(lambda a, b: 0, up_to_the_largest, up_to_the_largest), r"^Shape of .*Ids have gaps"),
+    "dense table": (with_a_dense_table, r"^Memory .* 2000.*MB"),
+    "lookup table": (with_a_lookup_table, r"^Memory .* 1000000.*MB"),
+    "product of ids overflows": (with_overflowing_pairs, r"^Value of the matrix for"),
+    "Dice": (by_pairs(lambda a, b: 2 * np.sum(a & b) / (np.sum(a) + np.sum(b))), r"^Value of .*another measure: Dice"),
+    "over the prediction": (
+        by_pairs(lambda a, b: np.sum(a & b) / np.sum(a)), r"^Value of .*over the area of the prediction"),
+    "over the truth": (by_pairs(lambda a, b: np.sum(a & b) / np.sum(b)), r"^Value of .*over the area of the nucleus"),
+    "counts pixels": (by_pairs(lambda a, b: np.sum(a & b)), r"^Value of .*the intersection in pixels"),
+    "forgets to subtract": (
+        by_pairs(lambda a, b: np.sum(a & b) / (np.sum(a) + np.sum(b))), r"^Value of .*over the sum of the areas"),
+    "wrong union": (without_union_of_background, r"^Value of the matrix for ids with gaps"),
+    "integers": (by_pairs(iou_of, dtype=int), r"^dtype of .*int64, expected a float"),
+    "a list": (lambda p, t: iou_matrix(p, t).tolist(), r"^Type of .*found list, expected ndarray"),
+    "order of appearance": (
+        by_pairs(iou_of, in_order_of_appearance, in_order_of_appearance), r"^Value of .*ascending order"),
+    "order as text": (by_pairs(iou_of, sorted_as_text, sorted_as_text), r"^Value of .*ascending order"),
+    "descending order": (lambda p, t: iou_matrix(p, t)[::-1, ::-1], r"^Value of .*ascending order"),
+    "relabels in place": (relabels_in_place, r"^Mutation: your code changed its argument truth"),
+    "compares sizes only": (broadcasts, r"^Result for the shapes \(4, 6\) and \(6, 4\): found no error, .*ValueError"),
+    "broadcasts": (by_pairs(iou_of, checked=False), r"^Result for the shapes \(1, 6\) and \(4, 6\): found no error"),
+    "assert": (assertion_only, r"^Error: your code raised AssertionError"),
+    "percent": (lambda p, t: 100 * iou_matrix(p, t), r"^Value of"),
+    "rounded": (lambda p, t: iou_matrix(p, t).round(2), r"^Value of"),
+    "fails on empty": (
+        lambda p, t: np.stack([np.stack([iou_matrix((p == i) * 1, (t == j) * 1)[0, 0] for j in ids_of(t)])
+                               for i in ids_of(p)]) if p.shape == t.shape else iou_matrix(p, t),
+        r"^Error: your code raised ValueError: need at least one array"),
+}  # fmt: skip
+for name, (solution, message) in WRONG_IOU.items():
+    WRONG["4.3"].append(pytest.param("4.3", solution, message, id=f"4.3-{name}"))
+
+
+# 4.4 count_matches
+
+
+@right("4.4")
+def by_bipartite_matching(iou, iou_threshold=0.5):
+    if 0 in iou.shape:
+        return 0
+    return int(np.sum(maximum_bipartite_matching(csr_array(iou >= iou_threshold)) != -1))
+
+
+@right("4.4")
+def as_stardist_does(iou, iou_threshold=0.5, **options):
+    if min(iou.shape) == 0 or not np.any(iou >= iou_threshold):
+        return 0
+    costs = -(iou >= iou_threshold).astype(float) - iou / (2 * min(iou.shape))
+    rows, columns = linear_sum_assignment(costs)
+    return int(np.count_nonzero(iou[rows, columns] >= iou_threshold))
+
+
+@right("4.4")
+def by_augmenting_paths(iou, iou_threshold=0.5):
+    partner = {}
+
+    def augment(row, seen):
+        for column in np.flatnonzero(iou[row] >= iou_threshold).tolist():
+            if column not in seen:
+                seen.add(column)
+                if column not in partner or augment(partner[column], seen):
+                    partner[column] = row
+                    return True
+        return False
+
+    return len([row for row in range(len(iou)) if augment(row, set())])
+
+
+def greedy_by_value(iou, iou_threshold=0.5):
+    heap = [(-value, *place) for place, value in np.ndenumerate(iou) if value >= iou_threshold]
+    heapq.heapify(heap)
+    rows, columns = set(), set()
+    while heap:
+        _, row, column = heapq.heappop(heap)
+        if row not in rows and column not in columns:
+            rows.add(row)
+            columns.add(column)
+    return len(rows)
+
+
+def greedy_by_row(iou, iou_threshold=0.5):
+    used = set()
+    for row in iou:
+        free = [j for j in np.flatnonzero(row >= iou_threshold).tolist() if j not in used]
+        used.update(free[:1])
+    return len(used)
+
+
+def greedy_by_best_in_row(iou, iou_threshold=0.5):
+    used = set()
+    for row in iou:
+        if row.size and row.max() >= iou_threshold:
+            used.add(int(row.argmax()))
+    return len(used)
+
+
+def largest_sum(iou, iou_threshold=0.5):
+    rows, columns = linear_sum_assignment(iou, maximize=True)
+    return int(np.sum(iou[rows, columns] >= iou_threshold))
+
+
+def largest_valid_sum(iou, iou_threshold=0.5):
+    return largest_sum(np.where(iou >= iou_threshold, iou, 0), max(iou_threshold, 1e-9))
+
+
+def smallest_sum(iou, iou_threshold=0.5):
+    rows, columns = linear_sum_assignment(iou)
+    return int(np.sum(iou[rows, columns] >= iou_threshold))
+
+
+def rows_and_columns(iou, iou_threshold=0.5):
+    possible = iou >= iou_threshold
+    return int(min(possible.any(axis=0).sum(), possible.any(axis=1).sum()))
+
+
+def forbids_pairs(iou, iou_threshold=0.5):
+    rows, columns = linear_sum_assignment(np.where(iou >= iou_threshold, 0.0, np.inf))
+    return len(rows)
+
+
+def zeroes_in_place(iou, iou_threshold=0.5):
+    iou[iou < iou_threshold] = 0
+    return count_matches(iou, iou_threshold)
+
+
+def every_permutation(iou, iou_threshold=0.5):
+    """Right in principle, but it does not come to an end for an image of the course."""
+    from itertools import permutations
+
+    if len(iou) > iou.shape[1]:
+        iou = iou.T
+    orders = permutations(range(iou.shape[1]), len(iou))
+    return max(sum(bool(iou[i, j] >= iou_threshold) for i, j in enumerate(order)) for order in orders)
+
+
+WRONG_MATCHES = {
+    "a NumPy integer": (
+        lambda iou, iou_threshold=0.5: np.int64(count_matches(iou, iou_threshold)),
+        r"^Type of .*int64"),
+    "a float": (
+        lambda iou, iou_threshold=0.5: float(count_matches(iou, iou_threshold)),
+        r"^Type of .*float, expected int"),
+    "the pairs": (lambda iou, iou_threshold=0.5: np.argwhere(iou >= iou_threshold).tolist(), r"^Type of .*found list"),
+    "greater instead of at least": (
+        lambda iou, iou_threshold=0.5: count_matches(iou, np.nextafter(iou_threshold, 1)),
+        r"^Value of count_matches for a pair exactly at the threshold 0.5: found 0, expected 1"),
+    "ignores the threshold": (lambda iou, iou_threshold=0.5: count_matches(iou), r"^Value .*at 0.7.*iou_threshold"),
+    "another default": (
+        lambda iou, iou_threshold=0.1: count_matches(iou, iou_threshold),
+        r"^Value .*default threshold"),
+    "counts the entries": (
+        lambda iou, iou_threshold=0.5: int((iou >= iou_threshold).sum()), r"^Value .*two halves.*One to one"),
+    "counts the rows": (
+        lambda iou, iou_threshold=0.5: int((iou >= iou_threshold).any(axis=1).sum()),
+        r"^Value .*two halves.*One to one"),
+    "counts the columns": (
+        lambda iou, iou_threshold=0.5: int((iou >= iou_threshold).any(axis=0).sum()),
+        r"^Value .*two nuclei.*One to one"),
+    "the smaller of both": (rows_and_columns, r"^Value .*matrix \(|^Value .*want one nucleus.*One to one"),
+    "greedy by value": (greedy_by_value, r"^Value .*contested.*best assignment has to be searched"),
+    "greedy by row": (greedy_by_row, r"^Value .*found 1, expected 2.*best assignment has to be searched"),
+    "best of each row": (greedy_by_best_in_row, r"^Value .*found 1, expected 2.*best assignment has to be searched"),
+    "largest sum of IoU": (largest_sum, r"^Value .*larger sum.*found 1, expected 2.*not the sum"),
+    "largest sum above the threshold": (largest_valid_sum, r"^Value .*larger sum.*not the sum"),
+    "smallest sum": (smallest_sum, r"^Value .*clear case"),
+    "forbids pairs": (forbids_pairs, r"^Error: your code raised ValueError: cost matrix is infeasible"),
+    "below the threshold": (
+        lambda iou, iou_threshold=0.5: count_matches(1 - iou, iou_threshold), r"^Value .*clear case"),
+    "changes its argument": (zeroes_in_place, r"^Mutation: your code changed its argument iou"),
+    "square only": (
+        lambda iou, iou_threshold=0.5: max(
+            sum(iou[i, (i + s) % len(iou)] >= iou_threshold for i in range(len(iou))) for s in range(len(iou))).item(),
+        r"^(Value|Error|Type)"),
+    "fails on empty": (
+        lambda iou, iou_threshold=0.5: count_matches(iou, iou_threshold) if iou.max() > 0 else 0,
+        r"^Error: your code raised ValueError: zero-size array"),
+    "every permutation": (every_permutation, r"^Time: your code was stopped"),
+}  # fmt: skip
+for name, (solution, message) in WRONG_MATCHES.items():
+    WRONG["4.4"].append(pytest.param("4.4", solution, message, id=f"4.4-{name}"))
+
+
+# 4.5 f1_score
+
+
+def counts(prediction, truth, iou_threshold=0.5):
+    """TP, FP, FN."""
+    iou = iou_matrix(prediction, truth)
+    found = count_matches(iou, iou_threshold)
+    return found, iou.shape[0] - found, iou.shape[1] - found
+
+
+@right("4.5")
+def from_counts(prediction, truth, iou_threshold=0.5):
+    tp, fp, fn = counts(prediction, truth, iou_threshold)
+    return 1.0 if tp + fp + fn == 0 else tp / (tp + 0.5 * (fp + fn))
+
+
+@right("4.5")
+def harmonic_mean(prediction, truth, iou_threshold=0.5):
+    tp, fp, fn = counts(prediction, truth, iou_threshold)
+    if not prediction.any() and not truth.any():
+        return 1
+    if tp == 0:
+        return 0
+    precision, recall = tp / (tp + fp), tp / (tp + fn)
+    return np.float64(2 / (1 / precision + 1 / recall))
+
+
+@right("4.5")
+def by_match_instances(prediction, truth, iou_threshold=0.5):
+    return match_instances(prediction, truth, [iou_threshold])[0].f1
+
+
+def from_formula(formula, **options):
+    def solution(prediction, truth, iou_threshold=0.5):
+        if not prediction.any() and not truth.any():
+            return 1.0
+        return float(formula(*counts(prediction, truth, options.get("iou_threshold", iou_threshold))))
+
+    return solution
+
+
+def f1_of(tp, fp, fn):
+    return 2 * tp / (2 * tp + fp + fn)
+
+
+def pixel_dice(prediction, truth, iou_threshold=0.5):
+    if not prediction.any() and not truth.any():
+        return 1.0
+    return float(2 * ((prediction > 0) & (truth > 0)).sum() / ((prediction > 0).sum() + (truth > 0).sum()))
+
+
+def pixel_iou(prediction, truth, iou_threshold=0.5):
+    return float(((prediction > 0) & (truth > 0)).sum() / ((prediction > 0) | (truth > 0)).sum())
+
+
+def by_largest_id(prediction, truth, iou_threshold=0.5):
+    tp = counts(prediction, truth, iou_threshold)[0]
+    total = int(prediction.max()) + int(truth.max())
+    return 2 * tp / total if total else 1.0
+
+
+def by_equal_ids(prediction, truth, iou_threshold=0.5):
+    ids = set(ids_of(prediction)) & set(ids_of(truth))
+    tp = sum(iou_of(prediction == i, truth == i) >= iou_threshold for i in ids)
+    total = len(ids_of(prediction)) + len(ids_of(truth))
+    return float(2 * tp / total) if total else 1.0
+
+
+def by_counting_entries(prediction, truth, iou_threshold=0.5):
+    iou = iou_matrix(prediction, truth)
+    return float(2 * (iou >= iou_threshold).sum() / sum(iou.shape)) if sum(iou.shape) else 1.0
+
+
+def by_largest_sum(prediction, truth, iou_threshold=0.5):
+    iou = iou_matrix(prediction, truth)
+    return 2 * largest_sum(iou, iou_threshold) / sum(iou.shape) if sum(iou.shape) else 1.0
+
+
+def with_background(prediction, truth, iou_threshold=0.5):
+    return f1_score(prediction + 1, truth + 1, iou_threshold)
+
+
+def relabels_its_arguments(prediction, truth, iou_threshold=0.5):
+    prediction[prediction > 0] += 1
+    return f1_score(prediction, truth, iou_threshold)
+
+
+def ravels(prediction, truth, iou_threshold=0.5):
+    return f1_score(prediction.reshape(1, -1), truth.reshape(1, -1), iou_threshold)
+
+
+def on_one_shape(prediction, truth, iou_threshold=0.5):
+    return f1_score(*np.broadcast_arrays(prediction, truth), iou_threshold)
+
+
+WRONG_F1 = {
+    "precision": (from_formula(lambda tp, fp, fn: tp / (tp + fp)), r"^Value .*That is precision"),
+    "recall": (from_formula(lambda tp, fp, fn: tp / (tp + fn)), r"^Value .*That is recall"),
+    "average precision": (from_formula(lambda tp, fp, fn: tp / (tp + fp + fn)), r"^Value .*That is average precision"),
+    "no factor 2": (from_formula(lambda tp, fp, fn: tp / (2 * tp + fp + fn)), r"^Value .*a factor 2 is missing"),
+    "number of matches": (from_formula(lambda tp, fp, fn: tp), r"^Value .*a number of matches"),
+    "arithmetic mean": (
+        from_formula(lambda tp, fp, fn: (tp / (tp + fp) + tp / (tp + fn)) / 2),
+        r"^Value .*mean of precision and recall"),
+    "Dice of the pixels": (pixel_dice, r"^Value .*the Dice of the pixels"),
+    "IoU of the pixels": (pixel_iou, r"^Value .*the IoU of the pixels"),
+    "largest id": (by_largest_id, r"^Value .*the largest id"),
+    "background as an instance": (with_background, r"^Value .*background as an instance"),
+    "equal ids": (by_equal_ids, r"^Value of f1_score for 3 matches"),
+    "ignores iou_threshold": (
+        from_formula(f1_of, iou_threshold=0.5),
+        r"^Value .*at iou_threshold=0.6.*Pass iou_thresh"),
+    "another default": (
+        lambda p, t, iou_threshold=0.6: f1_score(p, t, iou_threshold),
+        r"^Value .*default iou_threshold"),
+    "greater instead of at least": (
+        lambda p, t, iou_threshold=0.5: f1_score(p, t, np.nextafter(iou_threshold, 1)), r"^Value .*exactly"),
+    "counts entries": (by_counting_entries, r"^Value .*two halves.*one to one"),
+    "largest sum": (by_largest_sum, r"^Value .*contested.*count_matches"),
+    "empty is 0": (
+        lambda p, t, iou_threshold=0.5: f1_score(p, t, iou_threshold) if p.any() or t.any() else 0.0,
+        r"^Value of f1_score for two empty label images: found 0.0, expected 1"),
+    "one empty is 1": (
+        lambda p, t, iou_threshold=0.5: f1_score(p, t, iou_threshold) if p.any() and t.any() else 1.0,
+        r"^Value of f1_score for an empty prediction: found 1.0, expected 0"),
+    "nan for empty": (
+        lambda p, t, iou_threshold=0.5: float(
+            np.float64(2 * counts(p, t, iou_threshold)[0]) / sum(iou_matrix(p, t).shape)),
+        r"^Value of f1_score for two empty label images: found nan"),
+    "divides by zero": (
+        lambda p, t, iou_threshold=0.5: f1_of(*counts(p, t, iou_threshold)),
+        r"^Error: your code raised ZeroDivisionError.*f1_of"),
+    "a tensor": (lambda p, t, iou_threshold=0.5: torch.tensor(f1_score(p, t)), r"^Type of .*Tensor, expected float"),
+    "float32": (lambda p, t, iou_threshold=0.5: np.float32(f1_score(p, t)), r"^Type of .*float32, expected float"),
+    "percent": (lambda p, t, iou_threshold=0.5: 100 * f1_score(p, t, iou_threshold), r"^Value .*found 54.5"),
+    "changes its arguments": (relabels_its_arguments, r"^Mutation: your code changed its argument prediction"),
+    "ravels": (ravels, r"^Result for the shapes \(1, 5\) and \(5, 1\): found no error"),
+    "broadcasts": (on_one_shape, r"^Result for the shapes .*: found no error, expected a ValueError"),
+}  # fmt: skip
+for name, (solution, message) in WRONG_F1.items():
+    WRONG["4.5"].append(pytest.param("4.5", solution, message, id=f"4.5-{name}"))
+
+
+# mutants that are right as well: part of their description -> reason
+EQUIVALENT = {
+    "4.1": {
+        "multiple=16)  ->  padded, (height, width) = pad_to_multiple(image.astype(np.float32))": "16 is the default",
+        "[0]  ->  logits = model(torch.from_numpy(padded)[None, None].to(device))[-1]": "the batch has one image",
+        "return probability[:, :height, :width].cpu().numpy()": "a model of the course gives float32",
+    },
+    "4.2": {"probability >= threshold": "pixels exactly at the threshold may go either way"},
+    "4.3": {
+        "but have ? and {truth.shape}": "the contract asks for a ValueError, not for its text",
+        "{prediction.shape} and ?": "the contract asks for a ValueError, not for its text",
+        "sum(axis=-1, keepdims=True)": "the last of two axes is axis 1",
+        "true_area = intersection.sum(axis=0)": "a row of areas broadcasts without the axis",
+        "true_area = intersection.sum(axis=0, keepdims=False)": "a row of areas broadcasts without the axis",
+    },
+    "4.5": {
+        "iou = iou_matrix(truth, prediction)": "the number of matches and the sum of both counts are symmetric",
+        "n_true, n_pred = iou.shape": "only their sum is used",
+    },
+}
+
+
+@pytest.mark.parametrize("exercise_id", IDS)
+def test_the_reference_passes_quickly(exercise_id, quick_check):
+    quick_check(exercise_id)
+
+
+@pytest.mark.parametrize("exercise_id, solution", all_of(RIGHT))
+def test_right_solutions_pass(exercise_id, solution):
+    result = evaluate(exercise_id, solution)
+    assert result.status == "passed", result.messages
+
+
+@pytest.mark.parametrize("exercise_id, solution, message", all_of(WRONG))
+def test_wrong_solutions_are_named(exercise_id, solution, message):
+    result = evaluate(exercise_id, solution)
+    assert result.status == "failed"
+    assert re.search(message, result.messages[0]), result.messages[0]
+
+
+@pytest.mark.parametrize("exercise_id", IDS)
+def test_there_are_enough_cases(exercise_id):
+    assert len(RIGHT[exercise_id]) >= 2 and len(WRONG[exercise_id]) >= 6
+
+
+@pytest.mark.parametrize("exercise_id", IDS)
+def test_stubs_are_todo(exercise_id):
+    def stub(*arguments, **options):
+        raise NotImplementedError(f"Exercise {exercise_id}: write this function.")
+
+    def half_written(first, *others, **options):
+        first = np.asarray(first) if isinstance(first, np.ndarray) else first
+        return stub(first)
+
+    for solution in (stub, half_written):
+        result = evaluate(exercise_id, solution)
+        assert (result.status, result.messages) == ("todo", (f"Exercise {exercise_id}: write this function.",))
+
+
+@pytest.mark.parametrize("exercise_id", IDS)
+def test_things_that_are_no_functions(exercise_id):
+    assert evaluate(exercise_id, np.zeros(3)).messages[0].startswith("Kind of ")
+    assert evaluate(exercise_id, lambda *arguments, **options: None).messages[0].startswith("Type of ")
+
+
+@pytest.mark.parametrize("exercise_id", IDS)
+def test_mutants_are_rejected(exercise_id, kill_mutants):
+    kill_mutants(exercise_id, EQUIVALENT.get(exercise_id))
+
+
+def test_predict_is_checked_even_where_gradients_were_switched_off():
+    try:
+        torch.set_grad_enabled(False)
+        assert evaluate("4.1", predict).status == "passed"
+        assert evaluate("4.1", variant(gradients=True)).status == "failed"
+        assert not torch.is_grad_enabled()
+    finally:
+        torch.set_grad_enabled(True)
