@@ -1,0 +1,620 @@
+"""The checks of notebook 03: right losses and loops pass however they are written, wrong ones hear what is wrong."""
+
+from __future__ import annotations
+
+import copy
+import re
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.functional import binary_cross_entropy_with_logits as imported_earlier
+
+from course_utils.exercises import evaluate
+
+IDS = ["3.1", "3.2", "3.3", "3.4"]
+
+
+# 3.1 binary_cross_entropy
+
+
+def with_logsigmoid(logits, target):
+    return -(target * functional.logsigmoid(logits) + (1 - target) * functional.logsigmoid(-logits)).mean()
+
+
+def with_clamp(logits, target):
+    loss = torch.clamp(logits, min=0) - logits * target + torch.log1p(torch.exp(-torch.abs(logits)))
+    return torch.sum(loss) / loss.numel()
+
+
+def with_logaddexp(logits, target, reduction="mean"):
+    return (torch.logaddexp(logits, torch.zeros(())) - target * logits).mean()
+
+
+def with_two_classes(logits, target):
+    log_p = torch.stack([torch.zeros_like(logits), logits]).log_softmax(dim=0)
+    return -torch.stack([1 - target, target]).mul(log_p).sum(dim=0).mean()
+
+
+def one_by_one(logits, target):
+    losses = []
+    for x, t in zip(logits.flatten(), target.flatten(), strict=True):
+        losses.append(t * functional.softplus(-x) + (1 - t) * functional.softplus(x))
+    return torch.stack(losses).mean()
+
+
+def textbook(logits, target):
+    p = torch.sigmoid(logits)
+    return -(target * p.log() + (1 - target) * (1 - p).log()).mean()
+
+
+def with_epsilon(logits, target):
+    p = torch.sigmoid(logits).clamp(1e-7, 1 - 1e-7)
+    return -(target * p.log() + (1 - target) * (1 - p).log()).mean()
+
+
+def overflowing(logits, target):
+    return (torch.log(1 + torch.exp(logits)) - target * logits).mean()
+
+
+def with_where(logits, target):
+    """Finite, but the gradient of the branch not taken is not a number."""
+    positive = logits + torch.log1p(torch.exp(-logits))
+    return (torch.where(logits > 0, positive, torch.log1p(torch.exp(logits))) - target * logits).mean()
+
+
+def for_masks_only(logits, target):
+    return functional.softplus(torch.where(target > 0.5, -logits, logits)).mean()
+
+
+def clips_in_place(logits, target):
+    logits = logits.detach() if logits.requires_grad else logits
+    return with_clamp(logits.clamp_(-50, 50), target)
+
+
+WRONG_CROSS_ENTROPIES = {
+    "not a function": (nn.BCEWithLogitsLoss, r"^Error|^Kind"),
+    "nothing": (None, r"^Kind of binary_cross_entropy"),
+    "torch's own": (functional.binary_cross_entropy_with_logits,
+                    r"^Own formula: found a call of torch's binary_cross_entropy_with_logits"),
+    "torch's own, imported earlier": (lambda x, t: imported_earlier(x, t), r"^Own formula"),
+    "torch's own module": (lambda x, t: nn.BCEWithLogitsLoss()(x, t), r"^Own formula"),
+    "torch's own on probabilities": (lambda x, t: functional.binary_cross_entropy(x.sigmoid(), t), r"^Own formula"),
+    "torch's own, below": (lambda x, t: torch.ops.aten.binary_cross_entropy_with_logits(x, t), r"^Own formula"),
+    "no return": (lambda x, t: None, r"^Type of the result: found NoneType, expected Tensor"),
+    "a number": (lambda x, t: with_clamp(x, t).item(), r"^Type of the result: found float.*lose the gradient"),
+    "for each element": (lambda x, t: functional.softplus(x) - t * x, r"^Shape of the result: found \(2, 1, 3, 4\)"),
+    "for each image": (lambda x, t: (functional.softplus(x) - t * x).flatten(1).mean(1), r"^Shape of"),
+    "sum": (lambda x, t: (functional.softplus(x) - t * x).sum(), r"^Value of .*That is the sum"),
+    "sign": (lambda x, t: -(functional.softplus(x) - t * x).mean(), r"^Value of .*The sign is wrong"),
+    "background forgotten": (lambda x, t: (t * functional.softplus(-x)).mean(), r"^Value of"),
+    "target swapped": (lambda x, t: (functional.softplus(x) - (1 - t) * x).mean(), r"^Value of"),
+    "arguments swapped": (lambda t, x: (functional.softplus(x) - t * x).mean(), r"^Value of"),
+    "logits as probabilities": (lambda x, t: -(t * x.log() + (1 - t) * (1 - x).log()).mean(), r"^Value of .*nan"),
+    "base 2": (lambda x, t: with_clamp(x, t) / np.log(2), r"^Value of"),
+    "squared error": (lambda x, t: (x.sigmoid() - t).square().mean(), r"^Value of"),
+    "decided targets": (for_masks_only, r"^Value of .*targets between 0 and 1"),
+    "textbook": (textbook, r"^Value of the result for logits -10000 .*nan.*Rounding"),
+    "epsilon": (with_epsilon, r"^Value of the result for logits -10000 and targets 0\.3: found .*Clamping"),
+    "overflow": (overflowing, r"^Value of the result for logits 200 .*found inf.*exp of a large number"),
+    "clamped logits": (lambda x, t: with_clamp(x.clamp(-50, 50), t), r"^Value of .*Clamping changes the value"),
+    "gradient nan": (with_where, r"^Gradient of the result for logits -10000 .*found nan"),
+    "no gradient": (lambda x, t: with_clamp(x.detach(), t), r"^Gradient of .*found none"),
+    "new tensor": (lambda x, t: torch.tensor(with_clamp(x, t).item()), r"^Gradient of .*found none"),
+    "in place": (clips_in_place, r"^Mutation: your code changed its argument logits|^Gradient"),
+    "sigmoid in place": (lambda x, t: textbook(torch.logit(x.sigmoid_()), t), r"^Mutation"),
+}  # fmt: skip
+
+
+# 3.2 dice_score
+
+
+def dice_in_loops(logits, target):
+    scores = []
+    for p_image, t_image in zip(torch.sigmoid(logits), target, strict=True):
+        for p, t in zip(p_image, t_image, strict=True):
+            total = p.sum() + t.sum()
+            scores.append(2 * (p * t).sum() / total if total > 0 else torch.ones(()))
+    return torch.stack(scores).mean()
+
+
+def dice_with_epsilon(logits, target, eps=1e-7):
+    p = 1 / (1 + torch.exp(-logits))
+    overlap = torch.einsum("nchw,nchw->nc", p, target)
+    sizes = torch.einsum("nchw->nc", p) + torch.einsum("nchw->nc", target)
+    return ((2 * overlap + eps) / (sizes + eps)).mean()
+
+
+def dice_of_flat_maps(logits, target):
+    """The rule for empty maps makes gradients of empty maps nan: it is a metric, so that is right, too."""
+    p, t = logits.sigmoid().reshape(-1, logits[0, 0].numel()), target.reshape(-1, target[0, 0].numel())
+    return torch.nan_to_num(2 * (p * t).sum(1) / (p + t).sum(1), nan=1.0).mean()
+
+
+def dice(axes=(2, 3), factor=2.0, smooth=0.0, p=torch.sigmoid, sizes=lambda p: p, empty=1.0, reduce=torch.mean):
+    """The Dice score with one mistake or another."""
+
+    def score(logits, target):
+        probability = p(logits)
+        overlap, total = (probability * target).sum(axes), (sizes(probability) + sizes(target)).sum(axes)
+        if smooth:
+            return reduce((factor * overlap + smooth) / (total + smooth))
+        return reduce(torch.where(total > 0, factor * overlap / total.clamp(min=1e-12), empty))
+
+    return score
+
+
+def iou(logits, target):
+    p = logits.sigmoid()
+    overlap = (p * target).sum((2, 3))
+    return (overlap / (p.sum((2, 3)) + target.sum((2, 3)) - overlap).clamp(min=1e-12)).mean()
+
+
+def one_for_empty_targets(logits, target):
+    p = logits.sigmoid()
+    scores = 2 * (p * target).sum((2, 3)) / (p + target).sum((2, 3)).clamp(min=1e-12)
+    return torch.where(target.sum((2, 3)) == 0, 1.0, scores).mean()
+
+
+def one_for_empty_batches(logits, target):
+    p = logits.sigmoid()
+    total = (p + target).sum((2, 3))
+    return torch.ones(()) if total.sum() == 0 else (2 * (p * target).sum((2, 3)) / total.clamp(min=1e-12)).mean()
+
+
+WRONG_DICES = {
+    "not a function": (0.5, r"^Kind of dice_score"),
+    "stacked": (dice(reduce=lambda scores: scores), r"^Shape of the result: found \(2, 3\), expected \(\)"),
+    "a number": (lambda x, t: dice_in_loops(x, t).item(), r"^Type of the result: found float"),
+    "integer": (lambda x, t: dice_in_loops(x, t).long(), r"^dtype of the result"),
+    "sum of scores": (dice(reduce=torch.sum), r"^Range of .*expected a number from 0 to 1"),
+    "all pixels": (dice((0, 1, 2, 3)), r"^Value of .*Dice of all pixels together"),
+    "over the batch": (dice((0, 2, 3)), r"^Value of .*Dice of the whole batch for each channel"),
+    "over channels": (dice((1, 2, 3)), r"^Value of .*Dice of all channels together for each image"),
+    "no sigmoid": (dice(p=lambda x: x), r"^Range of .*Is the sigmoid applied"),
+    "softmax": (dice(p=lambda x: x.softmax(1)), r"^Value of"),
+    "hard": (dice(p=lambda x: (x > 0).float()), r"^Value of .*decided mask"),
+    "no factor 2": (dice(factor=1), r"^Value of .*factor 2 is missing"),
+    "squares": (dice(sizes=torch.square), r"^Value of .*No squares"),
+    "IoU": (iou, r"^Value of .*IoU"),
+    "smoothing": (dice(smooth=1.0), r"^Value of .*smoothing constant of 1"),
+    "loss": (lambda x, t: 1 - dice_in_loops(x, t), r"^Value of .*one minus the score"),
+    "best channel": (dice(reduce=torch.max), r"^Value of"),
+    "empty is 0": (dice(empty=0.0), r"^Value of .*an empty prediction of an empty target: found 0.0, expected 1.0"),
+    "empty is nan": (lambda x, t: (2 * (x.sigmoid() * t).sum((2, 3)) / (x.sigmoid() + t).sum((2, 3))).mean(),
+                     r"^Value of .*an empty prediction of an empty target: found nan, expected 1.0"),
+    "empty target is 1": (one_for_empty_targets, r"^Value of .*full prediction of an empty target.*only both empty"),
+    "empty batch is 1": (one_for_empty_batches, r"^Value of .*holds for each map"),
+    "no gradient": (torch.no_grad()(dice_in_loops), r"^Gradient of .*found none"),
+    "in place": (lambda x, t: dice(p=lambda x: x.data.sigmoid_())(x, t), r"^Mutation: your code changed .*logits"),
+}  # fmt: skip
+
+
+# 3.3 train_epoch
+
+
+def epoch_with_lists(model, loader, loss_fn, optimizer, metric=None, scheduler=None):
+    """Collects everything, averages with NumPy, returns a list, gets the device from the optimizer."""
+    device = optimizer.param_groups[0]["params"][0].device
+    losses, scores, sizes = [], [], []
+    model = model.train()
+    for batch in loader:
+        x, y = (part.to(device, non_blocking=True) for part in batch)
+        out = model(x)
+        loss = loss_fn(out, y)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=False)
+        losses.append(loss.detach().cpu())
+        scores.append(None if metric is None else metric(out, y).item())
+        sizes.append(x.size(0))
+    mean = float(np.average(np.array(losses), weights=sizes))
+    return [mean, None if metric is None else float(np.average(scores, weights=sizes))]
+
+
+def epoch_on_the_device(model, loader, loss_fn, optimizer, metric=None):
+    """Adds up on the device and asks for numbers only at the end; gradients without backward()."""
+    weight = next(iter(model.parameters()))
+    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    sums = torch.zeros(3, device=weight.device)
+    for module in model.modules():
+        module.training = True
+    for images, targets in iter(loader):
+        images, targets = images.to(weight.device), targets.to(device=weight.device)
+        logits = model(images)
+        loss = loss_fn(logits, targets)
+        for parameter, gradient in zip(weights, torch.autograd.grad(loss, weights, allow_unused=True), strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+        with torch.no_grad():
+            score = loss if metric is None else metric(logits, targets)
+            sums += len(images) * torch.stack([loss, score, torch.ones_like(loss)])
+    loss, score, number = sums.tolist()
+    return loss / number, None if metric is None else score / number
+
+
+def epoch_that_puts_modes_back(model, loader, loss_fn, optimizer, metric=None):
+    """Running means; the mode afterwards is the caller's."""
+    was_training, mean_loss, mean_metric, seen = model.training, 0.0, 0.0, 0
+    model.train(True)
+    for images, targets in loader:
+        device = next(model.parameters()).device
+        images, targets = images.to(device), targets.to(device)
+        model.zero_grad()
+        logits = model(images)
+        loss = loss_fn(logits, targets)
+        loss.backward()
+        optimizer.step()
+        seen += images.shape[0]
+        mean_loss += (loss.item() - mean_loss) * images.shape[0] / seen
+        if metric:
+            mean_metric += (float(metric(logits, targets)) - mean_metric) * images.shape[0] / seen
+    model.train(was_training)
+    return mean_loss, (mean_metric if metric else None)
+
+
+def epoch(
+    mode=nn.Module.train, reset=True, backward=True, step=True, once=False, move=True, only_images=False, swap=False,
+    weigh=len, divide=True, number=float, none=None, after=False, count=None, before=lambda images: images,
+):  # fmt: skip
+    """A training loop with one mistake or another."""
+
+    def train_epoch(model, loader, loss_fn, optimizer, metric=None):
+        device = next(model.parameters()).device
+        mode(model)
+        losses, scores, n_images = 0.0, 0.0, 0
+        for images, targets in loader:
+            images = before(images)
+            if move:
+                images = images.to(device)
+                targets = targets if only_images else targets.to(device)
+            if reset:
+                optimizer.zero_grad()
+            logits = model(images)
+            loss = loss_fn(targets, logits) if swap else loss_fn(logits, targets)
+            if backward:
+                loss.backward()
+            if step:
+                optimizer.step()
+            losses = losses + loss.detach() * weigh(images)
+            if metric is not None:
+                scores = scores + metric(model(images) if after else logits, targets).detach() * weigh(images)
+            n_images += weigh(images)
+            if once:
+                break
+        n_images = count(loader) if count else n_images if divide else 1
+        mean = None if metric is None else number(scores / n_images)
+        return number(losses / n_images), none if metric is None else mean
+
+    return train_epoch
+
+
+def resets_too_late(model, loader, loss_fn, optimizer, metric=None):
+    model.train()
+    losses = scores = n_images = 0.0
+    device = next(model.parameters()).device
+    for images, targets in loader:
+        images, targets = images.to(device), targets.to(device)
+        logits = model(images)
+        loss = loss_fn(logits, targets)
+        loss.backward()
+        optimizer.zero_grad()
+        optimizer.step()
+        losses, n_images = losses + loss.item() * len(images), n_images + len(images)
+        scores += 0 if metric is None else metric(logits, targets).item() * len(images)
+    return losses / n_images, None if metric is None else scores / n_images
+
+
+def steps_once_at_the_end(model, loader, loss_fn, optimizer, metric=None):
+    result = epoch(step=False, reset=False)(model, loader, loss_fn, optimizer, metric)
+    optimizer.step()
+    return result
+
+
+def goes_through_twice(model, loader, loss_fn, optimizer, metric=None):
+    epoch()(model, loader, loss_fn, optimizer, metric)
+    return epoch()(model, loader, loss_fn, optimizer, metric)
+
+
+def half_written_epoch(model, loader, loss_fn, optimizer, metric=None):
+    model.train()
+    for _images, _targets in loader:
+        raise NotImplementedError("Exercise 3.3: the body of the loop")
+
+
+def one(_images):
+    return 1
+
+
+def changes_images(images):
+    return images.sub_(0.1).add(0.1)
+
+
+WRONG_EPOCHS = {
+    "not a function": ((0.5, None), r"^Kind of train_epoch"),
+    "only the loss": (lambda *all_: epoch()(*all_)[0], r"^Type of the result with a metric: found float"),
+    "three results": (lambda *all_: (*epoch()(*all_), 3), r"^Type of the result .*3 values"),
+    "tensors": (epoch(number=lambda value: value), r"^Type of the mean loss .*found Tensor, expected a Python float"),
+    "NumPy numbers": (epoch(number=lambda value: np.float32(value)), r"^Type of the mean loss .*found float32"),
+    "0 for no metric": (epoch(none=0.0), r"^Type of the mean metric without a metric: found float, expected None"),
+    "CPU only": (epoch(move=False), r"^Device of the images: found cpu, expected the device of the model"),
+    "targets left behind": (epoch(only_images=True), r"^Device of the targets: found cpu"),
+    "mode forgotten": (epoch(mode=lambda model: None), r"^Mode of the model during the epoch: found evaluation mode"),
+    "evaluation mode": (epoch(mode=nn.Module.eval), r"^Mode of the model during the epoch"),
+    "no backward": (epoch(backward=False), r"^Parameters after the epoch: found unchanged"),
+    "no step": (epoch(step=False), r"^Parameters after the epoch: found unchanged"),
+    "reset before the step": (resets_too_late, r"^Parameters after the epoch: found unchanged.*still there"),
+    "no reset": (epoch(reset=False), r"^Gradients: found those of earlier batches"),
+    "one step": (steps_once_at_the_end, r"^Parameters after the epoch: found other values"),
+    "one batch": (epoch(once=True), r"^Parameters after the epoch: found other values"),
+    "two epochs": (goes_through_twice, r"^Parameters after the epoch: found other values"),
+    "arguments of the loss": (epoch(swap=True), r"^Parameters after the epoch|^Value of the mean loss"),
+    "mean of batches": (epoch(weigh=one), r"^Value of the mean loss.*mean over batches"),
+    "sum of batches": (epoch(weigh=one, divide=False), r"^Value of the mean loss.*sum over batches"),
+    "sum of images": (epoch(divide=False), r"^Value of the mean loss.*sum over images"),
+    "metric after the step": (epoch(after=True), r"^Value of the mean metric|^Parameters"),
+    "metric unweighted": (lambda *all_: (epoch()(*copy.deepcopy(all_))[0], epoch(weigh=one)(*all_)[1]),
+                          r"^Value of the mean metric.*mean over batches"),
+    "size of the data set": (epoch(count=lambda loader: len(loader.dataset)),
+                             r"^Error: .*AttributeError: 'generator' object has no attribute 'dataset'.*Look at line"),
+    "number of batches": (epoch(weigh=one, count=len), r"^Value of the mean loss.*mean over batches"),
+    "images changed": (epoch(before=changes_images), r"^Mutation: your code changed its argument images"),
+}  # fmt: skip
+
+
+# 3.4 validate
+
+
+def validate_with_decorator(model, loader, loss_fn, metric=None):
+    """A context for each thing, lists, NumPy."""
+    training, device = model.training, next(model.parameters()).device
+    model.eval()
+    with torch.inference_mode():
+        rows = []
+        for x, y in loader:
+            x, y = x.to(device), y.to(device)
+            logits = model(x)
+            rows.append((float(loss_fn(logits, y)), 0.0 if metric is None else float(metric(logits, y)), len(x)))
+    model.train(training)
+    losses, scores, sizes = np.array(rows).T
+    mean = float(losses @ sizes / sizes.sum())
+    return [mean, None if metric is None else float(scores @ sizes / sizes.sum())]
+
+
+@torch.no_grad()
+def validate_a_copy(model, loader, loss_fn, metric=None):
+    """The model itself is not even looked at; two passes, one for each number."""
+    twin = copy.deepcopy(model).eval()
+    device = next(iter(twin.parameters())).device
+
+    def mean(function):
+        pairs = [(function(twin(x.to(device)), y.to(device)), x.shape[0]) for x, y in loader]
+        return sum(value.item() * number for value, number in pairs) / sum(number for _, number in pairs)
+
+    return mean(loss_fn), mean(metric) if metric is not None else None
+
+
+def validate_whole_data(model, loader, loss_fn, metric=None):
+    """For a loader with a data set; modes of all modules put back one by one, grad mode by hand."""
+    modes, grad = {module: module.training for module in model.modules()}, torch.is_grad_enabled()
+    torch.set_grad_enabled(False)
+    try:
+        model.eval()
+        weight = next(model.parameters())
+        total = torch.zeros(2)
+        number = 0
+        for x, y in loader:
+            logits, y = model(x.to(weight.device)), y.to(weight.device)
+            score = metric(logits, y) if metric else torch.tensor(0.0)
+            total += torch.stack([loss_fn(logits, y), score]) * len(y)
+            number += len(y)
+        number = len(loader.dataset) if hasattr(loader, "dataset") else number
+    finally:
+        torch.set_grad_enabled(grad)
+        for module, mode in modes.items():
+            module.training = mode
+    loss, score = (total / number).tolist()
+    return loss, score if metric else None
+
+
+def validation(
+    mode=nn.Module.eval, restore=nn.Module.train, grad=torch.no_grad, move=True, weigh=len, divide=True, number=float,
+    none=None, prepare=lambda model: None, detach=False, swap=False, before=lambda images: images,
+):  # fmt: skip
+    """A measuring loop with one mistake or another."""
+
+    def validate(model, loader, loss_fn, metric=None):
+        device, training = next(model.parameters()).device, model.training
+        mode(model)
+        prepare(model)
+        losses, scores, n_images = 0.0, 0.0, 0
+        with grad():
+            for images, targets in loader:
+                images = before(images)
+                if move:
+                    images, targets = images.to(device), targets.to(device)
+                logits = model(images)
+                logits = logits.detach() if detach else logits
+                losses += number(loss_fn(*((targets, logits) if swap else (logits, targets)))) * weigh(images)
+                if metric is not None:
+                    scores += number(metric(logits, targets)) * weigh(images)
+                n_images += weigh(images)
+        restore(model, training)
+        n_images = n_images if divide else 1
+        return losses / n_images, none if metric is None else scores / n_images
+
+    return validate
+
+
+def trains(model, loader, loss_fn, metric=None):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    training = model.training
+    model.eval()
+    with torch.enable_grad():
+        for images, targets in loader:
+            loss_fn(model(images.to(next(model.parameters()).device)), targets).backward()
+    with torch.no_grad():
+        result = validation()(model, loader, loss_fn, metric)
+    optimizer.step()
+    model.train(training)
+    return result
+
+
+def switches_grad_off(model, loader, loss_fn, metric=None):
+    torch.set_grad_enabled(False)
+    return validation(grad=torch.no_grad)(model, loader, loss_fn, metric)
+
+
+def switches_grad_on(model, loader, loss_fn, metric=None):
+    torch.set_grad_enabled(False)
+    result = validation()(model, loader, loss_fn, metric)
+    torch.set_grad_enabled(True)
+    return result
+
+
+def forgets_gradients(model):
+    model.zero_grad()
+
+
+def freezes(model):
+    model.requires_grad_(False)
+
+
+def updates_averages(model):
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+
+
+def rounds(model):
+    for parameter in model.parameters():
+        parameter.data = parameter.data.half().float()
+
+
+class PlainContext:
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+
+WRONG_VALIDATIONS = {
+    "nothing": (None, r"^Kind of validate"),
+    "only the loss": (lambda *all_: validation()(*all_)[0], r"^Type of the result"),
+    "tensors": (validation(number=lambda value: value), r"^Type of the mean loss .*found Tensor"),
+    "0 for no metric": (validation(none=0.0), r"^Type of the mean metric without a metric"),
+    "training mode": (validation(mode=nn.Module.train), r"^Mode of the model while it is measured: found training"),
+    "mode untouched": (validation(mode=lambda model: None), r"^Mode of the model while it is measured"),
+    "mode not restored": (validation(restore=lambda model, training: None),
+                          r"^Mode of the model afterwards: found evaluation mode, expected training mode"),
+    "always training afterwards": (validation(restore=lambda model, training: model.train()),
+                                   r"^Mode of the model afterwards: found training mode, expected evaluation mode"),
+    "graph recorded": (validation(grad=PlainContext), r"^Gradients: found logits with requires_grad"),
+    "detached afterwards": (validation(grad=PlainContext, detach=True), r"^Gradients: found logits with requires_grad"),
+    "grad mode left off": (switches_grad_off, r"^Torch's grad mode afterwards: found switched off"),
+    "grad mode left on": (switches_grad_on, r"^Torch's grad mode afterwards: found switched on"),
+    "learns": (trains, r"^Gradients|^Mutation of the model's parameter"),
+    "gradients dropped": (validation(prepare=forgets_gradients), r"^Mutation of the model: found other gradients"),
+    "frozen": (validation(prepare=freezes), r"^Mutation of the model: found parameters without requires_grad"),
+    "weights rounded": (validation(prepare=rounds), r"^Mutation of the model's parameter layers.0.weight"),
+    "averages updated": (validation(prepare=updates_averages),
+                         r"^Mutation of the model's buffer layers.1.running_mean"),
+    "CPU only": (validation(move=False), r"^Device of the images: found cpu"),
+    "mean of batches": (validation(weigh=one), r"^Value of the mean loss.*mean over batches"),
+    "sum of batches": (validation(weigh=one, divide=False), r"^Value of the mean loss.*sum over batches"),
+    "sum of images": (validation(divide=False), r"^Value of the mean loss.*sum over images"),
+    "arguments swapped": (validation(swap=True), r"^Value of the mean loss"),
+    "images changed": (validation(before=changes_images), r"^Mutation: .*images"),
+}  # fmt: skip
+
+
+RIGHT = {
+    "3.1": [with_logsigmoid, with_clamp, with_logaddexp, with_two_classes, one_by_one],
+    "3.2": [dice_in_loops, dice_with_epsilon, dice_of_flat_maps, dice(empty=torch.tensor(1.0))],
+    "3.3": [epoch_with_lists, epoch_on_the_device, epoch_that_puts_modes_back, epoch()],
+    "3.4": [validate_with_decorator, validate_a_copy, validate_whole_data, validation()],
+}
+WRONG = {"3.1": WRONG_CROSS_ENTROPIES, "3.2": WRONG_DICES, "3.3": WRONG_EPOCHS, "3.4": WRONG_VALIDATIONS}
+
+
+@pytest.mark.parametrize("exercise_id", IDS)
+def test_the_reference_passes_quickly(exercise_id, quick_check):
+    quick_check(exercise_id)
+
+
+@pytest.mark.parametrize(("exercise_id", "solution"), [(id_, solution) for id_ in IDS for solution in RIGHT[id_]])
+def test_other_right_solutions_pass(exercise_id, solution):
+    assert evaluate(exercise_id, solution).messages == ("Right.",)
+
+
+@pytest.mark.parametrize(("exercise_id", "mistake"), [(id_, mistake) for id_ in IDS for mistake in WRONG[id_]])
+def test_wrong_solutions_hear_what_is_wrong(exercise_id, mistake):
+    solution, message = WRONG[exercise_id][mistake]
+    result = evaluate(exercise_id, solution)
+    assert result.status == "failed"
+    assert re.search(message, result.messages[0]), result.messages[0]
+    assert len(result.messages[0]) < 600
+
+
+def stub(*_args, **_options):
+    raise NotImplementedError("Exercise: not written yet")
+
+
+@pytest.mark.parametrize("exercise_id", IDS)
+def test_a_stub_is_still_to_do(exercise_id):
+    assert evaluate(exercise_id, stub).status == "todo"
+
+
+def test_a_half_written_loop_is_still_to_do():
+    result = evaluate("3.3", half_written_epoch)
+    assert result.status == "todo" and result.messages[0].startswith("Exercise 3.3")
+
+
+def test_the_grad_mode_of_the_notebook_survives_every_submission():
+    for solution in (switches_grad_off, switches_grad_on):
+        with torch.enable_grad():
+            evaluate("3.4", solution)
+            assert torch.is_grad_enabled()
+        with torch.no_grad():
+            evaluate("3.4", solution)
+            assert not torch.is_grad_enabled()
+
+
+SHAPES = "the task says nothing about tensors of different shapes"
+EMPTY_LOADER = "the task says nothing about a loader without batches"
+START = "all three sums start from zero, as an int or as a float"
+PIXELS = "-2 and 2, and any order, name the same two axes of (N, C, H, W)"
+EQUIVALENT = {
+    "3.1": {"if logits.shape != target.shape:  ->": SHAPES, "raise ": SHAPES},
+    "3.2": {
+        "if logits.shape != target.shape:  ->": SHAPES,
+        "raise ": SHAPES,
+        "(-1, -2)": PIXELS,
+        "(2, -1)": PIXELS,
+        "(--2, -1)": PIXELS,
+        "torch.where(both_empty, 2.0, total)": "any number will do where the quotient is not used",
+        "torch.where(both_empty, 0.0, total)": "the same score; only the gradient of an empty map is nan",
+        "torch.where(both_empty, -1.0, total)": "any number will do where the quotient is not used",
+    },
+    "3.3": {
+        "= (0.0, 0.0, 0)  ->": START,
+        "= (0.0, 0, 0.0)": START,
+        "float(metric(logits, targets))": "a metric with a graph has the same value; detaching saves memory only",
+        "if n_images == 0:  ->": EMPTY_LOADER,
+        "raise ": EMPTY_LOADER,
+    },
+    "3.4": {
+        "= (0.0, 0.0, 0)  ->": START,
+        "= (0.0, 0, 0.0)": START,
+        "if n_images == 0:  ->": EMPTY_LOADER,
+        "raise ": EMPTY_LOADER,
+    },
+}
+
+
+@pytest.mark.parametrize("exercise_id", IDS)
+def test_mutants_are_rejected(exercise_id, kill_mutants):
+    kill_mutants(exercise_id, EQUIVALENT.get(exercise_id, {}))
