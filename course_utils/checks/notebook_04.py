@@ -206,6 +206,8 @@ def _need_probabilities(found: np.ndarray, image: np.ndarray, model: PointModel)
     if found.ndim == 3 and found.shape != expected.shape:
         larger = found.shape[1] >= height and found.shape[2] >= width
         look = "Cut the padding off." if larger else "Pad the image instead of cropping it: every pixel counts."
+        if found.shape == (channels, width, height):
+            look = "Height first, then width."
         if 0 in found.shape:
             look = "A slice that ends at -0 is empty."
     else:
@@ -220,7 +222,7 @@ def _need_probabilities(found: np.ndarray, image: np.ndarray, model: PointModel)
     if channels > 1 and not np.allclose(sums, 1, atol=0.02):
         wrong(f"Sum over the channels of {what}", round(float(sums.ravel()[0]), 4), 1,
               "More than one channel: softmax over the channels (mind which axis that is).")  # fmt: skip
-    look = "Only pixels of the padding may depend on the padding. Do not resize, normalise or shift the image."
+    look = "Give the model the image as it is (not resized, normalised or shifted), then one sigmoid or softmax."
     if channels == 1 and (found == 1).all():
         look = "A softmax over one channel is always 1: one channel needs the sigmoid."
     need_close(what, found, expected, look, tolerance=0.01)
@@ -280,7 +282,11 @@ def _need_components(found: Any, probability: np.ndarray, threshold: float, what
             elif np.array_equal(found != 0, probability > 0.5):
                 look = "Use the argument threshold."
             else:
-                look = "Every pixel above it counts, also a single one." if inside else "Holes stay background."
+                look = (
+                    "Every pixel above it counts, also a single one."
+                    if inside
+                    else ("Only pixels above it are foreground: no other threshold, no filled holes.")
+                )
             wrong(f"Value at ({y}, {x}), where the probability {probability[y, x]:.2f} is {relation} the threshold "
                   f"{threshold} ({what})", int(found[y, x]), expected, look)  # fmt: skip
     four, n_four = ndimage.label(above)
@@ -525,7 +531,7 @@ def check_f1_score(f1_score) -> None:
 
     two = np.array([[5, 5, 5, 0, 8, 8, 8, 8]])
     part = np.array([[1, 1, 0, 0, 2, 2, 0, 0]])  # IoU 2/3, and exactly 1/2
-    at = "A pair at the threshold exactly is a match."
+    at = "The default is 0.5, and a pair exactly at it is a match."
     need_score("an IoU of 0.67 and one of 0.5 at the default iou_threshold", part, two, 1.0, at)
     need_score("an IoU of 0.67 and one of 0.5 at iou_threshold=0.6", part, two, 0.5, "Pass iou_threshold on.",
                iou_threshold=0.6)  # fmt: skip

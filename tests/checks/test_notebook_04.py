@@ -248,7 +248,10 @@ WRONG_PREDICT = {
     "slices to minus zero": (variant(finish=with_slices_from_the_end), r"^Shape of the result .* -0 is empty"),
     "keeps the batch axis": (variant(finish=with_batch_axis), r"^Shape of the result .*batch axis"),
     "drops the channel axis": (variant(finish=lambda p, h, w: p[0, :h, :w].numpy()), r"^Shape of .*channel axis"),
-    "transposes": (variant(finish=lambda p, h, w: p[:, :h, :w].numpy().transpose(0, 2, 1)), r"^Shape of"),
+    "transposes": (
+        variant(finish=lambda p, h, w: p[:, :h, :w].numpy().transpose(0, 2, 1)),
+        r"^Shape of .*Height first",
+    ),
     "cuts at the wrong end": (variant(finish=lambda p, h, w: p[:, -h:, -w:].numpy()), r"^Value of the result"),
     "returns a tensor": (variant(finish=lambda p, h, w: p[:, :h, :w]), r"^Type of the result: found Tensor"),
     "returns float64": (
@@ -267,7 +270,7 @@ WRONG_PREDICT = {
         variant(activation=lambda y: y.sigmoid() if len(y) == 1 else y.softmax(1)),
         r"^Sum over the channels .*mind which axis",
     ),
-    "activates twice": (variant(activation=lambda y: y.sigmoid().sigmoid()), r"^Value of the result"),
+    "activates twice": (variant(activation=lambda y: y.sigmoid().sigmoid()), r"^Value of the result .*one sigmoid"),
     "stays in training mode": (variant(modes=False), r"^Mode of the model while it predicts: found training"),
     "switches the top only": (only_the_top_in_evaluation, r"^Mode of the model while it predicts"),
     "leaves evaluation mode": (
@@ -280,8 +283,8 @@ WRONG_PREDICT = {
     "freezes the model": (freezes_the_model, r"^Mutation: the model's parameters no longer require gradients"),
     "changes the image": (changes_the_image, r"^Mutation: your code changed its argument image"),
     "converts the model": (variant(device=as_half), r"^(Mutation: your code changed|dtype of the result)"),
-    "normalises again": (variant(scale), r"^Value of the result .*normalise"),
-    "resizes": (variant(stretch), r"^Value of the result .*resize"),
+    "normalises again": (variant(scale), r"^Value of the result .*normalised"),
+    "resizes": (variant(stretch), r"^Value of the result .*resized"),
     "predicts window by window": (window_by_window, r"^Value of the probabilities of a 3x3"),
     "forgets the device": (variant(device=lambda model, x: x), r"^Device.*found the tensor on the CPU"),
     "moves the model": (variant(device=moves_to_the_cpu), r"^Device.*found the model moved"),
@@ -352,7 +355,7 @@ WRONG_COMPONENTS = {
         r"^Value at \(5, 2\).*found 0, expected the id.*also a single one"),
     "fills holes": (
         lambda p, threshold=0.5: label(ndimage.binary_fill_holes(p > threshold)),
-        r"^Value at \(8, 2\).*expected 0 \(background\).*Holes"),
+        r"^Value at \(8, 2\).*expected 0 \(background\).*no filled holes"),
     "smooths first": (lambda p, threshold=0.5: label(ndimage.gaussian_filter(p, 1) > threshold), r"^Value at "),
     "ids in a byte": (
         lambda p, threshold=0.5: label(p > threshold).astype(np.uint8),

@@ -235,7 +235,7 @@ WRONG_WATERSHED = {
         pipeline(height_of=lambda f, b, mask: 1 - f - b),
         r"^Value of the border .*height map"),
     "upside down": (pipeline(height_of=lambda f, b, mask: -b), r"^Value of the border .*height map"),
-    "a line between": (pipeline(watershed_line=True), r"^Value at .*: found 0 \(background\)"),
+    "a line between": (pipeline(watershed_line=True), r"^Value at .*: found 0 \(background\).*joined to a marker"),
     "background is -1": (pipeline(finish=lambda labels: labels - 1), r"^Range of .*-1"),
     "background is 1": (pipeline(finish=lambda labels: labels + 1), r"^Value at .*found 1, expected 0"),
     "a mask": (pipeline(finish=lambda labels: labels > 0), r"^dtype of .*bool"),
@@ -413,7 +413,7 @@ WRONG_SEARCH = {
         r"^Value .*iou_threshold=0.85.*pass iou_threshold on"),
     "another default": (
         lambda f, b, t, thresholds, iou_threshold=0.8: find_best_threshold(f, b, t, thresholds, iou_threshold),
-        r"^Value .*default iou_threshold"),
+        r"^Value .*default iou_threshold.*iou_threshold belongs to the F1"),
     "threshold as iou_threshold": (
         search(mean_of(lambda f, t, iou, threshold: f1_score(f, t, threshold))),
         r"^Value of the mean F1 .*threshold in the place of iou"),
