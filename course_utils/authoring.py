@@ -23,13 +23,15 @@ import copy
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import nbformat
 
-from course_utils import authoring_rules
+from course_utils import authoring_outputs, authoring_rules
 from course_utils.authoring_cells import BuildError, Cell, Problem, read_cells
+from course_utils.authoring_kaggle import kernel_metadata, stand_alone
+from course_utils.authoring_leaks import find_leaks, secrets_of
 from course_utils.authoring_versions import solved, student
 from course_utils.exercises import Exercise, list_exercises
 
@@ -47,11 +49,22 @@ def find_problems(path: str | Path, exercises: Iterable[Exercise]) -> list[Probl
         cells = read_cells(path)
     except BuildError as error:
         return error.problems
-    found = [problem for rule in authoring_rules.RULES for problem in rule(cells, path, exercises)]
-    # Names are looked up last: without the cells that are wrong, what they define would be missing.
-    for version in VERSIONS.values():
-        found = found or list(authoring_rules.check_names(version(cells, exercises)))
+    found = {problem for rule in authoring_rules.RULES for problem in rule(cells, path, exercises)}
+    if not found:  # looked at last: without the cells that are wrong, what they define would be missing
+        for version in VERSIONS.values():
+            found.update(authoring_rules.check_names(version(cells, exercises)))
+        students = student(cells, exercises)
+        found.update(authoring_rules.check_length(students))
+        found.update(_leaks(students, secrets_of(cells, exercises)))
     return sorted(Problem(path, *problem) for problem in found)
+
+
+def _leaks(cells: Sequence[Cell], secrets: Sequence[tuple[str, Sequence[str]]]) -> Iterator[tuple[int, str]]:
+    """What students' cells give away. The package in a stand-alone notebook is the one place that holds solutions."""
+    for cell, node in zip(cells, to_notebook(cells).cells, strict=True):
+        if cell.markers.get("setup") != "package":
+            for leak in find_leaks(node, secrets):
+                yield cell.line, f"for students, {leak}; say it in other words."
 
 
 # The versions of a notebook
@@ -82,7 +95,7 @@ def to_notebook(cells: Iterable[Cell]) -> nbformat.NotebookNode:
         name = "-".join(*cell.markers.items()).replace(".", "-") if cell.markers else f"{cell.kind}-{digest}"
         seen[name] += 1
         cell_id = f"{name}-{seen[name]}" if seen[name] > 1 else name
-        metadata = {"course": dict(cell.markers)} if cell.markers else {}
+        metadata = copy.deepcopy(cell.metadata) | ({"course": dict(cell.markers)} if cell.markers else {})
         metadata |= {"tags": list(cell.tags)} if cell.tags else {}
         node = {"cell_type": cell.kind, "id": cell_id, "metadata": metadata, "source": cell.source}
         if cell.attachments:
@@ -115,22 +128,30 @@ def to_bytes(notebook: nbformat.NotebookNode) -> bytes:
     return (nbformat.writes(notebook).rstrip("\n") + "\n").encode("utf-8")
 
 
-def build(only: str | Sequence[str] | None = None, check: bool = False, root: str | Path | None = None) -> list[Path]:
+def build(
+    only: str | Sequence[str] | None = None,
+    check: bool = False,
+    root: str | Path | None = None,
+    outputs: bool = False,
+) -> list[Path]:
     """Write the notebooks of all sources, or with `check` compare them with what is there.
 
-    Nothing is written unless every chosen source is without a problem.
+    Nothing is written unless every chosen source is without a problem. Two things are taken over from a notebook that
+    is there already: the outputs of cells tagged `nbval-check-output` whose source has not changed, and expected
+    pictures that show the same as the new ones (another version of matplotlib draws letters a little differently).
 
     Args:
         only: number or name of one notebook or several, as "03" or "03_binary_training"; None for all.
         check: write nothing; compare byte for byte, and look for notebooks that have no source.
         root: folder that holds `solutions/`; by default the repository this package lies in.
+        outputs: also execute the solved notebooks, in the profile smoke, to make those outputs anew.
 
     Returns:
         The notebooks written; none with `check`.
 
     Raises:
         BuildError: listing file, line and reason of every problem; with `check` also every notebook that differs, is
-            missing or has no source.
+            missing or has no source, and every tagged cell that has no output.
     """
     root = Path(root) if root is not None else Path(__file__).resolve().parents[1]
     sources = _choose(root / "solutions", only)
@@ -138,20 +159,48 @@ def build(only: str | Sequence[str] | None = None, check: bool = False, root: st
     problems = [problem for source in sources for problem in find_problems(source, exercises)]
     if problems:
         raise BuildError(problems, "Nothing was written.")
-    contents: dict[Path, bytes] = {}
+    committed: dict[Path, bytes] = {}
+    stand_alones: dict[Path, bytes] = {}
     for source in sources:
         cells = read_cells(source)
         for folder, version in VERSIONS.items():
             if folder == "notebooks" and not is_complete(cells):
                 continue
-            contents[root / folder / f"{source.stem}.ipynb"] = to_bytes(to_notebook(version(cells, exercises)))
+            path = root / folder / f"{source.stem}.ipynb"
+            notebook = to_notebook(version(cells, exercises))
+            authoring_outputs.take_over(notebook, path, with_outputs=folder == "solutions")
+            committed[path] = to_bytes(notebook)
+        if is_complete(cells):
+            stand_alones |= _stand_alone_files(source, cells, exercises, root)
     if check:
-        _compare(contents, root, with_orphans=only is None)
+        _compare(committed, root, with_orphans=only is None)
         return []
-    for path, content in contents.items():
+    for path, content in {**committed, **stand_alones}.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    return list(contents)
+    if outputs:
+        solutions = [root / "solutions" / f"{source.stem}.ipynb" for source in sources]
+        for path, notebook in authoring_outputs.execute(solutions):
+            path.write_bytes(to_bytes(notebook))
+    return [*committed, *stand_alones]
+
+
+def _stand_alone_files(
+    source: Path, cells: Sequence[Cell], exercises: Sequence[Exercise], root: Path
+) -> dict[Path, bytes]:
+    """The folder `build/kaggle/NN_topic`, which is not committed."""
+    folder = root / "build" / "kaggle" / source.stem
+    try:
+        made = stand_alone(cells, exercises, source)
+    except (ValueError, OSError) as error:
+        raise BuildError([Problem(source, 0, f"no stand-alone version: {error}")]) from error
+    problems = [*authoring_rules.check_names(made), *_leaks(made, secrets_of(cells, exercises))]
+    if problems:
+        raise BuildError([Problem(source, *problem) for problem in problems], "In the version for Kaggle.")
+    return {
+        folder / f"{source.stem}.ipynb": to_bytes(to_notebook(made)),
+        folder / "kernel-metadata.json": kernel_metadata(source.stem),
+    }
 
 
 def is_complete(cells: Sequence[Cell]) -> bool:
@@ -184,6 +233,10 @@ def _compare(contents: dict[Path, bytes], root: Path, with_orphans: bool) -> Non
             problems.append(Problem(path, 0, "missing."))
         elif path.read_bytes() != content:
             problems.append(Problem(path, 0, "differs from what its source gives."))
+        if authoring_outputs.REQUIRE_OUTPUTS and path.parent.name == "solutions":
+            if empty := authoring_outputs.without_output(nbformat.reads(content.decode(), as_version=4)):
+                reason = f"no output in cell {', '.join(empty)}; run: python3 course.py build --outputs"
+                problems.append(Problem(path, 0, reason))
     if with_orphans:
         there = {path for folder in VERSIONS for path in (root / folder).glob("*.ipynb")}
         orphans = there - set(contents)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import jupytext
 import nbformat
@@ -41,7 +42,7 @@ class Cell:
     """One cell of a source. `line` is the line of its `# %%`; the text below it starts at `first_line`.
 
     Where the text does not come from the source (a filled exercise), `first_line` is 0 and every line is at `line`.
-    `attachments` are pictures (PNG) that the text shows, by name.
+    `attachments` are pictures (PNG) that the text shows, by name; `metadata` is what a notebook application reads.
     """
 
     kind: str
@@ -51,6 +52,7 @@ class Cell:
     tags: tuple[str, ...] = ()
     markers: dict[str, str] = field(default_factory=dict)
     attachments: dict[str, bytes] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
 
     def line_of(self, row: int) -> int:
         """Line in the source file of row `row` of the text, counted from 0."""

@@ -18,13 +18,12 @@ from urllib.parse import unquote
 from course_utils.authoring_cells import Cell
 from course_utils.authoring_expected import ExpectedError, fill_in, find_snippets
 from course_utils.authoring_stubs import source_of, stub_of
-from course_utils.authoring_versions import HEADING, PLACEHOLDER
+from course_utils.authoring_versions import HEADING, MAX_CODE_LINES, PLACEHOLDER
 from course_utils.exercises import Exercise
 
 Found = Iterator[tuple[int, str]]
 
 PARAMETERS = ["data_source", "profile", "seed", "output"]
-MAX_CODE_LINES = 25
 LEAST_HINTS = 2
 # Whether every exercise must be a whole block (heading, difficulty, expected result, hints, check), or only those that
 # have a check cell already.
@@ -213,6 +212,18 @@ def check_code(cells: Sequence[Cell], path: Path, exercises: Sequence[Exercise])
         for node in ast.walk(ast.parse(cell.source)):
             if isinstance(node, ast.ImportFrom) and node.names[0].name == "*":
                 yield cell.line_of(node.lineno - 1), f"'from {node.module} import *' hides the names; list them."
+
+
+def check_length(cells: Sequence[Cell]) -> Found:
+    """No code cell that students see is longer than 25 lines; the docstring of a stub is not counted."""
+    for cell in cells:
+        count = cell.source.count("\n") + 1
+        if "exercise" in cell.markers:
+            documented = [n for n in ast.walk(ast.parse(cell.source)) if isinstance(n, ast.FunctionDef | ast.ClassDef)]
+            texts = [node.body[0] for node in documented if ast.get_docstring(node) is not None]
+            count -= sum(text.end_lineno - text.lineno + 1 for text in texts)
+        if cell.kind == "code" and count > MAX_CODE_LINES:
+            yield cell.line, f"for students a code cell of {count} lines, {MAX_CODE_LINES} are allowed; split it."
 
 
 def check_parameters(cells: Sequence[Cell], path: Path, exercises: Sequence[Exercise]) -> Found:

@@ -18,6 +18,8 @@ from course_utils.authoring_expected import fill_in
 from course_utils.authoring_stubs import source_of, stub_of
 from course_utils.exercises import Exercise
 
+MAX_CODE_LINES = 25
+Place = Callable[[bytes, str], str]
 HEADING = re.compile(r"^#{2,4} Exercise (?P<id>[^\s:]+): (?P<title>.+?)[ \t]*$", re.MULTILINE)
 PLACEHOLDER = re.compile(r"^\{\{ *(?P<name>\w+) *\}\}[ \t]*$", re.MULTILINE)
 IMPORT = "from course_utils.exercises import check"
@@ -37,18 +39,24 @@ def solved(cells: Sequence[Cell], exercises: Iterable[Exercise]) -> list[Cell]:
     Raises `KeyError` for an id that is not among the exercises; `find_problems` says so before, with the line.
     """
     registry = {exercise.id: exercise for exercise in exercises}
-    return _version(cells, registry, source_of)
+    return _version(cells, registry, source_of, None)
 
 
-def student(cells: Sequence[Cell], exercises: Iterable[Exercise]) -> list[Cell]:
-    """The cells of the student version: stubs in the exercises, and a place to write instead of the model answers."""
+def student(cells: Sequence[Cell], exercises: Iterable[Exercise], place: Place | None = None) -> list[Cell]:
+    """The cells of the student version: stubs in the exercises, and a place to write instead of the model answers.
+
+    Args:
+        cells: of the source.
+        exercises: the registry.
+        place: turns a picture and its alternative text into Markdown; by default pictures are attached to their cell.
+    """
     registry = {exercise.id: exercise for exercise in exercises}
-    made = _version(cells, registry, stub_of)
+    made = _version(cells, registry, stub_of, place)
     return [replace(cell, source=OWN_ANSWER, first_line=0) if "answer" in cell.markers else cell for cell in made]
 
 
 def _version(
-    cells: Sequence[Cell], registry: dict[str, Exercise], text_of: Callable[[Exercise], str]
+    cells: Sequence[Cell], registry: dict[str, Exercise], text_of: Callable[[Exercise], str], place: Place | None
 ) -> list[Cell]:
     made = []
     for cell in cells:
@@ -57,7 +65,7 @@ def _version(
         elif "check" in cell.markers:
             cell = replace(cell, source=check_line(registry[cell.markers["check"]]), first_line=0)
         elif cell.kind == "markdown":
-            cell = with_results(with_difficulty(cell, registry))
+            cell = with_results(with_difficulty(cell, registry), place)
         made.append(cell)
     return with_progress(with_import(made), registry)
 
@@ -83,21 +91,21 @@ def with_difficulty(cell: Cell, registry: dict[str, Exercise]) -> Cell:
     return cell if text == cell.source else replace(cell, source=text)
 
 
-def with_results(cell: Cell) -> Cell:
-    """The snippets of expected results become what they give; pictures are attached to the cell."""
+def with_results(cell: Cell, place: Place | None = None) -> Cell:
+    """The snippets of expected results become what they give; pictures are attached unless `place` says otherwise."""
     attachments: dict[str, bytes] = {}
 
-    def place(picture: bytes, alt: str) -> str:
+    def attach(picture: bytes, alt: str) -> str:
         name = f"expected-{hashlib.sha256(alt.encode()).hexdigest()[:8]}.png"
         attachments[name] = picture
         return f"![{alt}](attachment:{name})"
 
-    text = fill_in(cell.source, place)
+    text = fill_in(cell.source, place or attach)
     return cell if text == cell.source else replace(cell, source=text, first_line=0, attachments=attachments)
 
 
 def with_import(cells: list[Cell]) -> list[Cell]:
-    """The import of `check`, once, among the first imports from `course_utils` (or in the first check cell)."""
+    """The import of `check`, once: among those from `course_utils`, or in the first check cell if they are too long."""
     first_check = next((number for number, cell in enumerate(cells) if "check" in cell.markers), None)
     if first_check is None or any(IMPORT in cell.source.split("\n") for cell in cells):
         return cells
@@ -109,12 +117,12 @@ def with_import(cells: list[Cell]) -> list[Cell]:
             for node in ast.parse(cell.source).body
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "course_utils"
         ]
-        if imports:
+        if imports and cell.source.count("\n") + 2 <= MAX_CODE_LINES:
             later = [node.lineno - 1 for node in imports if node.module > "course_utils.exercises"]
             row = later[0] if later else imports[-1].end_lineno
             rows = cell.source.split("\n")
             text = "\n".join([*rows[:row], IMPORT, *rows[row:]])
-            return [*cells[:number], replace(cell, source=text), *cells[number + 1 :]]
+            return [*cells[:number], replace(cell, source=text, first_line=0), *cells[number + 1 :]]
     cell = cells[first_check]
     text = f"{IMPORT}\n\n{cell.source}"
     return [*cells[:first_check], replace(cell, source=text), *cells[first_check + 1 :]]
