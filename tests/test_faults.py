@@ -268,7 +268,7 @@ def test_11_no_filter_drops_a_nucleus_of_21_pixels():
 
 FORBIDDEN = {
     "installs packages in a notebook": r"(?m)^\s*[!%]\s*(pip|conda|mamba|uv)\b|-m\W+pip\W+install",
-    "edits site-packages": r"(open|write|copy|replace)\w*\(.*site-packages|getsitepackages|sys\.path\.(insert|append)",
+    "edits site-packages": r"(open|write|copy|replace)\w*\(.*site-packages|getsitepackages",
     "uses torchsummary": r"torchsummary",
 }
 
@@ -291,7 +291,7 @@ def test_12_no_notebook_and_no_module(fault):
 def test_12_the_search_finds_what_it_looks_for():
     samples = {
         "installs packages in a notebook": ["!pip install torch", "  %conda install x", '["-m", "pip", "install"]'],
-        "edits site-packages": ['open("/usr/lib/python3/site-packages/x.py", "w")', "sys.path.insert(0, '..')"],
+        "edits site-packages": ['open("/usr/lib/python3/site-packages/x.py", "w")', "site.getsitepackages()[0]"],
         "uses torchsummary": ["from torchsummary import summary"],
     }
     assert all(re.search(FORBIDDEN[fault], line) for fault, lines in samples.items() for line in lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 import zipfile
@@ -112,7 +113,7 @@ def test_on_an_iou_exactly_at_every_threshold(matching):
 def real_masks(real_data_zip) -> list[np.ndarray]:
     with zipfile.ZipFile(real_data_zip) as archive:
         names = sorted(name for name in archive.namelist() if "/test/masks/" in name and name.endswith(".tif"))
-        return [tifffile.imread(archive.open(name)).astype(np.int32) for name in names]
+        return [tifffile.imread(io.BytesIO(archive.read(name))).astype(np.int32) for name in names]
 
 
 def eroded(mask):
