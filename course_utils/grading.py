@@ -34,6 +34,7 @@ from pathlib import Path
 from course_utils.exercises import list_exercises
 
 COLUMNS = ["student", "notebook", "exercise", "name", "status", "message", "file"]
+RESULTS = ".results"  # what the folder of finished results is called, behind the name of the table
 SYMBOLS = {"passed": "+", "failed": "x", "todo": ".", "broken": "!"}
 START_SECONDS = 180  # until torch is loaded, on a slow disk
 MOST_PROCESSES = 10  # a notebook may end or block so many, then the rest of it is given up
@@ -128,7 +129,7 @@ def grade(
     """
     folder, out, limits = Path(folder), Path(out), limits or Limits()
     submissions = find_submissions(folder)
-    store = Store(out.with_name(out.name + ".results"), again)
+    store = Store(out.with_name(out.name + RESULTS), again)
     _write(out, None)  # better to fail now than after an hour
     graded = _grade_all(submissions, store, workers, limits)
     rows = [replace(row, student=one.student, file=one.file) for one in submissions for row in graded[one].rows]
@@ -167,7 +168,8 @@ def _empty_folders(folder: Path, submissions: Sequence[HandedIn]) -> list[Row]:
     """A line for each student's folder that holds no notebook, so that nobody is overlooked."""
     folders = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     known = {one.file.split("/")[0] for one in submissions}
-    names = [name for name in folders if name not in known and not name.startswith((".", "_"))]
+    known |= {name for name in folders if name.startswith((".", "_")) or name.endswith(RESULTS)}
+    names = [name for name in folders if name not in known]
     return [Row(name, "", "", "", "broken", "There is no notebook (.ipynb) in this folder.", name) for name in names]
 
 
