@@ -104,8 +104,11 @@ def check_dice_score(dice_score) -> None:
         need_scalar(score)
         expected = float(dice_by_hand(logits, target))
         look = explain_dice(float(score), logits, target)
-        if not look and not 0 <= float(score) <= 1:
-            wrong(f"Range of {what}", float(score), "a number from 0 to 1", "Is the sigmoid applied to the logits?")
+        if not 0 <= float(score) <= 1:
+            look = (
+                look or "It is a mean of scores, each from 0 to 1, of probabilities: apply the sigmoid to the logits."
+            )
+            wrong(f"Range of {what}", float(score), "a number from 0 to 1", look)
         need_close(what, score, expected, look, 1e-4)
         logits.requires_grad_()
         gradient = torch.autograd.grad(dice_by_hand(logits, target), logits)[0]
@@ -179,24 +182,24 @@ def check_train_epoch(train_epoch) -> None:
     loader = DataLoader(TensorDataset(images, targets), batch_size=4)  # batches of 4, 4 and 1
     notes: list[tuple[bool, bool]] = []
     model = Network(notes).eval()
-    start, twin, careless = copy.deepcopy(model.state_dict()), copy.deepcopy(model), copy.deepcopy(model)
-    found = train_epoch(model, loader, squared_error, sgd(model), agreement)
+    untrained, twin, careless = (copy.deepcopy(model) for _ in range(3))
+    found = train_epoch(model, loader, squared_error, Descent(model), agreement)
     training = [mode for mode, _ in notes]
-    losses, metrics = train_by_hand(twin.train(), loader, sgd(twin))
+    losses, metrics = train_by_hand(twin.train(), loader, Descent(twin))
     need_pair(found, "with a metric")
-    need_device(lambda model, *rest: train_epoch(model, *rest[:2], sgd(model), *rest[2:]))
+    need_device(lambda model, *rest: train_epoch(model, *rest[:2], Descent(model), *rest[2:]))
     if not all(training):
         look = "Call the model's method for it before the first batch."
         wrong("Mode of the model during the epoch", "evaluation mode", "training mode", look)
-    if not same_state(model.state_dict(), twin.state_dict()):
-        if same_state(model.state_dict(), start, parameters_of=model):
+    if not same_parameters(model, twin):
+        if same_parameters(model, untrained):
             look = "Each batch needs backward, then a step of the optimizer, with gradients that are still there."
             wrong("Parameters after the epoch", "unchanged", "changed by one step for each batch", look)
-        train_by_hand(careless.train(), loader, sgd(careless), reset=False)
-        if same_state(model.state_dict(), careless.state_dict()):
+        train_by_hand(careless.train(), loader, Descent(careless), reset=False)
+        if same_parameters(model, careless):
             look = "Without a reset they add up from batch to batch."
             wrong("Gradients", "those of earlier batches, too", "those of one batch at each step", look)
-        look = "For each batch once: reset the gradients, loss, backward, step, in the order of the loader."
+        look = "For each batch once: reset the gradients, loss_fn(logits, targets), backward, step."
         wrong("Parameters after the epoch", "other values", "those after one step for each of the 3 batches", look)
     need_means(found, losses, metrics, [4, 4, 1])
     for sizes in ([3, 1], [1]):
@@ -209,15 +212,15 @@ def need_any_iterable(train_epoch: Callable, sizes: list[int]) -> None:
     model = Network()
     twin = copy.deepcopy(model)
     with untouched(images=[images for images, _ in batches], targets=[targets for _, targets in batches]):
-        found = train_epoch(model, (batch for batch in batches), squared_error, sgd(model))
+        found = train_epoch(model, (batch for batch in batches), squared_error, Descent(model))
     need_pair(found, "without a metric")
-    losses, _ = train_by_hand(twin, batches, sgd(twin))
+    losses, _ = train_by_hand(twin, batches, Descent(twin))
     look = "The loader may be anything that yields batches, so count the images as they come."
     need_close("the mean loss of a generator's batches", found[0], np.average(losses, weights=sizes), look, 1e-4)
 
 
 def train_by_hand(
-    model: nn.Module, loader: Iterable, optimizer: torch.optim.Optimizer, reset: bool = True
+    model: nn.Module, loader: Iterable, optimizer: Descent, reset: bool = True
 ) -> tuple[list[float], list[float]]:
     """Loss and metric of each batch, each before the step."""
     losses, metrics = [], []
@@ -244,7 +247,7 @@ def check_validate(validate) -> None:
     for training, grad in [(True, True), (False, True), (True, False)]:
         notes: list[tuple[bool, bool]] = []
         model = Network(notes)
-        train_by_hand(model, loader, sgd(model))  # so that there are gradients, and averages of normalisation
+        train_by_hand(model, loader, Descent(model))  # so that there are gradients, and averages of normalisation
         if training:
             model.zero_grad()
         model.train(training)
@@ -334,8 +337,27 @@ def images_and_targets(number: int) -> tuple[torch.Tensor, torch.Tensor]:
     return images, (images + 0.5 * torch.randn(images.shape, generator=rng) > 0).float()
 
 
-def sgd(model: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+class Descent:
+    """Gradient descent with momentum, used like an optimizer of torch.
+
+    The first optimizer of torch's own in a process loads the whole compiler, which takes longer than a check may.
+    """
+
+    def __init__(self, model: nn.Module):
+        self.param_groups = [{"params": list(model.parameters()), "lr": 0.1}]
+        self.velocity: dict[torch.Tensor, torch.Tensor] = {}
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for weight in self.param_groups[0]["params"]:
+            if weight.grad is not None:
+                weight.grad = None if set_to_none else torch.zeros_like(weight)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        for weight in self.param_groups[0]["params"]:
+            if weight.grad is not None:
+                self.velocity[weight] = 0.9 * self.velocity.get(weight, 0) + weight.grad
+                weight -= self.param_groups[0]["lr"] * self.velocity[weight]
 
 
 def squared_error(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -369,7 +391,7 @@ def need_gradient(what: str, result: torch.Tensor, x: torch.Tensor, expected: np
     if not close.all():
         place = tuple(np.argwhere(~close)[0])
         look = "A gradient that is not finite, or zero for a wrong answer, comes from rounding."
-        wrong(f"Gradient of {what}", f"{found.numpy()[place]:.3g}", f"{expected[place]:.3g}", look)
+        wrong(f"Gradient of {what}", f"{found.numpy()[place]:.3g}", f"{np.float32(expected[place]):.3g}", look)
 
 
 def need_pair(found: Any, how: str) -> None:
@@ -390,7 +412,7 @@ def need_pair(found: Any, how: str) -> None:
 def need_means(found: tuple, losses: list[float], metrics: list[float], sizes: list[int]) -> None:
     for name, value, values in [("loss", found[0], losses), ("metric", found[1], metrics)]:
         expected = float(np.average(values, weights=sizes))
-        look = f"{name}(logits, targets) of each batch, before its step, weighted by the number of images in the batch."
+        look = f"{name}(logits, targets) of each batch (before the step, if any), weighted by its number of images."
         if math.isclose(value, np.mean(values), rel_tol=1e-4):
             look = "That is the mean over batches; the last batch has fewer images and must count less."
         elif math.isclose(value, np.sum(values), rel_tol=1e-4):
@@ -431,7 +453,7 @@ def need_device(run: Callable) -> None:
         pass  # a right loop may add up on the device, and there are no numbers on this one
     for name, device in seen.items():
         if device != "meta":
-            look = "Ask the model where it is: next(model.parameters()).device."
+            look = "Any parameter of the model knows where it is."
             wrong(f"Device of the {name}", device, "the device of the model's parameters", look)
 
 
@@ -439,6 +461,5 @@ def gradients_of(model: nn.Module) -> list[torch.Tensor | None]:
     return [None if weight.grad is None else weight.grad.clone() for weight in model.parameters()]
 
 
-def same_state(a: dict, b: dict, parameters_of: nn.Module | None = None) -> bool:
-    names = a if parameters_of is None else dict(parameters_of.named_parameters())
-    return all(torch.allclose(a[name].double(), b[name].double(), rtol=1e-3, atol=1e-5) for name in names)
+def same_parameters(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.allclose(x, y, rtol=1e-3, atol=1e-5) for x, y in zip(a.parameters(), b.parameters(), strict=True))
