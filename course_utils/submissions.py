@@ -277,10 +277,11 @@ def candidates(submission: Submission, exercise: Exercise) -> list[CodeCell]:
 def needed(
     submission: Submission, cell: CodeCell, exercise: Exercise, exercises: Sequence[Exercise]
 ) -> list[Statement]:
-    """The statements that define an exercise's object in one cell, and all that these need, in order of the notebook.
+    """The statements that define an exercise's object in one cell, and all that these need, in the order to run them.
 
     The objects of the notebook's exercises are left out: the one who executes the statements provides them. A name is
-    taken from above the cell, or if it is not defined there, from below.
+    taken from above the cell, or if it is not defined there, from below. The statements of the cell itself come last:
+    its annotations and defaults may need what stands below.
     """
     own = {other.name for other in exercises if other.notebook == exercise.notebook}
     every = [statement for one in submission.cells for statement in one.statements]
@@ -295,7 +296,8 @@ def needed(
             new = [statement for statement in found if statement not in chosen]
             chosen += new
             queue += new
-    return [statement for statement in every if statement in chosen]
+    chosen.sort(key=lambda statement: (statement.cell == cell.number, every.index(statement)))
+    return chosen
 
 
 def explain_missing(cell: CodeCell, exercise: Exercise) -> tuple[str, str]:

@@ -204,7 +204,8 @@ def test_only_what_is_needed_runs():
 
 
 def test_what_stands_below_is_used_if_nothing_stands_above():
-    assert ran(marked("def count_shapes(x): return helper(x)"), "def helper(x): return x")[1].startswith("def helper")
+    found = ran(marked("def count_shapes(x: Sequence): return helper(x)"), "def helper(x): return x", "Sequence = list")
+    assert [text.split("(")[0] for text in found] == ["def helper", "Sequence = list", "def count_shapes"]
 
 
 def test_defaults_decorators_annotations_and_base_classes_count():

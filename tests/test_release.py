@@ -1,0 +1,271 @@
+"""The zip for students: what is in it, what is refused, and that the course starts from it; the instructors' page."""
+
+import csv
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from course_utils import release as release_module
+from course_utils.command_line import main, make_parser
+from course_utils.exercises import get_exercise, list_exercises
+from course_utils.release import ReleaseError, collect, release
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+PAGE = (CHECKOUT / "docs" / "instructors.md").read_text(encoding="utf-8")
+NOTEBOOKS = sorted({exercise.notebook for exercise in list_exercises()})
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory):
+    """A copy of the course, with things beside it that are not for students. Tests put back what they change."""
+    from course_utils.authoring import to_bytes, to_notebook
+    from course_utils.authoring_cells import Cell
+    from course_utils.authoring_stubs import stub_of
+    from course_utils.authoring_versions import OWN_ANSWER
+
+    root = tmp_path_factory.mktemp("course")
+    ignore = shutil.ignore_patterns("__pycache__")
+    for folder in ("course_utils", "data", "docs", "tests", "solutions"):
+        shutil.copytree(CHECKOUT / folder, root / folder, ignore=ignore)
+    for name in (*release_module.FILES, ".gitignore"):
+        shutil.copy(CHECKOUT / name, root / name)
+    for picture in re.findall(r"\]\((docs/[^)]+\.png)\)", (root / "README.md").read_text(encoding="utf-8")):
+        if not (root / picture).exists():
+            (root / picture).write_bytes(b"a picture")
+    (root / "notebooks").mkdir()
+    for notebook in NOTEBOOKS:  # made here, so that this test does not depend on the texts of the course
+        cells = [Cell("markdown", f"![a figure](../docs/figure.png) of {notebook}", 1),
+                 Cell("markdown", OWN_ANSWER, 2, markers={"answer": "1a"})]  # fmt: skip
+        cells += [
+            Cell("code", stub_of(exercise), 3, markers={"exercise": exercise.id})
+            for exercise in list_exercises()
+            if exercise.notebook == notebook
+        ]
+        cells += [Cell("code", "import torch", 4)]
+        (root / "notebooks" / f"{notebook}.ipynb").write_bytes(to_bytes(to_notebook(cells)))
+    (root / "docs" / "figure.png").write_bytes(b"another picture")
+    for junk in (
+        "notebooks/mine.ipynb", "notebooks/output/scores.json", "course_utils/__pycache__/data.pyc",
+        "course_utils/notes.txt", "data/.DS_Store", "docs/private.png", "benchmarks/x.py", "grades.csv",
+    ):  # fmt: skip
+        (root / junk).parent.mkdir(parents=True, exist_ok=True)
+        (root / junk).write_text("not for students")
+    return root
+
+
+@pytest.fixture(scope="module")
+def unpacked(course, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("student")
+    release(folder / "student.zip", course)
+    with zipfile.ZipFile(folder / "student.zip") as archive:
+        archive.extractall(folder / "course")
+    return folder / "course"
+
+
+# --- what is in it ----------------------------------------------------------------------------------------------------
+
+
+def test_it_holds_what_students_need_and_nothing_else(unpacked):
+    files = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*") if path.is_file()}
+    top = {name.split("/")[0] for name in files}
+    assert top == {*release_module.FILES, "notebooks", "course_utils", "data", "docs"}
+    assert {name for name in files if name.startswith("notebooks/")} == {f"notebooks/{n}.ipynb" for n in NOTEBOOKS}
+    assert "docs/figure.png" in files and "docs/private.png" not in files and "docs/instructors.md" not in files
+    package = {path.relative_to(CHECKOUT).as_posix() for path in (CHECKOUT / "course_utils").rglob("*.py")}
+    assert {name for name in files if name.startswith("course_utils/")} == package
+    data = {p.relative_to(CHECKOUT).as_posix() for p in (CHECKOUT / "data").rglob("*.tif")}
+    assert data and data <= files
+    assert not any(b"not for students" in (unpacked / name).read_bytes() for name in files if name.startswith("n"))
+
+
+def test_the_notebooks_hold_no_solution(unpacked):
+    for notebook in NOTEBOOKS:
+        cells = json.loads((unpacked / "notebooks" / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
+        exercises = [cell for cell in cells if "exercise" in cell["metadata"].get("course", {})]
+        assert exercises and all("raise NotImplementedError" in "".join(cell["source"]) for cell in exercises)
+
+
+def test_the_course_starts_from_it(unpacked):
+    """As on a new machine: without an environment, the help of course.py comes from the standard library alone."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(("COURSE_", "PYTHON"))}
+
+    def start(*command):
+        return subprocess.run(
+            [sys.executable, *command], cwd=unpacked, env=variables, text=True, capture_output=True, timeout=120
+        )
+
+    help_ = start("course.py", "--help")
+    assert help_.returncode == 0 and "release" in help_.stdout and "grade" in help_.stdout
+    where = start("-c", "import course_utils; print(course_utils.__file__); course_utils.load_data; print('data')")
+    assert where.returncode == 0, where.stderr
+    assert Path(where.stdout.splitlines()[0]).is_relative_to(unpacked)
+    data = start("-c", "from course_utils import load_data; print(len(load_data().train))")
+    assert int(data.stdout) >= 60, data.stderr
+
+
+def test_links_of_the_readme_lead_somewhere_or_to_what_is_left_out(unpacked):
+    text = (unpacked / "README.md").read_text(encoding="utf-8")
+    targets = [unquote(target.split("#")[0]) for target in re.findall(r"\]\(([^)\s]+)\)", text)]
+    local = [target for target in targets if target and not re.match(r"[a-z]+:", target)]
+    assert local
+    missing = [target for target in local if not (unpacked / target).exists()]
+    assert all(target.startswith((*release_module.LEFT_OUT, "docs/instructors.md")) for target in missing), missing
+
+
+def test_the_same_course_gives_the_same_bytes(course, tmp_path):
+    release(tmp_path / "first.zip", course)
+    for path in course.rglob("*.py"):
+        os.utime(path, (1e9, 1e9))
+    (course / "course_utils" / "data.py").chmod(0o600)
+    release(tmp_path / "second.zip", course)
+    assert (tmp_path / "first.zip").read_bytes() == (tmp_path / "second.zip").read_bytes()
+    with zipfile.ZipFile(tmp_path / "first.zip") as archive:
+        assert archive.testzip() is None
+        assert archive.namelist() == sorted(archive.namelist())
+        assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        modes = {entry.filename: entry.external_attr >> 16 for entry in archive.infolist()}
+    assert modes["course.py"] == 0o100755 and modes["README.md"] == 0o100644
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def changed(course):
+    """A function that replaces the text of a file; afterwards the file is as it was."""
+    before = {}
+
+    def change(name, function):
+        before.setdefault(name, (course / name).read_bytes())
+        text = function((course / name).read_text(encoding="utf-8"))
+        if text is None:
+            (course / name).unlink()
+        else:
+            (course / name).write_text(text, encoding="utf-8", newline="\n")
+
+    yield change
+    for name, content in before.items():
+        (course / name).write_bytes(content)
+
+
+def edited(function):
+    """Change the cells of a notebook."""
+
+    def change(text):
+        notebook = json.loads(text)
+        function(notebook["cells"])
+        return json.dumps(notebook)
+
+    return change
+
+
+def solve(cells):
+    from course_utils.authoring_stubs import source_of
+
+    cells[2]["source"] = source_of(get_exercise("1.1"))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("notebooks/03_binary_training.ipynb", lambda text: None, r"03_binary_training.ipynb is missing: run .* build"),
+        ("LICENSE", lambda text: None, "LICENSE is missing"),
+        ("notebooks/01_data_exploration.ipynb", edited(solve), "exercise 1.1 is not the stub: run .* build"),
+        ("notebooks/01_data_exploration.ipynb", edited(lambda cells: cells.pop(2)), "exercise 1.1 is missing"),
+        ("notebooks/01_data_exploration.ipynb", edited(lambda cells: cells[1].update(source="Because.")), "answered"),
+        ("notebooks/01_data_exploration.ipynb", edited(lambda cells: cells[2].update(
+            outputs=[{"output_type": "stream", "name": "stdout", "text": "x"}])), "outputs"),
+        ("notebooks/01_data_exploration.ipynb", lambda text: text[:-9], "cannot be read"),
+        ("README.md", lambda text: text + "\n![x](docs/nowhere.png)\n", "docs/nowhere.png"),
+        ("README.md", lambda text: text + "\n![x](../outside.png)\n", "outside.png"),
+        ("README.md", lambda text: text + '\n<img alt="x" src="tests/x.png">\n', "tests/x.png"),
+    ],
+)  # fmt: skip
+def test_what_is_not_for_students_is_refused(course, changed, tmp_path, name, change, message):
+    changed(name, change)
+    with pytest.raises(ReleaseError, match=message) as error:
+        release(tmp_path / "student.zip", course)
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_place_that_cannot_be_written(course, tmp_path):
+    (tmp_path / "folder.zip").mkdir()
+    for place in (tmp_path / "nowhere" / "student.zip", tmp_path / "folder.zip"):
+        with pytest.raises(ReleaseError, match="cannot be written"):
+            release(place, course)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.zip"]
+
+
+def test_the_command(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(release_module, "collect", lambda root: ["README.md", "LICENSE"])
+    assert main(["release", str(tmp_path / "student.zip")]) == 0
+    assert "2 files" in capsys.readouterr().out
+    with zipfile.ZipFile(tmp_path / "student.zip") as archive:
+        assert archive.namelist() == ["LICENSE", "README.md"]
+
+
+@pytest.mark.skipif(not (CHECKOUT / "docs" / "result.png").exists(), reason="the README's picture is not made yet")
+def test_this_checkout_can_be_released():
+    names = collect(CHECKOUT)
+    assert "docs/result.png" in names and {f"notebooks/{notebook}.ipynb" for notebook in NOTEBOOKS} <= set(names)
+
+
+# --- the instructors' page --------------------------------------------------------------------------------------------
+
+
+def commands():
+    """The arguments of each command line on the page."""
+    blocks = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines() if line.strip()]
+    assert lines and all(line.startswith("python3 course.py ") for line in lines)
+    return [shlex.split(line)[2:] for line in lines]
+
+
+def test_the_page_shows_every_command_an_instructor_needs():
+    assert {command[0] for command in commands()} == {"build", "test", "release", "grade"}
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_commands_of_the_page_are_understood(command):
+    options, further = make_parser().parse_known_args(command)
+    assert not further or options.passes_on
+
+
+def test_options_that_the_page_names_exist(capsys):
+    with pytest.raises(SystemExit):
+        main(["grade", "--help"])
+    known = capsys.readouterr().out
+    for option in set(re.findall(r"`(--\w+)", PAGE)) - {"--help", "--check"}:
+        assert option in known
+
+
+def test_grade_and_release_as_on_the_page(monkeypatch, tmp_path, course):
+    """Run the two commands of the page in an empty folder, with an untouched notebook handed in."""
+    (tmp_path / "submissions" / "kim").mkdir(parents=True)
+    shutil.copy(course / "notebooks" / "03_binary_training.ipynb", tmp_path / "submissions" / "kim")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(release_module, "release", lambda file: release(file, course))
+    for command in commands():
+        if command[0] in ("grade", "release"):
+            assert main(command) == 0
+    with open("grades.csv", encoding="utf-8", newline="") as file:
+        rows = [(row["student"], row["exercise"], row["status"]) for row in csv.DictReader(file)]
+    assert rows == [("kim", exercise, "todo") for exercise in ("3.1", "3.2", "3.3", "3.4")]
+    assert zipfile.is_zipfile("student.zip")
+
+
+def test_files_that_the_page_names_exist():
+    named = re.findall(r"`((?:course_utils|solutions|tests|notebooks|docs)/[\w./]*)`", PAGE)
+    assert len(named) > 5
+    for name in named:
+        assert (CHECKOUT / name.replace("NN_topic", "03_binary_training").replace("NN", "03")).exists(), name
