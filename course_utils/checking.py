@@ -12,12 +12,14 @@ import contextlib
 import copy
 import ctypes
 import io
+import itertools
 import linecache
 import random
 import re
 import signal
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -124,7 +126,8 @@ def preserved_state() -> Iterator[None]:
             torch.set_rng_state(state)
             torch.set_grad_enabled(grad)
             torch.set_default_dtype(dtype)
-            torch.use_deterministic_algorithms(deterministic)
+            if torch.are_deterministic_algorithms_enabled() != deterministic:  # the call takes seconds the first time
+                torch.use_deterministic_algorithms(deterministic)
             if torch.get_num_threads() != threads:
                 torch.set_num_threads(threads)
 
@@ -134,37 +137,74 @@ def time_limit(seconds: float) -> Iterator[None]:
     """Raise `TimeIsUp` in this thread if the code inside takes longer, again and again until it gives in.
 
     Where there are signals (Linux and macOS, main thread) an alarm interrupts even a sleeping thread. Elsewhere a
-    second thread sends the exception, which arrives with the next line of Python.
+    second thread sends the exception, which arrives with the next line of Python: it ends a loop, but not always
+    one that catches everything.
     """
     if hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread():
+        yield from _limit_by_alarm(seconds)
+    else:
+        yield from _limit_by_thread(seconds)
 
-        def stop(number, frame):
+
+def _limit_by_alarm(seconds: float) -> Iterator[None]:
+    count = itertools.count()
+    pauses = itertools.cycle([5e-6, 1e-5, 2e-5, 4e-5, 8e-5])
+    running = True
+
+    def is_ours(frame):  # this module must not be stopped before it has put everything back
+        return not running or frame is None or frame.f_code.co_filename in (__file__, contextlib.__file__)
+
+    def stop(number, frame):
+        if is_ours(frame):
+            return
+        if next(count) > 0:
+            # The first one was swallowed. Raise again in the handler that swallows this one, at its first line.
+            sys.settrace(stop_at_line)
+            while not is_ours(frame):
+                frame.f_trace, frame = stop_at_line, frame.f_back
+        raise TimeIsUp
+
+    def stop_at_line(frame, event, argument):
+        if event == "line" and not is_ours(frame):
+            # A loop around this loop may swallow that as well: the next alarm, at once, may find it doing so.
+            signal.setitimer(signal.ITIMER_REAL, next(pauses), 0.02)
             raise TimeIsUp
+        return stop_at_line
 
-        previous = signal.signal(signal.SIGALRM, stop)
-        signal.setitimer(signal.ITIMER_REAL, seconds, 0.1)
-        try:
-            yield
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, previous)
-        return
+    started, tracing = time.monotonic(), sys.gettrace()
+    previous = signal.signal(signal.SIGALRM, stop)
+    waiting, interval = signal.setitimer(signal.ITIMER_REAL, seconds, 0.02)
+    try:
+        yield
+    finally:
+        running = False
+        sys.settrace(tracing)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+        if waiting:  # somebody else's alarm was set before
+            signal.setitimer(signal.ITIMER_REAL, max(1e-3, waiting - (time.monotonic() - started)), interval)
 
+
+def _limit_by_thread(seconds: float) -> Iterator[None]:
     thread, done = threading.get_ident(), threading.Event()
+    # Uneven pauses do not fall into step with a loop: one exception may come while another is being handled.
+    pauses = [seconds, 0.05, *[2e-4, 7e-4, 3e-4, 1.1e-3, 5e-4] * 200]
 
     def watch():
-        wait = seconds
-        while not done.wait(wait):
+        for pause in pauses:
+            if done.wait(pause):
+                return
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(TimeIsUp))
-            wait = 0.1
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
         yield
     finally:
-        done.set()
-        watcher.join()
+        for _ in range(2):  # one more exception may arrive right here
+            with contextlib.suppress(TimeIsUp):
+                done.set()
+                watcher.join()
 
 
 # Words for checks. Each raises `Wrong` with what was found, what was expected, and where to look.
