@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import multiprocessing
+import os
 import time
 import types
 
@@ -20,6 +23,7 @@ from course_utils.training import (
     fit,
     jitter_intensity,
     load_model,
+    prepare_output,
     progress,
     record_scores,
     save_model,
@@ -323,18 +327,53 @@ def test_the_kept_weights_are_the_average_that_was_validated(batch_norm):
     assert final == pytest.approx((results[-1].validation_loss, results[-1].validation_metric), rel=1e-5)
 
 
-def test_the_moving_average_is_that_of_its_definition():
-    values = [torch.tensor([1.0, 0.0]), torch.tensor([3.0, 4.0]), torch.tensor([-1.0, 2.0])]
-    counter = torch.tensor(0)
-    averaged = [values[0].clone(), counter]
-    update = training._moving_average(0.15)
-    expected = values[0].double()
-    for n_averaged, value in enumerate(values[1:], start=1):
-        update(averaged, [value, torch.tensor(n_averaged * 7)], torch.tensor(n_averaged))
-        keep = min(0.15, (1 + n_averaged) / (10 + n_averaged))
-        expected = keep * expected + (1 - keep) * value
-    assert torch.allclose(averaged[0].double(), expected)
-    assert counter == 14  # a counter is copied
+def test_the_average_weighs_each_step_as_its_definition_says(monkeypatch):
+    steps = []
+
+    class Watched(torch.optim.AdamW):
+        def step(self, closure=None):
+            super().step(closure)
+            steps.append([parameter.detach().clone() for parameter in self.param_groups[0]["params"]])
+
+    monkeypatch.setattr(torch.optim, "AdamW", Watched)
+    model = nn.Conv2d(1, 1, 1)
+    options = {"epochs": 2, "learning_rate": 0.5} | PLAIN | {"average_decay": 0.3}
+    fit(model, batches(1, 1, 1, 1), batches(1), binary_cross_entropy, **options)
+    expected = steps[0]
+    for n, parameters in enumerate(steps[1:], start=1):
+        keep = min(0.3, (1 + n) / (10 + n))  # short at first, so that the random start soon fades
+        expected = [keep * old + (1 - keep) * new for old, new in zip(expected, parameters, strict=True)]
+    assert len(steps) == 8
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(model.parameters(), expected, strict=True))
+    assert not torch.allclose(model.weight, steps[-1][0], atol=1e-3)
+
+
+class OverflowsFirst(torch.amp.GradScaler):
+    """A scaler whose first loss has gradients that float16 cannot hold."""
+
+    done = 0
+
+    def scale(self, loss):
+        self.done += 1
+        return super().scale(loss * torch.inf if self.done == 1 else loss)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_step_that_overflows_in_float16_counts_neither_for_the_schedule_nor_for_the_average(monkeypatch):
+    updates = []
+    update = training._update_average
+    monkeypatch.setattr(torch.amp, "GradScaler", OverflowsFirst)
+    monkeypatch.setattr(training, "_update_average", lambda *a: (updates.append(a[2]), update(*a)))
+    model = small_unet()
+    options = {"epochs": 1, "learning_rate": 1e-2} | PLAIN | {"precision": torch.float16}
+    fit(model, batches(2, 2, 2), batches(2), binary_cross_entropy, **options)
+    assert updates == [0, 1]
+    assert all(value.isfinite().all() for value in model.parameters())
+
+
+def test_in_float32_there_is_no_autocast(monkeypatch):
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: pytest.fail("autocast in float32"))
+    assert len(fit_briefly()) == 1
 
 
 def test_after_every_epoch_the_results_so_far_are_reported():
@@ -378,12 +417,12 @@ class Interrupted(Exception):
     pass
 
 
-def train_with_crops(checkpoint=None, stop_in_epoch=None, stop_after_epoch=None, **options):
+def train_with_crops(checkpoint=None, stop_in_epoch=None, stop_after_epoch=None, workers=0, **options):
     """Three epochs with everything that is random: crops, flips, order, jitter. Returns the weights and the results."""
     torch.manual_seed(0)
     image, target = (part[0, 0].numpy() for part in batches(1)[0])
     dataset = NucleiDataset([image, 2 * image], [target.astype(int)] * 2, binary_target, 8, augment=True)
-    loader = training_loader(dataset, batch_size=2, crops_per_epoch=6)
+    loader = training_loader(dataset, batch_size=2, crops_per_epoch=6, workers=workers)
     model = small_unet(batch_norm=True)
     done = 0
 
@@ -401,6 +440,15 @@ def train_with_crops(checkpoint=None, stop_in_epoch=None, stop_after_epoch=None,
     options = {"epochs": 3, "learning_rate": 1e-2, "precision": torch.float32, "metric": dice_score} | options
     results = fit(model, loader, batches(1), loss_fn, checkpoint=checkpoint, on_epoch=on_epoch, **options)
     return weights(model), [(r.epoch, r.train_loss, r.validation_loss, r.validation_metric) for r in results]
+
+
+@pytest.mark.skipif(multiprocessing.get_start_method() != "fork", reason="kept workers do not repeat their crops")
+def test_with_forked_workers_too_an_interruption_changes_nothing(tmp_path):
+    uninterrupted, results = train_with_crops(workers=2)
+    with pytest.raises(Interrupted):
+        train_with_crops(tmp_path / "net.resume", stop_in_epoch=2, workers=2)
+    resumed, resumed_results = train_with_crops(tmp_path / "net.resume", workers=2)
+    assert resumed_results == results and same(resumed, uninterrupted)
 
 
 @pytest.mark.parametrize("stop_in_epoch", [1, 2, 3])
@@ -518,7 +566,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_no_half_a_file(tmp_path, mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", no_space)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match=r"Nothing can be saved in .*No space left on device.*`output`"):
         save_model(path, small_unet(), seed=2)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
@@ -613,3 +661,27 @@ def test_seconds_are_those_that_passed():
     start = time.perf_counter()
     (result,) = fit_briefly()
     assert 0 < result.seconds <= time.perf_counter() - start
+
+
+def test_scores_that_cannot_be_written_are_an_error_that_says_what_to_do(tmp_path):
+    (tmp_path / "scores").write_text("a file")
+    with pytest.raises(OSError, match=r"Nothing can be saved in .*scores.*set `output`"):
+        record_scores(tmp_path, "04", {"F1": 1})
+
+
+def test_the_output_folder_is_made_and_left_empty(tmp_path):
+    folder = prepare_output(str(tmp_path / "a" / "b"))
+    assert folder == tmp_path / "a" / "b" and list(folder.iterdir()) == []
+    assert prepare_output(folder) == folder
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS])
+def test_an_output_folder_that_cannot_be_written_to_is_an_error_at_once(tmp_path, monkeypatch, code):
+    def fail(**_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(training.tempfile, "TemporaryFile", fail)
+    with pytest.raises(OSError) as caught:
+        prepare_output(tmp_path)
+    message = str(caught.value)
+    assert str(tmp_path) in message and os.strerror(code) in message and "set `output` to another folder" in message
