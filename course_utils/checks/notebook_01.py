@@ -229,7 +229,7 @@ def check_binary_target(binary_target) -> None:
 # NucleiDataset
 
 CROP = 6
-SHAPES = [(8, 9), (7, 12), (10, 6)]
+SHAPES = [(8, 9), (7, 12), (8, 7)]
 
 
 def check_NucleiDataset(NucleiDataset) -> None:
@@ -251,7 +251,7 @@ def check_NucleiDataset(NucleiDataset) -> None:
     with untouched(images=images, masks=masks):
         _check_items(make, masks)
         dataset = make()
-        _need_all_starts([_start(_ids(dataset[0][0])[0], masks[0]) for _ in range(250)], n_rows=3, n_columns=4)
+        _need_all_starts([_start(_ids(dataset[2][0])[0], masks[2]) for _ in range(100)], n_rows=3, n_columns=2)
         _check_reproducible(make)
         _check_workers(make)
         _check_defaults(NucleiDataset, make)
@@ -357,12 +357,12 @@ def _in_worker(number: int, epoch_seed: int, dataset: Dataset) -> Iterator[None]
 
 
 def _check_choice(NucleiDataset) -> None:
-    """Crops are chosen among all places: 300 draws from 225 places give about 165 different ones, 135 nearly surely."""
+    """Crops are chosen among all places: 200 draws from 225 places give about 132 different ones, 108 nearly surely."""
     image, mask = _positions((20, 20), np.float32)
     dataset = NucleiDataset([image], [mask], _float_target, crop_size=CROP)
-    n = len({_start(_ids(dataset[0][0])[0], mask) for _ in range(300)})
-    if n < 135:
-        wrong("Randomness: different crops among 300 of an image with 225 places", n, "about 165",
+    n = len({_start(_ids(dataset[0][0])[0], mask) for _ in range(200)})
+    if n < 108:
+        wrong("Randomness: different crops among 200 of an image with 225 places", n, "about 132",
               "Some places are drawn far too often: what do you make the random numbers from?")  # fmt: skip
 
 
@@ -373,7 +373,7 @@ def _check_augmentation(NucleiDataset) -> None:
     for transform in (_float_target, _class_target):
         dataset = NucleiDataset([image], [mask], transform, crop_size=size, augment=True)
         orientations = set()
-        for _ in range(40):
+        for _ in range(24):
             found, target = dataset[0]
             need_shape("the image of an augmented item", found, (1, size, size))
             need_dtype("the image of an augmented item", found, torch.float32)
@@ -386,7 +386,7 @@ def _check_augmentation(NucleiDataset) -> None:
                       "a window of the image, flipped or turned by a multiple of 90 degrees")  # fmt: skip
             orientations.add(orientation)
         if len(orientations) < 2:
-            wrong("Randomness of the augmentation", "40 items that are all oriented alike", "several orientations",
+            wrong("Randomness of the augmentation", "24 items that are all oriented alike", "several orientations",
                   "With augment=True crops are flipped and rotated at random.")  # fmt: skip
 
 
