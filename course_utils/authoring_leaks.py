@@ -1,12 +1,14 @@
 """Whether a notebook for students gives solutions or model answers away.
 
 The rule, exactly. A line of a solution is *hidden* if it is not in the stub; a line of a model answer always is. White
-space, comments and the signs `# * > |` and backticks are left out of everything that is compared, so that indenting,
-quoting or commenting a line out does not hide it. Then
+space, the signs `# * > |` and backticks are left out of everything that is compared, and so are comments at the end of
+a line: indenting, quoting, commenting on a line or commenting it out does not hide it. Then
 
 * a leak is a run of neighbouring hidden lines, as few as have `LEAST_CHARACTERS` together: a telling line counts alone,
   short ones such as `return x` or `else:` only together with their neighbours;
-* if all hidden lines of a function together are shorter, they count as a whole from `LEAST_BODY` characters on.
+* if all hidden lines of a function together are shorter, they count as a whole from `LEAST_BODY` characters on;
+* what a line returns or assigns counts without `return` or the name, too, from `LEAST_VALUE` characters on;
+* a comment of a solution counts like a line, by itself.
 
 Such a run may be in no text of the notebook: cells, outputs, metadata. Pictures, which are encoded, are not read.
 """
@@ -25,7 +27,9 @@ from course_utils.exercises import Exercise
 
 LEAST_CHARACTERS = 24
 LEAST_BODY = 12
+LEAST_VALUE = 40  # the call `iou_matrix(prediction, truth)` gives nothing away
 
+_VALUE = re.compile(r"\s*(return\b|[\w.,\s\[\]]+ [-+*/|&]?= )")
 _LEFT_OUT = re.compile(r"[\s#*`>|]+")
 
 
@@ -72,16 +76,20 @@ def secrets_of(cells: Sequence[Cell], exercises: Iterable[Exercise]) -> list[tup
 
 
 def hidden_lines(solution: str, stub: str) -> list[list[str]]:
-    """The lines of the solution that are not in the stub, in groups of neighbours."""
+    """The lines of the solution that are not in the stub, in groups of neighbours; values and comments alone."""
     kept = {reduced(line) for line in stub.split("\n")}
+    code, comments = _split_comments(solution)
     groups: list[list[str]] = [[]]
-    for line in _without_comments(solution).split("\n"):
+    for line in code.split("\n"):
         if not reduced(line):
             continue
         if reduced(line) in kept:
             groups.append([])
         else:
             groups[-1].append(line)
+    values = [_VALUE.sub("", line) for group in groups for line in group if _VALUE.match(line)]
+    groups += [[value] for value in values if len(reduced(value)) >= LEAST_VALUE and reduced(value) not in kept]
+    groups += [[comment] for comment in comments if comment not in stub]
     return [group for group in groups if group]
 
 
@@ -112,13 +120,15 @@ def _uncommented(text: str) -> str:
     return re.sub(r"^([\s#*>|]*)([^#\n]*).*$", r"\2", text, flags=re.MULTILINE)
 
 
-def _without_comments(source: str) -> str:
-    rows = source.split("\n")
+def _split_comments(source: str) -> tuple[str, list[str]]:
+    """The source without its comments, and these."""
+    rows, comments = source.split("\n"), []
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             row, column = token.start
             rows[row - 1] = rows[row - 1][:column]
-    return "\n".join(rows)
+            comments.append(token.string)
+    return "\n".join(rows), comments
 
 
 def _strings(node: Any, where: str = "the notebook") -> Iterator[tuple[str, str]]:

@@ -41,7 +41,7 @@ def take_over(notebook: NotebookNode, path: Path, with_outputs: bool) -> None:
     """
     try:
         earlier = {cell.get("id"): cell for cell in nbformat.reads(path.read_text("utf-8"), as_version=4).cells}
-    except (OSError, ValueError, AttributeError):
+    except Exception:  # nbformat has no common base for what a damaged file makes it raise
         return
     for cell in notebook.cells:
         old = earlier.get(cell.id)

@@ -60,8 +60,9 @@ def make_stub(source: str, message: str) -> str:
     tree = ast.parse(source)
     if len(tree.body) != 1 or not isinstance(tree.body[0], (*_FUNCTIONS, ast.ClassDef)):
         raise ValueError("the solution must be one function or one class.")
-    stub = _GIVEN.sub("", "\n".join(_Stub(source, message).definition(tree.body[0])))
-    if message not in stub:
+    maker = _Stub(source, message)
+    stub = _GIVEN.sub("", "\n".join(maker.definition(tree.body[0])))
+    if maker.blank not in stub:
         raise ValueError("the stub leaves nothing to write; the body is empty or wholly given.")
     try:
         compile(stub, "stub", "exec", dont_inherit=True)

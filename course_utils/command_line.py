@@ -26,7 +26,11 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    arguments = sys.argv[1:] if arguments is None else arguments
     parser = make_parser()
+    if not arguments:
+        parser.print_help()
+        return 0
     options, further = parser.parse_known_args(arguments)
     if further and not options.passes_on:
         parser.error(f"unknown argument {further[0]!r} of {options.name}; see course.py {options.name} --help")
@@ -62,7 +66,7 @@ def make_parser() -> argparse.ArgumentParser:
     run.add_argument("--profile", metavar="NAME", default="smoke",
                      help="smoke (default: minutes), laptop (CPU, under an hour), full (GPU), or auto")  # fmt: skip
     run.add_argument("--only", metavar="03[,05]", type=_names, help="these notebooks only, by number or name")
-    run.add_argument("--seed", metavar="N", type=int, default=0, help="for crops, weights and noise (default 0)")
+    run.add_argument("--seed", metavar="N", type=_seed, default=0, help="for crops, weights and noise (default 0)")
     run.add_argument("--out", metavar="FOLDER", type=Path, help="where results go (default: build in the course)")
     run.add_argument("--timeout", metavar="SECONDS", type=_positive,
                      help="how long one cell may take (default: by profile, smoke 600)")  # fmt: skip
@@ -132,6 +136,12 @@ def _names(text: str) -> list[str]:
     if not names:
         raise argparse.ArgumentTypeError("names no notebook; give numbers, as in 03 or 03,05")
     return names
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 to {2**32 - 1}")
+    return int(text)
 
 
 def _positive(text: str) -> int:

@@ -31,6 +31,10 @@ __all__ = [
     "load_data",
 ]
 
+# What every notebook can work with: the smallest crops have this side, and every 8th training image validates.
+SMALLEST_SIDE = 128
+FEWEST_TRAINING_IMAGES = 16
+
 # The mount has changed its shape (<slug>/ before 2026, datasets/<owner>/<slug>/ since), so it is searched.
 KAGGLE_INPUT = Path("/kaggle/input")
 KAGGLE_DEPTH = 5
@@ -57,7 +61,8 @@ def load_data(source: str | Path = "embedded") -> CourseData:
     where a folder of that name exists; write "./embedded" for the folder. `course_utils.reading.read_samples` says
     what the samples look like and what is checked.
 
-    Raises `DataError`, with the file and what to do, if the source does not exist or anything in it is not in order,
+    Raises `DataError`, with the file and what to do, if the source does not exist, if anything in it is not in order,
+    or if the course cannot work with it (fewer than 16 training images, an image smaller than 128 x 128, no nuclei);
     and its subclass `DownloadError` if "dsb2018" cannot be downloaded. "auto" always ends with "embedded".
 
     >>> data = load_data("embedded")
@@ -169,8 +174,31 @@ _LOADERS: dict[str, Callable[[], CourseData]] = {
 
 def _load(path: Path, source: str, note: str) -> CourseData:
     reading = read_samples(path)
+    _check_usable(reading.train, reading.test, path)
     remark = f"; {reading.remark}" if reading.remark else ""
     return CourseData(reading.train, reading.test, source, f"{note}{remark}.")
+
+
+def _check_usable(train: list[Sample], test: list[Sample], path: Path) -> None:
+    """Refuse here, in one sentence, what would end somewhere in a notebook with an error about something else."""
+    if len(train) < FEWEST_TRAINING_IMAGES:
+        raise DataError(
+            f"{path} holds {len(train)} training images, but the course needs at least {FEWEST_TRAINING_IMAGES}: "
+            "add some, or cut large images into several."
+        )
+    for sample in train + test:
+        height, width = sample.image.shape
+        if min(height, width) < SMALLEST_SIDE:
+            raise DataError(
+                f"The image {sample.name} in {path} is {height} x {width} pixels, but the course needs at least "
+                f"{SMALLEST_SIDE} x {SMALLEST_SIDE}: leave it out, or enlarge it together with its mask."
+            )
+    for split, samples in (("training", train), ("test", test)):
+        if not any(sample.mask.any() for sample in samples):
+            raise DataError(
+                f"No mask of the {len(samples)} {split} images in {path} holds a nucleus: "
+                "a mask needs 0 for the background and a number of its own for each nucleus."
+            )
 
 
 # --- the search on Kaggle ---------------------------------------------------------------------------------------------

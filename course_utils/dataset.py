@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -114,11 +116,20 @@ def training_loader(
         dataset: the crops.
         batch_size: crops in a batch.
         crops_per_epoch: crops in an epoch. With random crops an epoch is a matter of definition.
-        workers: loader processes; 0 loads in this process.
+        workers: loader processes, at most one for each core; 0 loads in this process. Where new processes are not
+            forked (Windows, macOS, Python 3.14), they import what they need: a dataset class that was defined in a
+            notebook cannot reach them, one of this package can.
     """
+    workers = min(workers, os.cpu_count() or 1)
+    # Forked processes start at once, so each epoch gets new ones: seeded afresh, they draw the same crops when a
+    # training goes on after an interruption. Others import torch first, for seconds, and are kept.
+    keep = workers > 0 and multiprocessing.get_start_method() != "fork"
     areas = [image.size for image in dataset.images]
     sampler = WeightedRandomSampler(areas, num_samples=crops_per_epoch, replacement=True)
-    return DataLoader(dataset, batch_size=batch_size, sampler=sampler, num_workers=workers, drop_last=False)
+    return DataLoader(
+        dataset, batch_size=batch_size, sampler=sampler, num_workers=workers, persistent_workers=keep,
+        pin_memory=torch.cuda.is_available(),
+    )  # fmt: skip
 
 
 def validation_loader(

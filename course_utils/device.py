@@ -74,17 +74,28 @@ class MixedPrecision(nn.Module):
 def prepare_model(model: nn.Module, device: torch.device | None = None) -> nn.Module:
     """Move a model to the device, ready for a plain training loop: bfloat16 where that is fast, else float32.
 
+    float16 is never chosen here: its gradients are right only if the loss is scaled, which a plain loop does not do. So
+    on a GPU without bfloat16 (T4) a plain loop runs in float32, and only `training.fit` in float16.
+
     Returns the model itself or a `MixedPrecision` around it, which shares its parameters.
     """
     device = choose_device() if device is None else device
-    model = model.to(device, memory_format=torch.channels_last)
+    model = fast_layout(model.to(device))
     precision = choose_precision(device)
     return MixedPrecision(model, precision) if precision == torch.bfloat16 else model
 
 
+def fast_layout(model: nn.Module) -> nn.Module:
+    """Store the weights with the channels last, as the convolutions of CUDA and CPU like them; in place."""
+    device = next(model.parameters()).device
+    return model.to(memory_format=torch.channels_last) if device.type in ("cuda", "cpu") else model
+
+
 def describe_device(device: torch.device) -> str:
-    """One line for people, as in "CPU, 2 threads, bfloat16"."""
+    """One line for people, as in "CPU, 2 threads, bfloat16". With float16 it says what a plain loop uses instead."""
     precision = str(choose_precision(device)).removeprefix("torch.")
+    if precision == "float16":
+        precision += " (in a plain training loop float32)"
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, {precision}"
     if device.type == "cpu":

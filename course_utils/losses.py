@@ -9,9 +9,7 @@ from torch.nn.functional import softplus
 def binary_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Mean binary cross entropy, computed from logits so that it stays finite.
 
-    With p = sigmoid(x), the textbook form -t log(p) - (1 - t) log(1 - p) breaks down as soon as p rounds to 0 or 1.
-    Inserting the sigmoid first gives the same value as log(1 + exp(x)) - t x, and `softplus` computes
-    log(1 + exp(x)) without overflow.
+    The textbook form -t log(p) - (1 - t) log(1 - p) with p = sigmoid(x) breaks down as soon as p rounds to 0 or 1.
 
     Args:
         logits: float tensor of any shape.
@@ -28,6 +26,7 @@ def binary_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Te
     """
     if logits.shape != target.shape:
         raise ValueError(f"logits and target must have the same shape, but have {logits.shape} and {target.shape}.")
+    # -log(p) = softplus(-x) = softplus(x) - x and -log(1 - p) = softplus(x), so most of the formula cancels
     return (softplus(logits) - target * logits).mean()
 
 
@@ -37,11 +36,11 @@ def dice_score(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     Dice is `2 * sum(p * t) / (sum(p) + sum(t))` over the pixels of one map (Dice 1945, Sørensen 1948).
 
     Args:
-        logits: float tensor `(N, C, H, W)`.
+        logits: float tensor `(N, C, H, W)`, also float16 or bfloat16.
         target: float tensor of the same shape, values 0 and 1.
 
     Returns:
-        Scalar tensor in [0, 1]. A map in which prediction and target are both empty scores 1.
+        Scalar float32 tensor in [0, 1]. A map in which prediction and target are both empty scores 1.
 
     Raises:
         ValueError: the shapes differ.
@@ -51,7 +50,8 @@ def dice_score(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """
     if logits.shape != target.shape:
         raise ValueError(f"logits and target must have the same shape, but have {logits.shape} and {target.shape}.")
-    probability = torch.sigmoid(logits)
+    # the sums of an image overflow in float16, whose largest number is 65504
+    probability, target = torch.sigmoid(logits.float()), target.float()
     overlap = (probability * target).sum(dim=(-2, -1))
     total = probability.sum(dim=(-2, -1)) + target.sum(dim=(-2, -1))
     both_empty = total == 0

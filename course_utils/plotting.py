@@ -17,6 +17,7 @@ import numpy as np
 from matplotlib.colors import hsv_to_rgb, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
@@ -24,6 +25,7 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
 BACKGROUND = to_rgb("#1b1f27")  # of label images, in every figure
 CLASS_COLOURS = {"background": "#1b1f27", "interior": SKY, "boundary": ORANGE}
 ERROR_COLOURS = {"matched": GREEN, "false positive": RED, "merged": PURPLE, "missed": YELLOW, "split": SKY}
+ERROR_SIGNS = {"matched": "", "false positive": "×", "merged": "+", "missed": "o", "split": "÷"}  # colour is not all
 
 
 def use_course_style() -> None:
@@ -192,7 +194,25 @@ def draw_errors(
     for kind, where in kinds.items():  # later kinds are drawn over earlier ones
         tint[where] = (*to_rgb(ERROR_COLOURS[kind]), 0.55)
     axes.imshow(tint)
-    handles = [Patch(facecolor=ERROR_COLOURS[kind], label=f"{kind} {count}") for kind, count in counts.items()]
+    signs = {"missed": (truth, verdicts.missed), "split": (truth, verdicts.split)}
+    signs |= {"false positive": (prediction, verdicts.false_positive), "merged": (prediction, verdicts.merged)}
+    signed = set()
+    for kind in ("merged", "split", "false positive", "missed"):  # the more special kind first, each instance once
+        labels, ids = signs[kind]
+        which = "prediction" if labels is prediction else "truth"
+        for instance in ids:
+            if (which, instance) not in signed:
+                signed.add((which, instance))
+                rows, columns = np.nonzero(labels == instance)
+                place = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)
+                axes.text(
+                    columns[place], rows[place], ERROR_SIGNS[kind], color="white", fontsize=7, ha="center", va="center",
+                    clip_on=True, path_effects=[withStroke(linewidth=1.5, foreground="black")],
+                )  # fmt: skip
+    handles = [
+        Patch(facecolor=ERROR_COLOURS[kind], label=f"{ERROR_SIGNS[kind]} {kind} {count}".strip())
+        for kind, count in counts.items()
+    ]
     _legend_below(axes, handles, columns=2)
 
 
@@ -293,6 +313,7 @@ def plot_unet(base_channels: int = 64, depth: int = 4, side: int = 256) -> Figur
         plt.Line2D([], [], color="#777777", linestyle="--", label="skip connection (concatenate)"),
         plt.Line2D([], [], color=BLUE, label="1x1 convolution"),
         Patch(facecolor="#cfe8f7", edgecolor="black", label="ConvBlock of the encoder"),
+        Patch(facecolor="#d9d9d9", edgecolor="black", label="ConvBlock at the bottom"),
         Patch(facecolor="#fbe3b5", edgecolor="black", label="ConvBlock of an UpBlock"),
     ]
     axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.0, -0.12), fontsize=8, frameon=False)

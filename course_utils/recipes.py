@@ -1,11 +1,15 @@
 """The networks that notebooks 04 and 05 start from: loaded if an earlier notebook left them, else trained.
 
-Everything is chosen here exactly as the notebooks choose it: the same split, normalisation, crops and losses.
+Split, normalisation, crops and losses are those of the notebooks. The training is `training.fit`, as notebook 05 shows
+it. Notebook 03 trains with a loop of its own, which is simpler (no averaged weights, no jitter of intensities, a
+learning rate that changes once an epoch), and saves its network where `binary_model` looks for one; only where none is
+there, `binary_model` trains a similar one with `fit`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +22,30 @@ from course_utils.exploration import normalize_percentiles, split_train_val
 from course_utils.losses import binary_cross_entropy, foreground_dice_score, hard_dice_score
 from course_utils.profiles import Profile
 from course_utils.targets import binary_target, boundary_target
-from course_utils.training import EpochResult, fit, load_model, save_model
+from course_utils.training import EpochResult, fit, load_model, prepare_output, save_model
 from course_utils.unet import UNet
 
 BOUNDARY_WEIGHT = 3.0  # the boundary class is thin: without a weight the network learns it late
 OnEpoch = Callable[[list[EpochResult]], None]
 
 
-def arrays(samples: list[Sample]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """The images, each normalised by its own percentiles, and the masks of some samples."""
-    return [normalize_percentiles(sample.image) for sample in samples], [sample.mask for sample in samples]
+def arrays(samples: list[Sample], min_size: int = 1) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The images, each normalised by its own percentiles, and the masks of some samples.
+
+    Args:
+        samples: of a data source.
+        min_size: images and masks with a shorter side are padded by reflection at the bottom and at the right, so that
+            crops of this size fit. A nucleus and its mirror image then share an id: right for the targets to train
+            with, wrong for scores.
+    """
+    images = [_pad_to(normalize_percentiles(sample.image), min_size) for sample in samples]
+    return images, [_pad_to(sample.mask, min_size) for sample in samples]
+
+
+def _pad_to(image: np.ndarray, size: int) -> np.ndarray:
+    if min(image.shape) >= size:
+        return image
+    return np.pad(image, [(0, max(0, size - side)) for side in image.shape], mode="reflect")
 
 
 def boundary_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -48,12 +66,15 @@ def model_path(output: str | Path, kind: str) -> Path:
 
 def about(kind: str, data: CourseData, profile: Profile, seed: int) -> dict:
     """What a saved network was trained on; one with other values is not taken for this one."""
+    sizes = asdict(profile)
+    del sizes["workers"]  # they decide how fast it goes, not what comes out
     return {
         "kind": kind,
         "data": data.source,
         "training_images": len(data.train),
-        "profile": profile.name,
+        "profile": sizes.pop("name"),
         "seed": seed,
+        **sizes,
     }
 
 
@@ -61,18 +82,28 @@ def load_or_train(path: Path, wanted: dict, train: Callable[[], UNet]) -> UNet:
     """Load the network at `path` if it was trained as `wanted` says, else train and save it there.
 
     Says in one line which of the two it does. A damaged file is replaced.
+
+    Raises:
+        ValueError: `path` is a folder.
+        OSError: nothing can be saved there; known before the training, not after it.
     """
+    if path.is_dir():
+        raise ValueError(
+            f"{path} is a folder, and the network is saved in a file of that name: remove the folder, or choose "
+            "another `output`."
+        )
     try:
         model, found = load_model(path)
-        differences = [f"{key} {found.get(key)!r}" for key in wanted if found.get(key) != wanted[key]]
-        if not differences:
+        different = [key for key in wanted if found.get(key) != wanted[key]]
+        if not different:
             print(f"Loaded {path}.")
             return model.to(choose_device())
-        print(f"{path} was trained with {', '.join(differences)}. Training anew.")
+        print(f"{path} was trained with other values of {', '.join(different)}. Training anew.")
     except FileNotFoundError:
         print(f"No trained network at {path} yet. Training one.")
     except ValueError as error:
         print(f"{error} Training anew.")
+    prepare_output(path.parent)
     model = train()
     save_model(path, model, **wanted)
     return model
@@ -119,12 +150,18 @@ def _train(
 ) -> UNet:
     torch.manual_seed(seed)
     train, val = split_train_val(data.train, profile.validation_every)
-    dataset = NucleiDataset(*arrays(train), target_transform, profile.crop_size, augment=True, seed=seed)
+    if not val:
+        raise ValueError(
+            f"Every {profile.validation_every}th training image is set aside for validation, but there are only "
+            f"{len(data.train)}: use more images, or a profile with a smaller validation_every."
+        )
+    images, masks = arrays(train, profile.crop_size)
+    dataset = NucleiDataset(images, masks, target_transform, profile.crop_size, augment=True, seed=seed)
     model = UNet(1, out_channels, profile.base_channels, profile.depth, batch_norm=True).to(choose_device())
     fit(
         model,
         training_loader(dataset, profile.batch_size, profile.crops_per_epoch, profile.workers),
-        validation_loader(*arrays(val), target_transform),
+        validation_loader(*arrays(val), target_transform, multiple=2**profile.depth),
         loss_fn,
         epochs=epochs,
         learning_rate=profile.learning_rate,

@@ -20,6 +20,7 @@ import re
 import shutil
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -40,6 +41,8 @@ from papermill.engines import NBClientEngine, papermill_engines
 VERSIONS_OF = ("course-utils", "torch", "torchvision", "numpy", "scikit-image", "scipy", "matplotlib", "papermill")
 # One cell may train a network: minutes in the small profile, an hour or more in the others.
 CELL_TIMEOUT = {"smoke": 600, "laptop": 3 * 3600, "full": 6 * 3600}
+# A cell that trains says nothing here until it has ended; so often a line says that it still runs.
+SECONDS_BETWEEN_SIGNS = 60.0
 
 
 class RunError(ValueError):
@@ -228,7 +231,10 @@ def run_notebook(
     progress = _Progress(name, say)
     failure, scores = _unknown_parameters(source, parameters), {}
     if not failure:
-        failure = _execute(source, executed, folder / "output", parameters, cell_timeout, kernel_name, progress)
+        try:
+            failure = _execute(source, executed, folder / "output", parameters, cell_timeout, kernel_name, progress)
+        finally:
+            progress.stop()
     if not failure and scores_file.exists():
         try:
             scores = json.loads(scores_file.read_text(encoding="utf-8"))
@@ -332,23 +338,39 @@ def _without_colours(text: str) -> str:
 
 
 class _Progress:
-    """Prints one line for each code cell, and remembers which one is running."""
+    """Prints one line for each code cell and, while one runs long, a line now and then; knows which one is running."""
 
     def __init__(self, name: str, say: Callable[[str], None]):
         self.name = name
         self.say = say
         self.current: int | None = None
         self.started = 0.0
+        self._ended = threading.Event()
 
     def cell_start(self, notebook: NotebookNode, cell: NotebookNode) -> None:
         cells = _code_cells(notebook)
         positions = [number for number, one in enumerate(cells, start=1) if one is cell]
         self.current = positions[0] if positions else None
         self.started = time.perf_counter()
+        if self.current is not None:
+            self.stop()
+            self._ended = threading.Event()
+            label = f"{self.name}  cell {self.current:2d}/{len(cells)}"
+            threading.Thread(target=self._say_alive, args=(label, self._ended), daemon=True).start()
+
+    def stop(self) -> None:
+        """No more lines about the cell that was running: it has ended, or its kernel has."""
+        self._ended.set()
+
+    def _say_alive(self, label: str, ended: threading.Event) -> None:
+        started = time.perf_counter()
+        while not ended.wait(SECONDS_BETWEEN_SIGNS):
+            self.say(f"{label}  still running, {time.perf_counter() - started:.0f} s")
 
     def cell_complete(self, notebook: NotebookNode, cell: NotebookNode) -> None:
         if cell.cell_type != "code" or not cell.source.strip():
             return
+        self.stop()
         seconds = time.perf_counter() - self.started
         total = len(_code_cells(notebook))
         self.say(f"{self.name}  cell {self.current:2d}/{total}  {seconds:6.1f} s  {first_words(cell.source)}")

@@ -17,7 +17,7 @@ from course_utils.targets import looks_like_boundary_target
 from course_utils.unet import pad_to_multiple
 
 
-def predict(model: torch.nn.Module, image: np.ndarray) -> np.ndarray:
+def predict(model: torch.nn.Module, image: np.ndarray, multiple: int = 16) -> np.ndarray:
     """Probabilities for a whole image of any size.
 
     The image is padded to a size the network accepts and the result is cut back, so no pixel is lost.
@@ -26,6 +26,7 @@ def predict(model: torch.nn.Module, image: np.ndarray) -> np.ndarray:
         model: gives logits `(1, C, H, W)` for `(1, 1, H, W)`; it runs on the device it is on, in evaluation mode,
             without gradients, and is left in the mode it was in.
         image: `(H, W)`, normalised like the training images; it is not changed.
+        multiple: sides are padded to a multiple of this; a U-Net of depth d needs `2**d`.
 
     Returns:
         float32 array `(C, H, W)`: the sigmoid of the logits for one channel, their softmax for more.
@@ -34,7 +35,7 @@ def predict(model: torch.nn.Module, image: np.ndarray) -> np.ndarray:
     (3, 5, 7)
     """
     device = next(model.parameters()).device
-    padded, (height, width) = pad_to_multiple(image.astype(np.float32), multiple=16)
+    padded, (height, width) = pad_to_multiple(image.astype(np.float32), multiple)
     was_training = model.training
     model.eval()
     try:
@@ -107,8 +108,13 @@ def find_best_threshold(
         `(best, {threshold: mean F1})`. Of several equally good thresholds the smallest is the best.
 
     Raises:
-        ValueError: a truth is the 0/1/2 target of `boundary_target` instead of a label image.
+        ValueError: there is no image or no threshold, or a truth is the 0/1/2 target of `boundary_target` instead of a
+            label image.
     """
+    if len(truths) == 0 or len(thresholds) == 0:
+        raise ValueError(
+            f"There must be at least one image and one threshold, but there are {len(truths)} and {len(thresholds)}."
+        )
     for truth in truths:
         if looks_like_boundary_target(truth):
             raise ValueError(

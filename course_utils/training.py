@@ -6,6 +6,7 @@ fast and steady: mixed precision, a one-cycle learning rate, averaged weights, a
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
@@ -18,10 +19,9 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from course_utils.device import MixedPrecision, choose_precision
+from course_utils.device import MixedPrecision, choose_precision, fast_layout
 from course_utils.unet import UNet
 
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -191,15 +191,15 @@ def fit(
     """
     device = next(model.parameters()).device
     precision = choose_precision(device) if precision is None else precision
-    model.to(memory_format=torch.channels_last)
+    model = fast_layout(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-4)
     # OneCycleLR divides by zero when the rise is exactly one step long, as it is for 5 steps
     total_steps = max(6, epochs * len(train_loader))
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=learning_rate, total_steps=total_steps, pct_start=0.2
     )
-    averaged = AveragedModel(model, multi_avg_fn=_moving_average(average_decay), use_buffers=True)
-    evaluated = averaged.module if precision == torch.float32 else MixedPrecision(averaged.module, precision)
+    averaged = copy.deepcopy(model)
+    evaluated = averaged if precision == torch.float32 else MixedPrecision(averaged, precision)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
     parts = {"model": model, "averaged": averaged, "optimizer": optimizer, "schedule": schedule, "scaler": scaler}
     settings = {"epochs": epochs, "steps": len(train_loader), "learning_rate": learning_rate, "decay": average_decay}
@@ -210,16 +210,18 @@ def fit(
         results = _resume(Path(checkpoint), parts, settings)
 
     def step(images, targets):
-        with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
+        with contextlib.nullcontext() if precision == torch.float32 else torch.autocast(device.type, dtype=precision):
             logits = model(images)
         logits = logits.float()
         loss = loss_fn(logits, targets)
         optimizer.zero_grad()
+        scale = scaler.get_scale()
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
-        schedule.step()
-        averaged.update_parameters(model)
+        if scaler.get_scale() >= scale:  # else a gradient was too large for float16: the step is left out
+            _update_average(averaged, model, schedule.last_epoch, average_decay)
+            schedule.step()
         return logits.detach(), loss.detach()
 
     for epoch in range(len(results) + 1, epochs + 1):
@@ -246,25 +248,26 @@ def fit(
             _save_in_one_step(Path(checkpoint), state)
         if on_epoch is not None:
             on_epoch(results)
-    model.load_state_dict(averaged.module.state_dict())
+    model.load_state_dict(averaged.state_dict())
     model.eval()
     if checkpoint is not None:
         Path(checkpoint).unlink(missing_ok=True)
     return results
 
 
-def _moving_average(decay: float) -> Callable:
-    """The update of an exponential moving average that forgets faster at first, so that the random start soon fades."""
+@torch.no_grad()
+def _update_average(averaged: nn.Module, model: nn.Module, n_before: int, decay: float) -> None:
+    """Take the weights after one more step into an exponential moving average.
 
-    def update(averaged, current, n_averaged):
-        keep = min(decay, (1 + int(n_averaged)) / (10 + int(n_averaged)))
-        for old, new in zip(averaged, current, strict=True):
-            if old.is_floating_point():
-                old.lerp_(new, 1 - keep)
-            else:  # counters, such as the number of batches seen by a batch normalisation
-                old.copy_(new)
-
-    return update
+    It forgets faster at first, so that the random start soon fades. `n_before` is the number of steps in it so far; it
+    is a Python number because asking the GPU for one would make each step wait.
+    """
+    keep = min(decay, (1 + n_before) / (10 + n_before)) if n_before > 0 else 0.0
+    for old, new in zip(averaged.state_dict().values(), model.state_dict().values(), strict=True):
+        if old.is_floating_point():
+            old.lerp_(new, 1 - keep)
+        else:  # counters, such as the number of batches seen by a batch normalisation
+            old.copy_(new)
 
 
 def _resume(checkpoint: Path, parts: dict, settings: dict) -> list[EpochResult]:
@@ -297,15 +300,48 @@ def _reason(error: Exception) -> str:
 
 def _save_in_one_step(path: Path, state: dict) -> None:
     """Write beside the target, then rename: an interruption never leaves half a file under the final name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
+    with _explaining(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                torch.save(state, file)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def _explaining(folder: Path) -> Iterator[None]:
+    """Turn an error of the disk into one that says in a sentence what to do."""
     try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save(state, file)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        yield
+    except OSError as error:
+        raise OSError(
+            f"Nothing can be saved in {folder} ({error.strerror or error}): free some space if its disk is full, "
+            "or set `output` to another folder, one that you can write to."
+        ) from error
+
+
+def prepare_output(output: str | Path) -> Path:
+    """Make the folder for results and try to write into it: better before a long training than after it.
+
+    Args:
+        output: the folder; those above it are made, too.
+
+    Returns:
+        The folder as a `Path`.
+
+    Raises:
+        OSError: it cannot be written to; the message says why and what to do.
+    """
+    folder = Path(output)
+    with _explaining(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"a file with something in it also needs space")
+    return folder
 
 
 def save_model(path: str | Path, model: UNet, **about) -> None:
@@ -318,6 +354,7 @@ def save_model(path: str | Path, model: UNet, **about) -> None:
 
     Raises:
         TypeError: a value of `about` is not plain; nothing is written.
+        OSError: the folder cannot be written to, or the disk is full; the message says what to do.
     """
     about = json.loads(json.dumps(about))  # a NumPy number would be saved as an object, which load_model refuses
     state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
@@ -337,6 +374,8 @@ def load_model(path: str | Path) -> tuple[UNet, dict]:
         model = UNet(**saved["sizes"])
         model.load_state_dict(saved["weights"])
         about = saved["about"]
+        if not isinstance(about, dict):
+            raise TypeError(f"what it was trained on is no dictionary but {type(about).__name__}")
     except FileNotFoundError:
         raise
     except Exception as error:  # torch raises a dozen different types for damaged files
@@ -347,8 +386,14 @@ def load_model(path: str | Path) -> tuple[UNet, dict]:
 
 
 def record_scores(output: str | Path, notebook: str, scores: dict) -> Path:
-    """Write the scores a notebook reached to `<output>/scores/<notebook>.json`, where `course.py run` collects them."""
+    """Write the scores a notebook reached to `<output>/scores/<notebook>.json`, where `course.py run` collects them.
+
+    Raises:
+        OSError: the folder cannot be written to, or the disk is full; the message says what to do.
+    """
     path = Path(output) / "scores" / f"{notebook}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(scores, indent=2, default=float) + "\n", encoding="utf-8")
+    text = json.dumps(scores, indent=2, default=float) + "\n"
+    with _explaining(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
     return path

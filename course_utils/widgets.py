@@ -20,6 +20,8 @@ from course_utils.metrics import f1_score
 from course_utils.segmentation import connected_components, watershed_instances
 
 WIDE = {"description_width": "7em"}
+# Drawn when the slider is let go: on the way there every step would be computed, and the figure would lag behind.
+SLIDER = {"style": WIDE, "continuous_update": False}
 
 
 def redraw_on_change(draw: Callable[..., tuple[Figure, str]], **controls: Widget) -> VBox:
@@ -53,7 +55,7 @@ def browse_images(samples: Sequence[Sample]) -> VBox:
         plotting.draw_labels(axes[0, 1], sample.mask, f"{n_nuclei} nuclei")
         return figure, f"Image {index} of {height} x {width} pixels and its mask with {n_nuclei} nuclei."
 
-    return redraw_on_change(draw, index=IntSlider(0, 0, len(samples) - 1, description="image", style=WIDE))
+    return redraw_on_change(draw, index=IntSlider(0, 0, len(samples) - 1, description="image", **SLIDER))
 
 
 def explore_threshold(
@@ -95,6 +97,6 @@ def _explore(images, truths, segment: Callable[[int, float], np.ndarray]) -> VBo
     return redraw_on_change(
         draw,
         index=BoundedIntText(0, min=0, max=len(images) - 1, description="image", style=WIDE),
-        threshold=FloatSlider(0.5, min=0.05, max=0.95, step=0.05, description="threshold", style=WIDE),
-        iou_threshold=FloatSlider(0.5, min=0.05, max=0.95, step=0.05, description="iou_threshold", style=WIDE),
+        threshold=FloatSlider(0.5, min=0.05, max=0.95, step=0.05, description="threshold", **SLIDER),
+        iou_threshold=FloatSlider(0.5, min=0.05, max=0.95, step=0.05, description="iou_threshold", **SLIDER),
     )

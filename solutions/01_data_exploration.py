@@ -29,6 +29,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from course_utils import f1_score, connected_components, load_data, normalize_percentiles, plotting
+from course_utils.claims import claim
 from course_utils.exploration import nucleus_areas, touching_ids
 from course_utils.training import record_scores
 
@@ -39,7 +40,7 @@ plotting.use_course_style()
 # (`smoke`, `laptop` or `full`; `auto` looks at your machine), the seed of all random numbers, and a folder for results.
 
 # %% tags=["parameters"]
-data_source = "embedded"  # or "dsb2018" (a download of 83 MB), "kaggle", "auto", a folder, a zip
+data_source = "embedded"  # or "dsb2018" (a download), "kaggle", "auto", a folder, a zip
 profile = "auto"
 seed = 0
 output = "output"
@@ -93,11 +94,36 @@ plotting.show(
 #
 # ### Exercise 1.1: Count the image sizes
 #
-# *Difficulty 1 of 5, about 5 minutes.*
+# {{difficulty}}
 #
 # Write `count_shapes(images)`. It returns a dict that maps each shape `(H, W)` to the number of images that have it.
 
+# %% [markdown] expected="1.1"
+# Expected: two images of one size and one of another give
+#
+# ```python expected
+# count_shapes([np.zeros((2, 3)), np.zeros((4, 4)), np.zeros((2, 3))])
+# ```
+#
+# <details><summary>Hint 1</summary>
+#
+# Every array has an attribute that says its shape, and it can be used as the key of a dict.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# Start with an empty dict. For each image, raise the number that belongs to its shape by one; `numbers.get(key, 0)` gives 0 for a key that is not there yet.
+#
+# </details>
+# <details><summary>Hint 3</summary>
+#
+# Counting equal things is so common that Python has a class for it in the module `collections`. It is a dict, too.
+#
+# </details>
+
 # %% exercise="1.1"
+
+# %% check="1.1"
 
 # %%
 shapes = pd.DataFrame(
@@ -156,7 +182,8 @@ plotting.show(
     "that belong to a nucleus.",
 )
 
-assert areas.max() > 5 * np.median(areas) and np.mean(coverage) < 0.5
+claim(areas.max() > 5 * np.median(areas), "The largest nucleus is more than five times as large as the median.")
+claim(np.mean(coverage) < 0.5, "Most pixels are background.")
 print(f"area: {areas.min()} to {areas.max()}, median {np.median(areas):.0f} pixels")
 print(f"nuclei per image: {counts.min()} to {counts.max()}, median {np.median(counts):.0f}")
 print(f"foreground: {100 * coverage.mean():.1f} % of the pixels on average")
@@ -213,7 +240,7 @@ difference = np.mean((sample.mask[nuclei] - renumbered[nuclei]) ** 2)
 variance = np.var(sample.mask[nuclei])
 print(f"F1 of one against the other: {f1_score(renumbered, sample.mask):.3f}")
 print(f"mean squared difference of the ids: {difference:.0f}; variance of the ids: {variance:.0f}")
-assert f1_score(renumbered, sample.mask) == 1 and difference > variance
+claim(difference > variance, "The masks differ more from each other than from a constant.")
 
 # %% [markdown]
 # As segmentations the two masks are identical (F1 = 1). As arrays of numbers they differ *more* than the mask differs from its own mean: a network
@@ -255,7 +282,7 @@ components = [connected_components((sample.mask > 0).astype(float)) for sample i
 scores = [f1_score(found, sample.mask) for found, sample in zip(components, data.test)]
 ceiling = float(np.mean(scores))
 print(f"mean F1 of the components of the true foreground: {ceiling:.3f}")
-assert ceiling < 1 or n_touching == 0
+claim(ceiling < 0.99, "Perfect pixels do not give perfect nuclei.")
 
 worst = int(np.argmin(scores))
 figure, axes = plotting.grid(1, 3, width=3.2)
@@ -273,19 +300,45 @@ plotting.show(
 
 # %% [markdown]
 # This is a **ceiling**: no network, however good, gets above it this way. On the 50 real test images it is 0.90, because nearly a third of their nuclei touch another. A tenth of the score is
-# lost with perfect pixels. That is why the course does not end with notebook 04: notebook 05 breaks through this ceiling.
+# lost with perfect pixels. That is why the course does not end with notebook 04: notebook 05 uses a method whose own ceiling is far higher, 0.997.
 
 # %% [markdown]
 # ## Intensities
 #
 # ### Exercise 1.2: Mean and standard deviation of all pixels
 #
-# *Difficulty 2 of 5, about 10 minutes.*
+# {{difficulty}}
 #
 # Write `intensity_statistics(images)`. It returns `(mean, std)` over all pixels of all images as two Python floats. The images differ in size, and
 # every *pixel* counts the same. `std` is the population standard deviation.
 
+# %% [markdown] expected="1.2"
+# Expected: three pixels with the values 0, 0 and 3 in two images, so the mean is 1 and the standard deviation is the square root of 2:
+#
+# ```python expected
+# mean, std = intensity_statistics([np.array([[0, 0]]), np.array([[3]])])
+# print(type(mean), round(mean, 4), round(std, 4))
+# ```
+#
+# <details><summary>Hint 1</summary>
+#
+# The mean of the means of the images is not the mean of all pixels: the images differ in size. Divide once, at the end, by the number of all pixels.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# The variance is the mean of the squared distances from the mean. It needs the mean first, so go over the images twice, or put all pixels into one long array.
+#
+# </details>
+# <details><summary>Hint 3</summary>
+#
+# Images are `uint8`. What are `200 + 100` and `0 - 3` in that type? Let NumPy compute in float64, and turn the results into Python floats at the end.
+#
+# </details>
+
 # %% exercise="1.2"
+
+# %% check="1.2"
 
 # %%
 images = [sample.image for sample in data.train]
@@ -295,14 +348,34 @@ print(f"mean {mean:.2f}, standard deviation {std:.2f}")
 # %% [markdown]
 # ### Exercise 1.3: Standardize an image
 #
-# *Difficulty 1 of 5, about 5 minutes.*
+# {{difficulty}}
 #
 # Write `standardize(image, mean, std)`: `(image - mean) / std` as a **float32** array. The image itself must not change.
 #
 # A trap: `mean` and `std` are often NumPy scalars of type float64. Since NumPy 2, `float32_array - float64_scalar` is float64, and a
 # network with float32 weights refuses such an input.
 
+# %% [markdown] expected="1.3"
+# Expected: a float32 array, even though `std` is a float64 scalar here:
+#
+# ```python expected
+# standardize(np.array([[0, 4]], dtype=np.uint8), mean=2.0, std=np.float64(2.0))
+# ```
+#
+# <details><summary>Hint 1</summary>
+#
+# Convert the image before you subtract: a `uint8` cannot be negative.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# Three things take part: the image, `mean` and `std`. If one of them is a float64, so is the result. Convert all three, or the result at the end.
+#
+# </details>
+
 # %% exercise="1.3"
+
+# %% check="1.3"
 
 # %% [markdown]
 # Compare two ways to make images alike. *Dataset-wide*: one mean and one standard deviation for all images.
@@ -337,8 +410,8 @@ for name, arrays in panels.items():
     contrast = [np.percentile(array, 99) - np.percentile(array, 1) for array in arrays]
     spread[name] = np.percentile(contrast, 95) / np.percentile(contrast, 5)
     print(f"{name:13s} contrast of a bright image : contrast of a dim one = {spread[name]:.1f}")
-assert np.isclose(spread["raw"], spread["dataset-wide"], rtol=0.01)
-assert spread["per image"] < 0.5 * spread["raw"]
+claim(np.isclose(spread["raw"], spread["dataset-wide"], rtol=0.01), "Dataset-wide scaling leaves the ratio.")
+claim(spread["per image"] < 0.5 * spread["raw"], "Per-image scaling more than halves it.")
 
 # %% [markdown]
 # Dataset-wide standardisation moves and stretches all images *together*: the ratio between bright and dim images stays exactly what it was. Per-image
@@ -381,12 +454,32 @@ plotting.show(
 #
 # ### Exercise 1.4: Set validation images aside
 #
-# *Difficulty 1 of 5, about 5 minutes.*
+# {{difficulty}}
 #
 # Write `split_train_val(samples, every=20)`. The samples at indices 19, 39, 59, ... go to validation, all others to training. Return `(train, val)`, both in the
 # original order.
 
+# %% [markdown] expected="1.4"
+# Expected: of seven samples, every third goes to validation.
+#
+# ```python expected
+# split_train_val(list("abcdefg"), every=3)
+# ```
+#
+# <details><summary>Hint 1</summary>
+#
+# With `every=20` the first validation sample has the index 19: counted from one, it is the 20th.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# Slices can have a step. For the training samples go over the indices, `enumerate` helps, and leave the others out.
+#
+# </details>
+
 # %% exercise="1.4"
+
+# %% check="1.4"
 
 # %%
 train, val = split_train_val(data.train)
@@ -404,13 +497,45 @@ print(f"every 8th:  {len(train)} training and {len(val)} validation images")
 #
 # ### Exercise 1.5: Cut a random window from image and mask
 #
-# *Difficulty 3 of 5, about 15 minutes.*
+# {{difficulty}}
 #
 # Write `random_crop(image, mask, size, rng)`. It cuts the **same** window of `size` x `size` pixels out of both. `rng` is a `numpy.random.Generator`;
 # every possible place must be able to occur, the last one included. If the image is smaller than the window, raise a
 # `ValueError` that names both sizes.
 
+# %% [markdown] expected="1.5"
+# Expected: two windows of one shape that show the same place. On an image of the course:
+#
+# ```python expected hidden alt="Four windows of one image, and below each the same window of its mask."
+# sample = load_data("embedded").train[0]
+# rng = np.random.default_rng(0)
+# figure, axes = plotting.grid(2, 4, width=1.5)
+# for image_axes, mask_axes in axes.T:
+#     image_crop, mask_crop = random_crop(sample.image, sample.mask, 96, rng)
+#     plotting.draw_image(image_axes, image_crop)
+#     plotting.draw_labels(mask_axes, mask_crop)
+# figure
+# ```
+#
+# <details><summary>Hint 1</summary>
+#
+# A window is given by its upper left corner. In which rows can the corner lie, if the image has `H` rows and the window `size`? How many rows are that?
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# In `rng.integers(low, high)` the upper bound is never drawn.
+#
+# </details>
+# <details><summary>Hint 3</summary>
+#
+# Draw the corner once and cut both arrays with the same two slices. Compare the sizes before you draw.
+#
+# </details>
+
 # %% exercise="1.5"
+
+# %% check="1.5"
 
 # %%
 rng = np.random.default_rng(seed)
@@ -429,11 +554,31 @@ plotting.show(figure, "Five random windows of one image, with the same windows o
 #
 # ### Exercise 1.6: From a label image to a foreground target
 #
-# *Difficulty 1 of 5, about 5 minutes.*
+# {{difficulty}}
 #
 # Write `binary_target(mask)`. It returns a float32 tensor of shape `(1, H, W)`: 1 on every nucleus, 0 elsewhere.
 
+# %% [markdown] expected="1.6"
+# Expected: ids 5 and 2 both become 1, and there is a new first axis.
+#
+# ```python expected
+# binary_target(np.array([[0, 5], [2, 0]]))
+# ```
+#
+# <details><summary>Hint 1</summary>
+#
+# One comparison of the whole array with 0 says for every pixel whether it is on a nucleus, whatever the ids are.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# Convert the result to float32 in NumPy, then `torch.from_numpy`. Indexing with `None` adds an axis.
+#
+# </details>
+
 # %% exercise="1.6"
+
+# %% check="1.6"
 
 # %%
 target = binary_target(sample.mask)
@@ -445,7 +590,7 @@ assert target.shape == (1, *sample.mask.shape) and torch.equal(
 # %% [markdown]
 # ### Exercise 1.7: A dataset of random crops
 #
-# *Difficulty 4 of 5, about 25 minutes.*
+# {{difficulty}}
 #
 # Write `NucleiDataset`, a `torch.utils.data.Dataset`. Item `i` is a random crop of image `i` as float32 tensor `(1, S, S)`, and
 # `target_transform` of the same crop of its mask. With `augment=True`, image and mask are also flipped and rotated, **both in the same way**.
@@ -457,12 +602,45 @@ assert target.shape == (1, *sample.mask.shape) and torch.equal(
 # * *Random numbers.* A NumPy generator made in `__init__` is copied into every loader worker: each would draw the same
 #   crops, and the same again in the next epoch. torch's own generator is seeded differently for every worker and epoch, so derive the randomness from it.
 
+# %% [markdown] expected="1.7"
+# Expected: `dataset[0]` gives another crop each time, of the same image and mask. With `augment=True`:
+#
+# ```python expected hidden alt="Five augmented crops of one image, and below each the foreground target of the same place."
+# sample = load_data("embedded").train[0]
+# dataset = NucleiDataset([normalize_percentiles(sample.image)], [sample.mask], binary_target, crop_size=128, augment=True)
+# figure, axes = plotting.grid(2, 5, width=1.5)
+# for image_axes, target_axes in axes.T:
+#     image, target = dataset[0]
+#     plotting.draw_image(image_axes, image[0].numpy())
+#     plotting.draw_probability(target_axes, target[0].numpy())
+# figure
+# ```
+#
+# <details><summary>Hint 1</summary>
+#
+# A dataset needs three methods: `__init__` keeps what it is given, `__len__` says how many items there are, `__getitem__` makes one item. `random_crop` does most of the work.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# Where does `rng` for `random_crop` come from? Draw one large random integer from torch inside `__getitem__`, and use it together with `self.seed` to make a new NumPy generator.
+#
+# </details>
+# <details><summary>Hint 3</summary>
+#
+# For the augmentation: both as tensors of shape `(1, S, S)`, wrapped as `tv_tensors.Image` and `tv_tensors.Mask`, and both passed to **one** call of the transform. `target_transform` expects a NumPy mask `(S, S)` again.
+#
+# </details>
+
 # %% exercise="1.7"
+
+# %% check="1.7"
 
 # %%
 images = [normalize_percentiles(sample.image) for sample in train]
 masks = [sample.mask for sample in train]
-dataset = NucleiDataset(images, masks, binary_target, crop_size=128, augment=True, seed=seed)
+smallest = min(min(image.shape) for image in images)
+dataset = NucleiDataset(images, masks, binary_target, min(128, smallest), augment=True, seed=seed)
 torch.manual_seed(seed)
 loader = DataLoader(dataset, batch_size=6, shuffle=True)
 batch_images, batch_targets = next(iter(loader))

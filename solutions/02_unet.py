@@ -23,13 +23,14 @@ import torch
 from torch import nn
 
 from course_utils import get_profile, load_data, normalize_percentiles, plotting
+from course_utils.claims import claim
 from course_utils.exploration import nucleus_areas
 from course_utils.training import record_scores
 
 plotting.use_course_style()
 
 # %% tags=["parameters"]
-data_source = "embedded"  # or "dsb2018" (a download of 83 MB), "kaggle", "auto", a folder, a zip
+data_source = "embedded"  # or "dsb2018" (a download), "kaggle", "auto", a folder, a zip
 profile = "auto"
 seed = 0
 output = "output"
@@ -58,13 +59,33 @@ plotting.show(
 # %% [markdown]
 # ### Exercise 2.1: Two convolutions
 #
-# *Difficulty 2 of 5, about 10 minutes.*
+# {{difficulty}}
 #
 # Write `ConvBlock(in_channels, out_channels)`, a box of the drawing: twice a 3x3 convolution with padding 1, each followed by ReLU.
 # It maps `(N, in_channels, H, W)` to `(N, out_channels, H, W)`. The solution also has a switch for batch normalisation, off by default, which
 # later notebooks use to train faster.
 
+# %% [markdown] expected="2.1"
+# Expected: two images of one channel become two of eight, in the same size.
+#
+# ```python expected
+# ConvBlock(1, 8)(torch.zeros(2, 1, 32, 48)).shape
+# ```
+#
+# <details><summary>Hint 1</summary>
+#
+# `nn.Sequential` applies layers one after the other. Here there are four.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# The first convolution changes the number of channels. What does the second one receive, and what does it give?
+#
+# </details>
+
 # %% exercise="2.1"
+
+# %% check="2.1"
 
 # %%
 block = ConvBlock(1, 8)
@@ -75,12 +96,32 @@ assert block(torch.zeros(2, 1, 32, 48)).shape == (2, 8, 32, 48)
 # %% [markdown]
 # ### Exercise 2.2: Up, concatenate, convolve
 #
-# *Difficulty 3 of 5, about 15 minutes.*
+# {{difficulty}}
 #
 # Write `UpBlock(in_channels, out_channels)`, a step of the decoder. `forward(x, skip)` doubles the resolution of `x` with a 2x2 transposed convolution
 # of stride 2 that gives `out_channels` maps, concatenates the result with `skip` (which has `out_channels` maps, too) along the channels, and applies a `ConvBlock`.
 
+# %% [markdown] expected="2.2"
+# Expected: height and width of the skip connection, `out_channels` maps.
+#
+# ```python expected
+# UpBlock(16, 8)(torch.zeros(1, 16, 10, 12), torch.zeros(1, 8, 20, 24)).shape
+# ```
+#
+# <details><summary>Hint 1</summary>
+#
+# `nn.ConvTranspose2d` with kernel size 2 and stride 2 doubles height and width. Let it also bring the channels down to `out_channels`.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# `torch.cat` joins tensors along an axis: the channels are axis 1. How many channels are there afterwards, and what does the `ConvBlock` receive?
+#
+# </details>
+
 # %% exercise="2.2"
+
+# %% check="2.2"
 
 # %%
 up = UpBlock(16, 8)
@@ -107,7 +148,7 @@ assert up(from_below, skip).shape == (1, 8, 20, 24)
 # %% [markdown]
 # ### Exercise 2.3: The whole network
 #
-# *Difficulty 4 of 5, about 30 minutes.*
+# {{difficulty}}
 #
 # Write `UNet(in_channels=1, out_channels=1, base_channels=64, depth=4)`. The first level has `base_channels` maps, every level below twice as many.
 # `forward` goes in three parts: down (remember the skip connections), bottom, up again (use them in reverse order), and ends in a 1x1 convolution to `out_channels` maps
@@ -115,16 +156,63 @@ assert up(from_below, skip).shape == (1, 8, 20, 24)
 #
 # Hint: keep the blocks in `nn.ModuleList`s, or their parameters are invisible to the optimizer.
 
+# %% [markdown] expected="2.3"
+# Expected: as many maps as asked for, in the size of the input, with negative values among them.
+#
+# ```python expected
+# model = UNet(in_channels=1, out_channels=3, base_channels=8)
+# logits = model(torch.rand(1, 1, 64, 96))
+# print(tuple(logits.shape), bool(logits.min() < 0))
+# ```
+#
+# <details><summary>Hint 1</summary>
+#
+# Write down the channels of each level first: `base_channels` times 1, 2, 4, ... A `ConvBlock` of the encoder goes from one number to the next, an `UpBlock` of the decoder back.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# On the way down, put the result of each `ConvBlock` into a list **before** pooling. On the way up, the last one comes first: that is what `list.pop()` gives.
+#
+# </details>
+# <details><summary>Hint 3</summary>
+#
+# The pooling has no parameters, so one `nn.MaxPool2d(2)` serves all levels. At the bottom there is one more `ConvBlock`, without pooling after it.
+#
+# </details>
+
 # %% exercise="2.3"
+
+# %% check="2.3"
 
 # %% [markdown]
 # ### Exercise 2.4: Count the parameters
 #
-# *Difficulty 1 of 5, about 5 minutes.*
+# {{difficulty}}
 #
 # Write `count_parameters(model)`: the number of trainable parameters, as an int.
 
+# %% [markdown] expected="2.4"
+# Expected: a layer from ten numbers to two has twenty weights and two biases.
+#
+# ```python expected
+# count_parameters(torch.nn.Linear(10, 2))
+# ```
+#
+# <details><summary>Hint 1</summary>
+#
+# `model.parameters()` gives all parameter tensors, each of them once.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# A tensor knows its number of elements, and whether it is trained: `requires_grad`.
+#
+# </details>
+
 # %% exercise="2.4"
+
+# %% check="2.4"
 
 # %% tags=["nbval-check-output"]
 paper_size = UNet(in_channels=1, out_channels=1, base_channels=64, depth=4)
@@ -150,12 +238,12 @@ table
 
 # %% [markdown]
 # Each row adds up the convolutions that make so many feature maps. The two at the bottom of the U, with 1024 maps, hold over 40 % of all parameters: the number grows with the square of
-# the channels, and there are most channels where resolution is lowest. Computing time is another matter: it is spent at the top, where the images are large.
+# the channels, and there are most channels where resolution is lowest. Computing time and memory are another matter, see below.
 #
 # Now follow the data through the network. A *hook* is a function that torch calls whenever a layer has computed something:
 
 # %%
-small = UNet(base_channels=8)
+small, size = UNet(base_channels=8), 256
 steps = []
 for layer in small.modules():
     if isinstance(layer, (nn.Conv2d, nn.MaxPool2d, nn.ConvTranspose2d)):
@@ -164,12 +252,35 @@ for layer in small.modules():
                 [type(layer).__name__, tuple(inputs[0].shape), tuple(result.shape)]
             )
         )
-small(torch.zeros(1, 1, 256, 256))
-pd.DataFrame(steps, columns=["layer", "from", "to"])
+small(torch.zeros(1, 1, size, size))
+steps = pd.DataFrame(steps, columns=["layer", "from", "to"])
+steps
 
 # %% [markdown]
 # Follow the last two numbers of each shape: 256, 128, 64, 32, 16 on the way down and back up again. The second number, the channels, goes the other way. After each transposed convolution the next
 # layer receives twice as many channels as were made: half of them came through the skip connection.
+#
+# From the same table, add up the work and the memory at each resolution. A convolution with a kernel of $k \times k$ costs $k^2 \cdot C_{in} \cdot C_{out}$ multiplications for each output pixel
+# (here only the 3x3 convolutions are counted), and its result has to be kept for the backward pass:
+
+# %%
+convolutions = steps[(steps["layer"] == "Conv2d") & (steps["to"].str[1] > 1)]
+work = pd.DataFrame(
+    {
+        "side": [to[-1] for to in convolutions["to"]],
+        "multiplications": [9 * f[1] * to[1] * to[2] * to[3] for f, to in zip(convolutions["from"], convolutions["to"])],
+        "kept values": [to[1] * to[2] * to[3] for to in convolutions["to"]],
+    }
+)
+work = work.groupby("side").sum().sort_index(ascending=False)
+work = (100 * work / work.sum()).round(1)
+claim(work["multiplications"].iloc[:4].between(15, 30).all(), "The four upper levels cost about the same.")
+claim(work["kept values"].iloc[0] > 40, "The top level needs more memory than any other.")
+work
+
+# %% [markdown]
+# In per cent. The work is spread almost evenly over the upper levels: one level down there is a quarter of the pixels, but four times the work for each of them. Memory sits at the top: this is why large
+# images or large batches run out of it.
 
 # %% [markdown]
 # ## An untrained prediction
@@ -195,7 +306,7 @@ plotting.show(
     "An image and the probability of foreground that the untrained network assigns to each pixel.",
 )
 print(f"probabilities from {probability.min():.3f} to {probability.max():.3f}")
-assert probability.max() - probability.min() < 0.5
+claim(probability.max() - probability.min() < 0.5, "The untrained network says nearly the same everywhere.")
 
 # %% [markdown]
 # With random weights the answer is nearly the same everywhere: a flat map that says "don't know". If you see something like an image
@@ -228,16 +339,16 @@ areas = np.concatenate([nucleus_areas(sample.mask) for sample in data.train])
 diameter = 2 * np.sqrt(np.median(areas) / np.pi)
 figure, axes = plotting.grid(1, 4, width=2.4)
 for panel, (depth, field) in zip(axes[0], fields.items()):
-    panel.imshow(np.log10(field + 1e-12), cmap="cividis")
-    panel.add_patch(plt.Circle((160, 160), diameter / 2, fill=False, color="white", linewidth=1.5))
+    panel.imshow(np.log10(field[50:270, 50:270] + 1e-12), cmap="cividis", vmin=-12)
+    panel.add_patch(plt.Circle((110, 110), diameter / 2, fill=False, color="white", linestyle=":"))
     panel.set_title(f"depth {depth}: {width[depth]} pixels")
     panel.axis("off")
 plotting.show(
     figure,
     "Gradient of the central output pixel (logarithmic) for U-Nets of depth 1 to 4. The white"
-    " circle is a nucleus of median size.",
+    " dotted circle is a nucleus of median size; dark blue is zero.",
 )
-assert width[1] < width[2] < width[3] < width[4] and width[4] > 3 * diameter
+claim(width[4] > 3 * diameter, "At depth 4 a pixel sees more than three nuclei across.")
 
 # %% [markdown]
 # Each level roughly doubles the field: after a halving, a 3x3 convolution covers twice the distance. At depth 4 a pixel sees an area several
@@ -248,7 +359,7 @@ assert width[1] < width[2] < width[3] < width[4] and width[4] > 3 * diameter
 
 # %% [markdown] answer="2b"
 # The field should cover a nucleus and its surroundings, so that the network can recognise the inside of a large nucleus and tell a nucleus from a bright patch of background. At
-# depth 1 it is about as large as a small nucleus: the middle of a large one looks like any evenly bright area. At depth 4 it covers several
+# depth 1 it is about as wide as a median nucleus: the middle of a large one looks like any evenly bright area. At depth 4 it covers several
 # nuclei, which is enough here. Depth 8 would see the whole image, which this task does not need; each level has four times the parameters of the one above, and sides would have to divide by 256.
 
 # %% [markdown] question="2c"
@@ -276,12 +387,39 @@ except ValueError as error:
 #
 # ### Exercise 2.5: Pad to a size the network accepts
 #
-# *Difficulty 3 of 5, about 15 minutes.*
+# {{difficulty}}
 #
 # Write `pad_to_multiple(image, multiple=16)`. It returns `(padded, (H, W))`. Pad at the bottom and at the right only, by reflection as
 # `np.pad(..., mode="reflect")` does. An image that fits stays as it is. It must work for every height and width from 1.
 
+# %% [markdown] expected="2.5"
+# Expected: three more pixels on the right that mirror those before the last one, which is not repeated itself.
+#
+# ```python expected
+# padded, size = pad_to_multiple(np.array([[1, 2, 3, 4, 5]]), multiple=8)
+# print(padded.shape, size)
+# print(padded[0])
+# ```
+#
+# <details><summary>Hint 1</summary>
+#
+# How many pixels are missing up to the next multiple? For a side of 20: 12. For a side of 32: none, not 16.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# In Python the remainder of a negative number is not negative: `-20 % 16` is 12, and `-32 % 16` is 0.
+#
+# </details>
+# <details><summary>Hint 3</summary>
+#
+# `np.pad` takes a pair (before, after) for each axis.
+#
+# </details>
+
 # %% exercise="2.5"
+
+# %% check="2.5"
 
 # %%
 for height, width_ in [(256, 256), (520, 696), (360, 360), (260, 347), (1, 5)]:
@@ -289,7 +427,7 @@ for height, width_ in [(256, 256), (520, 696), (360, 360), (260, 347), (1, 5)]:
     print(f"{height} x {width_} -> {padded.shape[0]} x {padded.shape[1]}")
     assert padded.shape[0] % 16 == padded.shape[1] % 16 == 0 and size == (height, width_)
 
-odd = normalize_percentiles(sample.image)[: side - 30, : side - 50]
+odd = normalize_percentiles(sample.image)[: side * 7 // 8, : side * 4 // 5]
 padded, (height, width_) = pad_to_multiple(odd, multiple=64)
 figure, axes = plotting.grid(1, 2)
 plotting.draw_image(axes[0, 0], odd, f"{height} x {width_}")
@@ -307,7 +445,7 @@ plotting.show(
 # ## What to take along
 #
 # * Encoder for context, decoder for resolution, skip connections for detail.
-# * Parameters sit at the bottom, computing time at the top.
+# * Parameters sit at the bottom, memory at the top, computing time is spread evenly.
 # * The receptive field must cover what has to be recognised.
 # * Sides divide by $2^{depth}$: pad, never crop.
 #

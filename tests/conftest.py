@@ -33,16 +33,16 @@ def stage1_zip() -> Path:
 
 @pytest.fixture
 def make_stardist_folder():
-    """A function that writes a small data set in StarDist's layout: 3 training images and 1 test image."""
+    """A function that writes the smallest usable data set in StarDist's layout: 16 training images and 1 test image."""
 
     def make(folder: Path) -> Path:
         rng = np.random.default_rng(0)
-        for split, names in (("train", "abc"), ("test", "d")):
+        for split, names in (("train", "abcefghijklmnopq"), ("test", "d")):
             for kind in ("images", "masks"):
                 (folder / split / kind).mkdir(parents=True)
             for name in names:
-                image = rng.integers(0, 256, (40, 50), dtype=np.uint8)
-                mask = np.zeros((40, 50), dtype=np.uint16)
+                image = rng.integers(0, 256, (128, 130), dtype=np.uint8)
+                mask = np.zeros((128, 130), dtype=np.uint16)
                 mask[5:15, 5:15], mask[20:30, 30:45] = 3, 65535
                 tifffile.imwrite(folder / split / "images" / f"{name}.tif", image)
                 tifffile.imwrite(folder / split / "masks" / f"{name}.tif", mask)

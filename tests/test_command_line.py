@@ -62,12 +62,25 @@ def test_help_is_quick_and_loads_nothing_large():
     assert min(seconds) < 0.5
 
 
-@pytest.mark.parametrize("arguments", [[], ["fly"], ["run", "--prfile", "smoke"], ["run", "--only", ","],
-                                       ["run", "--seed", "x"], ["run", "--timeout", "0"], ["build", "03"]])  # fmt: skip
+@pytest.mark.parametrize("arguments", [["fly"], ["run", "--prfile", "smoke"], ["run", "--only", ","],
+                                       ["run", "--seed", "x"],
+                                       ["run", "--seed", "-1"], ["run", "--seed", "4294967296"], ["run", "--timeout", "0"], ["build", "03"]])  # fmt: skip
 def test_nonsense_is_refused(arguments, capsys, course_runs):
     assert exit_code(*arguments) == 2
     assert "usage" in capsys.readouterr().err
     assert not course_runs
+
+
+def test_without_a_command_the_commands_are_listed(capsys, course_runs):
+    assert exit_code() == 0
+    printed = capsys.readouterr().out
+    assert all(f"\n    {command} " in printed for command in ("run", "test", "lab", "doctor", "build", "grade"))
+    assert not course_runs
+
+
+def test_a_seed_below_0_is_refused_with_a_sentence(capsys):
+    assert exit_code("run", "--seed", "-1") == 2
+    assert "argument --seed: '-1' is no whole number from 0 to 4294967295" in capsys.readouterr().err
 
 
 # --- run --------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,9 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 
 from course_utils import data
 from course_utils.data import DataError, available_sources, find_kaggle_input, load_data
@@ -44,8 +46,8 @@ def test_importing_the_module_is_light():
 
 def test_embedded_is_the_default(embedded):
     result = load_data()
-    assert result.source == "embedded" and len(result.train) == 3 and len(result.test) == 1
-    assert str(result) == "3 training and 1 test images. Synthetic images that come with the course."
+    assert result.source == "embedded" and len(result.train) == 16 and len(result.test) == 1
+    assert str(result) == "16 training and 1 test images. Synthetic images that come with the course."
 
 
 def test_missing_embedded_images_say_so(tmp_path, monkeypatch):
@@ -70,7 +72,7 @@ def test_path_as_string_or_path(tmp_path, make_stardist_folder, monkeypatch):
         assert result.source == str(folder) and str(folder) in result.note
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    assert len(load_data("~/mine").train) == 3
+    assert len(load_data("~/mine").train) == 16
     monkeypatch.chdir(tmp_path)
     assert str(folder) in load_data("mine").note
 
@@ -184,6 +186,55 @@ def test_kaggle_search_does_not_enter_folders_of_thousands(tmp_path):
         (tmp_path / "many" / f"{index}").mkdir(parents=True)
     (tmp_path / "many" / "0" / "stage1_train").mkdir()
     assert find_kaggle_input(tmp_path) is None
+
+
+# --- what the course can work with -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mine(tmp_path, make_stardist_folder) -> Path:
+    return make_stardist_folder(tmp_path / "mine")
+
+
+def refusal(source) -> str:
+    with pytest.raises(DataError) as caught:
+        load_data(source)
+    return str(caught.value)
+
+
+def test_the_smallest_usable_data_set_is_taken(mine):
+    assert len(load_data(mine).train) == data.FEWEST_TRAINING_IMAGES
+
+
+def test_an_image_smaller_than_the_crops_is_named_with_its_size(mine):
+    for kind in ("images", "masks"):
+        tifffile.imwrite(mine / "train" / kind / "e.tif", np.ones((200, 127), np.uint8))
+    message = refusal(mine)
+    for words in ("image e in", str(mine), "200 x 127 pixels", "at least 128 x 128"):
+        assert words in message
+
+
+def test_too_few_training_images_are_counted(mine):
+    for kind in ("images", "masks"):
+        (mine / "train" / kind / "q.tif").unlink()
+    message = refusal(mine)
+    assert f"{mine} holds 15 training images" in message and "at least 16" in message
+
+
+@pytest.mark.parametrize(("split", "words"), [("train", "16 training images"), ("test", "1 test images")])
+def test_masks_without_any_nucleus_are_refused(mine, split, words):
+    for path in (mine / split / "masks").iterdir():
+        tifffile.imwrite(path, np.zeros((128, 130), np.uint16))
+    message = refusal(mine)
+    assert words in message and str(mine) in message and "holds a nucleus" in message
+
+
+def test_auto_goes_on_where_the_kaggle_input_is_too_small(cache, embedded, make_stardist_folder):
+    folder = make_stardist_folder(data.KAGGLE_INPUT / "x" / "dsb2018")
+    for kind in ("images", "masks"):
+        (folder / "train" / kind / "a.tif").unlink()
+    result = load_data("auto")
+    assert result.source == "embedded" and "holds 15 training images" in result.note
 
 
 # --- doctor -----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import warnings
 from itertools import product
 
@@ -227,3 +229,23 @@ def test_an_image_is_drawn_in_proportion_to_its_area():
     loader = training_loader(dataset, batch_size=50, crops_per_epoch=1000)
     share = np.mean([float(target.mean()) for _, target in loader])
     assert share == pytest.approx(0.75, abs=0.06)  # four standard deviations
+
+
+def test_no_more_workers_than_cores(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert training_loader(coordinate_dataset(), 2, 4, workers=8).num_workers == 3
+    assert training_loader(coordinate_dataset(), 2, 4, workers=2).num_workers == 2
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert training_loader(coordinate_dataset(), 2, 4, workers=8).num_workers == 1
+
+
+@pytest.mark.parametrize(("method", "workers", "kept"), [("spawn", 2, True), ("fork", 2, False), ("spawn", 0, False)])
+def test_workers_that_start_slowly_are_kept(monkeypatch, method, workers, kept):
+    monkeypatch.setattr(multiprocessing, "get_start_method", lambda: method)
+    assert training_loader(coordinate_dataset(), 2, 4, workers=workers).persistent_workers == kept
+
+
+@pytest.mark.parametrize("cuda", [True, False])
+def test_batches_for_a_gpu_lie_in_pinned_memory(monkeypatch, cuda):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    assert training_loader(coordinate_dataset(), 2, 4).pin_memory == cuda

@@ -156,14 +156,14 @@ def test_auto_downloads_where_nothing_else_is_at_hand(cache):
 def test_an_archive_without_its_own_folder(cache, server, tmp_path, monkeypatch):
     flat = shutil.make_archive(str(tmp_path / "flat"), "zip", tmp_path / "original" / "dsb2018")
     use(monkeypatch, server, Path(flat).read_bytes())
-    assert len(load_data("dsb2018").train) == 3
+    assert len(load_data("dsb2018").train) == 16
 
 
 def test_an_empty_folder_is_no_cache(cache):
     """The first try of the original exercise left such a folder, and every later one took it for the data."""
     (cache / "dsb2018").mkdir(parents=True)
     assert cached_dsb2018() is None
-    assert len(load_data("dsb2018").train) == 3
+    assert len(load_data("dsb2018").train) == 16
 
 
 def test_cache_folder_by_variable_or_by_operating_system(monkeypatch, tmp_path):
@@ -180,7 +180,7 @@ def test_read_only_cache_with_the_images_in_it_is_fine(cache):
     fetch_dsb2018()
     cache.chmod(0o555)
     try:
-        assert len(load_data("dsb2018").train) == 3
+        assert len(load_data("dsb2018").train) == 16
     finally:
         cache.chmod(0o755)
 
@@ -207,7 +207,7 @@ def test_a_failed_download_says_why_and_does_not_block_the_next(cache, server, b
     assert words in message and server.url in message
     assert content_of(cache) == []
     server.behaviour = "serve"
-    assert len(load_data("dsb2018").train) == 3
+    assert len(load_data("dsb2018").train) == 16
 
 
 def test_auto_survives_a_failed_download(cache, server, tmp_path, make_stardist_folder, monkeypatch):
@@ -290,7 +290,7 @@ def test_a_disk_that_fails_while_unpacking(cache, monkeypatch, number, words):
         message = failure()
     assert words in message and "COURSE_DATA_DIR" in message and str(cache) in message
     assert content_of(cache) == []
-    assert len(load_data("dsb2018").train) == 3
+    assert len(load_data("dsb2018").train) == 16
 
 
 def test_a_cache_that_is_a_file(cache):
@@ -337,7 +337,7 @@ zipfile.ZipFile.extract = die_later
     (leftover,) = content_of(cache)
     assert any((cache / leftover).rglob("*.tif")), "it was killed in the middle of unpacking"
     assert cached_dsb2018() is None
-    assert len(load_data("dsb2018").train) == 3
+    assert len(load_data("dsb2018").train) == 16
     assert content_of(cache) == ["dsb2018"]
 
 
@@ -350,7 +350,7 @@ def test_killed_while_downloading(cache, server):
     process.communicate(timeout=60)
     assert len(content_of(cache)) == 1 and cached_dsb2018() is None
     server.behaviour = "serve"
-    assert len(load_data("dsb2018").train) == 3
+    assert len(load_data("dsb2018").train) == 16
     assert content_of(cache) == ["dsb2018"]
 
 
@@ -367,7 +367,7 @@ def test_three_processes_at_once_download_once(cache, server):
     assert all(output.strip().endswith(str(cache / "dsb2018")) for output, _ in outputs)
     assert server.requests == 1
     assert sum("Waiting for another process" in output for output, _ in outputs) == 2
-    assert content_of(cache) == ["dsb2018"] and len(load_data("dsb2018").train) == 3
+    assert content_of(cache) == ["dsb2018"] and len(load_data("dsb2018").train) == 16
 
 
 def test_waiting_for_another_process_ends(cache, server, monkeypatch):

@@ -252,7 +252,7 @@ def test_10_a_failed_download_does_not_block_the_next(release):
         load_data("dsb2018")
     with pytest.raises(DataError, match="SHA-256"):
         load_data("dsb2018")
-    assert len(load_data("dsb2018").train) == 3
+    assert len(load_data("dsb2018").train) == 16
 
 
 def test_11_no_filter_drops_a_nucleus_of_21_pixels():

@@ -149,3 +149,13 @@ def test_foreground_dice_counts_interior_and_boundary_as_nucleus():
     assert foreground_dice_score(swapped, target) == 1
     undecided = torch.zeros(1, 3, 1, 4)  # background has a third, so all is foreground
     assert foreground_dice_score(undecided, target).item() == pytest.approx(2 * 3 / (4 + 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("score", [dice_score, hard_dice_score])
+def test_dice_of_a_large_image_is_the_same_in_every_precision(dtype, score):
+    torch.manual_seed(0)
+    logits, target = 4 * torch.randn(1, 1, 512, 512), (torch.rand(1, 1, 512, 512) < 0.6).float()
+    found = score(logits.to(dtype), target.to(dtype))
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx(score(logits.to(dtype).float(), target).item(), rel=1e-5)

@@ -102,6 +102,17 @@ def test_a_notebook_that_passes(run):
     assert "numpy" in summary["versions"] and "date" in summary
 
 
+def test_a_cell_that_runs_long_says_now_and_then_that_it_still_runs(run, monkeypatch):
+    monkeypatch.setattr(running, "SECONDS_BETWEEN_SIGNS", 0.4)
+    run.one("pass", "import time\ntime.sleep(2)", "pass")
+    signs = [line for line in run.lines if "still running" in line]
+    assert any(re.fullmatch(r"01_tiny  cell  3/4  still running, \d+ s", line) for line in signs)
+    assert run.lines.index(signs[-1]) < next(index for index, line in enumerate(run.lines) if "import time" in line)
+    n_lines = len(run.lines)
+    time.sleep(1)
+    assert len(run.lines) == n_lines  # silence afterwards
+
+
 def test_scores_of_an_earlier_run_do_not_count(run):
     old = run.folder / "output" / "scores" / "01_tiny.json"
     old.parent.mkdir(parents=True)
@@ -490,9 +501,9 @@ def test_the_whole_way_with_a_folder_of_images(tmp_path, monkeypatch):
     for part in ("train", "test"):
         for kind in ("images", "masks"):
             (tmp_path / "cells" / part / kind).mkdir(parents=True)
-        for name in ("a", "b"):
-            tifffile.imwrite(tmp_path / "cells" / part / "images" / f"{name}.tif", np.full((40, 40), 9, np.uint8))
-            tifffile.imwrite(tmp_path / "cells" / part / "masks" / f"{name}.tif", np.eye(40, dtype=np.uint16))
+        for name in "abcdefghijklmnop":
+            tifffile.imwrite(tmp_path / "cells" / part / "images" / f"{name}.tif", np.full((128, 128), 9, np.uint8))
+            tifffile.imwrite(tmp_path / "cells" / part / "masks" / f"{name}.tif", np.eye(128, dtype=np.uint16))
     write_notebook(
         tmp_path / "solutions", "01_tiny",
         "from course_utils.data import load_data\nfrom course_utils.training import record_scores",
@@ -503,7 +514,7 @@ def test_the_whole_way_with_a_folder_of_images(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (result,) = running.run_course(data="cells", seed=5)
     assert result.error == ""
-    assert result.scores == {"images": 2, "profile": "smoke", "seed": 5}
+    assert result.scores == {"images": 16, "profile": "smoke", "seed": 5}
     summary = json.loads((tmp_path / "build" / "cells-smoke-seed5" / "summary.json").read_text())
     assert summary["data"]["source"] == str(tmp_path / "cells") and summary["data"]["note"]
     assert summary["machine"]["cores"] == os.cpu_count() and summary["machine"]["device"]

@@ -130,6 +130,13 @@ def test_modes_are_restored_after_an_error(training):
     assert model.training == training and torch.is_grad_enabled()
 
 
+def test_a_deeper_unet_gets_the_sides_it_needs():
+    model = UNet(base_channels=1, depth=5)
+    assert predict(model, np.zeros((40, 50)), multiple=32).shape == (1, 40, 50)
+    with pytest.raises(ValueError, match="divide by 32"):
+        predict(model, np.zeros((40, 50)))
+
+
 def test_a_unet_predicts_what_it_computes():
     torch.manual_seed(0)
     model = UNet(1, 3, base_channels=4).eval()
@@ -291,6 +298,13 @@ def test_lists_of_different_lengths_are_an_error():
     foregrounds, boundaries, truths = blurred_predictions(2)
     with pytest.raises(ValueError):
         find_best_threshold(foregrounds, boundaries[:1], truths, [0.5])
+
+
+@pytest.mark.parametrize(("images", "thresholds"), [(0, [0.5]), (1, [])])
+def test_nothing_to_search_is_an_error(images, thresholds):
+    foregrounds, boundaries, truths = ([array for array in arrays[:images]] for arrays in blurred_predictions(1))
+    with pytest.raises(ValueError, match=f"at least one image and one threshold.*{images} and {len(thresholds)}"):
+        find_best_threshold(foregrounds, boundaries, truths, thresholds)
 
 
 def test_searching_leaves_its_arguments_alone():

@@ -12,6 +12,7 @@ from skimage.draw import disk
 from skimage.measure import label
 from skimage.segmentation import find_boundaries
 
+from course_utils.reading import read_samples
 from course_utils.targets import binary_target, boundary_target, looks_like_boundary_target
 
 settings.register_profile("course", deadline=None)  # a busy machine is not a failure
@@ -136,3 +137,30 @@ def test_label_images_of_none_one_and_two_nuclei_are_not_taken_for_targets():
     mask = two_touching_nuclei()
     one, two = np.where(mask == 5, 1, 0), np.where(mask == 5, 1, 2) * (mask > 0)
     assert [looks_like_boundary_target(m) for m in (np.zeros_like(mask), one, two)] == [False] * 3
+
+
+def test_a_target_of_nuclei_without_interior_is_recognised():
+    mask = np.zeros((20, 20), int)
+    mask[3:5, 3:9], mask[10:12, 4:6] = 1, 2
+    target = boundary_target(mask).numpy()
+    assert set(np.unique(target)) == {0, 2}
+    assert looks_like_boundary_target(target) and not looks_like_boundary_target(mask)
+
+
+def test_a_nucleus_within_another_is_no_target():
+    mask = np.zeros((40, 40), int)
+    mask[disk((20, 20), 15)], mask[disk((20, 20), 6)] = 2, 1
+    assert not looks_like_boundary_target(mask)
+
+
+def test_one_nucleus_with_id_2_is_no_target():
+    mask = np.zeros((20, 20), int)
+    mask[disk((8, 8), 3)] = 2
+    assert not looks_like_boundary_target(mask)
+
+
+@pytest.mark.parametrize("mode", ["inner", "outer", "thick"])
+def test_real_targets_are_recognised_and_real_label_images_are_not(real_data_zip, mode):
+    samples = read_samples(real_data_zip).test
+    assert not any(looks_like_boundary_target(sample.mask) for sample in samples)
+    assert all(looks_like_boundary_target(boundary_target(sample.mask, mode).numpy()) for sample in samples)

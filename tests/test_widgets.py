@@ -113,3 +113,8 @@ def test_both_cut_offs_are_named_and_cover_their_range(cells):
             seen.add(picture.value)
         assert len(seen) >= 2
         controls[name].value = 0.5
+
+
+def test_sliders_draw_when_they_are_let_go(cells):
+    controls, _ = parts(explore_threshold(*cells))
+    assert not any(controls[name].continuous_update for name in ("threshold", "iou_threshold"))

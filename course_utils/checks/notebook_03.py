@@ -441,12 +441,12 @@ def need_device(run: Callable) -> None:
             seen.setdefault("images", images.device.type)
             return torch.empty(images.shape, device="meta")
 
-    def loss(_logits, targets):
+    def loss_or_metric(_logits, targets):
         seen.setdefault("targets", targets.device.type)
-        raise RuntimeError("Without numbers there is no loss. All that is asked for is known by now.")
+        raise RuntimeError("There is nothing to compute without numbers. All that is asked for is known by now.")
 
     with contextlib.suppress(Exception):  # also for what else a right loop may do that this device cannot
-        run(OnMeta(), [images_and_targets(2)], loss, agreement)
+        run(OnMeta(), [images_and_targets(2)], loss_or_metric, loss_or_metric)
     for name, device in seen.items():
         if device != "meta":
             look = "Any parameter of the model knows where it is."
