@@ -48,7 +48,8 @@ def test_every_cell_was_executed_and_nothing_was_written_to_stderr(executed, nam
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_every_figure_has_an_alternative_text(executed, name):
     notebook = nbformat.read(executed / f"{name}.ipynb", as_version=4)
-    figures = [output for cell in notebook.cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    figures = [output for output in outputs if "image/png" in output.get("data", {})]
     assert figures
     for figure in figures:
         assert len(figure.metadata["image/png"]["alt"]) > 30

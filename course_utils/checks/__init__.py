@@ -1,1 +1,4 @@
-"""What the check of each exercise looks at: one module for each notebook, one function `check_<name>` for each exercise."""
+"""What the check of each exercise looks at.
+
+One module for each notebook, one function `check_<name>` for each exercise.
+"""
