@@ -139,7 +139,7 @@ print(download.fetch_dsb2018())
 
 def test_downloads_once_and_reads_from_the_cache_after(cache, server, capsys):
     first = load_data("dsb2018")
-    assert (len(first.train), len(first.test), first.source) == (3, 1, "dsb2018")
+    assert (len(first.train), len(first.test), first.source) == (16, 1, "dsb2018")
     assert "downloaded to" in first.note
     output = capsys.readouterr()
     assert "DSB2018 images" in output.out and "100%" in output.out and output.err == ""
