@@ -64,7 +64,8 @@ def test_help_is_quick_and_loads_nothing_large():
 
 @pytest.mark.parametrize("arguments", [["fly"], ["run", "--prfile", "smoke"], ["run", "--only", ","],
                                        ["run", "--seed", "x"],
-                                       ["run", "--seed", "-1"], ["run", "--seed", "4294967296"], ["run", "--timeout", "0"], ["build", "03"]])  # fmt: skip
+                                       ["run", "--seed", "-1"], ["run", "--seed", "4294967296"], ["run", "--timeout", "0"],
+                                       ["build", "03"]])  # fmt: skip
 def test_nonsense_is_refused(arguments, capsys, course_runs):
     assert exit_code(*arguments) == 2
     assert "usage" in capsys.readouterr().err

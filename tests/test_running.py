@@ -106,7 +106,7 @@ def test_a_cell_that_runs_long_says_now_and_then_that_it_still_runs(run, monkeyp
     monkeypatch.setattr(running, "SECONDS_BETWEEN_SIGNS", 0.4)
     run.one("pass", "import time\ntime.sleep(2)", "pass")
     signs = [line for line in run.lines if "still running" in line]
-    assert any(re.fullmatch(r"01_tiny  cell  3/4  still running, \d+ s", line) for line in signs)
+    assert any(re.fullmatch(r"01_tiny  cell +\d+/\d+  still running, \d+ s", line) for line in signs)
     assert run.lines.index(signs[-1]) < next(index for index, line in enumerate(run.lines) if "import time" in line)
     n_lines = len(run.lines)
     time.sleep(1)
