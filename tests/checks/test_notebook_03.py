@@ -594,6 +594,10 @@ EQUIVALENT = {
     "3.2": {
         "if logits.shape != target.shape:  ->": SHAPES,
         "raise ": SHAPES,
+        "->  target, probability = (": "Dice is the same if prediction and target change places",
+        "(target.float(), torch.sigmoid(logits.float()))": "Dice is the same if prediction and target change places",
+        "(torch.sigmoid(logits), target.float())": "the task is about float32; only half precision needs it",
+        "(torch.sigmoid(logits.float()), target)": "the task is about float32; only half precision needs it",
         "(-1, -2)": PIXELS,
         "(2, -1)": PIXELS,
         "(--2, -1)": PIXELS,
