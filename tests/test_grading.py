@@ -28,7 +28,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import Dataset"""
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+from torchvision.transforms import v2"""
 LIMITS = Limits(seconds=15, memory=1)
 posix_only = pytest.mark.skipif(os.name != "posix", reason="signals and links as on Linux and macOS")
 
@@ -323,7 +325,7 @@ def test_the_courses_own_notebooks(tmp_path):
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
 def test_an_interrupted_run_leaves_no_process_and_continues(tmp_path):
     """Ctrl-C while the second notebook is graded, then a kill without warning, then a run to the end."""
-    slow = [f"import time\nwait{number} = time.sleep(3)" for number in range(3)]
+    slow = [f"import time\nwait{number} = time.sleep(1)" for number in range(3)]
     uses = {"1.1": "def count_shapes(images):\n    wait0, wait1, wait2\n    return Counter(i.shape for i in images)"}
     names = [f"{name}/01_data_exploration.ipynb" for name in ("a", "b", "c")]
     write(tmp_path / "in", {name: submission(uses, before=[*slow, f"n = {k}"]) for k, name in enumerate(names)})
