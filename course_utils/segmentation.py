@@ -108,13 +108,8 @@ def find_best_threshold(
         `(best, {threshold: mean F1})`. Of several equally good thresholds the smallest is the best.
 
     Raises:
-        ValueError: there is no image or no threshold, or a truth is the 0/1/2 target of `boundary_target` instead of a
-            label image.
+        ValueError: a truth is the 0/1/2 target of `boundary_target` instead of a label image.
     """
-    if len(truths) == 0 or len(thresholds) == 0:
-        raise ValueError(
-            f"There must be at least one image and one threshold, but there are {len(truths)} and {len(thresholds)}."
-        )
     for truth in truths:
         if looks_like_boundary_target(truth):
             raise ValueError(

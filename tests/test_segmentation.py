@@ -300,13 +300,6 @@ def test_lists_of_different_lengths_are_an_error():
         find_best_threshold(foregrounds, boundaries[:1], truths, [0.5])
 
 
-@pytest.mark.parametrize(("images", "thresholds"), [(0, [0.5]), (1, [])])
-def test_nothing_to_search_is_an_error(images, thresholds):
-    foregrounds, boundaries, truths = ([array for array in arrays[:images]] for arrays in blurred_predictions(1))
-    with pytest.raises(ValueError, match=f"at least one image and one threshold.*{images} and {len(thresholds)}"):
-        find_best_threshold(foregrounds, boundaries, truths, thresholds)
-
-
 def test_searching_leaves_its_arguments_alone():
     arguments = blurred_predictions(1)
     copies = [[array.copy() for array in arrays] for arrays in arguments]
