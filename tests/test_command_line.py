@@ -63,8 +63,8 @@ def test_help_is_quick_and_loads_nothing_large():
 
 
 @pytest.mark.parametrize("arguments", [["fly"], ["run", "--prfile", "smoke"], ["run", "--only", ","],
-                                       ["run", "--seed", "x"],
-                                       ["run", "--seed", "-1"], ["run", "--seed", "4294967296"], ["run", "--timeout", "0"],
+                                       ["run", "--seed", "x"], ["run", "--seed", "-1"],
+                                       ["run", "--seed", "4294967296"], ["run", "--timeout", "0"],
                                        ["build", "03"]])  # fmt: skip
 def test_nonsense_is_refused(arguments, capsys, course_runs):
     assert exit_code(*arguments) == 2
