@@ -60,7 +60,7 @@ if data_source == "embedded" and not embedded_folder().exists():
     print(write_dataset(part), "images drawn")
     part.rename(embedded_folder())"""
 DATA_TEXT = """The images are those that are attached to the notebook on Kaggle. Where none are, the next cell draws the
-synthetic images of the course instead. On Colab, `data_source = "dsb2018"` downloads the real ones (83 MB)."""
+synthetic images of the course instead. On Colab, `data_source = "dsb2018"` downloads the real ones (27 MB)."""
 
 
 def stand_alone(cells: Sequence[Cell], exercises: Iterable[Exercise], path: Path) -> list[Cell]:
