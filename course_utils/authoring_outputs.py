@@ -20,7 +20,7 @@ import numpy as np
 from nbformat import NotebookNode
 
 TAG = "nbval-check-output"
-REQUIRE_OUTPUTS = False  # whether `build --check` wants an output in every tagged cell
+REQUIRE_OUTPUTS = True  # whether `build --check` wants an output in every tagged cell
 BLOCK = 8  # pixels; what differs by less than a letter's edge is averaged out in blocks of this side
 MOST_DIFFERENCE = 0.15  # of the range from black to white, in any block
 

@@ -25,9 +25,9 @@ Found = Iterator[tuple[int, str]]
 
 PARAMETERS = ["data_source", "profile", "seed", "output"]
 LEAST_HINTS = 2
-# Whether every exercise must be a whole block (heading, difficulty, expected result, hints, check), or only those that
-# have a check cell already.
-REQUIRE_BLOCKS = False
+# Whether every exercise must have a check. False is for drafts: an exercise without one may be incomplete, and its
+# notebook has no student version yet.
+REQUIRE_BLOCKS = True
 
 
 def check_exercises(cells: Sequence[Cell], path: Path, exercises: Sequence[Exercise]) -> Found:
