@@ -184,7 +184,7 @@ def test_the_legend_counts_each_kind_of_error():
     plotting.draw_errors(axes[0, 0], np.zeros(truth.shape), prediction, truth, iou_threshold=0.6)
     counts = {text.get_text() for text in axes[0, 0].get_legend().get_texts()}
     # the two halves of nucleus 4 and the lone pixel match nothing; 2 and 3 are hidden under one merge
-    assert counts == {"matched 1", "false positive 3", "merged 1", "missed 3", "split 1"}
+    assert counts == {"matched 1", "× false positive 3", "+ merged 1", "o missed 3", "÷ split 1"}
 
 
 def test_the_three_classes_keep_their_colours_when_one_is_absent():
