@@ -543,7 +543,7 @@ def _mathml(formula: str, display: str) -> str:
 
 
 class _OfflineExporter(HTMLExporter):
-    """nbconvert's page without the scripts it fetches from elsewhere."""
+    """nbconvert's page without the scripts it fetches from elsewhere, and with the figures' alternative texts."""
 
     raw_template = """
 {%- extends 'index.html.j2' -%}
@@ -551,6 +551,10 @@ class _OfflineExporter(HTMLExporter):
 {%- block jupyter_widgets -%}{%- endblock -%}
 {%- block html_head_js_mathjax -%}{%- endblock -%}
 {%- block html_head_js_mermaidjs -%}{%- endblock -%}
+{%- block data_png scoped -%}
+{%- set alt = output | get_metadata('alt', 'image/png') -%}
+{{ super() | replace('<img ', '<img alt="' ~ (alt | escape_html) ~ '" ', 1) if alt else super() }}
+{%- endblock -%}
 """
 
     @pass_context

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
+from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# No time limit for a single example: a busy machine is no failure. pytest-timeout stops what hangs.
+settings.register_profile("course", deadline=None)
+settings.load_profile("course")
+
+# A shell starts background jobs with Ctrl-C switched off, and every process they start inherits that. The tests of
+# interruptions need it on.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _real_data(variable: str, file_name: str) -> Path:

@@ -16,6 +16,7 @@ from course_utils import synthetic
 from course_utils.data import Sample, embedded_folder, load_data
 from course_utils.exploration import touching_ids
 from course_utils.metrics import f1_score
+from course_utils.reading import read_samples
 from course_utils.segmentation import connected_components, watershed_instances
 from course_utils.synthetic import SMALLEST_AREA, generate_image, recipe_order
 from course_utils.targets import boundary_target
@@ -190,8 +191,8 @@ def test_writing_twice_gives_the_same_bytes_and_leaves_no_old_files(tmp_path, mo
     assert not leftover.exists() and own_file.exists()
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-    data = load_data(tmp_path / "b")
-    assert [len(data.train), len(data.test)] == [1, 1]
+    found = read_samples(tmp_path / "b")
+    assert [len(found.train), len(found.test)] == [1, 1]
 
 
 @given(st.integers(-60, 90), st.integers(-60, 90), st.integers(0, 20))

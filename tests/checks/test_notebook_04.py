@@ -844,7 +844,6 @@ for name, (solution, message) in WRONG_F1.items():
 # mutants that are right as well: part of their description -> reason
 EQUIVALENT = {
     "4.1": {
-        "multiple=16)  ->  padded, (height, width) = pad_to_multiple(image.astype(np.float32))": "16 is the default",
         "[0]  ->  logits = model(torch.from_numpy(padded)[None, None].to(device))[-1]": "the batch has one image",
         "return probability[:, :height, :width].cpu().numpy()": "a model of the course gives float32",
     },

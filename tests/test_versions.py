@@ -1,0 +1,175 @@
+"""The committed versions of the course: what students open, what instructors open, and that "Run all" is green."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from course_utils.authoring_cells import read_cells
+from course_utils.authoring_leaks import find_leaks, secrets_of
+from course_utils.authoring_stubs import source_of
+from course_utils.exercises import list_exercises
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = sorted(path.stem for path in (ROOT / "solutions").glob("*.py"))
+# Notebooks that train take minutes.
+MARKED = [name if name[:2] in ("01", "02") else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+each = pytest.mark.parametrize("name", NAMES)
+
+
+def read(folder: str, name: str) -> nbformat.NotebookNode:
+    return nbformat.read(ROOT / folder / f"{name}.ipynb", as_version=4)
+
+
+def exercises_of(name: str) -> list:
+    return [exercise for exercise in list_exercises() if exercise.notebook == name]
+
+
+def test_there_is_a_student_version_of_every_notebook():
+    assert sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb")) == NAMES
+    assert {exercise.notebook for exercise in list_exercises()} <= set(NAMES)
+
+
+@each
+def test_students_get_no_outputs_and_instructors_those_of_tagged_cells(name):
+    for cell in read("notebooks", name).cells:
+        assert cell.get("outputs", []) == [] and cell.get("execution_count") is None
+    for cell in read("solutions", name).cells:
+        tagged = "nbval-check-output" in cell.metadata.get("tags", [])
+        assert bool(cell.get("outputs", [])) == tagged, cell.id
+
+
+@each
+def test_each_exercise_is_a_block_with_its_stub_and_check(name):
+    cells = read("notebooks", name).cells
+    ids = [cell.id for cell in cells]
+    for exercise in exercises_of(name):
+        key = exercise.id.replace(".", "-")
+        position = ids.index(f"exercise-{key}")
+        assert f'raise NotImplementedError("Exercise {exercise.id}: {exercise.title}")' in cells[position].source
+        assert cells[position + 1].source.endswith(f'{exercise.name} = check("{exercise.id}", {exercise.name})')
+        start = position
+        while f"### Exercise {exercise.id}: {exercise.title}" not in cells[start].source:
+            start -= 1
+            assert cells[start].cell_type == "markdown"
+        block = "\n\n".join(cell.source for cell in cells[start:position])
+        block = block[block.index(f"### Exercise {exercise.id}") :]
+        difficulty = f"*Difficulty {exercise.difficulty} of 5, about {exercise.minutes} minutes.*"
+        expected = block.index("Expected:")
+        hints = [match.start() for match in re.finditer(r"<details>\s*<summary>Hint", block)]
+        assert block.count(difficulty) == 1 and block.index(difficulty) < expected < hints[0]
+        assert 2 <= len(hints) <= 4 and block.count("</details>") == len(hints)
+    assert cells[-1].source.endswith(f'show_overview("{name}")')
+
+
+@each
+def test_model_answers_are_places_to_write(name):
+    solved = {cell.id: cell.source for cell in read("solutions", name).cells}
+    answers = [cell for cell in read("notebooks", name).cells if "answer" in cell.metadata.get("course", {})]
+    assert len(answers) >= 2
+    for cell in answers:
+        assert "Your answer" in cell.source and cell.source != solved[cell.id]
+
+
+@each
+def test_the_committed_student_version_gives_nothing_away(name):
+    secrets = secrets_of(read_cells(ROOT / "solutions" / f"{name}.py"), list_exercises())
+    assert find_leaks(json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8")), secrets) == []
+
+
+@pytest.mark.parametrize("folder", ["notebooks", "solutions"])
+def test_no_notebook_uses_a_name_it_lacks(folder):
+    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F821", "--target-version", "py311"]
+    notebooks = [str(ROOT / folder / f"{name}.ipynb") for name in NAMES]
+    run = subprocess.run([*command, *notebooks], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stdout
+
+
+# Run all
+
+
+def execute(source: Path, folder: Path, **environment: str) -> tuple[str, dict[str, str], nbformat.NotebookNode]:
+    """Run a notebook in the profile smoke: (id of the cell that failed or "", status of each exercise, result)."""
+    result, record = folder / f"executed_{source.name}", folder / "progress.json"
+    record.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "papermill", str(source), str(result), "-k", "python3", "--cwd", str(folder)]
+    command += ["--execution-timeout", "600", "--no-progress-bar", "-p", "profile", "smoke", "-p", "seed", "0"]
+    inherited = {key: value for key, value in os.environ.items() if key != "COURSE_STRICT"}
+    inherited |= {"COURSE_PROGRESS": str(record), **environment}
+    start = time.perf_counter()
+    run = subprocess.run(command, env=inherited, capture_output=True, text=True, timeout=1500)
+    print(f"{source.name}: {time.perf_counter() - start:.0f} s")
+    notebook = nbformat.read(result, as_version=4)
+    failed = [
+        cell.id
+        for cell in notebook.cells
+        if cell.cell_type == "code" and any(output.output_type == "error" for output in cell.outputs)
+    ]
+    assert (run.returncode == 0) == (not failed), run.stderr[-3000:]
+    found = json.loads(record.read_text(encoding="utf-8"))
+    return (failed or [""])[0], {key: entry["status"] for key, entry in found.items()}, notebook
+
+
+@pytest.mark.parametrize("name", MARKED)
+def test_the_untouched_student_version_runs_to_the_end_and_everything_is_to_do(name, tmp_path):
+    failed, statuses, notebook = execute(ROOT / "notebooks" / f"{name}.ipynb", tmp_path)
+    assert failed == ""
+    assert statuses == {exercise.id: "todo" for exercise in exercises_of(name)}
+    overview = notebook.cells[-1].outputs[0].data["text/plain"]
+    assert overview.startswith(f"0 of {len(statuses)} exercises solved")
+
+
+@each
+def test_strictly_the_student_version_stops_at_its_first_exercise(name, tmp_path):
+    first = exercises_of(name)[0]
+    failed, statuses, notebook = execute(ROOT / "notebooks" / f"{name}.ipynb", tmp_path, COURSE_STRICT="1")
+    assert failed == f"check-{first.id.replace('.', '-')}"
+    assert statuses == {first.id: "todo"}
+    errors = [output for cell in notebook.cells for output in cell.get("outputs", []) if output.output_type == "error"]
+    assert [error.ename for error in errors] == ["ExerciseNotSolved"]
+
+
+@pytest.mark.parametrize("name", MARKED)
+def test_strictly_the_solved_version_runs_to_the_end(name, tmp_path):
+    failed, statuses, _ = execute(ROOT / "solutions" / f"{name}.ipynb", tmp_path, COURSE_STRICT="1")
+    assert failed == ""
+    assert statuses == {exercise.id: "passed" for exercise in exercises_of(name)}
+
+
+@pytest.mark.parametrize("name", MARKED)
+def test_a_half_solved_version_runs_and_reports_exactly_that(name, tmp_path):
+    notebook, expected = read("notebooks", name), {}
+    for number, exercise in enumerate(exercises_of(name), 1):
+        [cell] = [one for one in notebook.cells if one.metadata.get("course") == {"exercise": exercise.id}]
+        wrong = f"def {exercise.name}(*arguments, **more):\n    return None"
+        if isinstance(exercise.reference, type):
+            wrong = f"class {exercise.name}:\n    pass"
+        cell.source = source_of(exercise) if number % 2 else wrong
+        expected[exercise.id] = "passed" if number % 2 else "failed"
+    half = tmp_path / f"{name}.ipynb"
+    nbformat.write(notebook, half)
+    failed, statuses, executed = execute(half, tmp_path)
+    assert failed == ""
+    assert statuses == expected
+    solved = sum(status == "passed" for status in expected.values())
+    assert executed.cells[-1].outputs[0].data["text/plain"].startswith(f"{solved} of {len(expected)} exercises solved")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", ["notebooks", "solutions"])
+@each
+def test_nbval_passes(folder, name, tmp_path):
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", "--nbval-lax"]
+    command += ["--nbval-current-env", "--nbval-cell-timeout", "600", "--rootdir", str(tmp_path)]
+    command += [str(ROOT / folder / f"{name}.ipynb")]
+    environment = os.environ | {"COURSE_PROGRESS": str(tmp_path / "progress.json"), "COURSE_PROFILE": "smoke"}
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1500)
+    assert run.returncode == 0, run.stdout[-3000:]
