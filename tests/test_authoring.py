@@ -261,7 +261,7 @@ blocks = st.lists(
 
 
 @given(blocks, st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_cells_and_lines_agree_with_jupytext(tmp_path_factory, blocks, with_header):
     lines = ["# ---", "# jupyter:", "#   jupytext: {}", "# ---", ""] if with_header else []
     for marker, body in blocks:

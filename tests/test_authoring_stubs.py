@@ -8,7 +8,7 @@ import io
 import tokenize
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from course_utils.authoring_stubs import make_stub, source_of, stub_of
@@ -155,7 +155,6 @@ def test_what_cannot_be_made_into_a_stub_is_said(source):
 
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=30))
-@settings(deadline=None)
 def test_every_title_gives_a_stub_that_says_it(title):
     names: dict = {}
     exec(make_stub("def f():\n    return 1", title), names)

@@ -6,7 +6,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -20,9 +20,6 @@ from course_utils.exploration import (
     standardize,
     touching_ids,
 )
-
-settings.register_profile("course", deadline=None)  # a busy machine is not a failure
-settings.load_profile("course")
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, max_side=6)
 IMAGES = hnp.arrays(np.uint8, SHAPES)

@@ -5,16 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from course_utils.losses import binary_cross_entropy, dice_score, foreground_dice_score, hard_dice_score
 
 torch.set_num_threads(1)
-settings.register_profile("course", deadline=None)  # a busy machine is not a failure
-settings.load_profile("course")
-
 BATCHES = hnp.array_shapes(min_dims=4, max_dims=4, max_side=4)
 
 

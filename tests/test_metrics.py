@@ -11,7 +11,7 @@ from itertools import permutations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -29,9 +29,6 @@ from course_utils.metrics import (
     summarize_scores,
     touching_recall,
 )
-
-settings.register_profile("course", deadline=None)  # a busy machine is not a failure
-settings.load_profile("course")
 
 IDS = [0, 1, 2, 7, 70_000, 2**31 - 1]  # with gaps, and as large as a label image can hold
 THRESHOLDS = st.sampled_from([0.1, 0.2, 0.25, 1 / 3, 0.4, 0.5, 0.6, 0.75, 0.9, 1.0])

@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
@@ -24,9 +24,6 @@ from course_utils import plotting
 from course_utils.plotting import BACKGROUND, label_colours, same_colours
 from course_utils.targets import boundary_target
 from course_utils.training import EpochResult
-
-settings.register_profile("course", deadline=None)  # a busy machine is not a failure
-settings.load_profile("course")
 
 IDS = st.sampled_from([0, 1, 2, 3, 17, 70_000])
 LABELS = hnp.arrays(np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6), elements=IDS)

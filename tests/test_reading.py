@@ -129,7 +129,7 @@ def test_mask_without_nuclei_is_allowed(folder):
     assert read_samples(folder).train[0].mask.max() == 0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     arrays(st.sampled_from([np.uint8, np.uint16]), array_shapes(min_dims=2, max_dims=2, max_side=12)),
     st.sampled_from([None, "zlib"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from skimage.draw import disk
@@ -29,9 +29,6 @@ from course_utils.targets import boundary_target
 from course_utils.unet import UNet
 
 torch.set_num_threads(1)
-settings.register_profile("course", deadline=None)  # a busy machine is not a failure
-settings.load_profile("course")
-
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, max_side=8)
 
 

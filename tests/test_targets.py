@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from skimage.draw import disk
@@ -14,9 +14,6 @@ from skimage.segmentation import find_boundaries
 
 from course_utils.reading import read_samples
 from course_utils.targets import binary_target, boundary_target, looks_like_boundary_target
-
-settings.register_profile("course", deadline=None)  # a busy machine is not a failure
-settings.load_profile("course")
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, max_side=8)
 MASKS = hnp.arrays(np.int32, SHAPES, elements=st.sampled_from([0, 0, 3, 4, 70000]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import conv2d, relu
@@ -13,9 +13,6 @@ from torch.nn.functional import conv2d, relu
 from course_utils.unet import ConvBlock, UNet, UpBlock, count_parameters, pad_to_multiple
 
 torch.set_num_threads(1)
-settings.register_profile("course", deadline=None)  # a busy machine is not a failure
-settings.load_profile("course")
-
 
 @pytest.fixture(autouse=True)
 def fixed_seed():
