@@ -29,10 +29,10 @@ from course_utils import NucleiDataset, UNet, binary_target, get_profile, load_d
 from course_utils.claims import claim
 from course_utils.dataset import training_loader, validation_loader
 from course_utils.device import choose_device, describe_device, prepare_model
-from course_utils.exploration import normalize_percentiles, split_train_val
+from course_utils.exploration import split_train_val
 from course_utils.losses import hard_dice_score
-from course_utils.recipes import about, model_path
-from course_utils.training import EpochResult, progress, record_scores, save_model
+from course_utils.recipes import about, arrays, model_path
+from course_utils.training import EpochResult, prepare_output, progress, record_scores, save_model
 
 plotting.use_course_style()
 
@@ -52,10 +52,9 @@ print(
 
 data = load_data(data_source)
 train, val = split_train_val(data.train, settings.validation_every)
-train_images = [normalize_percentiles(sample.image) for sample in train]
-train_masks = [sample.mask for sample in train]
-val_images = [normalize_percentiles(sample.image) for sample in val]
-val_masks = [sample.mask for sample in val]
+train_images, train_masks = arrays(train, settings.crop_size)
+val_images, val_masks = arrays(val)
+prepare_output(output)
 print(f"{len(train)} training and {len(val)} validation images. {data.note}")
 
 # %% [markdown]
