@@ -47,6 +47,52 @@ def predict(model: torch.nn.Module, image: np.ndarray, multiple: int = 16) -> np
     return probability[:, :height, :width].float().cpu().numpy()
 
 
+def predict_tiled(
+    model: torch.nn.Module, image: np.ndarray, tile: int = 1024, margin: int = 112, multiple: int = 16
+) -> np.ndarray:
+    """`predict` for images that are too large for one piece: tile by tile, with a margin around each.
+
+    A pixel of the output depends on the input around it only as far as the receptive field reaches: 92 pixels for a
+    A pixel of the output depends only on the input in its receptive field, which reaches up to 107 pixels to each side
+    in a U-Net of depth 4. With a margin of at least that, each tile sees all it needs, and the result is that of
+    `predict` up to rounding (about 1e-6 in float32). With a smaller margin it differs, near the seams only. This is the
+    "overlap-tile strategy" of the U-Net paper.
+
+    Args:
+        model, image: as for `predict`; the network must use fixed statistics, as every one in evaluation mode does.
+        tile: side of the square pieces that the result is put together from, in pixels; a multiple of `multiple`.
+        margin: pixels around a piece that are predicted and thrown away; a multiple of `multiple`.
+        multiple: as for `predict`.
+
+    Returns:
+        float32 array `(C, H, W)`. Besides it and a padded float32 copy of the image, memory is needed for one tile.
+
+    Raises:
+        ValueError: `tile` or `margin` is no multiple of `multiple`.
+
+    >>> image = np.random.default_rng(0).random((70, 50))
+    >>> model = torch.nn.Conv2d(1, 1, 3, padding=1)
+    >>> bool(np.allclose(predict_tiled(model, image, tile=32, margin=16), predict(model, image), atol=1e-6))
+    True
+    """
+    for name, value, least in (("tile", tile, multiple), ("margin", margin, 0)):
+        if value % multiple != 0 or value < least:
+            raise ValueError(f"{name} must be a multiple of {multiple} and at least {least}, but is {value}.")
+    height, width = image.shape
+    padded, _ = pad_to_multiple(image.astype(np.float32), multiple)
+    result = None
+    for top in range(0, height, tile):
+        for left in range(0, width, tile):
+            above, before = min(margin, top), min(margin, left)
+            piece = padded[top - above : top + tile + margin, left - before : left + tile + margin]
+            probability = predict(model, piece, multiple)[:, above : above + tile, before : before + tile]
+            if result is None:
+                result = np.empty((len(probability), height, width), dtype=np.float32)
+            target = result[:, top : top + tile, left : left + tile]
+            target[:] = probability[:, : target.shape[1], : target.shape[2]]
+    return result
+
+
 def connected_components(probability: np.ndarray, threshold: float = 0.5) -> np.ndarray:
     """Instances as the connected regions above a threshold.
 

@@ -22,6 +22,7 @@ from course_utils.segmentation import (
     otsu_components,
     otsu_watershed,
     predict,
+    predict_tiled,
     remove_small,
     watershed_instances,
 )
@@ -142,6 +143,51 @@ def test_a_unet_predicts_what_it_computes():
         expected = model(torch.from_numpy(image)[None, None]).softmax(dim=1)[0]
     assert predict(model, image) == pytest.approx(expected.numpy(), abs=1e-6)
 
+
+
+# Tiles
+
+
+@pytest.mark.parametrize("shape", [(300, 333), (128, 40), (1, 17), (257, 128)])
+def test_tiles_give_what_the_whole_image_gives(shape):
+    torch.manual_seed(0)
+    model = UNet(1, 3, base_channels=2, batch_norm=True).eval()
+    image = np.random.default_rng(0).random(shape)
+    before = image.copy()
+    tiled = predict_tiled(model, image, tile=128, margin=112)
+    assert tiled.dtype == np.float32
+    np.testing.assert_allclose(tiled, predict(model, image), atol=1e-5)
+    np.testing.assert_array_equal(image, before)
+
+
+def test_a_margin_below_the_receptive_field_differs_at_the_seams_only():
+    torch.manual_seed(0)
+    model = UNet(1, 1, base_channels=4).eval()
+    for parameter in model.parameters():
+        parameter.data *= 2  # so that far pixels count
+    image = np.random.default_rng(0).random((512, 512))
+    difference = np.abs(predict_tiled(model, image, tile=256, margin=0) - predict(model, image))[0]
+    assert difference[240:272].max() > 1e-3
+    assert difference[:140, :140].max() < 1e-4  # further from each seam than the receptive field reaches
+
+
+def test_the_receptive_field_reaches_as_far_as_the_docstring_says():
+    model = UNet(1, 1, base_channels=2).double()
+    for parameter in model.parameters():
+        nn.init.constant_(parameter, 0.1)
+    reach = 0
+    for position in range(240, 256):
+        image = torch.ones(1, 1, 512, 512, dtype=torch.double, requires_grad=True)
+        model(image)[0, 0, position, position].backward()
+        rows = torch.nonzero(image.grad[0, 0].sum(dim=1)).flatten()
+        reach = max(reach, position - int(rows[0]), int(rows[-1]) - position)
+    assert f"up to {reach} pixels" in predict_tiled.__doc__
+
+
+@pytest.mark.parametrize("name, value", [("tile", 100), ("tile", 0), ("margin", 50), ("margin", -16)])
+def test_tiles_must_fit_the_network(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be a multiple of 16 .* is {value}"):
+        predict_tiled(Echo(), np.zeros((32, 32)), **{"tile": 32, "margin": 16, name: value})
 
 # 4.2 connected_components
 
