@@ -164,21 +164,40 @@ def overlapping_pairs(prediction: np.ndarray, truth: np.ndarray) -> Overlaps:
     for name, labels in (("prediction", prediction), ("truth", truth)):
         if labels.dtype.kind not in "iu":
             raise ValueError(f"{name} must hold integer ids, but has dtype {labels.dtype}. Label it first.")
-    pred_ids, pred_index, pred_area = np.unique(prediction, return_inverse=True, return_counts=True)
-    true_ids, true_index, true_area = np.unique(truth, return_inverse=True, return_counts=True)
-    pair, shared = np.unique(pred_index.ravel() * len(true_ids) + true_index.ravel(), return_counts=True)
-    row, column = np.divmod(pair, max(len(true_ids), 1))
-    nuclei = (pred_ids[row] != 0) & (true_ids[column] != 0)
-    row, column, shared = row[nuclei], column[nuclei], shared[nuclei]
-    return Overlaps(
-        pred_ids=pred_ids[pred_ids != 0],
-        true_ids=true_ids[true_ids != 0],
-        pred_index=np.cumsum(pred_ids != 0)[row] - 1,  # numbered from 0 without the background
-        true_index=np.cumsum(true_ids != 0)[column] - 1,
-        shared=shared,
-        pred_area=pred_area[row],
-        true_area=true_area[column],
+    pred_ids, pred_index, pred_area = _number_ids(prediction)
+    true_ids, true_index, true_area = _number_ids(truth)
+    both = (pred_index >= 0) & (true_index >= 0)  # pixels of an instance in either image
+    pixels = coo_array(
+        (np.ones(np.count_nonzero(both), dtype=np.intp), (pred_index[both], true_index[both])),
+        shape=(len(pred_ids), len(true_ids)),
     )
+    shared = pixels.tocsr()  # adds up the pixels of each pair, without the pairs that share none
+    row = np.repeat(np.arange(len(pred_ids)), np.diff(shared.indptr))
+    column = shared.indices
+    return Overlaps(
+        pred_ids, true_ids, pred_index=row, true_index=column, shared=shared.data,
+        pred_area=pred_area[row], true_area=true_area[column],
+    )  # fmt: skip
+
+
+def _number_ids(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The ids without background, ascending; for each pixel the place of its id among them (background: -1); the areas.
+
+    Sorting the pixels is avoided if the ids are small enough to be counted in a table.
+    """
+    flat = labels.ravel()
+    if flat.size == 0 or flat.min() < 0 or flat.max() > 4 * flat.size + 1000:
+        ids, index, areas = np.unique(flat, return_inverse=True, return_counts=True)
+        nuclei = ids != 0
+        position = np.where(nuclei, np.cumsum(nuclei) - 1, -1)
+        return ids[nuclei], position[index], areas[nuclei]
+    flat = flat.astype(np.intp)
+    areas = np.bincount(flat)
+    areas[0] = 0
+    ids = np.flatnonzero(areas)
+    position = np.full(len(areas), -1)
+    position[ids] = np.arange(len(ids))
+    return ids, position[flat], areas[ids]
 
 
 def match_instances(
