@@ -22,6 +22,13 @@ settings.load_profile("course")
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Test files that take a minute or more: they go first, so that no process is left with one of them at the end.
+LONGEST = ("test_notebooks.py", "test_versions.py", "test_grading.py", "test_course_py.py")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
 
 def _real_data(variable: str, file_name: str) -> Path:
     path = Path(os.environ.get(variable) or REPOSITORY.parent / "shared" / "data" / file_name)
