@@ -109,13 +109,33 @@ def load_or_train(path: Path, wanted: dict, train: Callable[[], UNet]) -> UNet:
     return model
 
 
+def binary_dataset(samples: list[Sample], crop_size: int, seed: int) -> NucleiDataset:
+    """Augmented crops with the target of notebook 03."""
+    images, masks = arrays(samples, crop_size)
+    return NucleiDataset(images, masks, binary_target, crop_size, augment=True, seed=seed)
+
+
+def boundary_dataset(samples: list[Sample], crop_size: int, seed: int) -> NucleiDataset:
+    """Augmented crops with the target of notebook 05.
+
+    The target of each image is made once and cropped with it, not made anew for every crop.
+    """
+    images, masks = arrays(samples, crop_size)
+    targets = [boundary_target(mask).numpy().astype(np.uint8) for mask in masks]
+    return NucleiDataset(images, targets, _class_tensor, crop_size, augment=True, seed=seed)
+
+
+def _class_tensor(classes: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(classes.astype(np.int64))
+
+
 def binary_model(
     data: CourseData, profile: Profile, seed: int, output: str | Path, on_epoch: OnEpoch | None = None
 ) -> UNet:
     """The foreground network of notebook 03: one output channel."""
 
     def train():
-        return _train(data, profile, seed, 1, binary_target, binary_cross_entropy, hard_dice_score,
+        return _train(data, profile, seed, 1, binary_dataset, binary_target, binary_cross_entropy, hard_dice_score,
                       profile.binary_epochs, path, wanted, on_epoch)  # fmt: skip
 
     path, wanted = model_path(output, "binary"), about("binary", data, profile, seed)
@@ -128,7 +148,7 @@ def boundary_model(
     """The three-class network of notebook 05: background, interior, boundary."""
 
     def train():
-        return _train(data, profile, seed, 3, boundary_target, boundary_loss, foreground_dice_score,
+        return _train(data, profile, seed, 3, boundary_dataset, boundary_target, boundary_loss, foreground_dice_score,
                       profile.boundary_epochs, path, wanted, on_epoch)  # fmt: skip
 
     path, wanted = model_path(output, "boundary"), about("boundary", data, profile, seed)
@@ -140,6 +160,7 @@ def _train(
     profile: Profile,
     seed: int,
     out_channels: int,
+    make_dataset: Callable[[list[Sample], int, int], NucleiDataset],
     target_transform: TargetTransform,
     loss_fn: Callable,
     metric: Callable,
@@ -155,8 +176,7 @@ def _train(
             f"Every {profile.validation_every}th training image is set aside for validation, but there are only "
             f"{len(data.train)}: use more images, or a profile with a smaller validation_every."
         )
-    images, masks = arrays(train, profile.crop_size)
-    dataset = NucleiDataset(images, masks, target_transform, profile.crop_size, augment=True, seed=seed)
+    dataset = make_dataset(train, profile.crop_size, seed)
     model = UNet(1, out_channels, profile.base_channels, profile.depth, batch_norm=True).to(choose_device())
     fit(
         model,

@@ -602,7 +602,7 @@ def _write_summary(folder: Path, results: list[NotebookResult], facts: dict[str,
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         earlier = json.loads(path.read_text(encoding="utf-8"))["notebooks"]
     entries = {entry["notebook"]: entry for entry in earlier} | {one.notebook: asdict(one) for one in results}
-    summary = {"date": _now(), **facts, "versions": _versions(), "notebooks": [entries[key] for key in sorted(entries)]}
+    summary = {"date": _now(), **facts, "versions": versions(), "notebooks": [entries[key] for key in sorted(entries)]}
     unfinished = path.with_suffix(".part")
     unfinished.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     unfinished.replace(path)
@@ -646,12 +646,13 @@ def _number(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that decide what comes out."""
+    found = {"python": platform.python_version()}
     for name in VERSIONS_OF:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    return versions
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def _machine() -> dict[str, Any]:

@@ -47,6 +47,28 @@ def predict(model: torch.nn.Module, image: np.ndarray, multiple: int = 16) -> np
     return probability[:, :height, :width].float().cpu().numpy()
 
 
+def predict_flipped(model: torch.nn.Module, image: np.ndarray, multiple: int = 16) -> np.ndarray:
+    """The mean of `predict` over the eight ways to flip and turn an image, each turned back ("test-time augmentation").
+
+    A nucleus looks like a nucleus from every side, but a network answers a little differently each time; the mean is
+    steadier. It takes eight times as long.
+
+    Args and returns as for `predict`.
+
+    >>> predict_flipped(torch.nn.Conv2d(1, 3, 1), np.zeros((5, 7))).shape
+    (3, 5, 7)
+    """
+    total = 0.0
+    for turns in range(4):
+        for flipped in (False, True):
+            view = np.rot90(image, turns)
+            view = np.ascontiguousarray(view[:, ::-1] if flipped else view)
+            probability = predict(model, view, multiple)
+            probability = probability[:, :, ::-1] if flipped else probability
+            total = total + np.rot90(probability, -turns, axes=(1, 2))
+    return (total / 8).astype(np.float32)
+
+
 def predict_tiled(
     model: torch.nn.Module, image: np.ndarray, tile: int = 1024, margin: int = 112, multiple: int = 16
 ) -> np.ndarray:

@@ -22,6 +22,7 @@ from course_utils.segmentation import (
     otsu_components,
     otsu_watershed,
     predict,
+    predict_flipped,
     predict_tiled,
     remove_small,
     watershed_instances,
@@ -143,6 +144,35 @@ def test_a_unet_predicts_what_it_computes():
         expected = model(torch.from_numpy(image)[None, None]).softmax(dim=1)[0]
     assert predict(model, image) == pytest.approx(expected.numpy(), abs=1e-6)
 
+
+
+# Flips
+
+
+class Position(nn.Module):
+    """Answers with the column of each pixel, whatever the image: as far from symmetric as can be."""
+
+    def __init__(self):
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        return torch.arange(x.shape[3], dtype=torch.float32).expand(x.shape).clone()
+
+
+def test_flips_average_over_all_eight_views():
+    image = np.zeros((16, 16))
+    answer = sigmoid(np.tile(np.arange(16.0), (16, 1)))
+    views = [np.rot90(view, turns) for turns in range(4) for view in (answer, answer[:, ::-1])]
+    np.testing.assert_allclose(predict_flipped(Position(), image)[0], np.mean(views, axis=0), rtol=1e-5)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3]))
+def test_flips_leave_a_symmetric_answer_as_it_is(height, width, channels):
+    image = np.random.default_rng(0).normal(size=(height, width))
+    flipped = predict_flipped(Echo(channels), image)
+    assert flipped.dtype == np.float32
+    np.testing.assert_allclose(flipped, predict(Echo(channels), image), atol=1e-6)
 
 
 # Tiles

@@ -1,0 +1,84 @@
+"""How fast is the scoring of label images, and how does its cost grow?"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from benchmarks.measuring import in_turn
+from course_utils.data import CourseData
+from course_utils.metrics import count_matches, iou_matrix, match_instances
+from course_utils.segmentation import otsu_watershed
+
+IOU_THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
+
+
+def many_labels(side: int, n_labels: int, seed: int) -> np.ndarray:
+    """A label image of rectangles on a grid: about `n_labels` of them, with shuffled ids and gaps among the ids."""
+    rng = np.random.default_rng(seed)
+    per_side = round(n_labels**0.5)
+    ids = rng.permutation(2 * per_side**2)[: per_side**2] + 1
+    cell = side // per_side
+    labels = np.zeros((side, side), dtype=np.int32)
+    for number, name in enumerate(ids):
+        row, column = divmod(number, per_side)
+        height, width = rng.integers(cell // 2, cell, 2)
+        labels[row * cell : row * cell + height, column * cell : column * cell + width] = name
+    return labels
+
+
+def growth(quick: bool) -> list[dict]:
+    """Seconds of `match_instances` for growing images, and for one image with more and more labels."""
+    cases = [(512, 781), (1024, 3125)] if quick else [(512, 781), (1024, 3125), (2048, 12500), (4096, 50000)]
+    if not quick:
+        cases += [(4096, 500), (4096, 5000)]
+    rows = []
+    for side, n_labels in cases:
+        truth, prediction = many_labels(side, n_labels, 0), many_labels(side, n_labels, 1)
+        start = time.perf_counter()
+        [matches] = match_instances(prediction, truth, [0.5])
+        seconds = time.perf_counter() - start
+        rows.append(
+            {
+                "image": f"{side} x {side}",
+                "labels": len(np.unique(truth)) - 1,
+                "matched": matches.true_positive,
+                "seconds": seconds,
+                "seconds per million pixels": seconds / side**2 * 1e6,
+            }
+        )
+    return rows
+
+
+def measure(data: CourseData, quick: bool) -> dict:
+    """Scoring the test images at ten thresholds: the exercises' functions, StarDist and `match_instances`, in turn."""
+    from stardist.matching import matching
+
+    samples = data.test[:10] if quick else data.test
+    truths = [sample.mask.astype(np.int32) for sample in samples]
+    predictions = [otsu_watershed(sample.image).astype(np.int32) for sample in samples]
+    pairs = list(zip(predictions, truths, strict=True))
+    counts: dict[str, list[int]] = {}
+
+    def plain():
+        counts["plain"] = [count_matches(iou_matrix(p, t), threshold) for p, t in pairs for threshold in IOU_THRESHOLDS]
+
+    def stardist():
+        counts["stardist"] = [one.tp for p, t in pairs for one in matching(t, p, thresh=IOU_THRESHOLDS)]
+
+    def course():
+        counts["course"] = [one.true_positive for p, t in pairs for one in match_instances(p, t, IOU_THRESHOLDS)]
+
+    seconds = in_turn({"plain": plain, "stardist": stardist, "course": course}, repeats=1 if quick else 5)
+    rows = [
+        {"way": name, "seconds": value, "times as long as the course's": value / seconds["course"]}
+        for name, value in seconds.items()
+    ]
+    same = counts["plain"] == counts["stardist"] == counts["course"]
+    return {
+        "title": f"Scoring {len(pairs)} test images at ten IoU thresholds",
+        "identical counts": same,
+        "rows": rows,
+        "growth": growth(quick),
+    }

@@ -1,0 +1,94 @@
+"""Timing in turn, child processes with their memory, and result files."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import torch
+
+from course_utils.device import choose_device, describe_device
+from course_utils.running import processor_name, versions
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def in_turn(functions: dict[str, Callable[[], object]], repeats: int = 3) -> dict[str, float]:
+    """Median seconds of each function, called A B C A B C ... after one call of each to warm up.
+
+    Other work on the machine then disturbs all of them alike, so that ratios hold.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for function in functions.values():
+        function()
+    for _ in range(repeats):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            wait_for_device()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def wait_for_device() -> None:
+    """A GPU works on while Python has gone on: wait until it is done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def peak_memory_mb() -> float:
+    """The most memory that this process has used so far, in MB; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def in_child(function: Callable, *arguments):
+    """The result of `function(*arguments)` in a fresh process, whose peak of memory is then its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def write(name: str, result: dict, folder: Path = RESULTS) -> Path:
+    """Write `<folder>/<name>.json`: the result with machine, versions and date."""
+    about = {
+        "date": date.today().isoformat(),
+        "machine": {
+            "processor": processor_name(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "device": describe_device(choose_device()),
+        },
+        "versions": versions(),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(about | result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path
+
+
+def format_table(rows: list[dict]) -> str:
+    """Rows as text in columns; numbers with three significant digits."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [[_text(row.get(name, "")) for name in columns] for row in rows]
+    widths = [max(len(name), *(len(row[at]) for row in cells)) for at, name in enumerate(columns)]
+    lines = [columns, ["-" * width for width in widths], *cells]
+    return "\n".join("  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)) for line in lines)
+
+
+def _text(value) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,135 @@
+"""How fast is a training step of `training.fit`, against the plain way and against the limit?
+
+`UNet(1, 1, 64)` on crops of 256 x 256. *Plain* is how the original exercise did it: one crop at a time, float32, one
+mean and deviation, crop, flip and boundary target for each sample in `__getitem__`, loss and score fetched after every
+step. *Limit* is the same network, batch size and precision as the course's loop, on one batch that stays where it is:
+no loading, no metric, no averaging of weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks.measuring import in_turn
+from course_utils.data import CourseData
+from course_utils.dataset import NucleiDataset, training_loader, validation_loader
+from course_utils.device import choose_device, choose_precision, fast_layout
+from course_utils.exploration import intensity_statistics, random_crop, standardize
+from course_utils.losses import binary_cross_entropy, dice_score, hard_dice_score
+from course_utils.recipes import arrays
+from course_utils.targets import binary_target, boundary_target
+from course_utils.training import fit
+from course_utils.unet import UNet
+
+CROP = 256
+
+
+class PlainDataset(Dataset):
+    """Everything anew for each sample."""
+
+    def __init__(self, samples, length):
+        self.samples, self.length = samples, length
+        self.mean, self.deviation = intensity_statistics([sample.image for sample in samples])
+        self.rng = np.random.default_rng(0)
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        sample = self.samples[index % len(self.samples)]
+        image = standardize(sample.image, self.mean, self.deviation)
+        image, mask = random_crop(image, sample.mask, CROP, self.rng)
+        if self.rng.random() < 0.5:
+            image, mask = image[:, ::-1], mask[:, ::-1]
+        target = boundary_target(mask)
+        return torch.from_numpy(image.copy())[None], (target > 0).float()[None]
+
+
+def plain(samples, crops: int):
+    """A function that trains on some crops in the plain way."""
+    model = UNet(1, 1, 64).to(choose_device())
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    loader = DataLoader(PlainDataset(samples, crops), batch_size=1, shuffle=True)
+    device = next(model.parameters()).device
+
+    def run():
+        for image, target in loader:
+            image, target = image.to(device), target.to(device)
+            logits = model(image)
+            loss = binary_cross_entropy(logits, target)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            loss.item(), dice_score(logits.detach(), target).item()
+
+    return run
+
+
+def ours(samples, crops: int, batch: int, precision: torch.dtype):
+    """A function that trains on some crops with the course's loop."""
+    images, masks = arrays(samples, CROP)
+    dataset = NucleiDataset(images, masks, binary_target, CROP, augment=True)
+    model = UNet(1, 1, 64).to(choose_device())
+    tiny = validation_loader([np.zeros((16, 16), np.float32)], [np.zeros((16, 16), int)], binary_target)
+
+    def run():
+        loader = training_loader(dataset, batch, crops)
+        with contextlib.redirect_stderr(io.StringIO()):
+            fit(model, loader, tiny, binary_cross_entropy, epochs=1, learning_rate=1e-4, metric=hard_dice_score,
+                precision=precision)  # fmt: skip
+
+    return run
+
+
+def limit(crops: int, batch: int, precision: torch.dtype):
+    """A function that takes as many steps on one batch that stays on the device."""
+    device = choose_device()
+    model = fast_layout(UNet(1, 1, 64).to(device))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    images, targets = torch.rand(batch, 1, CROP, CROP, device=device), torch.ones(batch, 1, CROP, CROP, device=device)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+
+    def run():
+        for _ in range(crops // batch):
+            with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
+                logits = model(images)
+            loss = binary_cross_entropy(logits.float(), targets)
+            optimizer.zero_grad()
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+
+    return run
+
+
+def measure(data: CourseData, quick: bool) -> dict:
+    """Images per second of the three, in the precision the course chooses here and in float32."""
+    samples = [sample for sample in data.train if min(sample.image.shape) >= CROP]
+    batch = 8
+    crops = batch if quick else 3 * batch
+    fast = choose_precision(choose_device())
+    rows = []
+    for precision in dict.fromkeys([fast, torch.float32]):
+        seconds = in_turn(
+            {
+                "plain": plain(samples, crops),
+                "course": ours(samples, crops, batch, precision),
+                "limit": limit(crops, batch, precision),
+            },
+            repeats=1 if quick else 3,
+        )
+        speed = {name: crops / value for name, value in seconds.items()}
+        rows.append(
+            {
+                "precision of the course": str(precision).removeprefix("torch."),
+                **{f"{name}, images/s": value for name, value in speed.items()},
+                "course / plain": speed["course"] / speed["plain"],
+                "course / limit": speed["course"] / speed["limit"],
+            }
+        )
+    return {"title": "Training step of UNet(1, 1, 64), crops of 256 x 256", "batch": batch, "rows": rows}
