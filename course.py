@@ -7,6 +7,7 @@
     doctor   say whether this machine is fit for the course, and how long it will take
     build    generate the notebooks from their sources
     grade    check every exercise of submitted notebooks, and write a table
+    bench    measure speed and memory
     release  pack what students get into one zip
 
 The first use makes an environment in .venv beside this file and installs the course there (some minutes, network

@@ -1,8 +1,9 @@
 """Where the figures of docs/results.md and of the README come from.
 
-    python3 course.py bench [--quick] [--only NAME ...] [--data SOURCE]
+    python3 course.py bench [--quick] [--only NAME,NAME] [--data SOURCE]
 
-A module for each question; each has a function `measure(data, quick)` that returns its table:
+`running` runs them and `measuring` holds what they share. There is a module for each question, with a function
+`measure(data, quick)` that returns its table:
 
     training_step   how fast is a step of the course's training loop, against the plain way and against the limit?
     alternatives    the course's U-Net against what people would take instead

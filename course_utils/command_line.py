@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("\nInterrupted.", file=sys.stderr)
         return 130
     except ValueError as error:  # the course's own errors are ValueErrors, and say what to do
-        if not type(error).__module__.startswith("course_utils."):
+        if not type(error).__module__.startswith(("course_utils.", "benchmarks.")):
             raise
         print(f"course.py {options.name}: {error}", file=sys.stderr)
         return 1
@@ -73,6 +73,12 @@ def make_parser() -> argparse.ArgumentParser:
 
     add(test_command, TEST_HELP, "test -k watershed", passes_on=True)
     add(lab_command, LAB_HELP, "lab --no-browser", passes_on=True)
+
+    bench = add(bench_command, BENCH_HELP, "bench --only training_step,evaluation --data ../dsb2018.zip")
+    bench.add_argument("--quick", action="store_true", help="small sizes, once: does everything run?")
+    bench.add_argument("--only", metavar="NAME[,NAME]", type=_names, help="these benchmarks only")
+    bench.add_argument("--data", metavar="SOURCE", default="embedded", help="as for run (default embedded)")
+    bench.add_argument("--out", metavar="FOLDER", type=Path, help="where the result files go")
 
     doctor = add(doctor_command, DOCTOR_HELP, "doctor")
     doctor.add_argument("--out", metavar="FOLDER", type=Path, help="the folder that results will go to")
@@ -110,6 +116,11 @@ Arguments are passed on to pytest. Tests marked slow are left out unless -m asks
 LAB_HELP = """Open the first notebook in JupyterLab.
 
 It listens on this computer only. Arguments are passed on to JupyterLab; name another notebook to open that one."""
+
+BENCH_HELP = """Measure speed and memory, print tables, and write them to benchmarks/results.
+
+With --quick everything runs once in a small size, and the results go to build/bench. The figures in docs/results.md
+come from the real images: --data dsb2018."""
 
 DOCTOR_HELP = """Say whether this machine is fit for the course, and how long each profile will take.
 
@@ -154,6 +165,7 @@ def _positive(text: str) -> int:
 
 
 def run_command(options: argparse.Namespace, _: list[str]) -> int:
+    need_whole_course(options.name, "solutions")
     calm_threads()
     from course_utils.running import run_course
 
@@ -176,7 +188,8 @@ def calm_threads() -> None:
         print(f"This machine is busy (load {load:.1f} on {cores} cores): using {free} of its cores.", flush=True)
 
 
-def test_command(_: argparse.Namespace, further: list[str]) -> int:
+def test_command(options: argparse.Namespace, further: list[str]) -> int:
+    need_whole_course(options.name, "tests")
     cores = os.cpu_count() or 1
     defaults = []
     if not any(argument.startswith(("-n", "--numprocesses", "--pdb", "--trace")) for argument in further):
@@ -190,6 +203,29 @@ def test_command(_: argparse.Namespace, further: list[str]) -> int:
     import pytest
 
     return int(pytest.main([*defaults, *further]))
+
+
+def bench_command(options: argparse.Namespace, _: list[str]) -> int:
+    need_whole_course(options.name, "benchmarks")
+    calm_threads()
+    sys.path.insert(0, str(CHECKOUT))  # benchmarks/ is not installed
+    from benchmarks.running import run_benchmarks
+
+    run_benchmarks(options.only, options.data, options.quick, options.out)
+    return 0
+
+
+class IncompleteCourseError(ValueError):
+    """A command needs a folder that students do not get."""
+
+
+def need_whole_course(command: str, folder: str) -> None:
+    """Say in a sentence what is missing in the zip that students get."""
+    if not (CHECKOUT / folder).is_dir():
+        raise IncompleteCourseError(
+            f"`course.py {command}` needs the folder {folder}/, which is not part of the students' version of the "
+            "course. Students need `course.py lab` only."
+        )
 
 
 def lab_command(_: argparse.Namespace, further: list[str]) -> int:
@@ -243,6 +279,7 @@ def doctor_command(options: argparse.Namespace, _: list[str]) -> int:
 
 
 def build_command(options: argparse.Namespace, _: list[str]) -> int:
+    need_whole_course(options.name, "solutions")
     from course_utils.authoring import build
 
     written = build(only=options.only, check=options.check)
@@ -264,6 +301,7 @@ def grade_command(options: argparse.Namespace, _: list[str]) -> int:
 
 
 def release_command(options: argparse.Namespace, _: list[str]) -> int:
+    need_whole_course(options.name, "solutions")
     from course_utils.release import release
 
     files = release(options.file)

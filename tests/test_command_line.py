@@ -40,10 +40,22 @@ def course_runs(monkeypatch):
     return calls
 
 
+# --- a course without some of its folders, as students get it
+
+
+@pytest.mark.parametrize("arguments", [["run"], ["test"], ["build"], ["bench"], ["release", "x.zip"]])
+def test_what_students_have_no_folder_for_says_so(arguments, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(command_line, "CHECKOUT", tmp_path)
+    assert exit_code(*arguments) == 1
+    said = capsys.readouterr().err
+    assert f"`course.py {arguments[0]}` needs the folder" in said and "course.py lab" in said
+    assert said.count("\n") == 1
+
+
 # --- help -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["run", "test", "lab", "doctor", "build"])
+@pytest.mark.parametrize("command", ["run", "test", "lab", "doctor", "build", "bench", "grade", "release"])
 def test_every_command_explains_itself_with_an_example(command, capsys):
     assert exit_code(command, "--help") == 0
     printed = capsys.readouterr().out

@@ -1,0 +1,48 @@
+"""Run the benchmarks, print their tables and write their results."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.measuring import RESULTS, format_table, write
+from course_utils.data import load_data
+
+NAMES = ("training_step", "loading", "evaluation", "large_images", "alternatives")
+TRIAL = RESULTS.parents[1] / "build" / "bench"
+
+
+def run_benchmarks(names: Sequence[str] | None, source: str, quick: bool, folder: Path | None) -> list[Path]:
+    """Run some benchmarks (all by default) on a data source, and give the result files.
+
+    Results go to `benchmarks/results`, those of a quick trial to `build/bench`, or to `folder`.
+
+    Raises:
+        ValueError: there is no benchmark of that name.
+    """
+    for name in names or ():
+        if name not in NAMES:
+            raise UnknownBenchmarkError(f"there is no benchmark {name!r}. Known: {', '.join(NAMES)}.")
+    folder = folder or (TRIAL if quick else RESULTS)
+    data = load_data(source)
+    print(data, flush=True)
+    written = []
+    for name in names or NAMES:
+        start = time.perf_counter()
+        result = importlib.import_module(f"benchmarks.{name}").measure(data, quick)
+        about = {"command": f"python3 course.py bench --only {name} --data {data.source}", "quick": quick}
+        written.append(write(name, about | result, folder))
+        print(f"\n{result['title']}")
+        for key, value in result.items():
+            if isinstance(value, list):
+                print(format_table(value))
+            elif key != "title":
+                print(f"{key}: {value}")
+        print(f"({time.perf_counter() - start:.0f} s, written to {written[-1]})", flush=True)
+    return written
+
+
+class UnknownBenchmarkError(ValueError):
+    """A benchmark was named that does not exist."""
