@@ -34,10 +34,6 @@ class NucleiDataset(Dataset):
     `DataLoader` seeds differently in every worker and every epoch; a NumPy generator kept in the dataset would be
     copied into each worker and repeat the same crops there.
 
-    Raises:
-        ValueError: the numbers of images and masks differ, a pair differs in shape, or an image is smaller than the
-            crop.
-
     >>> from course_utils.targets import binary_target
     >>> dataset = NucleiDataset([np.zeros((64, 80))], [np.zeros((64, 80), int)], binary_target, crop_size=32)
     >>> image, target = dataset[0]

@@ -38,9 +38,6 @@ def intensity_statistics(images: Sequence[np.ndarray]) -> tuple[float, float]:
     Returns:
         `(mean, std)` as Python floats; `std` is the population standard deviation (division by the number of pixels).
 
-    Raises:
-        ValueError: there is no pixel.
-
     >>> intensity_statistics([np.array([[0, 0]]), np.array([[3]])])
     (1.0, 1.4142135623730951)
     """
@@ -99,13 +96,10 @@ def split_train_val(samples: Sequence, every: int = 20) -> tuple[list, list]:
 
     Args:
         samples: any sequence; it is not changed.
-        every: 20 means that the samples at indices 19, 39, 59, ... go to validation.
+        every: 1 or more; 20 means that the samples at indices 19, 39, 59, ... go to validation.
 
     Returns:
         `(train, val)`, two lists in the original order that together hold every sample once.
-
-    Raises:
-        ValueError: `every` is below 1.
 
     >>> split_train_val("abcdefg", every=3)
     (['a', 'b', 'd', 'e', 'g'], ['c', 'f'])
@@ -131,7 +125,7 @@ def random_crop(
         `(image window, mask window)`, both `(size, size)`, dtypes kept.
 
     Raises:
-        ValueError: the window does not fit, or image and mask differ in shape.
+        ValueError: the image is smaller than the window; the text names both sizes.
 
     >>> image = np.arange(16).reshape(4, 4)
     >>> window, same_window = random_crop(image, image, size=2, rng=np.random.default_rng(0))

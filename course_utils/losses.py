@@ -36,14 +36,11 @@ def dice_score(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     Dice is `2 * sum(p * t) / (sum(p) + sum(t))` over the pixels of one map (Dice 1945, Sørensen 1948).
 
     Args:
-        logits: float tensor `(N, C, H, W)`, also float16 or bfloat16.
+        logits: float tensor `(N, C, H, W)`.
         target: float tensor of the same shape, values 0 and 1.
 
     Returns:
-        Scalar float32 tensor in [0, 1]. A map in which prediction and target are both empty scores 1.
-
-    Raises:
-        ValueError: the shapes differ.
+        Scalar tensor in [0, 1]. A map in which prediction and target are both empty scores 1.
 
     >>> dice_score(torch.full((1, 1, 2, 2), 1e4), torch.ones(1, 1, 2, 2))
     tensor(1.)

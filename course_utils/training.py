@@ -32,7 +32,7 @@ def train_epoch(model, loader, loss_fn, optimizer, metric=None):
 
     Args:
         model: maps a batch of images to logits; it is switched to training mode and trained on the device it is on.
-        loader: yields `(images, targets)` tensors with the batch as first dimension.
+        loader: yields `(images, targets)` tensors with the batch as first dimension, at least one batch.
         loss_fn: `loss_fn(logits, targets)`, a scalar tensor.
         optimizer: of the model's parameters.
         metric: `metric(logits, targets)`, a scalar tensor, measured before each update; or None.
@@ -40,9 +40,6 @@ def train_epoch(model, loader, loss_fn, optimizer, metric=None):
     Returns:
         `(mean loss, mean metric)` as Python floats, each batch weighted by its size; the metric is None if none is
         given.
-
-    Raises:
-        ValueError: the loader yields no batch.
     """
     device = next(model.parameters()).device
     model.train()
@@ -70,7 +67,7 @@ def validate(model, loader, loss_fn, metric=None):
     The model is in evaluation mode and no gradients are computed meanwhile; afterwards its previous mode and torch's
     grad mode are restored, also after an error.
 
-    Args, returns and raises as in `train_epoch`, without the optimizer.
+    Args and returns as in `train_epoch`, without the optimizer.
     """
     device = next(model.parameters()).device
     was_training = model.training

@@ -593,7 +593,7 @@ assert target.shape == (1, *sample.mask.shape) and torch.equal(
 # {{difficulty}}
 #
 # Write `NucleiDataset`, a `torch.utils.data.Dataset`. Item `i` is a random crop of image `i` as float32 tensor `(1, S, S)`, and
-# `target_transform` of the same crop of its mask. With `augment=True`, image and mask are also flipped and rotated, **both in the same way**.
+# `target_transform` of the same crop of its mask. With `augment=True`, image and mask are also flipped, and rotated by multiples of 90 degrees, **both in the same way**.
 #
 # Two points that go wrong easily:
 #

@@ -95,7 +95,7 @@ assert not np.isfinite(list(textbook.values())).all()
 # {{difficulty}}
 #
 # Write `binary_cross_entropy(logits, target)`: the mean over all elements as a scalar tensor, finite with finite gradients for logits of $\pm 10^4$, without a call to torch's own binary
-# cross entropy.
+# cross entropy. If the two shapes differ, raise a `ValueError`.
 #
 # Insert the sigmoid into the formula **before** computing, and simplify: $-\log p = \log(1 + e^{-x})$ and $-\log(1 - p) = \log(1 + e^{x})$.
 # What remains needs a $\log(1 + e^x)$ that does not overflow; torch has one.
@@ -121,7 +121,7 @@ assert not np.isfinite(list(textbook.values())).all()
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# What is left is one softplus minus one product. Do not forget the mean, and do not let tensors of different shapes through: broadcasting would hide the mistake.
+# What is left is one softplus minus one product. Do not forget the mean. Compare the shapes first: broadcasting would hide the mistake.
 #
 # </details>
 
@@ -185,7 +185,7 @@ claim(1 - foreground > 0.5, "Saying nothing is right on more than half of the pi
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# Where prediction and target are both empty, the denominator is 0. `torch.where` can put a 1 there; take care that the other branch does not divide by 0 either, or its gradient is not a number.
+# Where prediction and target are both empty, the denominator is 0. `torch.where` can put a 1 there: it takes each element from one of two tensors, and the 0/0 in the other one does no harm, because a score needs no gradient.
 #
 # </details>
 

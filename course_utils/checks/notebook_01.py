@@ -379,15 +379,48 @@ def _check_augmentation(NucleiDataset) -> None:
             need_dtype("the image of an augmented item", found, torch.float32)
             need_shape("the target of an augmented item", target, (*transform(mask).shape[:-2], size, size))
             need_dtype("the target of an augmented item", target, transform(mask).dtype)
-            _need_same_pixels(found, target, "Flip and rotate image and mask alike.")
+            _need_quarter_turns(found, target, mask)
+            _need_same_pixels(found, target, "Flip and rotate image and mask alike, by multiples of 90 degrees.")
             orientation = _orientation(_ids(found)[0], mask)
             if orientation is None:
-                wrong("Value of an augmented item", "pixels that no flip or quarter turn of a window gives",
-                      "a window of the image, flipped or turned by a multiple of 90 degrees")  # fmt: skip
+                wrong("Value of an augmented item", "pixels that no flip or quarter turn of a window gives", QUARTERS)
             orientations.add(orientation)
         if len(orientations) < 2:
             wrong("Randomness of the augmentation", "24 items that are all oriented alike", "several orientations",
                   "With augment=True crops are flipped and rotated at random.")  # fmt: skip
+
+
+QUARTERS = "a window of the image, flipped or rotated by a multiple of 90 degrees"
+
+
+def _need_quarter_turns(image: torch.Tensor, target: torch.Tensor, mask: np.ndarray) -> None:
+    """Say so if image and target went through one transform together, but one that the task does not ask for."""
+    ids, target_ids = _ids(image)[0], target.reshape(image.shape[1:]).numpy() / 2
+    known = (target_ids == np.round(target_ids)) & (target_ids >= mask[0, 0]) & (target_ids <= mask[-1, -1])
+    if np.mean(known) < 0.3:
+        return
+    # the linear map from the pixels of the item to the places in the mask that they come from
+    pixels = np.stack([*np.nonzero(known), np.ones(known.sum())], axis=1)
+    sources = np.stack(np.divmod(target_ids[known] - mask[0, 0], mask.shape[1]), axis=1)
+    fit, *_ = np.linalg.lstsq(pixels, sources, rcond=None)
+    rows, columns = (pixels @ fit).T
+    is_linear = np.median(np.abs(pixels @ fit - sources)) <= 1
+    of_image = np.abs(ids[known] - (rows * mask.shape[1] + columns + mask[0, 0]))
+    if not is_linear or np.median(of_image) > mask.shape[1]:  # more than a row off: the image shows another place
+        return
+    (a, b), (c, d) = fit[:2] if np.linalg.det(fit[:2]) > 0 else fit[:2] * [[1], [-1]]  # without the flip
+    angle = np.degrees(np.arctan2(b - c, a + d)) % 360
+    large, small = np.linalg.svd(fit[:2], compute_uv=False)
+    what = "Value of an augmented item"
+    if large > 1.02 * small:
+        wrong(what, "image and target stretched or sheared", QUARTERS)
+    if abs(large - 1) > 0.02:
+        wrong(what, f"image and target at about {1 / large:.2f} times their size", QUARTERS)
+    if abs((angle + 45) % 90 - 45) > 0.5:
+        wrong(what, f"image and target rotated by about {min(angle, 360 - angle):.0f} degrees", QUARTERS,
+              "At other angles values are interpolated or repeated, and corners stay empty.")  # fmt: skip
+    if np.mean(np.abs(ids[known] - np.round(ids[known])) > 0.01) > 0.2:
+        wrong(what, "an image of interpolated values", QUARTERS, "That only changes the order of the pixels.")
 
 
 def _draw(dataset: Dataset, n: int = 16) -> list[torch.Tensor]:

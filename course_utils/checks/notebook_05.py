@@ -126,6 +126,7 @@ def check_watershed_instances(watershed_instances) -> None:
 
     _need_mask_rule(run)
     _need_marker_rule(run)
+    _need_exact_cuts(run)
     _need_height_rule(run)
 
     grid = np.zeros((37, 36))
@@ -162,7 +163,7 @@ def _need_mask_rule(run: Callable) -> None:
 def _need_marker_rule(run: Callable) -> None:
     foreground, boundary = np.zeros((2, 10, 32))
     foreground[2:8, 2:8], boundary[2:8, 2:8] = 0.6, 0.3  # difference 0.3
-    foreground[2:8, 12:18], boundary[2:8, 12:18] = 0.9, 0.2  # 0.7
+    foreground[2:8, 12:18], boundary[2:8, 12:18] = 0.8, 0.1  # 0.7
     foreground[2:8, 22:28], boundary[2:8, 22:28] = 0.9, 0.02  # 0.88
     mask = foreground + boundary > 0.5
     for arguments in [(), (0.2,), (0.8,), (0.95,)]:
@@ -202,6 +203,24 @@ def _need_marker_rule(run: Callable) -> None:
     if found[4, 4] == found[4, 14]:
         wrong("Number of instances at threshold=0.1 (two nuclei, a faint bridge outside the mask between them)", 1, 2,
               "Cut the markers to the mask before they get their ids.")  # fmt: skip
+
+
+def _need_exact_cuts(run: Callable) -> None:
+    """Both cuts are "above", not "from": sums and differences that lie exactly on them, without any rounding."""
+    foreground, boundary = np.zeros((2, 9, 20), dtype=np.float32)
+    foreground[1:8, 1:8], boundary[1:8, 1:8] = 0.25, 0.25  # together exactly 0.5
+    foreground[3:6, 3:6], boundary[3:6, 3:6] = 0.875, 0.0  # a nucleus inside
+    found = run("sums of exactly 0.5", foreground, boundary)
+    _need_mask("a sum of exactly 0.5 around a nucleus", found, foreground == 0.875, "This is a clear nucleus.",
+               "The mask is foreground + boundary > 0.5, not >=.")  # fmt: skip
+
+    foreground[1:8, 1:8], boundary[1:8, 1:8] = 0.75, 0.25  # a difference of exactly 0.5, a sum of 1
+    foreground[2:7, 12:18] = 1.0
+    interior = (foreground == 1.0).astype(np.float32)
+    for name, arguments, expected in [("the default threshold", (), interior), ("threshold=1.0", (1.0,), interior * 0)]:
+        found = run(f"differences exactly at {name}", foreground, boundary, *arguments)
+        _need_mask(f"differences exactly at {name}", found, expected > 0, "This is a clear nucleus.",
+                   "A marker is where foreground - boundary > threshold, not >=.")  # fmt: skip
 
 
 def _need_height_rule(run: Callable) -> None:

@@ -26,7 +26,8 @@ def kill_mutants(record_property):
 
     def kill(exercise_id: str, equivalent: dict[str, str] | None = None, seconds: float = 0.5) -> None:
         found = report(exercise_id, equivalent, seconds)
-        record_property("mutants", [exercise_id, found.killed, found.all, found.equivalent, found.seconds])
+        figures = [found.killed, found.timeouts, found.all, found.equivalent, found.seconds]
+        record_property("mutants", [exercise_id, *figures])
         survivors = "\n  ".join(found.survivors)
         assert found.all > 0
         assert found.share >= BAR, f"{exercise_id}: only {found.share:.0%} killed. Survivors:\n  {survivors}"
@@ -63,12 +64,14 @@ def pytest_terminal_summary(terminalreporter):
     if not any(figures.values()):
         return
     terminalreporter.section("checks of the exercises")
-    terminalreporter.write_line("exercise  check takes  mutants killed / all  equivalent   share  mutation run")
+    terminalreporter.write_line(
+        "exercise  check takes  mutants killed / all  of these timeouts  equivalent   share  mutation run"
+    )
     for exercise_id in sorted(set(figures["mutants"]) | set(figures["check_seconds"])):
         took = figures["check_seconds"].get(exercise_id)
         line = f"{exercise_id:<8}  {f'{took[0]:.3f} s' if took else '':>11}"
         if exercise_id in figures["mutants"]:
-            killed, all_, equivalent, seconds = figures["mutants"][exercise_id]
+            killed, timeouts, all_, equivalent, seconds = figures["mutants"][exercise_id]
             share = killed / max(1, all_ - equivalent)
-            line += f"  {killed:>14} / {all_:<3}  {equivalent:>10}  {share:>6.1%}  {seconds:>10.1f} s"
+            line += f"  {killed:>14} / {all_:<3}  {timeouts:>17}  {equivalent:>10}  {share:>6.1%}  {seconds:>10.1f} s"
         terminalreporter.write_line(line)

@@ -13,7 +13,7 @@ student's. A check that lets one pass either has a gap, or the mutant is right, 
 
     EQUIVALENT = {"if every < 1": "the contract says nothing about every < 1"}  # part of a description -> reason
     found = report("1.4", EQUIVALENT)
-    found.killed, found.all, found.equivalent, found.survivors, found.stale
+    found.killed, found.timeouts, found.all, found.equivalent, found.survivors, found.stale
 
 In a test the fixture `kill_mutants` of `conftest.py` does the rest: it records the figures for the table that ends the
 test run, fails below the bar of 95 %, and fails for entries of EQUIVALENT that no survivor needs any more:
@@ -110,6 +110,7 @@ class Report:
     exercise_id: str
     all: int = 0
     killed: int = 0
+    timeouts: int = 0  # of the killed, those that were stopped by the time limit
     equivalent: int = 0
     seconds: float = 0.0
     survivors: list[str] = field(default_factory=list)
@@ -136,8 +137,10 @@ def report(exercise_id: str, equivalent: dict[str, str] | None = None, seconds: 
     found, used, start = Report(exercise_id), set(), time.perf_counter()
     for mutant in mutants(exercise.reference):
         found.all += 1
-        if run_check(exercise_id, check, mutant.object, seconds=seconds).status != "passed":
+        result = run_check(exercise_id, check, mutant.object, seconds=seconds)
+        if result.status != "passed":
             found.killed += 1
+            found.timeouts += result.messages[0].startswith("Time:")
             continue
         reasons = {part for part in equivalent if part in mutant.description}
         used |= reasons
@@ -395,7 +398,8 @@ def main() -> None:
     torch.set_num_threads(1)
     for exercise_id in sys.argv[1:]:
         found = report(exercise_id)
-        print(f"{exercise_id}: {found.killed} of {found.all} killed in {found.seconds:.1f} s. Survivors:")
+        times = f"{found.timeouts} by the time limit"
+        print(f"{exercise_id}: {found.killed} of {found.all} killed ({times}) in {found.seconds:.1f} s. Survivors:")
         for description in found.survivors:
             print("   ", description)
 

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 
 from course_utils.checks import notebook_01
 from course_utils.exercises import evaluate, get_exercise
@@ -173,6 +175,25 @@ class GeneratorForEachWorker(Base):
         return self.item(index, self.rng.integers)
 
 
+class Transformed(TorchNumbersOnly):
+    """Image and mask go through one transform of torchvision together."""
+
+    transform: v2.Transform
+
+    def __getitem__(self, index):
+        rows, columns = self.window(index, lambda n: (int(torch.randint(n, ())) + self.seed * 7919) % n)
+        image = torch.from_numpy(self.images[index][rows, columns].astype(np.float32))[None]
+        mask = torch.from_numpy(self.masks[index][rows, columns].astype(np.int64))[None]
+        if self.augment:
+            image, mask = self.transform(tv_tensors.Image(image), tv_tensors.Mask(mask))
+        return image.as_subclass(torch.Tensor), self.target_transform(mask[0].numpy())
+
+
+class RotatedByQuarters(Transformed):
+    turns = v2.RandomChoice([v2.RandomRotation((angle, angle)) for angle in (0, 90, 270)])
+    transform = v2.Compose([v2.RandomVerticalFlip(), turns])
+
+
 RIGHT = {
     "1.1": [shapes_by_loop, lambda images: Counter(image.shape for image in images)],
     "1.2": [statistics_of_all_pixels, statistics_by_moments, statistics_with_torch],
@@ -184,7 +205,7 @@ RIGHT = {
     "1.4": [split_by_slices, split_by_loop],
     "1.5": [crop_from_all_starts, crop_with_floats],
     "1.6": [target_by_where, target_by_bool, lambda mask: torch.tensor(mask.astype("int64")).clamp(0, 1).float()[None]],
-    "1.7": [TorchNumbersOnly, TargetsMadeBefore, InitialSeedAndCounter, GeneratorForEachWorker],
+    "1.7": [TorchNumbersOnly, TargetsMadeBefore, InitialSeedAndCounter, GeneratorForEachWorker, RotatedByQuarters],
 }
 
 
@@ -418,6 +439,36 @@ class Scaled(TorchNumbersOnly):
         return image, target
 
 
+class RotatedByAnyAngle(Transformed):
+    transform = v2.RandomRotation((20, 45), interpolation=v2.InterpolationMode.BILINEAR)
+
+
+class RotatedByAnyAngleNearest(Transformed):
+    transform = v2.RandomRotation((-31, -29))
+
+
+class FlippedAndRotatedByAnyAngle(Transformed):
+    transform = v2.Compose([v2.RandomHorizontalFlip(1.0), v2.RandomRotation((29, 31))])
+
+
+class RandomlyResized(Transformed):
+    transform = v2.RandomAffine(0, scale=(1.25, 1.25), interpolation=v2.InterpolationMode.BILINEAR)
+
+
+class Sheared(Transformed):
+    transform = v2.RandomAffine(0, shear=(20, 20))
+
+
+class ShiftedByHalfAPixel(Transformed):
+    transform = v2.Lambda(lambda part: part)
+
+    def __getitem__(self, index):
+        image, target = super().__getitem__(index)
+        if self.augment:
+            image[..., :-1] = (image[..., :-1] + image[..., 1:]) / 2
+        return image, target
+
+
 class TransformIgnored(TorchNumbersOnly):
     def prepare(self):
         self.target_transform = binary_target
@@ -648,7 +699,13 @@ WRONG = {
         (FewSeeds, "^Randomness: different crops among 200"),
         (OnlyImageTurned, "^Value of an item: .*Flip and rotate image and mask alike"),
         (NotTurned, "^Randomness of the augmentation: found 24 items that are all oriented alike"),
-        (Scaled, "^Value of an augmented item"),
+        (Scaled, "^Value of an augmented item: found image and target stretched or sheared"),
+        (RotatedByAnyAngle, r"^Value of an augmented item: found image and target rotated by about \d+ degrees, exp"),
+        (RotatedByAnyAngleNearest, "^Value of an augmented item: .* rotated by about (29|30|31) degrees, exp"),
+        (FlippedAndRotatedByAnyAngle, r"^Value of an augmented item: .* rotated by about \d+ degrees, exp"),
+        (RandomlyResized, r"^Value of an augmented item: found image and target at about 1\.25 times their size"),
+        (Sheared, "^Value of an augmented item: found image and target stretched or sheared"),
+        (ShiftedByHalfAPixel, "^Value of an augmented item: found an image of interpolated values"),
         (
             changed(Brighter=lambda self, index, image, target: (image + 1, target)),
             "^Value of an item: .*leave the values",

@@ -217,12 +217,24 @@ class OtherOrder(nn.Module):
 
 
 class ForUNetsOnly(nn.Module):
-    """Uses that in a U-Net in_channels is twice out_channels, as well-known implementations do; other names."""
+    """Wrong: right only where in_channels is twice out_channels, as in a U-Net. Well-known implementations do so."""
 
     def __init__(self, in_ch, out_ch, bilinear=False):
         super().__init__()
         self.up = nn.ConvTranspose2d(in_ch, in_ch // 2, kernel_size=2, stride=2)
         self.conv = SequentialBlock(in_ch, out_ch)
+
+    def forward(self, x1, x2):
+        return self.conv(torch.concatenate([x2, self.up(x1)], dim=-3))
+
+
+class ConcatenatesLazily(nn.Module):
+    """The block learns from the first images how many channels come; other names, and one keyword more."""
+
+    def __init__(self, in_ch, out_ch, bilinear=False):
+        super().__init__()
+        self.up = nn.ConvTranspose2d(in_ch, out_ch, kernel_size=2, stride=2)
+        self.conv = LazyBlock(None, out_ch)
 
     def forward(self, x1, x2):
         return self.conv(torch.concatenate([x2, self.up(x1)], dim=-3))
@@ -286,6 +298,16 @@ def nearest_up_same_count(i, o):
 WRONG_UP_BLOCKS = {
     "an instance": (OtherOrder(8, 4), r"^Kind of UpBlock"),
     "arguments swapped": (up_block(lambda self, skip, x: plain(self, x, skip)), r"^Error: .*Look at line"),
+    "half of in_channels": (ForUNetsOnly, r"^Number of channels in UpBlock\(7, 3\): found layers that do not fit"),
+    "half of in_channels, consistently": (
+        up_block(
+            plain, up=lambda i, o: nn.ConvTranspose2d(i, i // 2, 2, 2), block=lambda i, o: TwoLayers(i // 2 + o, o)),
+        r"^Number of trainable parameters of UpBlock\(12, 4\).*to out_channels maps"),
+    "ignores in_channels": (
+        up_block(plain, up=lambda i, o: nn.ConvTranspose2d(2 * o, o, 2, 2)), r"^Number of channels in UpBlock\(7, 3\)"),
+    "ignores out_channels": (
+        up_block(plain, up=lambda i, o: nn.ConvTranspose2d(i, i // 2, 2, 2), block=lambda i, o: TwoLayers(i, i // 2)),
+        r"^Number of channels in UpBlock\(12, 4\)|^Number of trainable|^Number of channels in UpBlock\(7, 3\)"),
     "not upsampled": (up_block(plain, up=lambda i, o: nn.Conv2d(i, o, 1)), r"^Error: .*Sizes of tensors"),
     "added": (up_block(lambda self, x, skip: self.conv(skip + self.up(x)), block=lambda i, o: TwoLayers(o, o)),
               r"^Number of trainable parameters of UpBlock\(8, 4\)"),
@@ -751,7 +773,7 @@ WRONG_PADS = {
 
 RIGHT = {
     "2.1": [TwoLayers, SequentialBlock, UnfoldedBlock, LazyBlock, block_factory],
-    "2.2": [OtherOrder, ForUNetsOnly, ShuffledUp],
+    "2.2": [OtherOrder, ConcatenatesLazily, ShuffledUp],
     "2.3": [CompactUNet, AverageUNet, LazyUNet, CalculatingUNet],
     "2.4": [count_by_loop, count_by_numpy, count_recursively],
     "2.5": [pad_by_index, pad_step_by_step, pad_with_scipy_name],

@@ -22,6 +22,17 @@ IDS = ["3.1", "3.2", "3.3", "3.4"]
 # 3.1 binary_cross_entropy
 
 
+def refusing(loss_fn, error=ValueError):
+    """With the comparison of shapes that the task asks for."""
+
+    def refuses(logits, target):
+        if tuple(logits.shape) != tuple(target.shape):
+            raise error(f"{logits.shape} is not {target.shape}")
+        return loss_fn(logits, target)
+
+    return refuses
+
+
 def with_logsigmoid(logits, target):
     return -(target * functional.logsigmoid(logits) + (1 - target) * functional.logsigmoid(-logits)).mean()
 
@@ -107,6 +118,15 @@ WRONG_CROSS_ENTROPIES = {
     "no gradient": (lambda x, t: with_clamp(x.detach(), t), r"^Gradient of .*found none"),
     "new tensor": (lambda x, t: torch.tensor(with_clamp(x, t).item()), r"^Gradient of .*found none"),
     "in place": (clips_in_place, r"^Mutation: your code changed its argument logits"),
+    "torch's own, other name": (functional.multilabel_soft_margin_loss,
+                                r"^Own formula: found a call of torch's multilabel_soft_margin_loss, expected none"),
+    "torch's own, other module": (lambda x, t: nn.MultiLabelSoftMarginLoss()(x, t), r"^Own formula"),
+    "shapes not compared": (with_clamp, r"^Result for logits \(4, 1, 3, 3\) and targets \(4, 3, 3\): found tensor\(0.69"
+                                        r".*expected a ValueError, because the shapes differ"),
+    "numbers of elements compared": (one_by_one, r"^Result for logits .*found tensor\(0.69.*Compare the two shapes"),
+    "numbers of axes compared": (lambda x, t: refusing(with_clamp)(x, t) if x.ndim != t.ndim else with_clamp(x, t),
+                                 r"^Result for logits \(2, 1\) and targets \(1, 2\)"),
+    "wrong kind of error": (refusing(with_clamp, AssertionError), r"^Result for logits .*found AssertionError: "),
     "sigmoid in place": (lambda x, t: textbook(torch.logit(x.sigmoid_()), t), r"^Mutation"),
 }  # fmt: skip
 
@@ -128,6 +148,13 @@ def dice_with_epsilon(logits, target, eps=1e-7):
     overlap = torch.einsum("nchw,nchw->nc", p, target)
     sizes = torch.einsum("nchw->nc", p) + torch.einsum("nchw->nc", target)
     return ((2 * overlap + eps) / (sizes + eps)).mean()
+
+
+def dice_by_numpy(logits, target):
+    """A metric needs no gradient."""
+    p, t = 1 / (1 + np.exp(-logits.detach().numpy().astype(float))), target.numpy()
+    total = (p + t).sum((2, 3))
+    return torch.tensor(np.where(total > 0, 2 * (p * t).sum((2, 3)) / np.maximum(total, 1e-12), 1).mean())
 
 
 def dice_of_flat_maps(logits, target):
@@ -190,7 +217,6 @@ WRONG_DICES = {
                      r"^Value of .*an empty prediction of an empty target: found nan, expected 1.0"),
     "empty target is 1": (one_for_empty_targets, r"^Value of .*full prediction of an empty target.*only both empty"),
     "empty batch is 1": (one_for_empty_batches, r"^Value of .*holds for each map"),
-    "no gradient": (torch.no_grad()(dice_in_loops), r"^Gradient of .*found none"),
     "in place": (lambda x, t: dice(p=lambda x: x.data.sigmoid_())(x, t), r"^Mutation: your code changed .*logits"),
 }  # fmt: skip
 
@@ -534,8 +560,11 @@ WRONG_VALIDATIONS = {
 
 
 RIGHT = {
-    "3.1": [with_logsigmoid, with_clamp, with_logaddexp, with_two_classes, one_by_one],
-    "3.2": [dice_in_loops, dice_with_epsilon, dice_of_flat_maps, dice(empty=torch.tensor(1.0))],
+    "3.1": [refusing(loss) for loss in (with_logsigmoid, with_clamp, with_logaddexp, with_two_classes, one_by_one)],
+    "3.2": [
+        dice_in_loops, dice_with_epsilon, dice_of_flat_maps, dice(empty=torch.tensor(1.0)),
+        torch.no_grad()(dice_in_loops), lambda x, t: dice()(x.detach(), t), dice_by_numpy,
+    ],
     "3.3": [epoch_with_lists, epoch_on_the_device, epoch_that_puts_modes_back, epoch()],
     "3.4": [validate_with_decorator, validate_a_copy, validate_whole_data, validation()],
 }
@@ -585,24 +614,28 @@ def test_the_grad_mode_of_the_notebook_survives_every_submission():
             assert not torch.is_grad_enabled()
 
 
-SHAPES = "the task says nothing about tensors of different shapes"
-EMPTY_LOADER = "the task says nothing about a loader without batches"
+SHAPES = "neither the task nor the docstring says anything about tensors of different shapes"
+EMPTY_LOADER = "neither the task nor the docstring says anything about a loader without batches"
+HALF = "neither the task nor the docstring says anything about half precision, and only that needs it"
 START = "all three sums start from zero, as an int or as a float"
 PIXELS = "-2 and 2, and any order, name the same two axes of (N, C, H, W)"
 EQUIVALENT = {
-    "3.1": {"if logits.shape != target.shape:  ->": SHAPES, "raise ": SHAPES},
+    "3.1": {
+        "but have ? and {target.shape}": "the task asks for a ValueError, not for its text",
+        "but have {logits.shape} and ?": "the task asks for a ValueError, not for its text",
+    },
     "3.2": {
         "if logits.shape != target.shape:  ->": SHAPES,
         "raise ": SHAPES,
         "->  target, probability = (": "Dice is the same if prediction and target change places",
         "(target.float(), torch.sigmoid(logits.float()))": "Dice is the same if prediction and target change places",
-        "(torch.sigmoid(logits), target.float())": "the task is about float32; only half precision needs it",
-        "(torch.sigmoid(logits.float()), target)": "the task is about float32; only half precision needs it",
+        "(torch.sigmoid(logits), target.float())": HALF,
+        "(torch.sigmoid(logits.float()), target)": HALF,
         "(-1, -2)": PIXELS,
         "(2, -1)": PIXELS,
         "(--2, -1)": PIXELS,
         "torch.where(both_empty, 2.0, total)": "any number will do where the quotient is not used",
-        "torch.where(both_empty, 0.0, total)": "the same score; only the gradient of an empty map is nan",
+        "torch.where(both_empty, 0.0, total)": "the same score; only the gradient, which a score need not have, is nan",
         "torch.where(both_empty, -1.0, total)": "any number will do where the quotient is not used",
     },
     "3.3": {

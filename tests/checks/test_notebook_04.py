@@ -325,6 +325,13 @@ def by_flood_fill(probability, threshold=0.5):
     return labels
 
 
+@right("4.2")
+def only_probabilities(probability, threshold=0.5):
+    if probability.min() < 0 or probability.max() > 1:
+        raise ValueError("these are no probabilities")
+    return label(np.clip(probability, 0, 1) > threshold)
+
+
 def zeroes_the_rest(probability, threshold=0.5):
     probability[probability <= threshold] = 0
     return label(probability > 0)
@@ -357,6 +364,13 @@ WRONG_COMPONENTS = {
         lambda p, threshold=0.5: label(ndimage.binary_fill_holes(p > threshold)),
         r"^Value at \(8, 2\).*expected 0 \(background\).*no filled holes"),
     "smooths first": (lambda p, threshold=0.5: label(ndimage.gaussian_filter(p, 1) > threshold), r"^Value at "),
+    "a threshold a little higher": (
+        lambda p, threshold=0.5: label(p > threshold + 1e-3),
+        r"^Value at \(14, 12\), where the probability 0.5004 is above the threshold 0.5 .*expected the id"),
+    "a threshold a little lower": (
+        lambda p, threshold=0.5: label(p > threshold - 1e-3),
+        r"^Value at \(14, 17\), where the probability 0.4996 is below the threshold 0.5 .*expected 0"),
+    "rounds first": (lambda p, threshold=0.5: label(p.round(2) > threshold), r"^Value at \(14, 12\)"),
     "ids in a byte": (
         lambda p, threshold=0.5: label(p > threshold).astype(np.uint8),
         r"^Value at .*many single pixels|^Number of components .*many single pixels"),
@@ -519,6 +533,10 @@ WRONG_IOU = {
         by_pairs(lambda a, b: 0, up_to_the_largest, up_to_the_largest), r"^Shape of .*Ids have gaps"),
     "dense table": (with_a_dense_table, r"^Memory .* 2000.*MB"),
     "lookup table": (with_a_lookup_table, r"^Memory .* 1000000.*MB"),
+    "ids as float32": (
+        lambda p, t: iou_matrix(p.astype(np.float32), t.astype(np.float32)),
+        r"^Shape of the matrix for ids up to 1099511627777: found \(3, 5\), .*differ by 1 stay two ids"),
+    "ids as int32": (lambda p, t: iou_matrix(p.astype(np.int32), t.astype(np.int32)), r"^Shape .* up to 1099511627777"),
     "product of ids overflows": (with_overflowing_pairs, r"^Value of the matrix for"),
     "Dice": (by_pairs(lambda a, b: 2 * np.sum(a & b) / (np.sum(a) + np.sum(b))), r"^Value of .*another measure: Dice"),
     "over the prediction": (
@@ -776,6 +794,11 @@ def by_largest_sum(prediction, truth, iou_threshold=0.5):
     return 2 * largest_sum(iou, iou_threshold) / sum(iou.shape) if sum(iou.shape) else 1.0
 
 
+def by_rows_and_columns(prediction, truth, iou_threshold=0.5):
+    iou = iou_matrix(prediction, truth)
+    return 2 * rows_and_columns(iou, iou_threshold) / sum(iou.shape) if sum(iou.shape) else 1.0
+
+
 def with_background(prediction, truth, iou_threshold=0.5):
     return f1_score(prediction + 1, truth + 1, iou_threshold)
 
@@ -816,6 +839,8 @@ WRONG_F1 = {
     "greater instead of at least": (
         lambda p, t, iou_threshold=0.5: f1_score(p, t, np.nextafter(iou_threshold, 1)), r"^Value .*exactly"),
     "counts entries": (by_counting_entries, r"^Value .*two halves.*one to one"),
+    "the smaller of both": (
+        by_rows_and_columns, r"^Value .*beside two nuclei in one prediction: found 1.0, .*Matches are one to one"),
     "largest sum": (by_largest_sum, r"^Value .*contested.*count_matches"),
     "empty is 0": (
         lambda p, t, iou_threshold=0.5: f1_score(p, t, iou_threshold) if p.any() or t.any() else 0.0,
@@ -844,6 +869,7 @@ for name, (solution, message) in WRONG_F1.items():
 # mutants that are right as well: part of their description -> reason
 EQUIVALENT = {
     "4.1": {
+        "pad_to_multiple(image.astype(np.float32))": "the contract's predict(model, image) has no third argument",
         "[0]  ->  logits = model(torch.from_numpy(padded)[None, None].to(device))[-1]": "the batch has one image",
         "return probability[:, :height, :width].cpu().numpy()": "a model of the course gives float32",
     },

@@ -131,7 +131,7 @@ def by_scipy_labels(foreground, boundary, threshold=0.5):
 
 @right("5.2")
 def eight_neighbours_everywhere(foreground, boundary, threshold=0.5):
-    mask = (foreground + boundary) >= 0.5
+    mask = (foreground + boundary) > 0.5
     inside = np.where(mask, foreground - boundary, -1)
     return watershed(np.round(boundary * 255).astype(int), label(inside > threshold), connectivity=2, mask=mask)
 
@@ -208,6 +208,15 @@ WRONG_WATERSHED = {
     "mask of the larger": (
         pipeline(lambda f, b, t: np.maximum(f, b) > 0.5), r"^Value at .*together exceed 0.5"),
     "mask too generous": (pipeline(lambda f, b, t: f + b > 0.3), r"^Value at .*expected 0 \(background\)"),
+    "mask from 0.5": (
+        pipeline(lambda f, b, t: f + b >= 0.5),
+        r"^Value at \(1, 1\) for a sum of exactly 0.5 .*expected 0 .* foreground \+ boundary > 0.5, not >="),
+    "markers from the threshold": (
+        pipeline(seeds_of=lambda f, b, t, mask: (f - b >= t) & mask),
+        r"^Value at \(1, 1\) for differences exactly at the default threshold.*> threshold, not >="),
+    "markers from the threshold 1": (
+        pipeline(seeds_of=lambda f, b, t, mask: ((f - b > t) | (f - b == 1)) & mask),
+        r"^Value at .*differences exactly at threshold=1.0.*> threshold, not >="),
     "no mask": (without_mask, r"^Value at .*one-hot target: found .*expected 0"),
     "markers of the foreground": (
         pipeline(seeds_of=lambda f, b, t, mask: (f > t) & mask), r"^Value at .*marker where foreground - boundary"),
@@ -450,10 +459,6 @@ for name, (solution, message) in WRONG_SEARCH.items():
 
 # mutants that are right as well: part of their description -> reason
 EQUIVALENT = {
-    "5.2": {
-        "mask = foreground + boundary >= 0.5": "probabilities that sum to exactly 0.5 may go either way",
-        "foreground - boundary >= threshold": "differences exactly at the threshold may go either way",
-    },
     "5.3": {
         "f1_score(truth, watershed_instances(": "the F1 score is symmetric",
         "zip(foregrounds, boundaries, truths)]": "the contract says nothing about lists of different lengths",
