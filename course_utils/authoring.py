@@ -185,6 +185,19 @@ def build(
     return [*committed, *stand_alones]
 
 
+def stand_alone_notebooks(root: Path) -> dict[str, bytes]:
+    """The versions for Kaggle and Colab of all notebooks, by name, as `build` writes them to `build/kaggle`.
+
+    Raises:
+        BuildError: a source has no such version.
+    """
+    exercises, found = list_exercises(), {}
+    for source in _choose(root / "solutions", None):
+        files = _stand_alone_files(source, read_cells(source), exercises, root)
+        found |= {path.name: content for path, content in files.items() if path.suffix == ".ipynb"}
+    return found
+
+
 def _stand_alone_files(
     source: Path, cells: Sequence[Cell], exercises: Sequence[Exercise], root: Path
 ) -> dict[Path, bytes]:
@@ -236,6 +249,9 @@ def _compare(contents: dict[Path, bytes], root: Path, with_orphans: bool) -> Non
         if authoring_outputs.REQUIRE_OUTPUTS and path.parent.name == "solutions":
             if empty := authoring_outputs.without_output(nbformat.reads(content.decode(), as_version=4)):
                 reason = f"no output in cell {', '.join(empty)}; run: python3 course.py build --outputs"
+                problems.append(Problem(path, 0, reason))
+            if edited := authoring_outputs.edited_by_hand(nbformat.reads(content.decode(), as_version=4)):
+                reason = f"outputs edited by hand in cell {', '.join(edited)}; run: python3 course.py build --outputs"
                 problems.append(Problem(path, 0, reason))
     if with_orphans:
         there = {path for folder in VERSIONS for path in (root / folder).glob("*.ipynb")}

@@ -2,14 +2,16 @@
 
 Outputs stand only in cells tagged `nbval-check-output`. They are made in a step of their own, `build --outputs`,
 because it executes whole notebooks and takes minutes. Later builds keep them as long as the cell's source is the same;
-whether they are still true is what nbval tests.
+whether they are still true is what nbval tests. A hash beside them tells an output that was edited by hand.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import io
+import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -27,6 +29,21 @@ MOST_DIFFERENCE = 0.15  # of the range from black to white, in any block
 
 def is_tagged(cell: NotebookNode) -> bool:
     return TAG in cell.metadata.get("tags", [])
+
+
+def seal(cell: NotebookNode) -> str:
+    """A hash of the source of a cell and its outputs: whoever edits one of them by hand breaks it."""
+    content = json.dumps([cell.source, cell.outputs], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def edited_by_hand(notebook: NotebookNode) -> list[str]:
+    """The ids of the tagged cells whose outputs are not those that a build put there."""
+    return [
+        cell.id
+        for cell in notebook.cells
+        if is_tagged(cell) and cell.outputs and cell.metadata.get("course", {}).get("outputs") != seal(cell)
+    ]
 
 
 def without_output(notebook: NotebookNode) -> list[str]:
@@ -49,6 +66,7 @@ def take_over(notebook: NotebookNode, path: Path, with_outputs: bool) -> None:
             continue
         if with_outputs and is_tagged(cell) and old.source == cell.source:
             cell.outputs = old.get("outputs", [])
+            _mark(cell, old.metadata.get("course", {}).get("outputs", ""))
         for name, picture in cell.get("attachments", {}).items():
             before = old.get("attachments", {}).get(name, {}).get("image/png")
             if before and _same_picture(before, picture["image/png"]):
@@ -99,7 +117,12 @@ def execute(solutions: Sequence[Path]) -> Iterator[tuple[Path, NotebookNode]]:
             for cell in notebook.cells:
                 if is_tagged(cell):
                     cell.outputs = [_plain(output) for output in made[cell.id].outputs]
+                    _mark(cell, seal(cell))
             yield path, notebook
+
+
+def _mark(cell: NotebookNode, text: str) -> None:
+    cell.metadata["course"] = {**cell.metadata.get("course", {}), "outputs": text}
 
 
 def _plain(output: NotebookNode) -> NotebookNode:

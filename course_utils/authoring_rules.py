@@ -212,6 +212,23 @@ def check_code(cells: Sequence[Cell], path: Path, exercises: Sequence[Exercise])
         for node in ast.walk(ast.parse(cell.source)):
             if isinstance(node, ast.ImportFrom) and node.names[0].name == "*":
                 yield cell.line_of(node.lineno - 1), f"'from {node.module} import *' hides the names; list them."
+            if isinstance(node, ast.Call) and (reason := _figure_without_text(node)):
+                yield cell.line_of(node.lineno - 1), reason
+
+
+def _figure_without_text(call: ast.Call) -> str:
+    """What is wrong with a call that shows a figure: every figure has a caption, which is its alternative text."""
+    function = call.func
+    if not isinstance(function, ast.Attribute) or function.attr != "show" or not isinstance(function.value, ast.Name):
+        return ""
+    if function.value.id == "plt":
+        return "plt.show() shows a figure without alt text; use plotting.show(figure, caption)."
+    if function.value.id != "plotting":
+        return ""
+    captions = [*call.args[1:2], *(keyword.value for keyword in call.keywords if keyword.arg == "caption")]
+    if not captions or (isinstance(captions[0], ast.Constant) and not str(captions[0].value).strip()):
+        return "a figure without alt text; say in the caption of plotting.show what it shows."
+    return ""
 
 
 def check_length(cells: Sequence[Cell]) -> Found:

@@ -31,6 +31,10 @@ OWN_ANSWER = """<details><summary>Your answer</summary>
 PROGRESS = """## Your progress
 
 The exercises of this notebook, as their checks last found them. `show_overview()` lists those of the whole course."""
+COURSE_PROGRESS = """### The whole course
+
+All exercises of the course on this computer. They are remembered in a small file; deleting it changes nothing else."""
+BROWSE_PROGRESS = """With a running kernel, look at one notebook after another:"""
 
 
 def solved(cells: Sequence[Cell], exercises: Iterable[Exercise]) -> list[Cell]:
@@ -129,10 +133,19 @@ def with_import(cells: list[Cell]) -> list[Cell]:
 
 
 def with_progress(cells: list[Cell], registry: dict[str, Exercise]) -> list[Cell]:
-    """The cells, and at the end the progress of this notebook if it has checks."""
+    """The cells, and at the end the progress of this notebook if it has checks; in the first one that of the course."""
     checked = [registry[cell.markers["check"]].notebook for cell in cells if "check" in cell.markers]
     if not checked:
         return cells
-    line = cells[-1].line
-    code = f'from course_utils.progress_record import show_overview\n\nshow_overview("{checked[0]}")'
-    return [*cells, Cell("markdown", PROGRESS, line), Cell("code", code, line, markers={"progress": checked[0]})]
+    notebook, line = checked[0], cells[-1].line
+    code = f'from course_utils.progress_record import show_overview\n\nshow_overview("{notebook}")'
+    made = [Cell("markdown", PROGRESS, line), Cell("code", code, line, markers={"progress": notebook})]
+    if notebook == next(iter(registry.values())).notebook:
+        browse = "from course_utils.progress_record import browse_progress\n\nbrowse_progress()"
+        made += [
+            Cell("markdown", COURSE_PROGRESS, line),
+            Cell("code", "show_overview()", line, markers={"progress": "course"}),
+            Cell("markdown", BROWSE_PROGRESS, line),
+            Cell("code", browse, line, markers={"progress": "widget"}, tags=("optional",)),
+        ]
+    return [*cells, *made]

@@ -55,7 +55,7 @@ def run_check(
 ) -> CheckResult:
     """Run one check on a student's object. Prints nothing, and raises nothing for what the student's code does."""
     try:
-        with preserved_state(), silence(), time_limit(seconds):
+        with noted_interrupts() as interrupted, preserved_state(), silence(), time_limit(seconds):
             check(submission)
     except Wrong as error:
         return CheckResult(exercise_id, "failed", (str(error),))
@@ -64,18 +64,41 @@ def run_check(
             f"Time: your code was stopped after {seconds:g} seconds. Expected: well under a second. "
             "Look for a loop that does not end, or one over all pixels.",
         ))  # fmt: skip
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # SystemExit included
+    except BaseException as error:  # SystemExit included, and a KeyboardInterrupt that the code raises itself
+        if isinstance(error, KeyboardInterrupt) and interrupted():
+            raise
         if isinstance(error, NotImplementedError) and _is_students(traceback.extract_tb(error.__traceback__)[-1]):
             return CheckResult(exercise_id, "todo", (str(error) or "Not written yet.",))
         return CheckResult(exercise_id, "failed", (describe_exception(error),))
     return CheckResult(exercise_id, "passed", ("Right.",))
 
 
+@contextlib.contextmanager
+def noted_interrupts() -> Iterator[Callable[[], bool]]:
+    """Whether somebody really pressed Ctrl-C (or the stop button) in the code inside."""
+    pressed = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: True  # only the main thread gets signals; better to end than to go on
+        return
+
+    def note(number, frame):
+        pressed.append(number)
+        if callable(previous):
+            previous(number, frame)
+
+    previous = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
 def describe_exception(error: BaseException) -> str:
     """The error in a student's code as a sentence: its type, its text, and the line of the student's that led to it."""
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    try:
+        text = f"{type(error).__name__}: {error}".removesuffix(": ")
+    except Exception:  # an exception class of the student's may fail to describe itself
+        text = type(error).__name__
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if _is_students(frame):
             line = (frame.line or linecache.getline(frame.filename, frame.lineno or 0)).strip()
@@ -116,7 +139,7 @@ def preserved_state() -> Iterator[None]:
         state, grad, dtype, threads = (
             torch.get_rng_state(), torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads(),
         )  # fmt: skip
-        deterministic = torch.are_deterministic_algorithms_enabled()
+        deterministic, device = torch.are_deterministic_algorithms_enabled(), torch.get_default_device()
     try:
         yield
     finally:
@@ -126,6 +149,8 @@ def preserved_state() -> Iterator[None]:
             torch.set_rng_state(state)
             torch.set_grad_enabled(grad)
             torch.set_default_dtype(dtype)
+            if torch.get_default_device() != device:
+                torch.set_default_device(device)
             if torch.are_deterministic_algorithms_enabled() != deterministic:  # the call takes seconds the first time
                 torch.use_deterministic_algorithms(deterministic)
             if torch.get_num_threads() != threads:
@@ -138,7 +163,8 @@ def time_limit(seconds: float) -> Iterator[None]:
 
     Where there are signals (Linux and macOS, main thread) an alarm interrupts even a sleeping thread. Elsewhere a
     second thread sends the exception, which arrives with the next line of Python: it ends a loop, but not always
-    one that catches everything.
+    one that catches everything. Nowhere can it end a loop that runs in C without a line of Python in it, such as
+    `sum(itertools.count())`; stop the kernel then (`course.py grade` ends the process).
     """
     if hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread():
         yield from _limit_by_alarm(seconds)

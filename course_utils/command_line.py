@@ -85,6 +85,8 @@ def make_parser() -> argparse.ArgumentParser:
 
     build = add(build_command, BUILD_HELP, "build --only 03")
     build.add_argument("--only", metavar="03[,05]", type=_names, help="these notebooks only, by number or name")
+    build.add_argument("--outputs", action="store_true",
+                       help="also run the notebooks for the outputs that nbval compares (minutes)")  # fmt: skip
     build.add_argument("--check", action="store_true", help="write nothing; fail if a notebook is not up to date")
 
     grade = add(grade_command, GRADE_HELP, "grade submissions --out grades.csv --workers 2")
@@ -282,7 +284,7 @@ def build_command(options: argparse.Namespace, _: list[str]) -> int:
     need_whole_course(options.name, "solutions")
     from course_utils.authoring import build
 
-    written = build(only=options.only, check=options.check)
+    written = build(only=options.only, check=options.check, outputs=options.outputs)
     for path in written:
         print(f"Wrote {path}")
     if options.check:

@@ -122,11 +122,12 @@ def check_kernel() -> Iterator[Check]:
 
 
 def check_notebooks() -> Iterator[Check]:
-    """Whether the solved notebooks are there."""
-    folder = Path(__file__).resolve().parents[1] / "solutions"
+    """Whether the notebooks are there: the solved ones, or in the students' version of the course those to solve."""
+    course = Path(__file__).resolve().parents[1]
+    folder = course / ("solutions" if (course / "solutions").is_dir() else "notebooks")
     number = len(list(folder.glob("[0-9][0-9]_*.ipynb")))
     if number:
-        yield Check("ok", "notebooks", f"{number} solved notebooks in {folder}")
+        yield Check("ok", "notebooks", f"{number} in {folder}")
     else:
         yield Check("problem", "notebooks", f"none in {folder}", "Generate them: python3 course.py build")
 

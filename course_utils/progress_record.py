@@ -13,6 +13,7 @@ import os
 import tempfile
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from course_utils.checking import CheckResult
 from course_utils.exercises import Exercise, list_exercises
@@ -35,21 +36,27 @@ def record_file() -> Path:
 
 def statuses() -> dict[str, str]:
     """Exercise id -> "passed", "failed" or "todo", as last checked; exercises never checked are missing."""
+    found = {}
+    for key, entry in _read(record_file()).items():
+        status = entry.get("status") if isinstance(entry, dict) else None
+        if status in ("passed", "failed", "todo"):
+            found[key] = status
+    return found
+
+
+def _read(path: Path) -> dict:
+    """The record; empty if there is none, or none that can be read."""
     try:
-        record = json.loads(record_file().read_text(encoding="utf-8"))
-        return {key: entry["status"] for key, entry in record.items() if entry["status"] in LOOKS}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return {}
+    return record if isinstance(record, dict) else {}
 
 
 def note(result: CheckResult) -> None:
     """Remember the result of a check; a record that cannot be written is left alone."""
     path = record_file()
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        record = record if isinstance(record, dict) else {}
-    except (OSError, ValueError):
-        record = {}
+    record = _read(path)
     record[result.exercise_id] = {"status": result.status, "checked": datetime.now().isoformat(timespec="seconds")}
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,18 +87,46 @@ def show_overview(notebook: str | None = None) -> None:
     Args:
         notebook: as in "03_binary_training"; None for all.
     """
+    _display(*_overview(notebook))
+
+
+def browse_progress() -> Any:
+    """A widget that shows the exercises of the notebook chosen, or of all; the button reads the record again.
+
+    It needs ipywidgets and a running kernel.
+    """
+    from ipywidgets import HTML, Button, Dropdown, HBox, VBox
+
+    notebooks = dict.fromkeys(exercise.notebook for exercise in list_exercises())
+    choice = Dropdown(options=[("the whole course", None), *((name, name) for name in notebooks)], description="show")
+    again, table = Button(description="Read again"), HTML()
+
+    def update(*_):
+        table.value = _overview(choice.value)[0]
+
+    choice.observe(update, names="value")
+    again.on_click(update)
+    update()
+    return VBox([HBox([choice, again]), table])
+
+
+def _overview(notebook: str | None) -> tuple[str, str]:
+    """The list as HTML and as plain text."""
     found = statuses()
     exercises = [exercise for exercise in list_exercises() if notebook in (None, exercise.notebook)]
     rows = [(exercise, *LOOKS[found.get(exercise.id, "todo")]) for exercise in exercises]
     solved = sum(found.get(exercise.id) == "passed" for exercise in exercises)
     title = f"{solved} of {len(exercises)} exercises solved"
+    left = 'style="text-align: left;"'
     table = "".join(
-        f'<tr><td>{exercise.id}</td><td style="text-align: left;">{html.escape(exercise.title)}</td>'
+        f'<tr><th scope="row">{exercise.id}</th><td {left}>{html.escape(exercise.title)}</td>'
         f'<td style="text-align: left; border-left: 6px solid {colour};">{symbol} {word}</td></tr>'
         for exercise, symbol, word, colour in rows
     )
+    head = f'<tr><th scope="col">No.</th><th scope="col" {left}>Exercise</th><th scope="col" {left}>Status</th></tr>'
+    caption = f"<caption {left}><strong>{title}</strong></caption>"
     text = "\n".join([title, *(f"  {symbol} {e.id} {e.title}: {word}" for e, symbol, word, _ in rows)])
-    _display(f"<p><strong>{title}</strong></p><table>{table}</table>", text)
+    return f"<table>{caption}{head}{table}</table>", text
 
 
 def _display(box: str, text: str) -> None:

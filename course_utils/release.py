@@ -1,5 +1,8 @@
 """Packs what students get into one zip: the notebooks with stubs, the package, the data, and what starts them.
 
+The stand-alone versions for Kaggle and Colab are in the folder kaggle/. The README is that of the course without what
+is meant for others: comments in it say which parts those are.
+
 What goes in is listed here, so that nothing else gets in by accident: no solutions, tests, outputs or notes of yours.
 The package holds the course's own solutions, because the notebooks go on with them where an exercise is not solved.
 """
@@ -15,6 +18,7 @@ import zipfile
 from pathlib import Path
 from urllib.parse import unquote
 
+from course_utils.authoring import BuildError, stand_alone_notebooks
 from course_utils.exercises import list_exercises
 
 FILES = ["LICENSE", "README.md", "course.py", "environment.yml", "pyproject.toml"]
@@ -50,6 +54,11 @@ def release(file: str | Path, root: str | Path | None = None) -> list[str]:
     file = Path(file)
     root = Path(root) if root is not None else Path(__file__).resolve().parents[1]
     contents = {name: (root / name).read_bytes() for name in collect(root)}
+    contents["README.md"] = student_readme((root / "README.md").read_text(encoding="utf-8")).encode()
+    try:
+        contents |= {f"kaggle/{name}": content for name, content in stand_alone_notebooks(root).items()}
+    except BuildError as error:
+        raise ReleaseError(str(error)) from error
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
         for name, content in sorted(contents.items()):
@@ -68,6 +77,19 @@ def release(file: str | Path, root: str | Path | None = None) -> list[str]:
     return sorted(contents)
 
 
+def student_readme(text: str) -> str:
+    """The README of the course as students get it.
+
+    Between `<!-- course -->` and `<!-- /course -->` stands what they do not need; a comment that begins with
+    `<!-- students` holds what they get instead.
+
+    >>> student_readme("a\\n<!-- course -->\\nb\\n<!-- /course -->\\n<!-- students\\nc\\n-->\\n")
+    'a\\nc\\n'
+    """
+    text = re.sub(r"<!-- course -->\n.*?<!-- /course -->\n", "", text, flags=re.DOTALL)
+    return re.sub(r"<!-- students\n(.*?)-->\n", r"\1", text, flags=re.DOTALL)
+
+
 def collect(root: Path) -> list[str]:
     """The names, below `root`, of all that students get; raises `ReleaseError` as `release` does."""
     notebooks = sorted({exercise.notebook for exercise in list_exercises()})
@@ -76,7 +98,7 @@ def collect(root: Path) -> list[str]:
     if missing:
         advice = "run `python3 course.py build` first" if missing[0].startswith("notebooks") else "restore it first"
         raise ReleaseError(f"{root / missing[0]} is missing: {advice}.")
-    texts = {"README.md": (root / "README.md").read_text(encoding="utf-8")}
+    texts = {"README.md": student_readme((root / "README.md").read_text(encoding="utf-8"))}
     for notebook in notebooks:
         name = f"notebooks/{notebook}.ipynb"
         texts[name] = check_student_version(root / name)

@@ -472,6 +472,7 @@ def _private_jupyter() -> Iterator[None]:
             "JUPYTER_DATA_DIR": str(folder / "data"),
             "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
             "IPYTHONDIR": str(folder / "ipython"),
+            "COURSE_PROGRESS": str(folder / "progress.json"),  # a run solves nothing for the one who starts it
             "JUPYTER_PLATFORM_DIRS": "1",  # jupyter_core warns without it
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # so does the debugger that ipykernel loads
         }

@@ -200,12 +200,18 @@ def _checked(node: ast.stmt) -> Iterator[str]:
 
 
 def _defined(node: ast.stmt) -> set[str]:
-    """The functions and classes that a statement defines, also as `name = lambda ...`."""
+    """The functions and classes that a statement defines.
+
+    Also under `if`, `try` or `with`, as `name = lambda ...`, and as the result of a call such as `partial(...)`, but
+    not of the course's `check(...)`.
+    """
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return {node.name}
-    if isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda):
+    if isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda | ast.Call) and not list(_checked(node)):
         return {target.id for target in node.targets if isinstance(target, ast.Name)}
-    return set()
+    inner = [statement for field in ("body", "orelse", "finalbody") for statement in getattr(node, field, [])]
+    inner += [statement for handler in getattr(node, "handlers", []) for statement in handler.body]
+    return set().union(*map(_defined, inner))
 
 
 def _names(node: ast.stmt) -> tuple[frozenset[str], frozenset[str]]:

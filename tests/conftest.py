@@ -37,6 +37,12 @@ def _real_data(variable: str, file_name: str) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def own_progress(tmp_path_factory, monkeypatch):
+    """Tests note nothing in the record of whoever runs them; each has an empty one."""
+    monkeypatch.setenv("COURSE_PROGRESS", str(tmp_path_factory.mktemp("record") / "progress.json"))
+
+
 @pytest.fixture(scope="session")
 def real_data_zip() -> Path:
     """The 497 DSB2018 images in StarDist's layout."""

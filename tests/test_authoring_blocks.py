@@ -145,7 +145,7 @@ def test_check_import_difficulty_and_progress_are_filled_in(root, folder):
     assert "*Difficulty 1 of 5, about 5 minutes.*" in whole and "{{" not in whole
     last = notebook.cells[-1]
     assert last.metadata == {"course": {"progress": "02_unet"}}
-    assert last.source.endswith('show_overview("02_unet")')
+    assert last.source.endswith('show_overview("02_unet")')  # only the first notebook also shows the whole course
 
 
 def test_difficulty_and_minutes_come_from_the_registry(root):

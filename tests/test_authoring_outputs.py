@@ -89,6 +89,17 @@ def test_an_output_in_a_cell_without_the_tag_does_not_pass_the_check(root):
         build(root=root, check=True)
 
 
+@pytest.mark.parametrize("edit", [{"text": "profile full in output\n"}, {"name": "stderr"}])
+def test_an_output_edited_by_hand_does_not_pass_the_check(root, edit):
+    build(root=root, outputs=True)
+    path = root / "solutions" / "09_tiny.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[3].outputs[0].update(edit)
+    path.write_bytes(authoring.to_bytes(notebook))
+    with pytest.raises(BuildError, match=r"outputs edited by hand in cell code-\w+; run: .* --outputs"):
+        build(root=root, check=True)
+
+
 def test_a_notebook_that_fails_leaves_no_outputs_and_is_named(root):
     write(root, SOURCE.replace('print("second")', "1 / 0"))
     with pytest.raises(ValueError, match="(?s)09_tiny.*ZeroDivisionError"):

@@ -146,6 +146,9 @@ FAULTS = {
     "shell line": (LAST, "!pip install x\nvalue = 1\n", "!pip", "magics and shell lines are not allowed"),
     "magic in a comment": (LAST, "# %matplotlib inline\nvalue = 1\n", "%matplotlib", "looks like a magic"),
     "star import": (LAST, "value = 1\nfrom math import *\n", "import *", "'from math import *' hides the names"),
+    "plt.show": (LAST, "value = 1\nplt.show()\n", "plt.show", "plt.show() shows a figure without alt text"),
+    "figure without caption": (LAST, "plotting.show(figure)\n", "plotting.show", "a figure without alt text"),
+    "figure with empty caption": (LAST, 'plotting.show(figure, " ")\n', "plotting.show", "a figure without alt text"),
     "long code cell": (LAST, LONG + "# %%\nvalue = 1\n", "# %%\na0 = 0", "a code cell of 26 lines, 25 are allowed"),
     # parameters
     "no parameters cell": (' tags=["parameters"]', "", None, "no parameters cell"),

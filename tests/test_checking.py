@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import sys
@@ -221,10 +222,33 @@ def test_no_exception_gets_out(submission, words):
 
 def test_the_user_can_still_interrupt():
     def interrupted():
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
 
+    before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         verdict(interrupted)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_interrupt_that_the_code_raises_itself_is_an_error_like_any_other():
+    def pretending():
+        raise KeyboardInterrupt
+
+    status, message = verdict(pretending)
+    assert status == "failed" and "KeyboardInterrupt" in message
+
+
+def test_an_error_that_cannot_describe_itself_is_named():
+    class Speechless(Exception):
+        def __str__(self):
+            raise RuntimeError("no words")
+
+    def fails():
+        raise Speechless
+
+    status, message = verdict(fails)
+    assert status == "failed" and "your code raised Speechless" in message
 
 
 def test_only_the_students_own_not_implemented_error_means_todo():
@@ -258,7 +282,7 @@ def global_state():
     return (
         random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist(), torch.is_grad_enabled(),  # noqa: NPY002
         torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled(), torch.get_num_threads(),
-        np.geterr(), list(warnings.filters),
+        np.geterr(), list(warnings.filters), torch.get_default_device(),
     )  # fmt: skip
 
 
@@ -269,6 +293,7 @@ def test_global_state_is_put_back_even_after_an_error():
         torch.manual_seed(7)
         torch.set_grad_enabled(False)
         torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")
         torch.use_deterministic_algorithms(True)
         torch.set_num_threads(torch.get_num_threads() + 1)
         np.seterr(all="raise")

@@ -77,7 +77,8 @@ def unpacked(course, tmp_path_factory):
 def test_it_holds_what_students_need_and_nothing_else(unpacked):
     files = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*") if path.is_file()}
     top = {name.split("/")[0] for name in files}
-    assert top == {*release_module.FILES, "notebooks", "course_utils", "data", "docs"}
+    assert top == {*release_module.FILES, "notebooks", "kaggle", "course_utils", "data", "docs"}
+    assert {name for name in files if name.startswith("kaggle/")} == {f"kaggle/{n}.ipynb" for n in NOTEBOOKS}
     assert {name for name in files if name.startswith("notebooks/")} == {f"notebooks/{n}.ipynb" for n in NOTEBOOKS}
     assert "docs/figure.png" in files and "docs/private.png" not in files and "docs/instructors.md" not in files
     package = {path.relative_to(CHECKOUT).as_posix() for path in (CHECKOUT / "course_utils").rglob("*.py")}

@@ -518,3 +518,14 @@ def test_the_whole_way_with_a_folder_of_images(tmp_path, monkeypatch):
     summary = json.loads((tmp_path / "build" / "cells-smoke-seed5" / "summary.json").read_text())
     assert summary["data"]["source"] == str(tmp_path / "cells") and summary["data"]["note"]
     assert summary["machine"]["cores"] == os.cpu_count() and summary["machine"]["device"]
+
+
+def test_a_run_solves_no_exercise_for_the_one_who_starts_it(tmp_path):
+    from course_utils.progress_record import statuses
+
+    check = 'from course_utils.exercises import check, get_exercise\ncheck("1.1", get_exercise("1.1").reference)'
+    source = write_notebook(tmp_path / "solutions", "01_tiny", check)
+    parameters = {"data_source": "embedded", "profile": "smoke", "seed": 0, "output": str(tmp_path / "output")}
+    [result] = run_notebooks([source], tmp_path / "build", parameters, say=lambda line: None)
+    assert result.error == ""
+    assert statuses() == {}

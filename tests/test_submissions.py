@@ -168,6 +168,9 @@ def test_names_are_enough():
     assert order("x = 1", SOLUTION, "y = 2", "count_shapes = lambda images: {}") == [4, 2]
     assert order("def count_shapes(x)\n  pass", "class Other: pass") == [1]
     assert order("from course_utils import count_shapes", "count_shapes = 3", "count_shapes2 = 1") == []
+    assert order("count_shapes = functools.partial(helper, 1)", 'count_shapes = check("1.1", count_shapes)') == [1]
+    assert order("try:\n    import cv2\nexcept ImportError:\n    def count_shapes(images):\n        return {}") == [1]
+    assert order("if True:\n    count_shapes = lambda images: {}", "def helper():\n    count_shapes = print()") == [1]
 
 
 def test_marked_cells_without_the_object_come_last_and_explain_themselves():

@@ -1,0 +1,104 @@
+"""What is remembered of the checks, what is shown of it, and that losing it loses nothing else."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from course_utils import progress_record
+from course_utils.checking import CheckResult
+from course_utils.exercises import ExerciseNotSolved, check, get_exercise, list_exercises
+from course_utils.progress_record import browse_progress, note, record_file, show_overview, statuses
+
+
+def not_yet(*arguments):
+    raise NotImplementedError("Exercise 1.1")
+
+
+def test_each_test_has_a_record_of_its_own(tmp_path):
+    assert record_file().name == "progress.json"
+    assert tmp_path.parent in record_file().parents
+    assert statuses() == {}
+
+
+def test_without_the_variable_it_lies_in_the_users_data_folder(monkeypatch):
+    monkeypatch.delenv("COURSE_PROGRESS")
+    assert record_file().parts[-2:] == ("course-utils", "progress.json")
+
+
+def test_the_last_result_of_each_exercise_is_remembered():
+    note(CheckResult("1.1", "failed", ("no",)))
+    note(CheckResult("3.2", "passed", ("Right.",)))
+    note(CheckResult("1.1", "passed", ("Right.",)))
+    assert statuses() == {"1.1": "passed", "3.2": "passed"}
+    assert json.loads(record_file().read_text())["1.1"]["checked"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"1.1": 1}', '{"1.1": {"status": "great"}}', '{"1.1": {"status": []}}'])
+def test_a_damaged_record_counts_as_empty_and_is_replaced(content):
+    record_file().write_text(content)
+    assert statuses() == {}
+    note(CheckResult("2.1", "todo", ("",)))
+    assert statuses()["2.1"] == "todo"
+
+
+def test_deleting_it_loses_nothing_but_the_overview(capsys):
+    reference = get_exercise("2.4").reference
+    assert check("2.4", reference) is reference
+    record_file().unlink()
+    assert check("2.4", reference) is reference
+    assert statuses() == {"2.4": "passed"}
+
+
+def test_a_place_that_cannot_be_written_does_not_matter(monkeypatch, tmp_path, capsys):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("COURSE_PROGRESS", str(tmp_path / "file" / "progress.json"))
+    reference = get_exercise("2.4").reference
+    assert check("2.4", reference) is reference
+    assert "✔ Exercise 2.4" in capsys.readouterr().out
+
+
+def test_what_is_not_solved_gives_the_courses_own_object_or_strictly_an_error(monkeypatch, capsys):
+    assert check("1.1", not_yet) is get_exercise("1.1").reference
+    printed = capsys.readouterr().out
+    assert "○ Exercise 1.1, count_shapes: to do" in printed and "goes on with the course's own" in printed
+    assert check("1.1", lambda images: 3) is get_exercise("1.1").reference
+    assert "✘ Exercise 1.1, count_shapes: not right yet" in capsys.readouterr().out
+    monkeypatch.setenv("COURSE_STRICT", "1")
+    with pytest.raises(ExerciseNotSolved, match="Exercise 1.1 is todo"):
+        check("1.1", not_yet)
+
+
+def test_the_overview_lists_one_notebook_or_all(capsys):
+    note(CheckResult("1.1", "passed", ("Right.",)))
+    note(CheckResult("2.1", "failed", ("no",)))
+    show_overview("02_unet")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "0 of 5 exercises solved"
+    assert lines[1] == f"  ✘ 2.1 {get_exercise('2.1').title}: not right yet"
+    show_overview()
+    text = capsys.readouterr().out
+    assert text.startswith(f"1 of {len(list_exercises())} exercises solved")
+    assert all(exercise.title in text for exercise in list_exercises())
+
+
+def test_in_a_notebook_the_verdict_is_an_accessible_box(monkeypatch):
+    shown = []
+    monkeypatch.setattr(progress_record, "_display", lambda box, text: shown.append((box, text)))
+    check("1.1", lambda images: "<script>")
+    [(box, text)] = shown
+    assert 'role="status"' in box and "✘" in box and "not right yet" in box and "#D55E00" in box
+    assert "<script>" not in box  # what a student returns is quoted, never executed
+
+
+def test_the_widget_shows_the_notebook_chosen_and_reads_the_record_again():
+    widget = browse_progress()
+    (choice, again), table = widget.children[0].children, widget.children[1]
+    assert f"0 of {len(list_exercises())}" in table.value and table.value.count("<tr>") == len(list_exercises()) + 1
+    choice.value = "03_binary_training"
+    assert "0 of 4 exercises solved" in table.value and 'scope="row">3.4' in table.value
+    note(CheckResult("3.1", "passed", ("Right.",)))
+    assert "0 of 4" in table.value
+    again.click()
+    assert "1 of 4 exercises solved" in table.value and "✔ passed" in table.value
