@@ -164,6 +164,8 @@ def overlapping_pairs(prediction: np.ndarray, truth: np.ndarray) -> Overlaps:
     for name, labels in (("prediction", prediction), ("truth", truth)):
         if labels.dtype.kind not in "iu":
             raise ValueError(f"{name} must hold integer ids, but has dtype {labels.dtype}. Label it first.")
+    if _fit_in_table(prediction, truth):
+        return _pairs_by_table(prediction, truth)
     pred_ids, pred_index, pred_area = _number_ids(prediction)
     true_ids, true_index, true_area = _number_ids(truth)
     both = (pred_index >= 0) & (true_index >= 0)  # pixels of an instance in either image
@@ -177,6 +179,29 @@ def overlapping_pairs(prediction: np.ndarray, truth: np.ndarray) -> Overlaps:
     return Overlaps(
         pred_ids, true_ids, pred_index=row, true_index=column, shared=shared.data,
         pred_area=pred_area[row], true_area=true_area[column],
+    )  # fmt: skip
+
+
+def _fit_in_table(prediction: np.ndarray, truth: np.ndarray) -> bool:
+    """Whether a table with a row and a column for every id is not much larger than the image."""
+    if prediction.size == 0 or min(prediction.min(), truth.min()) < 0:
+        return False
+    return (int(prediction.max()) + 1) * (int(truth.max()) + 1) <= 4 * prediction.size + 1000
+
+
+def _pairs_by_table(prediction: np.ndarray, truth: np.ndarray) -> Overlaps:
+    """The same for few ids: the pixels of all pairs of ids are counted in one pass."""
+    n_pred, n_true = int(prediction.max()) + 1, int(truth.max()) + 1
+    pair = prediction.astype(np.intp) * n_true
+    pair += truth
+    table = np.bincount(pair.ravel(), minlength=n_pred * n_true).reshape(n_pred, n_true)
+    pred_area, true_area = table.sum(axis=1), table.sum(axis=0)
+    pred_ids, true_ids = np.flatnonzero(pred_area[1:]) + 1, np.flatnonzero(true_area[1:]) + 1
+    row, column = np.nonzero(table[1:, 1:])  # 0 stands for the id 1
+    return Overlaps(
+        pred_ids, true_ids,
+        pred_index=np.searchsorted(pred_ids, row + 1), true_index=np.searchsorted(true_ids, column + 1),
+        shared=table[row + 1, column + 1], pred_area=pred_area[row + 1], true_area=true_area[column + 1],
     )  # fmt: skip
 
 
@@ -234,7 +259,8 @@ def _matched_prediction(overlaps: Overlaps, iou_threshold: float) -> np.ndarray:
     n_pred, n_true = len(overlaps.pred_ids), len(overlaps.true_ids)
     possible = overlaps.iou >= iou_threshold
     row, column = overlaps.pred_index[possible], overlaps.true_index[possible]
-    if iou_threshold > 0.5:  # no instance can share more than half of itself with two others
+    # Above 0.5 always so, because no instance can share more than half of itself with two others; below mostly.
+    if np.bincount(row).max(initial=0) <= 1 and np.bincount(column).max(initial=0) <= 1:
         partner = np.full(n_true, -1)
         partner[column] = row
         return partner
