@@ -1,4 +1,4 @@
-"""The networks that notebooks 04 and 05 start from: loaded if an earlier notebook left them, else trained.
+"""The networks of notebooks 04 and 05: your own, else the one that comes with the course, else one trained now.
 
 Split, normalisation, crops and losses are those of the notebooks. The training is `training.fit`, as notebook 05 shows
 it. Notebook 03 trains with a loop of its own, which is simpler (no averaged weights, no jitter of intensities, a
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from course_utils.checkpoints import load_shipped
 from course_utils.data import CourseData, Sample
 from course_utils.dataset import NucleiDataset, TargetTransform, training_loader, validation_loader
 from course_utils.device import choose_device
@@ -67,7 +68,7 @@ def model_path(output: str | Path, kind: str) -> Path:
 def about(kind: str, data: CourseData, profile: Profile, seed: int) -> dict:
     """What a saved network was trained on; one with other values is not taken for this one."""
     sizes = asdict(profile)
-    del sizes["workers"]  # they decide how fast it goes, not what comes out
+    del sizes["workers"], sizes["shipped"]  # they do not decide what comes out of a training
     return {
         "kind": kind,
         "data": data.source,
@@ -132,7 +133,7 @@ def _class_tensor(classes: np.ndarray) -> torch.Tensor:
 def binary_model(
     data: CourseData, profile: Profile, seed: int, output: str | Path, on_epoch: OnEpoch | None = None
 ) -> UNet:
-    """The foreground network of notebook 03: one output channel."""
+    """The foreground network of notebook 03, with one output channel: loaded from `output`, else trained."""
 
     def train():
         return _train(data, profile, seed, 1, binary_dataset, binary_target, binary_cross_entropy, hard_dice_score,
@@ -143,16 +144,68 @@ def binary_model(
 
 
 def boundary_model(
-    data: CourseData, profile: Profile, seed: int, output: str | Path, on_epoch: OnEpoch | None = None
+    data: CourseData,
+    profile: Profile,
+    seed: int,
+    output: str | Path,
+    on_epoch: OnEpoch | None = None,
+    shipped: bool | None = None,
 ) -> UNet:
-    """The three-class network of notebook 05: background, interior, boundary."""
+    """The three-class network of notebook 05: background, interior, boundary.
+
+    Loaded from `output` if it was trained there; else the one that comes with the course for these data; else trained.
+
+    Args:
+        on_epoch: gets the results after every epoch; for the network of the course those of its own training.
+        shipped: whether to take the one that comes with the course; None leaves it to the profile.
+    """
 
     def train():
         return _train(data, profile, seed, 3, boundary_dataset, boundary_target, boundary_loss, foreground_dice_score,
                       profile.boundary_epochs, path, wanted, on_epoch)  # fmt: skip
 
     path, wanted = model_path(output, "boundary"), about("boundary", data, profile, seed)
+    if shipped if shipped is not None else profile.shipped:
+        if found := _shipped(data, profile, path, on_epoch):
+            return found
     return load_or_train(path, wanted, train)
+
+
+class Foreground(torch.nn.Module):
+    """A boundary network seen as a foreground network: one logit for "interior or boundary" against the background."""
+
+    def __init__(self, model: UNet):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        logits = self.model(x)
+        return torch.logsumexp(logits[:, 1:], dim=1, keepdim=True) - logits[:, :1]
+
+
+def foreground_model(
+    data: CourseData, profile: Profile, seed: int, output: str | Path, on_epoch: OnEpoch | None = None
+) -> torch.nn.Module:
+    """The network of notebook 04, with one output channel.
+
+    The one that notebook 03 left in `output`; else the one that comes with the course; else `binary_model` trains one.
+    """
+    if profile.shipped and (found := _shipped(data, profile, model_path(output, "binary"), on_epoch)):
+        return Foreground(found).eval()
+    return binary_model(data, profile, seed, output, on_epoch)
+
+
+def _shipped(data: CourseData, profile: Profile, own: Path, on_epoch: OnEpoch | None) -> UNet | None:
+    """The network that comes with the course, unless there is an own one, even one whose training was interrupted."""
+    if own.exists() or own.with_suffix(".resume").exists():
+        return None
+    if (found := load_shipped(data, profile.validation_every)) is None:
+        return None
+    model, curve = found
+    print(f"Loaded the network that comes with the course, trained for {len(curve)} epochs.")
+    if on_epoch is not None:
+        on_epoch(curve)
+    return model.to(choose_device())
 
 
 def _train(

@@ -13,7 +13,7 @@
 #
 # **You need** notebooks 01 to 04.
 #
-# **Time** about 90 minutes of work. Computing: in the profile `laptop` 15 to 30 minutes on a CPU, in `smoke` a minute or two (and once more the time of notebook 03, if that has not run); `full`, meant for
+# **Time** about 90 minutes of work. Computing: a minute or two, because the course brings a trained network. If you train it yourself: half an hour to an hour on a CPU in the profile `laptop`, a minute or two in `smoke`; `full`, meant for
 # a GPU, has not been measured yet.
 
 # %%
@@ -32,7 +32,7 @@ from course_utils import connected_components, f1_score, get_profile, load_data,
 from course_utils.claims import claim
 from course_utils.exploration import normalize_percentiles, split_train_val
 from course_utils.metrics import compare_methods, touching_recall
-from course_utils.recipes import BOUNDARY_WEIGHT, binary_model, boundary_model
+from course_utils.recipes import BOUNDARY_WEIGHT, boundary_model
 from course_utils.segmentation import otsu_components, otsu_watershed
 from course_utils.targets import looks_like_boundary_target
 from course_utils.training import record_scores
@@ -241,15 +241,19 @@ claim(rimless["IoU 0.75"] < 0.75, "Without the rim a quarter is lost at IoU 0.75
 #
 # `boundary_model` does what you did by hand in notebook 03, with three outputs and a few additions that make training faster and steadier: the learning rate rises and falls once (*one-cycle*), intensities of
 # the crops are varied at random, and the weights are averaged over the last steps. The loss is the cross entropy over three classes, and the thin boundary class is weighted; otherwise the network learns it late.
+#
+# In the profiles `smoke` and `laptop` the next cell loads a network that comes with the course. It was trained with this very function, and the curves are those of its training. Add `shipped=False` to the call
+# to train one yourself, as `full` does; it is kept in the folder `output` and found there the next time.
 
 # %%
 live = plotting.LiveFigure()
-print(f"profile {settings.name}: {settings.boundary_epochs} epochs of {settings.crops_per_epoch} crops")
+print(f"a training in the profile {settings.name}: {settings.boundary_epochs} epochs of {settings.crops_per_epoch} crops")
 print(f"weight of the boundary class in the loss: {BOUNDARY_WEIGHT:g}")
 
 
 def draw(results):
-    figure = plotting.plot_training(results, "hard Dice", settings.boundary_epochs)
+    epochs = max(len(results), settings.boundary_epochs)
+    figure = plotting.plot_training(results, "hard Dice", epochs)
     live.update(figure, "Loss and hard Dice of the foreground (interior and boundary) after each epoch.")
 
 
@@ -414,17 +418,14 @@ plotting.show(
 # %% [markdown]
 # ## The result
 #
-# The table of notebook 04 again: test images, threshold from validation. Two rows make a fair comparison: *boundary U-Net, components* and *boundary U-Net, watershed* have the **same network**, and only the last step differs. (The network of notebook 03 was
-# trained for a shorter time and in a simpler way; that row shows where we came from.)
+# The table of notebook 04 again: test images, threshold from validation. Two rows make a fair comparison: *boundary U-Net, components* and *boundary U-Net, watershed* have the **same network**, and only the last step differs.
 
 # %%
-components_model = binary_model(data, settings, seed, output)
 test_images = [normalize_percentiles(sample.image) for sample in data.test]
 predictions = [predict(model, image) for image in test_images]
 methods = {
     "Otsu, components": [otsu_components(sample.image) for sample in data.test],
     "Otsu, watershed": [otsu_watershed(sample.image) for sample in data.test],
-    "U-Net, components": [connected_components(predict(components_model, image)[0]) for image in test_images],
     "boundary U-Net, components": [connected_components(p[1] + p[2]) for p in predictions],
     "boundary U-Net, watershed": [watershed_instances(p[1], p[2], best) for p in predictions],
 }
