@@ -15,13 +15,15 @@ from benchmarks.measuring import RESULTS
 ROOT = RESULTS.parents[1]
 PAGE = ROOT / "docs" / "results.md"
 CURVE = ROOT / "docs" / "training_curve.png"
+SCORES = ("F1 at IoU 0.5", "0.75", "0.9")
 TITLE = """# Results
 
-What the course reaches, and how fast it is. Every table comes from a file in `benchmarks/results/`; the command below it
-repeats it. Ratios were measured in one run, the ways in turn, and are medians.
+What the course reaches, and how fast it is. Every table comes from a file in `benchmarks/results/`; the command below
+it repeats it. Ratios were measured in one run, the ways in turn, and are medians.
 
-The 50 test images of DSB2018 take part in no choice: networks, thresholds and filters were chosen on the validation images
-(every eighth training image). 95 % intervals of a mean over 50 images are about ±0.03: smaller differences are no findings.
+The 50 test images of DSB2018 take part in no choice: networks, thresholds and filters were chosen on the validation
+images (every eighth training image). 95 % intervals of a mean over 50 images are about ±0.03: smaller differences are
+no findings.
 """
 
 
@@ -52,8 +54,8 @@ def source_line(result: dict) -> str:
     """Where and when something was measured."""
     machine = result["machine"]
     threads = f"{machine['threads']} thread" + ("s" if machine["threads"] != 1 else "")
-    versions = f"Python {result['versions']['python']}, torch {result['versions']['torch']}"
-    return f"*{result['date']}; {machine['processor']}, {machine['cores']} cores, {threads}, {machine['device']}; {versions}.*"
+    where = f"{machine['processor']}, {machine['cores']} cores, {threads}, {machine['device']}"
+    return f"*{result['date']}; {where}; Python {result['versions']['python']}, torch {result['versions']['torch']}.*"
 
 
 def quality_rows(result: dict) -> list[dict]:
@@ -63,11 +65,11 @@ def quality_rows(result: dict) -> list[dict]:
     for key, label in names.items():
         best = result[key]["validation"]["best"]
         filtered = f", instances below {best['min_area']} px left out" if best["min_area"] else ""
-        scores = dict(zip(("F1 at IoU 0.5", "0.75", "0.9"), (f"{value:.3f}" for value in best["f1"]), strict=True))
+        scores = dict(zip(SCORES, (f"{value:.3f}" for value in best["f1"]), strict=True))
         rows.append({"images": "validation", "": f"{label}, threshold {best['threshold']}{filtered}", **scores})
         if test := result[key].get("test"):
             values = [f"{test[iou]['mean F1']:.3f}" for iou in ("0.5", "0.75", "0.9")]
-            scores = dict(zip(("F1 at IoU 0.5", "0.75", "0.9"), values, strict=True))
+            scores = dict(zip(SCORES, values, strict=True))
             rows.append({"images": "test", "": f"{label}, the same threshold", **scores})
     return rows
 
@@ -83,7 +85,8 @@ def quality_section(name: str, title: str, command: str) -> str:
         f"Network of {profile['base_channels']} channels, {profile['boundary_epochs']} epochs, {crops:,} crops of "
         f"{profile['crop_size']} px, {minutes:.0f} minutes of training beside other work. Mean F1 over the images."
     )
-    return "\n\n".join([f"## {title}", about, table(quality_rows(result)), f"    {command}", source_line(result)]) + "\n"
+    parts = [f"## {title}", about, table(quality_rows(result)), f"    {command}", source_line(result)]
+    return "\n\n".join(parts) + "\n"
 
 
 def ablation_section() -> str:
@@ -91,13 +94,13 @@ def ablation_section() -> str:
     if result is None:
         return ""
     rows = [
-        {"change": name, "threshold": row["threshold"], **dict(zip(("F1 at IoU 0.5", "0.75", "0.9"), row["f1"], strict=True))}
+        {"change": name, "threshold": row["threshold"], **dict(zip(SCORES, row["f1"], strict=True))}
         for name, row in result["rows"].items()
     ]
     settings = result["settings"]
     about = (
-        f"One change at a time, each with {settings['crops']:,} training crops and the seed {settings['seed']}, scored on the "
-        "validation images. One run each: differences below 0.03 are noise."
+        f"One change at a time, each with {settings['crops']:,} training crops and the seed {settings['seed']}, "
+        "scored on the validation images. One run each: differences below 0.03 are noise."
     )
     command = "    python benchmarks/ablation.py --real path/to/dsb2018.zip"
     return "\n\n".join(["## What each part of the recipe is worth", about, table(rows), command]) + "\n"
@@ -107,7 +110,7 @@ def speed_section(name: str) -> str:
     result = read(name)
     if result is None:
         return ""
-    notes = [f"{key}: {text(value)}" for key, value in result.items() if isinstance(value, bool | float) and key != "quick"]
+    notes = [f"{key}: {text(value)}" for key, value in result.items() if isinstance(value, float) or value is True]
     parts = [f"## {result['title']}", table(result["rows"])]
     if "growth" in result:
         parts += ["How the cost grows:", table(result["growth"])]
@@ -127,7 +130,8 @@ def make_page() -> str:
         ),
         "![Loss and hard Dice after each epoch](training_curve.png)\n" if real and CURVE.exists() else "",
         quality_section(
-            "quality_embedded", "The network for the embedded images", "python benchmarks/quality.py --data embedded ..."
+            "quality_embedded", "The network for the embedded images",
+            "python benchmarks/quality.py --data embedded --epochs 16 --base-channels 8 --test",
         ),
         ablation_section(),
         *(speed_section(name) for name in ("training_step", "loading", "evaluation", "large_images", "alternatives")),

@@ -114,6 +114,7 @@ def _is_students(frame: traceback.FrameSummary) -> bool:
         any(folder in path.parents for folder in ours)
         or path.parts[:1] == ("<frozen",)
         or "site-packages" in path.parts
+        or path.suffix in (".pyx", ".pxd")  # compiled parts of libraries name their sources
     )
 
 

@@ -70,7 +70,8 @@ def show(exercise: Exercise, result: CheckResult) -> None:
     """Show the result of a check: a box in a notebook, plain text elsewhere."""
     symbol, word, colour = LOOKS[result.status]
     title = f"{symbol} Exercise {exercise.id}, {exercise.name}: {word}"
-    after = [] if result.status == "passed" else ["The notebook goes on with the course's own solution."]
+    goes_on = f"The notebook goes on with the course's own {exercise.name}: run your cell again before you try yours."
+    after = [] if result.status == "passed" else [goes_on]
     messages = [message for message in result.messages if result.status != "passed"] + after
     box = (
         f'<div role="status" style="border-left: 6px solid {colour}; padding: 0.4em 0.8em; margin: 0.4em 0;">'

@@ -117,7 +117,7 @@ plotting.show(
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# Counting equal things is so common that Python has a class for it in the module `collections`. It is a dict, too.
+# Counting equal things is so common that Python has a class for it in the module `collections`. It is a dict, too; `dict(...)` shows it plainly.
 #
 # </details>
 
@@ -192,23 +192,25 @@ print(f"foreground: {100 * coverage.mean():.1f} % of the pixels on average")
 # Three things to keep in mind:
 #
 # * The largest nucleus is more than five times as large as the median one; between the smallest and the largest lie orders of magnitude. A method must handle both.
-# * Tiny nuclei exist. A filter that drops "specks" under 50 pixels, a default of some libraries, throws real nuclei away.
+# * Tiny nuclei exist. A filter that drops "specks" under 64 pixels, the default of some libraries, throws real nuclei away.
 # * Most pixels are background. A network that says "background" everywhere is right on most pixels and finds nothing: pixel accuracy is
 #   a poor score (notebook 03).
 
 # %% [markdown]
 # ## Ids have no meaning
 #
-# Print the ids of the first masks.
+# Print the ids of four masks with gaps.
 
 # %%
-for sample in data.train[:4]:
+def missing_ids(sample):
+    ids = np.unique(sample.mask[sample.mask > 0])
+    return ids.max(initial=0) - len(ids)
+
+
+for sample in sorted(data.train, key=missing_ids)[-4:]:
     ids = np.unique(sample.mask)
     ids = ids[ids > 0]
-    gaps = ids.max(initial=0) - len(ids)
-    print(
-        f"{sample.name[:16]:16s}  {len(ids):3d} nuclei, ids {ids[:5]} ... {ids[-2:]}, {gaps} left out"
-    )
+    print(f"{sample.name[:16]:16s}  {len(ids):3d} nuclei, ids {ids[:5]} ... {ids[-2:]}, {missing_ids(sample)} left out")
 
 # %% [markdown]
 # The numbers say nothing about the nuclei. An annotation tool counted upward as people drew; where somebody deleted a drawing, or a piece was cut out of a
@@ -628,7 +630,8 @@ assert target.shape == (1, *sample.mask.shape) and torch.equal(
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# For the augmentation: both as tensors of shape `(1, S, S)`, wrapped as `tv_tensors.Image` and `tv_tensors.Mask`, and both passed to **one** call of the transform. `target_transform` expects a NumPy mask `(S, S)` again.
+# For the augmentation: both as tensors of shape `(1, S, S)`, wrapped as `tv_tensors.Image` and `tv_tensors.Mask`, and both passed to **one** call of the transform. `target_transform` expects a NumPy mask `(S, S)` again. `v2.RandomRotation((90, 90))` is
+# a quarter turn, and `v2.RandomChoice` picks one of several transforms.
 #
 # </details>
 

@@ -62,8 +62,8 @@ plotting.show(
 # {{difficulty}}
 #
 # Write `ConvBlock(in_channels, out_channels)`, a box of the drawing: twice a 3x3 convolution with padding 1, each followed by ReLU.
-# It maps `(N, in_channels, H, W)` to `(N, out_channels, H, W)`. The solution also has a switch for batch normalisation, off by default, which
-# later notebooks use to train faster.
+# It maps `(N, in_channels, H, W)` to `(N, out_channels, H, W)`. The solution also has a switch `batch_norm`, off by default, which
+# later notebooks use to train faster; you may leave it out.
 
 # %% [markdown] expected="2.1"
 # Expected: two images of one channel become two of eight, in the same size.

@@ -87,7 +87,7 @@ print(pd.DataFrame(textbook, index=["loss", "gradient"]).T.rename_axis("logit, t
 assert not np.isfinite(list(textbook.values())).all()
 
 # %% [markdown]
-# From a logit of 50 on, `1 - p` rounds to zero and the loss is infinite. At -200 the answer is perfectly *right*, and still the result is not a number: `p` is 0, and `0 * log(0)` is undefined. One such pixel spoils all
+# Already from a logit of 17 on (the table shows 50), `1 - p` rounds to zero and the loss is infinite. At -200 the answer is perfectly *right*, and still the result is not a number: `p` is 0, and `0 * log(0)` is undefined. One such pixel spoils all
 # weights in the next step.
 #
 # ### Exercise 3.1: A cross entropy that survives large logits
@@ -227,7 +227,8 @@ assert hard_dice_score(timid, target) == 1 > dice_score(timid, target)
 # {{difficulty}}
 #
 # Write `train_epoch(model, loader, loss_fn, optimizer, metric=None)`. For each batch: move it to the model's device, compute logits and loss, set the old gradients to zero,
-# backward, step. Return `(mean loss, mean metric)` as Python floats (`None` without a metric). Weigh each batch by its size, since the last one may be smaller. Put the model in training mode.
+# backward, step. Return `(mean loss, mean metric)` as Python floats (`None` without a metric). Weigh each batch by its size, since the last one may be smaller. Put the model in training mode. `loader` may be any
+# iterable of batches, also one without a length: count the images yourself.
 
 # %% [markdown] expected="3.3"
 # Expected: a pair of Python floats. This model knows nothing (all logits are 0), so the loss is log 2:
@@ -303,6 +304,8 @@ claim(last_dice > first_dice + 0.2, "The Dice score rose.")
 # {{difficulty}}
 #
 # Write `validate(model, loader, loss_fn, metric=None)`. It returns the same as `train_epoch` but changes nothing: evaluation mode, no gradients, and afterwards the mode the model was in before.
+#
+# Why a mode? Our networks use *batch normalisation*: in training mode it scales by mean and deviation of the current batch, and updates running averages of them; in evaluation mode it uses these averages and leaves them alone.
 
 # %% [markdown] expected="3.4"
 # Expected: the same pair, and a model that is what it was.
@@ -339,8 +342,9 @@ claim(last_dice > first_dice + 0.2, "The Dice score rose.")
 val_loader = validation_loader(val_images, val_masks, binary_target)
 before = {name: value.clone() for name, value in pupil.state_dict().items()}
 loss, dice = validate(pupil, val_loader, binary_cross_entropy, dice_score)
+_, hard_dice = validate(pupil, val_loader, binary_cross_entropy, hard_dice_score)
 unchanged = all(torch.equal(value, before[name]) for name, value in pupil.state_dict().items())
-print(f"the network that learnt two crops by heart, on new images: soft Dice {dice:.3f}")
+print(f"the network that learnt two crops by heart, on new images: soft Dice {dice:.3f}, hard Dice {hard_dice:.3f}")
 print(f"weights and buffers unchanged: {unchanged}, still in training mode: {pupil.training}")
 assert unchanged and pupil.training
 
@@ -431,9 +435,11 @@ val_loss, soft = validate(model, val_loader, binary_cross_entropy, dice_score)
 _, hard = validate(model, val_loader, binary_cross_entropy, hard_dice_score)
 print(f"validation: loss {val_loss:.4f}, soft Dice {soft:.3f}, hard Dice {hard:.3f}")
 claim(hard > 0.8, "The hard Dice is above 0.8.")
+claim(hard > hard_dice, "It is higher than that of the network that learnt two crops by heart.")
 
 # %% [markdown]
-# This is the number to report: the **hard Dice on whole validation images**.
+# This is the number to report: the **hard Dice on whole validation images**. Compare it with that of the network that learnt two crops by heart. Their soft Dice may be alike: it also punishes a network for being unsure, and
+# the one that learnt by heart is always sure.
 
 # %% [markdown] question="3d"
 # **Question 3d.** Somebody trains for 200 epochs on 20 images without augmentation. The training Dice reaches 0.99, validation falls from 0.90 to 0.86. What happened, and what would you do?

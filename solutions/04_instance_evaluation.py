@@ -23,7 +23,7 @@ from IPython.display import display
 from scipy.optimize import linear_sum_assignment
 from skimage.measure import label
 
-from course_utils import get_profile, load_data, normalize_percentiles, pad_to_multiple, plotting
+from course_utils import UNet, get_profile, load_data, normalize_percentiles, pad_to_multiple, plotting
 from course_utils.claims import claim
 from course_utils.exploration import split_train_val
 from course_utils.metrics import compare_methods, explain_errors, score_images, summarize_scores
@@ -450,12 +450,12 @@ for panel, threshold in zip(axes[0], thresholds):
     plotting.draw_errors(panel, val_images[shown], found, val_masks[shown], title=title)
 plotting.show(
     figure,
-    "The same probabilities cut at four thresholds: low ones merge nuclei, high ones shrink "
-    "and lose them.",
+    "The same probabilities cut at four thresholds: low ones merge nuclei, high ones separate some "
+    "of them, and shrink all.",
 )
 
 # %% [markdown]
-# Moving the threshold trades one kind of error for another. No value repairs both. With a running kernel, try it yourself; note that `threshold` (on probabilities) and `iou_threshold` (on matches) are two different things:
+# Low thresholds merge nuclei. Higher ones separate some, but shrink all, and break pieces off. Several merges remain at every threshold. With a running kernel, try it yourself; note that `threshold` (on probabilities) and `iou_threshold` (on matches) are two different things:
 
 # %% tags=["optional"]
 from course_utils.widgets import explore_threshold

@@ -144,7 +144,7 @@ assert target.dtype == torch.int64 and torch.equal(target > 0, torch.from_numpy(
 # The network will give three probabilities for each pixel that add up to one. A **watershed** needs three inputs:
 #
 # * a **mask**: which pixels belong to any nucleus at all? Those where interior and boundary *together* exceed 0.5;
-# * **markers**: one seed for each nucleus. Where interior outweighs boundary by more than `threshold`, and is not split, there is a seed: the connected components of these pixels;
+# * **markers**: one seed for each nucleus. the connected components of the pixels where interior outweighs boundary by more than `threshold`;
 # * a **height map**: the boundary probability. Imagine it as a landscape. Water rises from every seed, and where the water of two seeds meets, on the ridge between touching nuclei, the
 #   border is drawn.
 #
@@ -152,11 +152,11 @@ assert target.dtype == torch.int64 and torch.equal(target > 0, torch.from_numpy(
 #
 # {{difficulty}}
 #
-# Write `watershed_instances(foreground, boundary, threshold=0.5)`. `foreground` is the probability of interior, `boundary` that of boundary, both `(H, W)`. The mask is `foreground + boundary > 0.5`; the markers are the components of
+# Write `watershed_instances(foreground, boundary, threshold=0.5)`. Here `foreground` is the probability of the *interior* alone, `boundary` that of boundary, both `(H, W)`. The mask is `foreground + boundary > 0.5`; the markers are the components of
 # `foreground - boundary > threshold` inside the mask; grow them over the boundary probability inside the mask with `skimage.segmentation.watershed`.
 
 # %% [markdown] expected="5.2"
-# Expected: from the perfect probabilities of two touching squares, two instances of full size.
+# Expected: from the perfect probabilities of two touching squares, two instances of full size. (The dark line between them is only drawn; its pixels belong to a nucleus.)
 #
 # ```python expected hidden alt="Interior, boundary and the resulting two instances of two touching squares."
 # mask = np.zeros((12, 20), dtype=int)
@@ -294,7 +294,7 @@ plotting.show(
 )
 
 # %% [markdown]
-# Follow one pair of touching nuclei: in the mask they are one region. In the boundary map a ridge runs between them, so there are two markers, and the watershed draws their border along the ridge.
+# Follow one pair of touching nuclei: in the mask they are one region. In the boundary map a ridge runs between them. Where it is strong enough there are two markers, and the watershed draws their border along the ridge; where it is too weak, the pair stays one (*merged* in the last panel).
 
 # %% [markdown]
 # ## Which of the three inputs matters most?
@@ -328,7 +328,7 @@ inputs.style.format("{:.3f}")
 # %% [markdown]
 # ## Choose the threshold
 #
-# How clear must interior be to count as a seed? Too low, and seeds of neighbours melt together or appear in noise; too high, and dim nuclei get no seed.
+# How clear must interior be to count as a seed? Too low, and seeds of neighbours melt together or appear in noise; too high, and dim nuclei get no seed, or one nucleus falls into several.
 
 # %%
 candidates = (0.1, 0.5, 0.8, 0.95)
@@ -349,7 +349,7 @@ plotting.show(figure, "The same prediction with four thresholds for the seeds.")
 # equally good thresholds the smaller one wins.
 #
 # The truths are **label images**. It is easy to pass the training target with its classes 0, 1, 2 by mistake: it is an integer array, too, and the search runs, but it compares with two huge "nuclei". Raise a `ValueError` then;
-# `looks_like_boundary_target` tells.
+# `looks_like_boundary_target(truth)` tells for one array.
 
 # %% [markdown] expected="5.3"
 # Expected: for a single, perfectly predicted image every threshold is right, and the smallest one wins.

@@ -523,7 +523,7 @@ def test_the_whole_way_with_a_folder_of_images(tmp_path, monkeypatch):
 def test_a_run_solves_no_exercise_for_the_one_who_starts_it(tmp_path):
     from course_utils.progress_record import statuses
 
-    check = 'from course_utils.exercises import check, get_exercise\ncheck("1.1", get_exercise("1.1").reference)'
+    check = 'from course_utils.exercises import check\ncheck("1.1", lambda images: {})'
     source = write_notebook(tmp_path / "solutions", "01_tiny", check)
     parameters = {"data_source": "embedded", "profile": "smoke", "seed": 0, "output": str(tmp_path / "output")}
     [result] = run_notebooks([source], tmp_path / "build", parameters, say=lambda line: None)

@@ -121,7 +121,7 @@ def check_split_train_val(split_train_val) -> None:
             training = [index for index in range(len(chosen)) if index not in validation]
             if places == [validation, training] and places[0] != places[1]:
                 wrong("Order of the result", "(val, train)", "(train, val)")
-            look = "Counting starts at 0: the 20th sample has index 19."
+            look = "Counting starts at 0: the 20th sample has index 19. Use the argument `every`, not the number 20."
             for name, indices, right in (("val", places[1], validation), ("train", places[0], training)):
                 if len(indices) != len(right):
                     wrong(f"Length of {name} ({what})", len(indices), len(right), look)
