@@ -248,9 +248,13 @@ def check_minutes() -> Iterator[Check]:
         seconds = scale * _training_step_seconds(
             device, choose_precision(device), channels, profile.crop_size, batch, profile.depth
         )
-        crops = profile.crops_per_epoch * (profile.binary_epochs + profile.boundary_epochs)
-        minutes = expected_minutes(seconds / batch * crops)
-        found = f"about {_rounded(minutes)} for the whole course in the profile {name}"
+        binary, boundary = (
+            seconds / batch * profile.crops_per_epoch * epochs
+            for epochs in (profile.binary_epochs, profile.boundary_epochs)
+        )
+        found = f"about {_rounded(expected_minutes(binary + boundary))} for the whole course in the profile {name}"
+        if profile.shipped:
+            found += f", {_rounded(expected_minutes(binary))} with the network that comes with the course"
         advice = "This profile is made for a GPU." if name == "full" and device.type == "cpu" else ""
         yield Check("note" if advice else "ok", "time", found, advice)
 
