@@ -94,7 +94,7 @@ def main() -> None:
 
     model = boundary_model(data, profile, options.seed, options.output, on_epoch)
     _, val = split_train_val(data.train, profile.validation_every)
-    result = {"data": data.source, "profile": asdict(profile), "seed": options.seed, "curve": history}
+    result = {"data": Path(data.source).name, "profile": asdict(profile), "seed": options.seed, "curve": history}
     for name, function in (("plain", predict), ("flips", predict_flipped)):
         probabilities = [function(model, normalize_percentiles(sample.image)) for sample in val]
         result[name] = {"validation": choose(probabilities, val)}

@@ -32,7 +32,8 @@ def run_benchmarks(names: Sequence[str] | None, source: str, quick: bool, folder
     for name in names or NAMES:
         start = time.perf_counter()
         result = importlib.import_module(f"benchmarks.{name}").measure(data, quick)
-        about = {"command": f"python3 course.py bench --only {name} --data {data.source}", "quick": quick}
+        place = Path(data.source).name  # where the images lie on this machine is nobody's business
+        about = {"command": f"python3 course.py bench --only {name} --data {place}", "data": place, "quick": quick}
         written.append(write(name, about | result, folder))
         print(f"\n{result['title']}")
         for key, value in result.items():

@@ -15,7 +15,10 @@ from course_utils.training import EpochResult, load_model
 from course_utils.unet import UNet
 
 # What `fingerprint` gives for the data set -> the file, and its SHA-256
-SHIPPED: dict[str, tuple[str, str]] = {}
+SHIPPED = {
+    "0591785a": ("boundary_embedded.pt", "c5693013a37a895cd9e599de6718368de3950b62914cddacdf466e1e5461dd73"),
+    "61441e06": ("boundary_dsb2018.pt", "2b53614105ab4423668dc1501e22b945a8621a677d3874d384b06939b5afd567"),
+}
 
 
 def fingerprint(data: CourseData) -> str:

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import evaluation, large_images, measuring
+from benchmarks import evaluation, large_images, measuring, page
 from benchmarks.running import NAMES, run_benchmarks
 from course_utils.command_line import main
 from course_utils.data import load_data
@@ -75,3 +75,14 @@ def test_every_benchmark_runs(name, tmp_path):
     [path] = run_benchmarks([name], "embedded", quick=True, folder=tmp_path)
     rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
     assert len(rows) >= 2 or name == "training_step"
+
+
+def test_the_results_page_says_what_the_result_files_say():
+    assert page.PAGE.read_text(encoding="utf-8") == page.make_page(), "run: python -m benchmarks.page"
+
+
+def test_result_files_come_from_full_runs_on_the_real_images():
+    for name in NAMES:
+        if result := page.read(name):
+            assert result["quick"] is False
+            assert "dsb2018" in result["data"]
