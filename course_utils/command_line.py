@@ -196,7 +196,7 @@ def test_command(options: argparse.Namespace, further: list[str]) -> int:
     defaults = []
     if not any(argument.startswith(("-n", "--numprocesses", "--pdb", "--trace")) for argument in further):
         processes = min(cores, MOST_TEST_PROCESSES)
-        defaults += ["-n", str(processes), "--dist", "loadfile"]
+        defaults += ["-n", str(processes), "--dist", "loadfile", "--no-loadscope-reorder"]  # the longest files first
         # torch would start a thread for every core in each process, and they would wait for each other
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
     if not any(argument.startswith("-m") for argument in further):

@@ -252,7 +252,9 @@ def test_build_passes_its_options_on(monkeypatch, capsys):
     monkeypatch.setattr(authoring, "build", lambda **options: calls.append(options) or [Path("solutions/03_x.ipynb")])
     assert main(["build", "--only", "03,05"]) == 0
     assert main(["build", "--check"]) == 0
-    assert calls == [{"only": ["03", "05"], "check": False}, {"only": None, "check": True}]
+    assert main(["build", "--outputs"]) == 0
+    assert [call["only"] for call in calls] == [["03", "05"], None, None]
+    assert [(call["check"], call["outputs"]) for call in calls] == [(False, False), (True, False), (False, True)]
     assert "03_x.ipynb" in capsys.readouterr().out
 
 

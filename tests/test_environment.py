@@ -82,7 +82,8 @@ def test_the_environment_at_hand_satisfies_the_bounds(project):
     from importlib.metadata import PackageNotFoundError, version
 
     problems = []
-    for text in [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]:
+    extras = project["optional-dependencies"]
+    for text in [*project["dependencies"], *extras["notebooks"], *extras["test"]]:  # what course.py installs
         requirement = Requirement(text)
         try:
             found = version(requirement.name)

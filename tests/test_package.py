@@ -18,7 +18,7 @@ PACKAGE = Path(course_utils.__file__).parent
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 # What notebooks teach and use. Everything else is the workshop in which notebooks are made, checked and executed.
 SUBJECT = {
-    "data", "dataset", "denoising", "device", "download", "exploration", "losses", "metrics", "plotting", "profiles",
+    "checkpoints", "data", "dataset", "denoising", "device", "download", "exploration", "losses", "metrics", "plotting", "profiles",
     "reading", "recipes", "segmentation", "synthetic", "targets", "training", "unet", "widgets",
 }  # fmt: skip
 

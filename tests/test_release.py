@@ -209,10 +209,11 @@ def test_a_place_that_cannot_be_written(course, tmp_path):
 
 def test_the_command(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(release_module, "collect", lambda root: ["README.md", "LICENSE"])
+    monkeypatch.setattr(release_module, "stand_alone_notebooks", lambda root: {"01_tiny.ipynb": b"{}"})
     assert main(["release", str(tmp_path / "student.zip")]) == 0
-    assert "2 files" in capsys.readouterr().out
+    assert "3 files" in capsys.readouterr().out
     with zipfile.ZipFile(tmp_path / "student.zip") as archive:
-        assert archive.namelist() == ["LICENSE", "README.md"]
+        assert archive.namelist() == ["LICENSE", "README.md", "kaggle/01_tiny.ipynb"]
 
 
 @pytest.mark.skipif(not (CHECKOUT / "docs" / "result.png").exists(), reason="the README's picture is not made yet")
