@@ -2,7 +2,8 @@
 
     python benchmarks/readme_picture.py --output build/embedded-laptop/output --profile laptop
 
-takes the network that `course.py run` left there, the one that comes with the course, or trains one. Writes docs/result.png.
+takes the network that `course.py run` left there, the one that comes with the course, or trains one. Writes
+docs/result.png.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ PACKAGE = Path(course_utils.__file__).parent
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 # What notebooks teach and use. Everything else is the workshop in which notebooks are made, checked and executed.
 SUBJECT = {
-    "checkpoints", "data", "dataset", "denoising", "device", "download", "exploration", "losses", "metrics", "plotting", "profiles",
-    "reading", "recipes", "segmentation", "synthetic", "targets", "training", "unet", "widgets",
+    "checkpoints", "data", "dataset", "denoising", "device", "download", "exploration", "losses", "metrics", "plotting",
+    "profiles", "reading", "recipes", "segmentation", "synthetic", "targets", "training", "unet", "widgets",
 }  # fmt: skip
 
 
@@ -134,3 +134,10 @@ def test_the_examples_in_the_docstrings_run(module):
 def test_most_public_objects_of_the_exercises_have_an_example():
     with_example = [exercise.name for exercise in list_exercises() if ">>>" in exercise.reference.__doc__]
     assert len(with_example) > 0.7 * len(list_exercises())
+
+
+def test_the_linter_finds_nothing():
+    """In the code, the benchmarks, the tests and the generated notebooks."""
+    command = [sys.executable, "-m", "ruff", "check", "."]
+    run = subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout
