@@ -71,6 +71,14 @@ def take_over(notebook: NotebookNode, path: Path, with_outputs: bool) -> None:
             before = old.get("attachments", {}).get(name, {}).get("image/png")
             if before and _same_picture(before, picture["image/png"]):
                 picture["image/png"] = before
+    _count(notebook)
+
+
+def _count(notebook: NotebookNode) -> None:
+    """Number the cells with outputs as "Run all" does: nbval takes an output without a number for a mistake."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for number, cell in enumerate(code, 1):
+        cell.execution_count = number if cell.outputs else None
 
 
 def _same_picture(one: str, other: str) -> bool:
@@ -118,6 +126,7 @@ def execute(solutions: Sequence[Path]) -> Iterator[tuple[Path, NotebookNode]]:
                 if is_tagged(cell):
                     cell.outputs = [_plain(output) for output in made[cell.id].outputs]
                     _mark(cell, seal(cell))
+            _count(notebook)
             yield path, notebook
 
 

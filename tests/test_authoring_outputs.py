@@ -62,6 +62,9 @@ def test_outputs_stand_in_tagged_cells_of_the_solved_version_only(root):
     assert first[0]["text"] == "profile smoke in output\n"
     assert first[1]["data"]["text/plain"] == "42" and first[1]["execution_count"] is None
     assert second[0]["text"] == "second\n"
+    notebook = nbformat.read(root / "solutions" / "09_tiny.ipynb", as_version=4)
+    counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
+    assert counts == [None, None, 3, 4]  # nbval takes an output without a number for a mistake
     assert outputs(root, "notebooks") == [[], [], [], []]
     assert build(root=root, check=True) == []
 
