@@ -4,7 +4,7 @@ Every row has the same seed, the same number of training crops and the same vali
 image); test images are not touched. Rows that are already in the result file are not trained again, so an interrupted
 run continues. From the repository root:
 
-    python benchmarks/ablation.py --real path/to/dsb2018.zip
+    python -m benchmarks.ablation --real path/to/dsb2018.zip
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ import torch
 from scipy import ndimage
 from torchvision.transforms import v2
 
+from benchmarks.measuring import mean_f1
 from course_utils.data import CourseData, Sample, load_data
 from course_utils.dataset import NucleiDataset, training_loader, validation_loader
 from course_utils.device import choose_device, describe_device, prepare_model
 from course_utils.exploration import normalize_percentiles, split_train_val, standardize
 from course_utils.losses import foreground_dice_score
-from course_utils.metrics import f1_score
 from course_utils.recipes import boundary_loss
 from course_utils.segmentation import predict, remove_small, watershed_instances
 from course_utils.targets import boundary_target
@@ -35,7 +35,6 @@ from course_utils.training import fit, jitter_intensity, save_model, train_epoch
 from course_utils.unet import UNet
 
 THRESHOLDS = [0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
-IOU_THRESHOLDS = [0.5, 0.75, 0.9]
 RESULTS = Path(__file__).resolve().parent / "results" / "ablation.json"
 
 
@@ -143,14 +142,6 @@ def train_network(recipe: Recipe, data: CourseData, crops: int, epochs: int, see
             train_epoch(prepared, loader, recipe.loss, optimizer)
         model.eval()
     return model, time.perf_counter() - start
-
-
-def mean_f1(found: list[np.ndarray], truths: list[np.ndarray]) -> list[float]:
-    """Mean F1 over the images at each IoU threshold."""
-    return [
-        round(float(np.mean([f1_score(a, b, iou) for a, b in zip(found, truths, strict=True)])), 4)
-        for iou in IOU_THRESHOLDS
-    ]
 
 
 def evaluate(model: UNet, normalise: Callable, val: list[Sample]) -> dict:

@@ -8,13 +8,15 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from course_utils.device import choose_device, describe_device
+from course_utils.metrics import IOU_THRESHOLDS, match_instances
 from course_utils.running import processor_name, versions
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -77,16 +79,23 @@ def write(name: str, result: dict, folder: Path = RESULTS) -> Path:
     return path
 
 
+def mean_f1(found: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> list[float]:
+    """Mean F1 over the images at each of the course's IoU thresholds, to four digits."""
+    scores = [[one.f1 for one in match_instances(a, b, IOU_THRESHOLDS)] for a, b in zip(found, truths, strict=True)]
+    return [round(float(value), 4) for value in np.mean(scores, axis=0)]
+
+
 def format_table(rows: list[dict]) -> str:
     """Rows as text in columns; numbers with three significant digits."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [[_text(row.get(name, "")) for name in columns] for row in rows]
+    cells = [[as_text(row.get(name, "")) for name in columns] for row in rows]
     widths = [max(len(name), *(len(row[at]) for row in cells)) for at, name in enumerate(columns)]
     lines = [columns, ["-" * width for width in widths], *cells]
     return "\n".join("  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)) for line in lines)
 
 
-def _text(value) -> str:
+def as_text(value) -> str:
+    """A value for people: three significant digits, thousands with commas."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from benchmarks.measuring import RESULTS
+from benchmarks.measuring import RESULTS, as_text
 
 ROOT = RESULTS.parents[1]
 PAGE = ROOT / "docs" / "results.md"
@@ -38,17 +38,8 @@ def table(rows: list[dict]) -> str:
     """Rows as a table in Markdown."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    lines += ["| " + " | ".join(text(row.get(name, "")) for name in columns) + " |" for row in rows]
+    lines += ["| " + " | ".join(as_text(row.get(name, "")) for name in columns) + " |" for row in rows]
     return "\n".join(lines)
-
-
-def text(value) -> str:
-    """A value for people: three significant digits, thousands with commas."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def source_line(result: dict) -> str:
@@ -103,7 +94,7 @@ def ablation_section() -> str:
         f"One change at a time, each with {settings['crops']:,} training crops and the seed {settings['seed']}, "
         "scored on the validation images. One run each: differences below 0.03 are noise."
     )
-    command = "    python benchmarks/ablation.py --real path/to/dsb2018.zip"
+    command = "    python -m benchmarks.ablation --real path/to/dsb2018.zip"
     return "\n\n".join(["## What each part of the recipe is worth", about, table(rows), command]) + "\n"
 
 
@@ -111,7 +102,7 @@ def speed_section(name: str) -> str:
     result = read(name)
     if result is None:
         return ""
-    notes = [f"{key}: {text(value)}" for key, value in result.items() if isinstance(value, float) or value is True]
+    notes = [f"{key}: {as_text(value)}" for key, value in result.items() if isinstance(value, float) or value is True]
     parts = [f"## {result['title']}", table(result["rows"])]
     if "growth" in result:
         parts += ["How the cost grows:", table(result["growth"])]
@@ -121,7 +112,7 @@ def speed_section(name: str) -> str:
 
 def make_page() -> str:
     """The whole page."""
-    quality = "python benchmarks/quality.py --data path/to/dsb2018.zip --epochs {} --test"
+    quality = "python -m benchmarks.quality --data path/to/dsb2018.zip --epochs {} --test"
     real = read("quality")
     sections = [
         TITLE,
@@ -132,7 +123,7 @@ def make_page() -> str:
         "![Loss and hard Dice after each epoch](training_curve.png)\n" if real and CURVE.exists() else "",
         quality_section(
             "quality_embedded", "The network for the embedded images",
-            "python benchmarks/quality.py --data embedded --epochs 16 --base-channels 8 --test",
+            "python -m benchmarks.quality --data embedded --epochs 16 --base-channels 8 --test",
         ),
         ablation_section(),
         *(speed_section(name) for name in ("training_step", "loading", "evaluation", "large_images", "alternatives")),

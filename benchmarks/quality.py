@@ -3,8 +3,8 @@
 Trains it, chooses threshold and size filter on validation images, and scores the test images when asked to, which is
 once and at the end. An interrupted training continues.
 
-    python benchmarks/quality.py --data path/to/dsb2018.zip --epochs 35
-    python benchmarks/quality.py --data path/to/dsb2018.zip --epochs 35 --test
+    python -m benchmarks.quality --data path/to/dsb2018.zip --epochs 35
+    python -m benchmarks.quality --data path/to/dsb2018.zip --epochs 35 --test
 
 The network is the one that notebook 05 trains: with `--output` naming its output folder, the notebook finds it there.
 """
@@ -14,41 +14,30 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from benchmarks.measuring import RESULTS, mean_f1, write
 from course_utils.checkpoints import fingerprint
 from course_utils.data import Sample, load_data
 from course_utils.exploration import normalize_percentiles, split_train_val
-from course_utils.metrics import match_instances, score_images, summarize_scores
+from course_utils.metrics import IOU_THRESHOLDS, score_images, summarize_scores
 from course_utils.profiles import get_profile
 from course_utils.recipes import boundary_model, model_path
 from course_utils.segmentation import predict, predict_flipped, remove_small, watershed_instances
 from course_utils.training import save_model
 from course_utils.unet import UNet
 
-if __package__ is None:
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks.measuring import RESULTS, write
-
 THRESHOLDS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
-IOU_THRESHOLDS = [0.5, 0.75, 0.9]
 MIN_AREA = 20  # below the smallest nucleus of the training images, 21 pixels
 
 
 def instances(probabilities: list[np.ndarray], threshold: float, min_area: int) -> list[np.ndarray]:
     """Label images from the three-class probabilities."""
     return [remove_small(watershed_instances(p[1], p[2], threshold), min_area) for p in probabilities]
-
-
-def mean_f1(found: list[np.ndarray], truths: list[np.ndarray]) -> list[float]:
-    """Mean F1 over the images at each IoU threshold."""
-    scores = [[one.f1 for one in match_instances(a, b, IOU_THRESHOLDS)] for a, b in zip(found, truths, strict=True)]
-    return [round(float(value), 4) for value in np.mean(scores, axis=0)]
 
 
 def choose(probabilities: list[np.ndarray], samples: list[Sample]) -> dict:
