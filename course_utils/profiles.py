@@ -21,6 +21,7 @@ class Profile:
     workers: int = 0  # loader processes; crops are cheap, so only a GPU needs any
     validation_every: int = 8  # every 8th training image is set aside
     depth: int = 4
+    compiled: bool = False  # train through torch.compile: faster, but needs a C++ compiler and a minute to start
     shipped: bool = True  # start notebooks 04 and 05 from the network that comes with the course
 
 

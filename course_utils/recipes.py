@@ -68,7 +68,7 @@ def model_path(output: str | Path, kind: str) -> Path:
 def about(kind: str, data: CourseData, profile: Profile, seed: int) -> dict:
     """What a saved network was trained on; one with other values is not taken for this one."""
     sizes = asdict(profile)
-    del sizes["workers"], sizes["shipped"]  # they do not decide what comes out of a training
+    del sizes["workers"], sizes["compiled"], sizes["shipped"]  # they do not decide what comes out of a training
     return {
         "kind": kind,
         "data": data.source,
@@ -239,6 +239,7 @@ def _train(
         epochs=epochs,
         learning_rate=profile.learning_rate,
         metric=metric,
+        compiled=profile.compiled,
         checkpoint=path.with_suffix(".resume"),
         about=wanted,
         on_epoch=on_epoch,

@@ -156,6 +156,7 @@ def fit(
     batch_transform: Callable[[torch.Tensor], torch.Tensor] | None = jitter_intensity,
     average_decay: float = 0.99,
     precision: torch.dtype | None = None,
+    compiled: bool = False,
     checkpoint: str | Path | None = None,
     about: dict | None = None,
     on_epoch: Callable[[list[EpochResult]], None] | None = None,
@@ -177,6 +178,8 @@ def fit(
         batch_transform: applied to each batch of training images on the device; None to switch off.
         average_decay: 0.99 averages over about the last 100 steps; 0 keeps the last weights.
         precision: dtype of the heavy operations; None lets `device.choose_precision` decide.
+        compiled: translate the network with `torch.compile` first, which needs a C++ compiler on a CPU and takes about
+            a minute; the steps are then faster by about a third on a CPU. The numbers agree up to rounding.
         checkpoint: file that holds the state after each epoch. If it is there from an interrupted call with the same
             settings and the same `about`, training goes on from it and ends as if never interrupted. Any other
             file is ignored with a message. Removed at the end.
@@ -206,9 +209,11 @@ def fit(
     if checkpoint is not None:
         results = _resume(Path(checkpoint), parts, settings)
 
+    forward = torch.compile(model) if compiled else model
+
     def step(images, targets):
         with contextlib.nullcontext() if precision == torch.float32 else torch.autocast(device.type, dtype=precision):
-            logits = model(images)
+            logits = forward(images)
         logits = logits.float()
         loss = loss_fn(logits, targets)
         optimizer.zero_grad()
