@@ -71,6 +71,9 @@ def make_parser() -> argparse.ArgumentParser:
     run.add_argument("--timeout", metavar="SECONDS", type=_positive,
                      help="how long one cell may take (default: by profile, smoke 600)")  # fmt: skip
 
+    run.add_argument("--floors", action="store_true",
+                     help="fail if a score lies below the floor for these data and this profile")  # fmt: skip
+
     add(test_command, TEST_HELP, "test -k watershed", passes_on=True)
     add(lab_command, LAB_HELP, "lab --no-browser", passes_on=True)
 
@@ -81,6 +84,7 @@ def make_parser() -> argparse.ArgumentParser:
     bench.add_argument("--out", metavar="FOLDER", type=Path, help="where the result files go")
 
     doctor = add(doctor_command, DOCTOR_HELP, "doctor")
+    doctor.add_argument("--gpu", action="store_true", help="a missing GPU is a problem, not a note")
     doctor.add_argument("--out", metavar="FOLDER", type=Path, help="the folder that results will go to")
 
     build = add(build_command, BUILD_HELP, "build --only 03")
@@ -172,7 +176,22 @@ def run_command(options: argparse.Namespace, _: list[str]) -> int:
     from course_utils.running import run_course
 
     results = run_course(options.data, options.profile, options.only, options.seed, options.out, options.timeout)
-    return 1 if any(result.error for result in results) else 0
+    failed = any(result.error for result in results)
+    if options.floors:
+        failed |= not floors_hold(options.data, options.profile, results)
+    return 1 if failed else 0
+
+
+def floors_hold(data: str, profile: str, results: list) -> bool:
+    """Print which scores lie below their floors, and say whether none does."""
+    from course_utils.floors import missed_floors
+    from course_utils.profiles import get_profile
+    from course_utils.running import data_label
+
+    ended = [(result.notebook, result.scores) for result in results if not result.error]
+    missed = missed_floors(data_label(data), get_profile(profile).name, ended)
+    print("\n".join(missed) or "Every score reaches its floor.", flush=True)
+    return not missed
 
 
 def calm_threads() -> None:
@@ -277,7 +296,7 @@ def doctor_command(options: argparse.Namespace, _: list[str]) -> int:
     calm_threads()
     from course_utils.doctor import examine, report
 
-    return report(examine(options.out or CHECKOUT / "build"))
+    return report(examine(options.out or CHECKOUT / "build", options.gpu))
 
 
 def build_command(options: argparse.Namespace, _: list[str]) -> int:

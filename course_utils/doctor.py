@@ -32,21 +32,27 @@ class Check:
     advice: str = ""
 
 
-def examine(out: Path) -> Iterator[Check]:
+def examine(out: Path, need_gpu: bool = False) -> Iterator[Check]:
     """All checks, one after another. A check that fails itself becomes a problem line.
 
     Args:
         out: folder that results will go to; it need not exist yet.
+        need_gpu: whether it is a problem if there is no GPU that works.
     """
-    checks: list[Callable[[], Iterator[Check]]] = [
-        check_versions, check_device, check_memory, lambda: check_folder(out), check_data, check_kernel,
-        check_notebooks, check_minutes,
-    ]  # fmt: skip
-    for check in checks:
+    checks: dict[str, Callable[[], Iterator[Check]]] = {
+        "versions": check_versions,
+        "device": lambda: check_device(need_gpu),
+        "memory": check_memory,
+        "folder": lambda: check_folder(out),
+        "data": check_data,
+        "kernel": check_kernel,
+        "notebooks": check_notebooks,
+        "minutes": check_minutes,
+    }
+    for name, check in checks.items():
         try:
             yield from check()
         except Exception as error:  # the others should still be told
-            name = getattr(check, "__name__", "folder").removeprefix("check_")
             yield Check("problem", name, f"{type(error).__name__}: {error}", "The course was not installed completely.")
 
 
@@ -135,7 +141,7 @@ def check_notebooks() -> Iterator[Check]:
 # --- hardware ---------------------------------------------------------------------------------------------------------
 
 
-def check_device() -> Iterator[Check]:
+def check_device(need_gpu: bool = False) -> Iterator[Check]:
     """The device, tried with one step of training, and the precision it is good at."""
     import torch
 
@@ -155,7 +161,10 @@ def check_device() -> Iterator[Check]:
         return
     if device.type == "cpu":
         advice = "The profile laptop is made for this; full needs a GPU."
-        yield Check("note", "device", f"{describe_device(device)}; no GPU that works", advice)
+        if need_gpu:
+            advice = "A GPU was asked for: look at its driver (nvidia-smi), and unset COURSE_DEVICE."
+        status = "problem" if need_gpu else "note"
+        yield Check(status, "device", f"{describe_device(device)}; no GPU that works", advice)
         if cpu_has_fast_bfloat16():
             yield Check("ok", "bfloat16", "this processor has it in hardware, so training uses it")
         else:

@@ -105,7 +105,7 @@ def run_course(
     note = load_data(data).note  # a source that cannot be read should fail here, not in five notebooks
     print(f"Data: {note}\nProfile: {profile}\nDevice: {describe_device(choose_device())}", flush=True)
 
-    name = f"{_label(data)}-{profile}" + (f"-seed{seed}" if seed else "")
+    name = f"{data_label(data)}-{profile}" + (f"-seed{seed}" if seed else "")
     folder = (checkout() / "build" if out is None else Path(out).absolute()) / name
     if only is None:
         shutil.rmtree(model_path(folder / "output", "any").parent, ignore_errors=True)
@@ -153,8 +153,12 @@ def resolve_data_source(source: str) -> str:
     return str(path.absolute()) if looks_like_path and source not in ("auto", *available_sources()) else source
 
 
-def _label(data: str) -> str:
-    """A data source as part of a folder's name."""
+def data_label(data: str) -> str:
+    """A data source as part of a folder's name.
+
+    >>> data_label("../data/dsb2018.zip")
+    'dsb2018'
+    """
     return re.sub(r"[^A-Za-z0-9]+", "_", Path(data).stem).strip("_") or "data"
 
 

@@ -151,6 +151,13 @@ def test_gpu_that_fails_is_noted_and_the_cpu_taken(monkeypatch, quick):
     assert checks["bfloat16"].status == "note" and "float32" in checks["bfloat16"].found
 
 
+def test_a_gpu_that_was_asked_for_is_a_problem_where_there_is_none(monkeypatch, quick):
+    monkeypatch.setattr("course_utils.device.choose_device", lambda: torch.device("cpu"))
+    assert statuses(doctor.check_device())["device"] == "note"
+    found = next(check for check in doctor.check_device(need_gpu=True) if check.name == "device")
+    assert found.status == "problem" and "nvidia-smi" in found.advice
+
+
 def test_device_that_cannot_train_is_a_problem(monkeypatch):
     from course_utils import device
 

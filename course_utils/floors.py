@@ -1,0 +1,64 @@
+"""The scores that a run of the solved notebooks must reach; below them something in the course is broken.
+
+They lie well below what was measured (docs/results.md), so that another seed or machine passes. Keys are the data set,
+the profile, and the path to the number in `summary.json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+FLOORS: dict[tuple[str, str], dict[tuple[str, ...], float]] = {
+    ("embedded", "smoke"): {
+        ("03_binary_training", "validation Dice, hard"): 0.90,
+        ("04_instance_evaluation", "U-Net, components", "mean F1 at IoU 0.5"): 0.65,
+        ("05_boundary_watershed", "boundary U-Net, watershed", "mean F1 at IoU 0.5"): 0.85,
+    },
+    ("dsb2018", "laptop"): {
+        ("03_binary_training", "validation Dice, hard"): 0.85,
+        ("04_instance_evaluation", "U-Net, components", "mean F1 at IoU 0.5"): 0.70,
+        ("05_boundary_watershed", "boundary U-Net, watershed", "mean F1 at IoU 0.5"): 0.85,
+    },
+    ("dsb2018", "full"): {
+        ("03_binary_training", "validation Dice, hard"): 0.85,
+        ("04_instance_evaluation", "U-Net, components", "mean F1 at IoU 0.5"): 0.72,
+        ("05_boundary_watershed", "boundary U-Net, watershed", "mean F1 at IoU 0.5"): 0.87,
+    },
+}
+
+
+class UnknownFloorsError(ValueError):
+    """There are no floors for these data in this profile."""
+
+
+def missed_floors(data: str, profile: str, notebooks: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """What the executed notebooks did not reach, a sentence each; empty if all is well.
+
+    Args:
+        data, profile: as in the name of the folder of a run.
+        notebooks: name and scores of each notebook that was executed; those left out are not asked for.
+
+    Raises:
+        UnknownFloorsError: no floors are known for that pair.
+
+    >>> missed_floors("embedded", "smoke", [("03_binary_training", {"validation Dice, hard": 0.5})])
+    ['03_binary_training: validation Dice, hard is 0.500, below its floor of 0.90.']
+    """
+    if (data, profile) not in FLOORS:
+        known = ", ".join(f"{one} in {other}" for one, other in FLOORS)
+        raise UnknownFloorsError(f"no floors are known for {data} in the profile {profile}, only for {known}.")
+    scores = dict(notebooks)
+    missed = []
+    for (name, *path), floor in FLOORS[data, profile].items():
+        if name not in scores:
+            continue
+        value: Any = scores[name]
+        for key in path:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        label = f"{name}: {', '.join(path)}"
+        if not isinstance(value, (int, float)):
+            missed.append(f"{label} was not recorded; its floor is {floor:.2f}.")
+        elif not value >= floor:  # also for a score that is not a number
+            missed.append(f"{label} is {value:.3f}, below its floor of {floor:.2f}.")
+    return missed
