@@ -34,7 +34,7 @@ import time
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent
-EXTRAS = "notebooks,test"
+EXTRAS = "notebooks,test,site,cluster"
 OLDEST_PYTHON = (3, 11)
 # On Linux torch brings its CUDA libraries: 6.2 GB once installed, and pip keeps the downloads until it has finished.
 # Elsewhere torch is a tenth of that.

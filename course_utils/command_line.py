@@ -16,6 +16,13 @@ LAB_PORT = 8888
 MOST_TEST_PROCESSES = 4
 # Rounds that a waiting thread of torch spins before it sleeps; the library's own choice is millions.
 SPIN_COUNT = "1000"
+# JupyterLab's own wishes for the network, switched off even for those who once agreed to them: its news, the question
+# whether there is a newer one, and the list of extensions to install. The course needs this computer only.
+STAY_HERE = {
+    "--LabApp.news_url": "None",
+    "--LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
+    "--LabApp.extension_manager": "readonly",
+}
 
 DESCRIPTION = "A notebook course on nucleus segmentation with a U-Net. Help for one command: course.py COMMAND --help"
 
@@ -71,6 +78,7 @@ def make_parser() -> argparse.ArgumentParser:
     run.add_argument("--timeout", metavar="SECONDS", type=_positive,
                      help="how long one cell may take (default: by profile, smoke 600)")  # fmt: skip
 
+    _add_workers(run)
     run.add_argument("--floors", action="store_true",
                      help="fail if a score lies below the floor for these data and this profile")  # fmt: skip
 
@@ -97,17 +105,31 @@ def make_parser() -> argparse.ArgumentParser:
     grade.add_argument("folder", metavar="FOLDER", type=Path, help="submitted notebooks, in a folder for each student")
     grade.add_argument("--out", metavar="FILE", type=Path, default=Path("grades.csv"),
                        help="the table (default grades.csv); finished results are kept in FILE.results")  # fmt: skip
-    grade.add_argument("--workers", metavar="N", type=_positive, default=1,
-                       help="notebooks at the same time (default 1)")  # fmt: skip
+    _add_workers(grade)
     grade.add_argument("--again", action="store_true", help="forget the results of earlier runs")
     grade.add_argument("--seconds", metavar="N", type=_positive, default=30,
                        help="how long one cell or check may hang (default 30)")  # fmt: skip
     grade.add_argument("--memory", metavar="GB", type=_positive, default=4,
                        help="what a notebook may use besides torch itself (default 4)")  # fmt: skip
 
+    site = add(site_command, SITE_HELP, "site --out ../website")
+    site.add_argument("--executed", metavar="FOLDER", type=Path,
+                      help="executed notebooks (default: build/embedded-smoke, brought up to date)")  # fmt: skip
+    site.add_argument("--out", metavar="FOLDER", type=Path, help="where the pages go (default build/site)")
+
     release = add(release_command, RELEASE_HELP, "release student.zip")
     release.add_argument("file", metavar="FILE", type=Path, help="the zip to write")
     return parser
+
+
+def _add_workers(command: argparse.ArgumentParser) -> None:
+    """Where notebooks are executed or graded: the same for both commands."""
+    command.add_argument("--workers", metavar="N", type=_positive, default=1,
+                         help="notebooks at the same time, in processes on this computer (default 1)")  # fmt: skip
+    command.add_argument("--dask", metavar="ADDRESS",
+                         help="use the workers of a running dask scheduler, as in tcp://127.0.0.1:8786; they need the "
+                              "course, and notebooks and results in a folder that all computers share under the same "
+                              "path")  # fmt: skip
 
 
 RUN_HELP = """Execute the solved notebooks from start to end.
@@ -143,6 +165,11 @@ GRADE_HELP = """Check every exercise of every submitted notebook, and write a ta
 Each notebook runs in a process of its own with limits on time and memory. A second run continues where the first one
 was interrupted, and grades again what has changed. Students' code can do what you can do: see docs/instructors.md."""
 
+SITE_HELP = """Build the website of the course.
+
+Static pages from the executed solved notebooks, the pages for instructors and results, and the API reference. They work
+without a network. The solutions are on them."""
+
 RELEASE_HELP = """Pack what students get: the notebooks with stubs, the package, the data.
 
 Left out are solutions/, tests/ and benchmarks/. The same course gives the same bytes."""
@@ -172,10 +199,16 @@ def _positive(text: str) -> int:
 
 def run_command(options: argparse.Namespace, _: list[str]) -> int:
     need_whole_course(options.name, "solutions")
-    calm_threads()
+    calm_threads(options.workers)
     from course_utils.running import run_course
 
-    results = run_course(options.data, options.profile, options.only, options.seed, options.out, options.timeout)
+    if options.workers > 1 or options.dask:
+        # A termination ends what the workers do, too, as Ctrl-C does.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    results = run_course(
+        options.data, options.profile, options.only, options.seed, options.out, options.timeout, options.workers,
+        options.dask,
+    )  # fmt: skip
     failed = any(result.error for result in results)
     if options.floors:
         failed |= not floors_hold(options.data, options.profile, results)
@@ -194,18 +227,22 @@ def floors_hold(data: str, profile: str, results: list) -> bool:
     return not missed
 
 
-def calm_threads() -> None:
+def calm_threads(workers: int = 1) -> None:
     """Keep torch's threads from waiting for each other on a busy machine. To be called before torch is imported.
 
     Its threads meet many times in every step, and spin while they wait. Beside one other busy program on two cores,
     two threads were measured to be twelve times slower than one. So use only as many as cores are free, and spin less.
+    Several workers share them.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     cores = os.cpu_count() or 1
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     free = max(1, round(cores - load))
-    if free < cores and "OMP_NUM_THREADS" not in os.environ:
-        os.environ["OMP_NUM_THREADS"] = str(free)
+    if "OMP_NUM_THREADS" in os.environ:
+        return
+    if free < cores or workers > 1:
+        os.environ["OMP_NUM_THREADS"] = str(max(1, free // workers))
+    if free < cores:
         print(f"This machine is busy (load {load:.1f} on {cores} cores): using {free} of its cores.", flush=True)
 
 
@@ -256,6 +293,9 @@ def lab_command(_: argparse.Namespace, further: list[str]) -> int:
     # A kernel "python3" of the user's own would have other packages; this Python's comes first.
     os.environ.update(JUPYTER_PREFER_ENV_PATH="1", JUPYTER_PLATFORM_DIRS="1", PYDEVD_DISABLE_FILE_VALIDATION="1")
     options = [f"--ServerApp.root_dir={CHECKOUT}", "--ServerApp.ip=127.0.0.1"]
+    # Given twice, an option would be an error.
+    given = {argument.split("=")[0] for argument in further}
+    options += [f"{name}={value}" for name, value in STAY_HERE.items() if name not in given]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         options.append("--allow-root")  # in a container everybody is root
     opened = [argument for argument in further if argument.endswith(".ipynb")]
@@ -317,7 +357,16 @@ def grade_command(options: argparse.Namespace, _: list[str]) -> int:
     # A termination ends the grading processes and their folders, too, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     limits = Limits(options.seconds, options.memory)
-    grade(options.folder, options.out, options.workers, options.again, limits)
+    grade(options.folder, options.out, options.workers, options.again, limits, options.dask)
+    return 0
+
+
+def site_command(options: argparse.Namespace, _: list[str]) -> int:
+    need_whole_course(options.name, "solutions")
+    calm_threads()
+    from course_utils.website import build_website
+
+    print(f"Website: {build_website(options.out, options.executed) / 'index.html'}")
     return 0
 
 

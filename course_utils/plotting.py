@@ -239,7 +239,7 @@ def plot_training(results: Sequence, metric_name: str = "Dice", epochs: int | No
     """Curves of loss and metric over the epochs, for training (dashed) and validation (solid).
 
     Args:
-        results: `training.EpochResult`s, at least one. Without a metric in them there is only the curve of the loss.
+        results: of `training.fit`, at least one. Without a metric in them there is only the curve of the loss.
         metric_name: what the metric is called on its axis.
         epochs: length of the axis, if training is not finished.
     """

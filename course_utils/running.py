@@ -3,6 +3,9 @@
 Each notebook runs in a kernel of its own, with papermill. Beyond what papermill notices, these are failures too: a
 parameter the notebook does not have, a `sys.exit` in a cell, a cell that was never executed.
 
+One after another, or by several workers at the same time (`course_utils.cluster`), except that a notebook which uses
+what another one leaves behind waits for it (`NEEDS`).
+
 The web pages need no network: formulas become MathML, images are embedded, nothing is loaded from elsewhere.
 """
 
@@ -22,8 +25,10 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +43,23 @@ from nbformat import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 
+from course_utils.cluster import Cluster, Here, Lost, Stop, workplace
+
 VERSIONS_OF = ("course-utils", "torch", "torchvision", "numpy", "scikit-image", "scipy", "matplotlib", "papermill")
 # One cell may train a network: minutes in the small profile, an hour or more in the others.
 CELL_TIMEOUT = {"smoke": 600, "laptop": 3 * 3600, "full": 6 * 3600}
 # A cell that trains says nothing here until it has ended; so often a line says that it still runs.
 SECONDS_BETWEEN_SIGNS = 60.0
+# Notebook 04 scores the network that 03 leaves in the output folder (`recipes.foreground_model`).
+NEEDS = {"04_instance_evaluation": ["03_binary_training"]}
 
 
 class RunError(ValueError):
     """The run cannot start; the message says what was found, what was expected and what to do."""
+
+
+class InterruptedRun(Exception):
+    """The run was interrupted while a worker executed a notebook."""
 
 
 @dataclass
@@ -71,6 +84,8 @@ def run_course(
     seed: int = 0,
     out: Path | None = None,
     cell_timeout: int | None = None,
+    workers: int = 1,
+    dask: str | None = None,
 ) -> list[NotebookResult]:
     """Execute the solved notebooks of this checkout.
 
@@ -83,12 +98,15 @@ def run_course(
         seed: passed to the notebooks.
         out: results go to the folder `<out>/<data>-<profile>`, default `build` in the checkout.
         cell_timeout: seconds one cell may take; by default what the profile needs.
+        workers: notebooks at the same time.
+        dask: address of the scheduler of a running cluster that executes them instead.
 
     Returns:
         One result a notebook, in order. A failed notebook does not stop the others.
 
     Raises:
         RunError: no such notebook, profile, or a folder that cannot be written to.
+        ClusterError: see `cluster.workplace`.
         DataError: the data source cannot be read.
     """
     from course_utils.data import load_data
@@ -107,12 +125,16 @@ def run_course(
 
     name = f"{data_label(data)}-{profile}" + (f"-seed{seed}" if seed else "")
     folder = (checkout() / "build" if out is None else Path(out).absolute()) / name
-    if only is None:
-        shutil.rmtree(model_path(folder / "output", "any").parent, ignore_errors=True)
     parameters = {"data_source": data, "profile": profile, "seed": seed, "output": str(folder / "output")}
     facts = {"data": {"source": data, "note": note}, "profile": profile, "seed": seed,
              "machine": {**_machine(), "device": describe_device(choose_device())}}  # fmt: skip
-    return run_notebooks(sources, folder, parameters, facts, cell_timeout or CELL_TIMEOUT.get(profile, 6 * 3600))
+    with workplace(min(workers, len(sources)), dask) as place:
+        if place.description:
+            print(f"Workers: {place.description}", flush=True)
+        if only is None:
+            shutil.rmtree(model_path(folder / "output", "any").parent, ignore_errors=True)
+        timeout = cell_timeout or CELL_TIMEOUT.get(profile, 6 * 3600)
+        return run_notebooks(sources, folder, parameters, facts, timeout, place=place)
 
 
 def checkout() -> Path:
@@ -173,8 +195,9 @@ def run_notebooks(
     cell_timeout: int = 600,
     kernel_name: str = "python3",
     say: Callable[[str], None] | None = None,
+    place: Here | Cluster | None = None,
 ) -> list[NotebookResult]:
-    """Execute notebooks one after another and write everything into `folder`.
+    """Execute notebooks and write everything into `folder`.
 
     It gets `NN_topic.ipynb` (executed), `NN_topic.html`, `summary.json`, and `output/`, in which the notebooks run. A
     notebook's scores are read from `output/scores/NN_topic.json`; what stood there before is removed.
@@ -187,10 +210,16 @@ def run_notebooks(
         cell_timeout: seconds one cell may take.
         kernel_name: for tests; "python3" is the Python that runs this.
         say: takes one line of progress; default: print.
+        place: where they are executed, from `cluster.workplace`; by default here, one after another.
+
+    Returns:
+        One result a notebook, in the order of `sources`.
 
     Raises:
         RunError: the folder cannot be written to.
+        ClusterError: a worker does not see the folder, or the connection to the cluster was lost.
     """
+    place = place or Here()
     say = say or (lambda line: print(line, flush=True))
     output = folder / "output"
     try:
@@ -202,19 +231,53 @@ def run_notebooks(
             f"Results cannot be written to {folder} ({error.strerror}). Name another folder with --out."
         ) from error
 
-    results = []
-    with _private_jupyter():
-        for source in sources:
-            result = run_notebook(source, folder, parameters, cell_timeout, kernel_name, say)
-            results.append(result)
+    sources, folder = [source.absolute() for source in sources], folder.absolute()
+    finished = folder / f".finished-{uuid.uuid4().hex}"  # what a worker has finished, in case it dies then
+    finished.mkdir()
+    run_one = partial(
+        _run_once, folder=folder, parameters=parameters, cell_timeout=cell_timeout, kernel_name=kernel_name,
+        finished=finished,
+    )  # fmt: skip
+    needs = {one: [other for other in sources if other.stem in NEEDS.get(one.stem, ())] for one in sources}
+    results: dict[Path, NotebookResult] = {}
+    facts = (facts or {}) | ({"workers": place.description} if place.description else {})
+    try:
+        place.must_see([*sources, finished])
+        for source, result in place.work(run_one, sources, needs, say):
+            if isinstance(result, Lost):
+                error = f"{source.stem} FAILED: {result.reason}"
+                result = NotebookResult(source.stem, "failed", 0.0, error=error, date=_now())
+            results[source] = result
             if result.error:
                 say(result.error)
-            _write_summary(folder, results, facts or {})
+            _write_summary(folder, list(results.values()), facts)
+    finally:
+        shutil.rmtree(finished, ignore_errors=True)
+    in_order = [results[source] for source in sources]
     say("")
-    for line in format_table(results):
+    for line in format_table(in_order):
         say(line)
     say(f"\nExecuted notebooks, web pages and summary.json: {folder}")
-    return results
+    return in_order
+
+
+# While a notebook runs, variables of its whole process are set: a worker with several threads takes one at a time.
+_one_at_a_time = threading.Lock()
+
+
+def _run_once(
+    source: Path, say: Callable[[str], None], stop: Stop, folder: Path, finished: Path, **options: Any
+) -> NotebookResult:
+    """Execute one notebook of a run, unless a worker that died afterwards has finished it already."""
+    kept = finished / f"{source.stem}.json"
+    with contextlib.suppress(OSError, ValueError):
+        return NotebookResult(**json.loads(kept.read_text(encoding="utf-8")))
+    with _one_at_a_time, _private_jupyter():
+        result = run_notebook(source, folder, say=say, stop=stop, **options)
+    unfinished = kept.with_suffix(".part")
+    unfinished.write_text(json.dumps(asdict(result)), encoding="utf-8")
+    unfinished.replace(kept)
+    return result
 
 
 def run_notebook(
@@ -224,6 +287,7 @@ def run_notebook(
     cell_timeout: int,
     kernel_name: str,
     say: Callable[[str], None],
+    stop: Stop,
 ) -> NotebookResult:
     """Execute one notebook; see `run_notebooks`. Never raises for what happens inside the notebook."""
     name = source.stem
@@ -232,7 +296,7 @@ def run_notebook(
         stale.unlink(missing_ok=True)
     say(f"{name}  starts")
     started = time.perf_counter()
-    progress = _Progress(name, say)
+    progress = _Progress(name, say, stop)
     failure, scores = _unknown_parameters(source, parameters), {}
     if not failure:
         try:
@@ -344,9 +408,10 @@ def _without_colours(text: str) -> str:
 class _Progress:
     """Prints one line for each code cell and, while one runs long, a line now and then; knows which one is running."""
 
-    def __init__(self, name: str, say: Callable[[str], None]):
+    def __init__(self, name: str, say: Callable[[str], None], interrupted: Stop):
         self.name = name
         self.say = say
+        self.interrupted = interrupted
         self.current: int | None = None
         self.started = 0.0
         self._ended = threading.Event()
@@ -401,19 +466,26 @@ class _PatientClient(PapermillNotebookClient):
     and looking again finds it.
     """
 
+    interrupted: Stop | None = None
+
     def start_new_kernel_client(self, **kwargs):
         client = super().start_new_kernel_client(**kwargs)
         for channel in (client.shell_channel, client.iopub_channel):
-            channel.get_msg = ask_often(channel.get_msg)
+            channel.get_msg = ask_often(channel.get_msg, interrupted=self.interrupted)
         return client
 
 
-def ask_often(get_message: Callable, every: float = 0.5) -> Callable:
-    """A `get_msg` of a channel that waits in short pieces; same result, same `queue.Empty` after the timeout."""
+def ask_often(get_message: Callable, every: float = 0.5, interrupted: Stop | None = None) -> Callable:
+    """A `get_msg` of a channel that waits in short pieces; same result, same `queue.Empty` after the timeout.
+
+    It raises `InterruptedRun` once the run was interrupted: then the kernel is ended, and the notebook with it.
+    """
 
     async def get_msg(timeout: float | None = None):
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
+            if interrupted is not None and interrupted.is_set():
+                raise InterruptedRun
             left = every if deadline is None else deadline - time.monotonic()
             try:
                 return await get_message(timeout=max(0.0, min(every, left)))
@@ -445,6 +517,7 @@ class _ProgressEngine(NBClientEngine):
             iopub_timeout=60,  # figures can arrive late on a busy machine; the library waits 4 s
             log=logging.getLogger("papermill"),
         )  # fmt: skip
+        client.interrupted = progress.interrupted
         return client.execute()
 
 
@@ -531,16 +604,17 @@ class _MathRenderer(IPythonRenderer):
         return re.sub(r"""(?<=\ssrc=["'])[^"']+""", lambda found: self._src_to_base64(found[0]) or found[0], html)
 
     def inline_math(self, body: str) -> str:
-        return _mathml(body, "inline")
+        return mathml(body, "inline")
 
     def block_math(self, body: str) -> str:
-        return _mathml(body, "block")
+        return mathml(body, "block")
 
     def latex_environment(self, name: str, body: str) -> str:
-        return _mathml(f"\\begin{{{name}}}{body}\\end{{{name}}}", "block")
+        return mathml(f"\\begin{{{name}}}{body}\\end{{{name}}}", "block")
 
 
-def _mathml(formula: str, display: str) -> str:
+def mathml(formula: str, display: str) -> str:
+    """A formula in TeX as MathML; `display` is "inline" or "block"."""
     try:
         return latex_to_mathml(formula.strip(), display=display)
     except Exception:  # its errors have no common base; a formula in TeX is better than no page
@@ -573,6 +647,11 @@ class _OfflineExporter(HTMLExporter):
             anchor_link_text=self.anchor_link_text,
         )
         return MarkdownWithMath(renderer=renderer).render(source)
+
+
+def without_widgets(notebook: NotebookNode) -> NotebookNode:
+    """An executed notebook for a page, where no widget works."""
+    return _WithoutWidgets().preprocess(notebook, {})[0]
 
 
 class _WithoutWidgets(Preprocessor):

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from website_faults import find_faults
 
 from course_utils.floors import missed_floors
+from course_utils.website import build_website
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "solutions").glob("[0-9][0-9]_*.py"))
@@ -90,3 +92,14 @@ def test_what_the_text_claims_holds_for_the_data_of_the_course(executed, name):
     notebook = nbformat.read(executed / f"{name}.ipynb", as_version=4)
     outputs = [output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", [])]
     assert not [line for text in outputs for line in text.splitlines() if line.startswith("✘ Not in these data")]
+
+
+def test_the_website_of_the_executed_notebooks_is_whole(executed, tmp_path):
+    site = build_website(tmp_path / "site", executed)
+    assert find_faults(site) == []
+    for name in NOTEBOOKS:
+        page = (site / "notebooks" / f"{name}.html").read_text(encoding="utf-8")
+        notebook = nbformat.read(executed / f"{name}.ipynb", as_version=4)
+        outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+        figures = sum("image/png" in output.get("data", {}) for output in outputs)
+        assert page.count('src="data:image/png;base64,') >= figures > 0
