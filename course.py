@@ -8,13 +8,14 @@
     build    generate the notebooks from their sources
     grade    check every exercise of submitted notebooks, and write a table
     bench    measure speed and memory
+    site     build the website
     release  pack what students get into one zip
 
 The first use makes an environment in .venv beside this file and installs the course there (some minutes, network
 needed); after that every command starts at once. Each command explains itself: python3 course.py run --help
 
 Environment variables: COURSE_VENV names another folder for the environment; COURSE_DISK_GB is the free space that the
-installation asks for (0 skips the question).
+installation asks for (0 skips the question); COURSE_LOCKED=yes installs the exact versions of requirements.lock.
 """
 
 # This file uses the standard library only, because nothing else is installed yet. It must also parse on Python 3.6:
@@ -39,6 +40,7 @@ OLDEST_PYTHON = (3, 11)
 # On Linux torch brings its CUDA libraries: 6.2 GB once installed, and pip keeps the downloads until it has finished.
 # Elsewhere torch is a tenth of that.
 NEEDED_GB = 9 if sys.platform.startswith("linux") else 4
+VERSIONS = "requirements.lock"  # exact versions of everything; used with COURSE_LOCKED=yes
 STAMP = "course-stamp.txt"
 LOCK = "course-setup.lock"
 LOG = "course-install.log"
@@ -130,17 +132,26 @@ def expected_stamp(environment: Path) -> str:
     """What an installation that fits looks like: the hash of pyproject.toml, this checkout, the real interpreter.
 
     The checkout is part of it because the package is installed as a link to it, and the interpreter because packages
-    are installed for one version of Python.
+    are installed for one version of Python. If exact versions are wanted, the hash of their list comes last.
     """
     fingerprint = hashlib.sha256((CHECKOUT / "pyproject.toml").read_bytes()).hexdigest()
     interpreter = os.path.realpath(str(environment_python(environment)))
-    return f"pyproject {fingerprint}\ncheckout {CHECKOUT}\npython {interpreter}\n"
+    stamp = f"pyproject {fingerprint}\ncheckout {CHECKOUT}\npython {interpreter}\n"
+    if locked():
+        stamp += f"locked {hashlib.sha256((CHECKOUT / VERSIONS).read_bytes()).hexdigest()}\n"
+    return stamp
+
+
+def locked() -> bool:
+    """Whether COURSE_LOCKED asks for the exact versions of requirements.lock."""
+    return os.environ.get("COURSE_LOCKED", "").lower() in ("yes", "1", "true")
 
 
 def is_ready(environment: Path) -> bool:
     """Whether the environment is complete, unbroken and belongs to this checkout. Quick: starts no process."""
     try:
-        stamped = (environment / STAMP).read_text(encoding="utf-8") == expected_stamp(environment)
+        # an environment with exact versions also does for those who did not ask for them
+        stamped = (environment / STAMP).read_text(encoding="utf-8").startswith(expected_stamp(environment))
     except OSError:
         return False
     return stamped and environment_python(environment).exists() and base_exists(environment)
@@ -171,8 +182,9 @@ def works(environment: Path) -> bool:
 
 def set_up(environment: Path) -> None:
     """Make the environment or mend it, install the course into it, and stamp it last: no stamp, not finished."""
-    if not (CHECKOUT / "pyproject.toml").is_file():
-        raise SetupError(f"{CHECKOUT} has no pyproject.toml: start course.py inside a complete copy of the course.")
+    for name in ["pyproject.toml", VERSIONS] if locked() else ["pyproject.toml"]:
+        if not (CHECKOUT / name).is_file():
+            raise SetupError(f"{CHECKOUT} has no {name}: start course.py inside a complete copy of the course.")
     try:
         refuse_foreign_folder(environment)
         environment.mkdir(parents=True, exist_ok=True)
@@ -296,7 +308,7 @@ def install(environment: Path) -> None:
     print(f"Installing the course and what it needs; pip's messages are in {environment / LOG}.", flush=True)
     command = [
         str(environment_python(environment)), "-m", "pip", "install", "--disable-pip-version-check", "--no-input",
-        "--progress-bar", "off", "-e", f".[{EXTRAS}]",
+        "--progress-bar", "off", "-e", f".[{EXTRAS}]", *(["-c", VERSIONS] if locked() else []),
     ]  # fmt: skip
     # A user-wide `user = true` in pip's settings would make every installation into an environment fail.
     variables = dict(os.environ, PIP_USER="0", PYTHONIOENCODING="utf-8")

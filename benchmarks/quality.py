@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument("--base-channels", type=int, help="instead of the profile's number")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--compiled", action="store_true", help="train through torch.compile")
     parser.add_argument("--output", type=Path, default=Path("build/quality"), help="folder for the network")
     parser.add_argument("--test", action="store_true", help="score the test images, too")
     parser.add_argument("--ship", type=Path, help="also write the network as one that comes with the course")
@@ -70,6 +71,7 @@ def main() -> None:
         profile,
         boundary_epochs=options.epochs or profile.boundary_epochs,
         base_channels=options.base_channels or profile.base_channels,
+        compiled=options.compiled,
         shipped=False,
     )
     data = load_data(options.data)

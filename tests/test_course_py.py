@@ -41,6 +41,8 @@ Name: course-utils
 Version: 0.1
 Provides-Extra: notebooks
 Provides-Extra: test
+Provides-Extra: site
+Provides-Extra: cluster
 {requirements}"""
 WHEEL = """Wheel-Version: 1.0
 Root-Is-Purelib: true
@@ -212,6 +214,21 @@ def test_moved_checkout_and_changed_pyproject_are_installed_again(own_tree):
     assert "Installing" in changed.stdout and "First use" not in changed.stdout
     assert result_of(changed)
     assert "Installing" not in start(own_tree, "x").stdout
+
+
+def test_exact_versions_are_installed_when_asked_for(own_tree):
+    start(own_tree, "x")
+    says(start(own_tree, "x", COURSE_LOCKED="yes"), 1, "has no requirements.lock", "complete copy")
+    versions = own_tree / "requirements.lock"
+    versions.write_text("# none yet\n")
+    locked = start(own_tree, "x", COURSE_LOCKED="yes")
+    assert "Installing" in locked.stdout and result_of(locked)
+    assert "Installing" not in start(own_tree, "x", COURSE_LOCKED="yes").stdout
+    assert "Installing" not in start(own_tree, "x").stdout, "exact versions do for everybody"
+    versions.write_text("# changed\n")
+    assert "Installing" in start(own_tree, "x", COURSE_LOCKED="yes").stdout
+    versions.write_text("course-utils==0.2\n")  # pip is really given the list: it contradicts what is installed
+    says(start(own_tree, "x", COURSE_LOCKED="yes"), 1, "pip could not install the course")
 
 
 def test_failed_installation_is_not_stamped_and_is_repeated(own_tree):

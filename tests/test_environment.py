@@ -10,6 +10,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+INSTALLED = ("notebooks", "test", "site", "cluster")  # the extras that course.py installs
 CONDA_NAMES = {"torch": "pytorch"}  # the others have one name in both worlds
 
 # What the notebooks find without installing anything (Kaggle's image of May 2026, Colab's of the same time).
@@ -83,7 +84,8 @@ def test_the_environment_at_hand_satisfies_the_bounds(project):
 
     problems = []
     extras = project["optional-dependencies"]
-    for text in [*project["dependencies"], *extras["notebooks"], *extras["test"]]:  # what course.py installs
+    assert f'EXTRAS = "{",".join(INSTALLED)}"' in (CHECKOUT / "course.py").read_text(encoding="utf-8")
+    for text in [*project["dependencies"], *(text for name in INSTALLED for text in extras[name])]:
         requirement = Requirement(text)
         try:
             found = version(requirement.name)
@@ -93,6 +95,32 @@ def test_the_environment_at_hand_satisfies_the_bounds(project):
         if not requirement.specifier.contains(found, prereleases=True):
             problems.append(f"{requirement.name} {found} is not {requirement.specifier}")
     assert problems == []
+
+
+def locked_versions():
+    lines = (CHECKOUT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+
+
+def test_every_requirement_is_locked_to_a_version_that_it_admits(project):
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *(text for name in INSTALLED for text in extras[name])]
+    for python in ("3.11", "3.12", "3.13"):
+        place = {"python_version": python, "python_full_version": f"{python}.9", "sys_platform": "linux",
+                 "platform_machine": "x86_64"}  # fmt: skip
+        found = {}
+        for one in locked_versions():
+            if one.marker is None or one.marker.evaluate(place):
+                assert one.name not in found, f"{one.name} twice for Python {python}"
+                found[one.name] = one.specifier
+        for requirement in map(Requirement, wanted):
+            [exact] = found[requirement.name]
+            assert exact.operator == "==" and requirement.specifier.contains(exact.version), requirement
+
+
+def test_the_list_of_exact_versions_names_no_place_to_get_them_from():
+    text = (CHECKOUT / "requirements.lock").read_text(encoding="utf-8")
+    assert "://" not in text and "--index" not in text and "--find-links" not in text
 
 
 def test_ci_uses_the_documented_command():
