@@ -21,7 +21,7 @@ from urllib.parse import unquote
 from course_utils.authoring import BuildError, stand_alone_notebooks
 from course_utils.exercises import list_exercises
 
-FILES = ["LICENSE", "README.md", "course.py", "environment.yml", "pyproject.toml"]
+FILES = ["LICENSE", "README.md", "course.py", "environment.yml", "pyproject.toml", "requirements.lock"]
 FOLDERS = {"course_utils": "*.py", "data": "*"}
 PICTURES = (".png", ".svg", ".jpg", ".jpeg", ".gif")
 LEFT_OUT = ("solutions", "tests", "benchmarks")

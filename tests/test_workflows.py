@@ -1,0 +1,164 @@
+"""The workflows: valid files, and every command in them is one that runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from course_utils.command_line import make_parser
+
+ROOT = Path(__file__).resolve().parent.parent
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+ACTIONS = sorted((ROOT / ".github" / "actions").glob("*/action.yml"))
+each = pytest.mark.parametrize("path", [*WORKFLOWS, *ACTIONS], ids=lambda path: path.parent.name + "/" + path.name)
+
+# Where a command of a workflow is run by the tests; "not here" gives the reason.
+RUN_BY = {
+    "python course.py build --check": "here",
+    "python course.py build": "here",
+    "python course.py doctor": "here",
+    "python course.py doctor --gpu": "here: it must fail where there is no GPU",
+    "python course.py release build/student.zip": "here",
+    "python course.py run --floors": "test_notebooks.py, which executes the course in the same way",
+    "python course.py site": "test_notebooks.py and test_website.py",
+    "python course.py test": "this is it",
+    "python course.py test -m slow tests/test_versions.py": "slow: minutes; the same command",
+    "python course.py test -m slow tests/test_versions.py -k nbval": "slow: minutes; the same command",
+    "python course.py test -m slow tests/test_oldest.py": "slow: it downloads gigabytes; the same command",
+    "python course.py run --data dsb2018 --profile full --floors": "not here: needs a GPU",
+    "python course.py bench --data dsb2018 --out build/bench": "test_benchmarks.py, in its quick form",
+    'cat build/dsb2018-full/summary.md >> "$GITHUB_STEP_SUMMARY"': "here",
+    "python -m zipfile -c kaggle.zip kaggle\npython -m zipfile -c solved-html.zip embedded-smoke/*.html": "here",
+    'gh release create "$GITHUB_REF_NAME" build/student.zip build/kaggle.zip build/solved-html.zip --generate-notes':
+        "not here: it publishes",
+}  # fmt: skip
+
+
+COURSE_COMMANDS = [line for line in RUN_BY if line.startswith("python course.py")]
+
+
+def content(path: Path) -> dict:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def steps(path: Path) -> list[dict]:
+    found = content(path)
+    jobs = found["jobs"].values() if "jobs" in found else [found["runs"]]
+    return [step for job in jobs for step in job.get("steps", [])]
+
+
+def commands() -> list[str]:
+    return [step["run"].strip() for path in (*WORKFLOWS, *ACTIONS) for step in steps(path) if "run" in step]
+
+
+def run(command: list[str] | str, folder: Path = ROOT, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, **options)
+
+
+# The files themselves
+
+
+@each
+def test_the_file_follows_the_schema(path):
+    schema = "vendor.github-actions" if path in ACTIONS else "vendor.github-workflows"
+    done = run([sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, str(path)])
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [("runs-on: ubuntu-latest", "run-on: ubuntu-latest"), ("steps:", "step:"), ("- uses: actions/", "- use: actions/")],
+)
+def test_the_schema_finds_faults(tmp_path, right, wrong):
+    text = (ROOT / ".github" / "workflows" / "tests.yml").read_text(encoding="utf-8")
+    assert right in text
+    broken = tmp_path / "broken.yml"
+    broken.write_text(text.replace(right, wrong))
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", str(broken)]
+    assert run(command).returncode != 0
+
+
+def test_what_the_course_promises_is_there():
+    """`on` is the value True in YAML 1.1."""
+    folder = ROOT / ".github" / "workflows"
+    tests, gpu, newest = (content(folder / f"{name}.yml") for name in ("tests", "gpu", "newest"))
+    assert "pull_request" in tests[True] and "3.11" in tests["jobs"]["course"]["strategy"]["matrix"]["python"]
+    assert gpu["jobs"]["full"]["runs-on"] == ["self-hosted", "gpu"]
+    assert set(gpu[True]) == {"schedule", "workflow_dispatch", "pull_request"}
+    assert newest["jobs"]["newest"]["with"]["locked"] == "no" and "schedule" in newest[True]
+    lines = [step.get("run", "") for step in gpu["jobs"]["full"]["steps"]]
+    [first_run] = [number for number, line in enumerate(lines) if line.startswith("python course.py run")]
+    assert lines.index("python course.py doctor --gpu") < first_run
+
+
+def test_pythons_are_those_of_the_package():
+    """The classifiers would be a second place; the lowest one is in pyproject.toml."""
+    tests = content(ROOT / ".github" / "workflows" / "tests.yml")
+    pythons = json.loads(tests[True]["workflow_call"]["inputs"]["pythons"]["default"])
+    assert json.dumps(pythons) in tests["jobs"]["course"]["strategy"]["matrix"]["python"]
+    assert pythons == ["3.11", "3.12", "3.13"]
+    assert f'requires-python = ">={pythons[0]}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+@each
+def test_local_parts_are_there_and_others_have_a_version(path):
+    for step in [*steps(path), *content(path).get("jobs", {}).values()]:
+        if uses := step.get("uses"):
+            if uses.startswith("./"):
+                place = ROOT / uses
+                assert place.is_file() or (place / "action.yml").is_file(), uses
+            else:
+                assert re.fullmatch(r"actions/[\w-]+@v\d+", uses), uses
+
+
+# The commands in them
+
+
+def test_every_command_is_accounted_for():
+    assert set(commands()) == set(RUN_BY)
+
+
+@pytest.mark.parametrize("command", COURSE_COMMANDS)
+def test_commands_of_the_course_have_arguments_that_it_knows(command):
+    options, further = make_parser().parse_known_args(shlex.split(command)[2:])
+    assert options.passes_on or further == []
+    for argument in further:
+        assert not argument.startswith("tests/") or (ROOT / argument).is_file(), argument
+
+
+def course(arguments: str, folder: Path, **options) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-P", "-m", "course_utils.command_line", *shlex.split(arguments)]
+    return run(command, folder, **options)
+
+
+def test_the_generated_files_are_up_to_date(tmp_path):
+    done = course("build --check", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_job_without_a_gpu_fails(tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_DEVICE", "cpu")
+    assert course("doctor", tmp_path).returncode == 0
+    done = course("doctor --gpu", tmp_path)
+    assert done.returncode == 1 and "A GPU was asked for" in done.stdout
+
+
+def test_what_a_release_publishes_can_be_packed(tmp_path):
+    [pack] = [line for line in RUN_BY if line.startswith("python -m zipfile")]
+    (tmp_path / "kaggle").mkdir()
+    (tmp_path / "kaggle" / "one.ipynb").write_text("{}")
+    (tmp_path / "embedded-smoke" / "output").mkdir(parents=True)
+    (tmp_path / "embedded-smoke" / "one.html").write_text("<p>")
+    (tmp_path / "embedded-smoke" / "output" / "model.pt").write_text("weights")
+    done = run(["bash", "-e", "-c", pack], tmp_path)
+    assert done.returncode == 0, done.stderr
+    listed = run([sys.executable, "-m", "zipfile", "-l", "solved-html.zip"], tmp_path).stdout
+    assert "one.html" in listed and "model.pt" not in listed
+    assert course(f"release {tmp_path / 'student.zip'}", tmp_path).returncode == 0
