@@ -6,7 +6,8 @@ process is killed, the reason is written down, and what is left of the notebook 
 
 Finished results are kept beside the table, one small file for each notebook, called by a hash of everything that they
 depend on: the notebook, the course's code, the limits. So an interrupted run continues where it was, a notebook that
-was handed in again is graded again, and so is everything after a check has changed.
+was handed in again is graded again, and so is everything after a check has changed. `course_utils.cluster` spreads the
+notebooks over several workers.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
+from course_utils.cluster import Lost, Say, Stop, course_code, workplace
 from course_utils.exercises import list_exercises
 
 COLUMNS = ["student", "notebook", "exercise", "name", "status", "message", "file"]
@@ -47,7 +48,6 @@ ENVIRONMENT = re.compile(
     r"COURSE_DATA_DIR|GOMP_SPINCOUNT",
     re.IGNORECASE,
 )
-PACKAGE = Path(__file__).resolve().parent
 
 
 class GradingError(ValueError):
@@ -111,6 +111,7 @@ def grade(
     workers: int = 1,
     again: bool = False,
     limits: Limits | None = None,
+    dask: str | None = None,
 ) -> list[Row]:
     """Grade every notebook below a folder, print a table of students and exercises, and write a CSV file.
 
@@ -120,18 +121,20 @@ def grade(
         workers: notebooks that are graded at the same time.
         again: forget the results of earlier runs.
         limits: for each notebook.
+        dask: address of the scheduler of a running cluster that grades them instead.
 
     Returns:
         The lines of the CSV file, by student, notebook and exercise.
 
     Raises:
         GradingError: there is no notebook, or the results cannot be written.
+        ClusterError: see `cluster.workplace`.
     """
     folder, out, limits = Path(folder), Path(out), limits or Limits()
     submissions = find_submissions(folder)
-    store = Store(out.with_name(out.name + RESULTS), again)
+    store = Store(out.with_name(out.name + RESULTS).absolute(), again)
     _write(out, None)  # better to fail now than after an hour
-    graded = _grade_all(submissions, store, workers, limits)
+    graded = _grade_all(submissions, store, workers, limits, dask)
     rows = [replace(row, student=one.student, file=one.file) for one in submissions for row in graded[one].rows]
     rows += _empty_folders(folder, submissions)
     place = {exercise.id: number for number, exercise in enumerate(list_exercises())}
@@ -149,7 +152,7 @@ def find_submissions(folder: Path) -> list[HandedIn]:
         GradingError: there is no such folder, or no notebook in it.
     """
     if folder.is_file():
-        return [HandedIn(_student_of(folder.name), folder, folder.name)]
+        return [HandedIn(_student_of(folder.name), folder.absolute(), folder.name)]
     if not folder.is_dir():
         raise GradingError(f"There is no folder {folder}; give the one that the submitted notebooks lie in.")
     found = []
@@ -158,7 +161,7 @@ def find_submissions(folder: Path) -> list[HandedIn]:
         if any(part.startswith((".", "__MACOSX")) for part in parts) or path.is_dir():
             continue
         student = parts[0] if len(parts) > 1 else _student_of(parts[0])
-        found.append(HandedIn(student, path, "/".join(parts)))
+        found.append(HandedIn(student, path.absolute(), "/".join(parts)))
     if not found:
         raise GradingError(f"There is no notebook (.ipynb) in {folder}; unpack the submissions first.")
     return sorted(found)
@@ -184,39 +187,50 @@ def _student_of(file_name: str) -> str:
 
 
 def _grade_all(
-    submissions: Sequence[HandedIn], store: Store, workers: int, limits: Limits
+    submissions: Sequence[HandedIn], store: Store, workers: int, limits: Limits, dask: str | None
 ) -> dict[HandedIn, Graded]:
-    course, stop = _fingerprint(), threading.Event()
+    course = _fingerprint()
     graded: dict[HandedIn, Graded] = {}
-    waiting = {}
-    with ThreadPoolExecutor(workers) as pool:
+    waiting = []
+    for one in submissions:
+        key, broken = _key(one, course, limits)
+        known = Graded((_broken(broken),)) if broken else store.get(key)
+        if known:
+            graded[one] = known
+        else:
+            waiting.append((one, key))
+    if graded:
+        print(f"{len(graded)} of {len(submissions)} notebooks are done already.", flush=True)
+    if not waiting:
+        return graded
+    with workplace(min(workers, len(waiting)), dask) as place:
+        place.must_see([store.folder, *(one.path for one, _ in waiting)])
         try:
-            for one in submissions:
-                key, broken = _key(one, course, limits)
-                known = Graded((_broken(broken),)) if broken else store.get(key)
-                if known:
-                    graded[one] = known
-                else:
-                    waiting[pool.submit(grade_notebook, one, limits, stop)] = (one, key)
-            if graded:
-                print(f"{len(graded)} of {len(submissions)} notebooks are done already.", flush=True)
-            for future in as_completed(waiting):
-                one, key = waiting[future]
-                try:
-                    graded[one] = future.result()
-                except OSError as error:  # the disk is full, or the file was moved meanwhile
-                    graded[one] = Graded((_broken(f"It could not be graded: {error}"),), final=False)
-                if graded[one].final:
-                    store.put(key, graded[one])
-                count = Counter(row.status for row in graded[one].rows)
+            for (one, _), result in place.work(partial(_grade_and_keep, store=store, limits=limits), waiting):
+                if isinstance(result, Lost):
+                    result = Graded((_broken(f"It could not be graded: {result.reason}"),), final=False)
+                graded[one] = result
+                count = Counter(row.status for row in result.rows)
                 states = ", ".join(f"{count[status]} {status}" for status in SYMBOLS if count[status])
                 progress = f"[{len(graded)}/{len(submissions)}] {one.file}"
-                print(f"{progress}: {states} ({graded[one].seconds:.1f} s)", flush=True)
+                print(f"{progress}: {states} ({result.seconds:.1f} s)", flush=True)
         except BaseException:
-            stop.set()  # ends the grading processes
-            pool.shutdown(cancel_futures=True)
             print(f"{len(graded)} of {len(submissions)} notebooks are done; the same command continues.", flush=True)
             raise
+    return graded
+
+
+def _grade_and_keep(one_and_key: tuple[HandedIn, str], _: Say, stop: Stop, store: Store, limits: Limits) -> Graded:
+    """Grade one notebook and keep the result, unless a worker that died afterwards has done it already."""
+    one, key = one_and_key
+    if known := store.get(key):
+        return known
+    try:
+        graded = grade_notebook(one, limits, stop)
+    except OSError as error:  # the disk is full, or the file was moved meanwhile
+        return Graded((_broken(f"It could not be graded: {error}"),), final=False)
+    if graded.final:
+        store.put(key, graded)
     return graded
 
 
@@ -270,11 +284,8 @@ def _key(one: HandedIn, course: str, limits: Limits) -> tuple[str, str]:
 
 
 def _fingerprint() -> str:
-    """A hash of the course's code: when a check has changed, earlier results do not count."""
-    digest = hashlib.sha256(sys.version.encode())
-    for path in sorted(PACKAGE.rglob("*.py")):
-        digest.update(path.relative_to(PACKAGE).as_posix().encode() + path.read_bytes())
-    return digest.hexdigest()
+    """A hash of Python and the course's code: when a check has changed, earlier results do not count."""
+    return hashlib.sha256(f"{sys.version} {course_code()}".encode()).hexdigest()
 
 
 def _replace(path: Path, text: str) -> None:
@@ -287,9 +298,9 @@ def _replace(path: Path, text: str) -> None:
 # One notebook
 
 
-def grade_notebook(one: HandedIn, limits: Limits, stop: threading.Event | None = None) -> Graded:
+def grade_notebook(one: HandedIn, limits: Limits, stop: Stop) -> Graded:
     """Grade one notebook in processes of its own: a new one whenever its code has ended or blocked the last one."""
-    started, stop = time.monotonic(), stop or threading.Event()
+    started = time.monotonic()
     results: dict[str, dict] = {}
     faults: dict[str, str] = {}
     answers = Answers()
@@ -359,7 +370,7 @@ class Answers:
 
 
 def _run_worker(
-    request: dict, temporary: Path, helpers: Sequence[Path], limits: Limits, stop: threading.Event
+    request: dict, temporary: Path, helpers: Sequence[Path], limits: Limits, stop: Stop
 ) -> Answers:
     """Start a grading process, wait until it is finished, has ended or hangs, and make sure that nothing of it is left.
 
@@ -395,7 +406,7 @@ def _run_worker(
 
 
 def _watch(
-    process: subprocess.Popen, reader: io.BufferedReader, lines: io.BytesIO, limits: Limits, stop: threading.Event
+    process: subprocess.Popen, reader: io.BufferedReader, lines: io.BytesIO, limits: Limits, stop: Stop
 ) -> str:
     """Wait for the end of the process, collecting its answers; says why it ended."""
     patience, heard = float(START_SECONDS), time.monotonic()

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -101,13 +102,26 @@ def test_a_seed_below_0_is_refused_with_a_sentence(capsys):
 
 def test_run_defaults(course_runs):
     assert main(["run"]) == 0
-    assert course_runs == [("embedded", "smoke", None, 0, None, None)]
+    assert course_runs == [("embedded", "smoke", None, 0, None, None, 1, None)]
 
 
 def test_run_options(course_runs, tmp_path):
     main(["run", "--data", "x.zip", "--profile", "laptop", "--only", "03, 05", "--seed", "7", "--out", str(tmp_path),
           "--timeout", "60"])  # fmt: skip
-    assert course_runs == [("x.zip", "laptop", ["03", "05"], 7, tmp_path, 60)]
+    assert course_runs == [("x.zip", "laptop", ["03", "05"], 7, tmp_path, 60, 1, None)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"), [(["--workers", "3"], (3, None)), (["--dask", "tcp://a:1"], (1, "tcp://a:1"))]
+)
+def test_run_passes_its_workers_on_and_a_termination_reaches_them(course_runs, arguments, expected):
+    previous = signal.getsignal(signal.SIGTERM)
+    try:
+        assert main(["run", *arguments]) == 0
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    assert course_runs[0][-2:] == expected
 
 
 def test_a_failed_notebook_is_a_failed_command(monkeypatch, course_runs):
@@ -143,15 +157,18 @@ def test_interrupt(monkeypatch, course_runs, capsys):
 
 
 @pytest.mark.skipif(not hasattr(os, "getloadavg"), reason="this system does not tell its load")
-@pytest.mark.parametrize(("load", "threads"), [(0.2, None), (1.1, "3"), (3.9, "1"), (40.0, "1")])
-def test_a_busy_machine_gets_fewer_threads(monkeypatch, load, threads):
+@pytest.mark.parametrize(
+    ("load", "workers", "threads"),
+    [(0.2, 1, None), (1.1, 1, "3"), (3.9, 1, "1"), (40.0, 1, "1"), (0.2, 2, "2"), (1.1, 2, "1"), (0.2, 8, "1")],
+)
+def test_a_busy_machine_gets_fewer_threads_and_workers_share_them(monkeypatch, load, workers, threads):
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     monkeypatch.setattr(os, "getloadavg", lambda: (load, 0, 0))
     # set first, so that they are put back at the end whatever calm_threads does to them
     for name in ("OMP_NUM_THREADS", "GOMP_SPINCOUNT"):
         monkeypatch.setenv(name, "x")
         monkeypatch.delenv(name)
-    command_line.calm_threads()
+    command_line.calm_threads(workers)
     assert os.environ.get("OMP_NUM_THREADS") == threads
     assert os.environ["GOMP_SPINCOUNT"] == command_line.SPIN_COUNT
 

@@ -4,10 +4,12 @@ import csv
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -16,6 +18,7 @@ import pytest
 
 from course_utils import grading
 from course_utils.authoring_stubs import source_of, stub_of
+from course_utils.cluster import ClusterError
 from course_utils.command_line import main
 from course_utils.exercises import get_exercise, list_exercises
 from course_utils.grading import Graded, GradingError, HandedIn, Limits, Row, grade, spreadsheet_safe, summary
@@ -321,64 +324,104 @@ def test_the_courses_own_notebooks(tmp_path):
 # --- interruption -----------------------------------------------------------------------------------------------------
 
 
-@posix_only
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
-def test_an_interrupted_run_leaves_no_process_and_continues(tmp_path):
-    """Ctrl-C while the second notebook is graded, then a kill without warning, then a run to the end."""
-    slow = [f"import time\nwait{number} = time.sleep(1)" for number in range(3)]
-    uses = {"1.1": "def count_shapes(images):\n    wait0, wait1, wait2\n    return Counter(i.shape for i in images)"}
-    names = [f"{name}/01_data_exploration.ipynb" for name in ("a", "b", "c")]
-    write(tmp_path / "in", {name: submission(uses, before=[*slow, f"n = {k}"]) for k, name in enumerate(names)})
-    results = tmp_path / "grades.csv.results"
-
+@pytest.fixture
+def slow_class(tmp_path):
+    """Three notebooks that take some seconds each and note in a file that they are run; starts the command."""
+    uses = {"1.1": "def count_shapes(images):\n    noted, w0, w1, w2\n    return Counter(i.shape for i in images)"}
+    slow = [f"import time\nw{number} = time.sleep(1)" for number in range(3)]
+    for name in "abc":
+        note = f"noted = open({str(tmp_path / 'noted')!r}, 'a').write({name!r})"
+        write(tmp_path / "in" / name, {"01_data_exploration.ipynb": submission(uses, before=[note, *slow])})
     # the course is not to change for this run, also while somebody works on it
     code = "from course_utils import command_line, grading; grading._fingerprint = str; command_line.sys.exit("
     code += "command_line.main())"
 
-    def start():
+    def start(*options):
         variables = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
         (tmp_path / "temporary").mkdir(exist_ok=True)
+        command = [sys.executable, "-c", code, "grade", str(tmp_path / "in"), "--out", str(tmp_path / "grades.csv")]
         return subprocess.Popen(
-            [sys.executable, "-c", code, "grade", str(tmp_path / "in"), "--out", str(tmp_path / "grades.csv")],
+            [*command, *options],
             cwd=CHECKOUT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            start_new_session=True,
         )  # fmt: skip
 
+    return start
+
+
+def processes(*words):
+    """Pid and parent of the processes whose command line holds all these words."""
+    found = {}
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                command = (process / "cmdline").read_bytes()
+                state, parent = (process / "stat").read_text().rsplit(")", 1)[1].split()[:2]
+            except OSError:
+                continue
+            if all(str(word).encode() in command for word in words) and state != "Z":
+                found[int(process.name)] = int(parent)
+    return found
+
+
+def until(condition):
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+@posix_only
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_interrupted_run_leaves_no_process_and_continues(tmp_path, slow_class, workers):
+    """Ctrl-C while the second notebook is graded, then a kill without warning, then a run to the end."""
+    results = tmp_path / "grades.csv.results"
+
     def graders():
-        found = []
-        for process in Path("/proc").iterdir():
-            if process.name.isdigit():
-                try:
-                    command = (process / "cmdline").read_bytes()
-                except OSError:
-                    continue
-                if b"grading_worker" in command and str(tmp_path).encode() in command:
-                    found.append(process.name)
-        return found
+        return processes("grading_worker", tmp_path)
 
-    def until(condition):
-        deadline = time.monotonic() + 120
-        while not condition():
-            assert time.monotonic() < deadline, "waited in vain"
-            time.sleep(0.05)
-
-    first = start()
-    until(lambda: len(list(results.glob("*.json"))) == 1 and graders())
-    first.send_signal(signal.SIGINT)
-    assert "1 of 3 notebooks are done; the same command continues." in first.communicate(timeout=60)[0]
+    first = slow_class("--workers", workers)
+    until(lambda: len(list(results.glob("*.json"))) >= 1 and graders())
+    os.killpg(first.pid, signal.SIGINT)  # as a terminal does: the workers get it, too
+    said = first.communicate(timeout=60)[0]
+    assert re.search(r"[12] of 3 notebooks are done; the same command continues\.", said) and "Traceback" not in said
     assert first.returncode == 130
     assert not graders()
     assert not list((tmp_path / "temporary").iterdir())
     assert not (tmp_path / "grades.csv").exists()
+    done = len(list(results.glob("*.json")))
+    assert done in (1, 2)
 
-    second = start()
-    until(lambda: len(list(results.glob("*.json"))) == 2 and graders())
+    second = slow_class("--workers", workers)
+    until(graders)
+    time.sleep(1)
     second.kill()
-    assert "1 of 3 notebooks are done already" in second.communicate(timeout=60)[0]
+    assert f"{done} of 3 notebooks are done already" in second.communicate(timeout=60)[0]
     until(lambda: not graders())
 
-    third = start()
-    assert "2 of 3 notebooks are done already" in third.communicate(timeout=120)[0]
+    third = slow_class("--workers", workers)
+    assert "of 3 notebooks are done already" in third.communicate(timeout=120)[0]
     assert third.returncode == 0
+    with (tmp_path / "grades.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["student"] for row in rows if row["status"] == "passed"] == ["a", "b", "c"]
+
+
+@posix_only
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
+def test_a_worker_that_is_killed_costs_no_result(tmp_path, slow_class):
+    """Only the notebook that it was grading is run again."""
+    noted = tmp_path / "noted"
+    run = slow_class("--workers", "2")
+    until(lambda: noted.exists() and len(noted.read_text()) == 2 and len(processes("grading_worker", tmp_path)) == 2)
+    worker = min(processes("grading_worker", tmp_path).values())
+    os.kill(worker, signal.SIGKILL)
+    said = run.communicate(timeout=120)[0]
+    assert run.returncode == 0 and "Traceback" not in said
+    assert "A worker was lost. What it had not finished is begun again by another one." in said
+    assert sorted(Counter(noted.read_text()).values()) == [1, 1, 2]
+    assert len(list((tmp_path / "grades.csv.results").glob("*.json"))) == 3
     with (tmp_path / "grades.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["student"] for row in rows if row["status"] == "passed"] == ["a", "b", "c"]
@@ -451,11 +494,22 @@ def test_links_and_files_that_cannot_be_read(three, fake):
     assert found == (["b/x.ipynb", "c/x.ipynb"], ["The file is a link to another place.", "b", "c"])
 
 
-def test_the_same_bytes_however_the_notebooks_are_spread(three, fake):
-    run(three, fake)
+def test_the_same_bytes_however_the_notebooks_are_spread(three):
+    """The real thing: what three workers do is no business of a fake in this process."""
+    grade(three / "in", three / "out" / "grades.csv")
     first = (three / "out" / "grades.csv").read_bytes()
-    run(three, fake, again=True, workers=3)
-    assert (three / "out" / "grades.csv").read_bytes() == first
+    grade(three / "in", three / "out" / "grades.csv", again=True, workers=3)
+    assert (three / "out" / "grades.csv").read_bytes() == first and first.count(b"not JSON") == 3
+
+
+def test_one_worker_starts_no_cluster_and_neither_does_a_class_that_is_graded_already(three, fake, monkeypatch):
+    run(three, fake)
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert run(three, fake, again=True)[1] == ["a", "b", "c"]
+    assert run(three, fake, workers=8) == ([], ["a", "b", "c"])
+    assert run(three, fake, dask="tcp://127.0.0.1:1") == ([], ["a", "b", "c"])
+    with pytest.raises(ClusterError, match="pip install distributed"):
+        run(three, fake, again=True, workers=8)
 
 
 def test_one_notebook_may_be_given(three, fake):
@@ -496,7 +550,7 @@ def test_the_command_passes_its_options_on(monkeypatch, three):
         assert main(["grade", str(three), "--workers", "3", "--again", "--seconds", "9", "--memory", "2"]) == 0
     finally:
         signal.signal(signal.SIGTERM, previous)
-    assert calls == [(three, Path("grades.csv"), 3, True, Limits(9, 2))]
+    assert calls == [(three, Path("grades.csv"), 3, True, Limits(9, 2), None)]
 
 
 # --- the tables -------------------------------------------------------------------------------------------------------
@@ -547,7 +601,7 @@ def test_answers_that_make_no_sense_are_left_out():
 def test_a_process_that_cannot_start_is_told_and_not_remembered(tmp_path, monkeypatch):
     path = write(tmp_path, {"x.ipynb": submission(right("1.1"))}) / "x.ipynb"
     monkeypatch.setattr(grading.sys, "executable", shutil.which("false") or sys.executable)
-    graded = grading.grade_notebook(HandedIn("kim", path, "x.ipynb"), LIMITS)
+    graded = grading.grade_notebook(HandedIn("kim", path, "x.ipynb"), LIMITS, threading.Event())
     assert not graded.final
     assert [row.status for row in graded.rows] == ["broken"] and "could not start" in graded.rows[0].message
 

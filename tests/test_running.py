@@ -12,6 +12,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from course_utils import running
+from course_utils.cluster import ClusterError, workplace
 from course_utils.running import RunError, first_words, run_notebooks, select_notebooks
 
 PARAMETERS = 'data_source = "embedded"\nprofile = "auto"\nseed = 0\noutput = "output"'
@@ -529,3 +531,118 @@ def test_a_run_solves_no_exercise_for_the_one_who_starts_it(tmp_path):
     [result] = run_notebooks([source], tmp_path / "build", parameters, say=lambda line: None)
     assert result.error == ""
     assert statuses() == {}
+
+
+# --- several workers --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two_workers():
+    with workplace(2) as place:
+        yield place
+
+
+def noting(folder, *cells):
+    """Cells that leave a line in `notes` when they begin, with the worker's process, and one when they end."""
+    note = "import os\ndef note(*words):\n    with open('notes', 'a') as file:\n        print(*words, file=file)"
+    return (note, f"note('begin', {folder!r}, os.getppid())", *cells, f"note('end', {folder!r})")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals as on Linux and macOS")
+def test_workers_share_the_notebooks_and_one_that_is_killed_loses_nothing(run, two_workers):
+    """Five notebooks on two workers; 04 uses a file that 03 leaves; the worker that executes 02 is killed."""
+    names = ["01_a", "02_b", "03_binary_training", "04_instance_evaluation", "05_fails"]
+    slow = "import time\ntime.sleep(4)"
+    cells = {
+        "02_b": ["print('in the web page')", slow],
+        "03_binary_training": [slow, "open('network', 'w').write('trained')"],
+        "04_instance_evaluation": ["print(open('network').read())"],
+        "05_fails": ["1 / 0"],
+    }
+    notebooks = [write_notebook(run.sources, name, *noting(name, *cells.get(name, ["pass"]))) for name in names]
+    path = run.folder / "output" / "notes"
+
+    def notes(word, name=""):
+        lines = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+        return [line[1:] for line in lines if line[0] == word and name in line[1]]
+
+    def kill():
+        wait_until(lambda: notes("begin", "02_b"))
+        time.sleep(1)
+        os.kill(int(notes("begin", "02_b")[0][1]), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    before = dict(os.environ)
+    results = run(*notebooks, place=two_workers)
+    killer.join()
+    assert [result.notebook for result in results] == names
+    assert [result.status for result in results] == ["passed"] * 4 + ["failed"]
+    assert sorted(name for [name] in notes("end")) == names[:4], "each was executed to its end once"
+    begun = [name for name, _ in notes("begin")]
+    assert sorted(begun) == sorted([*names, "02_b"]), "only the one that was killed was begun again"
+    assert len({worker for _, worker in notes("begin")}) >= 2
+    assert run.lines.index("03_binary_training  starts") < run.lines.index("04_instance_evaluation  starts")
+
+    assert "in the web page" in page_of(run, "02_b") and "trained" in page_of(run, "04_instance_evaluation")
+    assert any(re.match(r"01_a  cell  3/\d +\d+\.\d s  ", line) for line in run.lines), "progress of the workers"
+    assert any("A worker was lost" in line for line in run.lines)
+    assert "ZeroDivisionError: division by zero" in run.text and "1 of 5 notebooks failed: 05_fails" in run.text
+    table = re.findall(r"^(\d\d_\w+) +(?:passed|failed) +\d+\.\d$", run.text, re.MULTILINE)
+    assert table == names
+    summary = json.loads((run.folder / "summary.json").read_text())
+    assert [entry["notebook"] for entry in summary["notebooks"]] == names and summary["workers"] == "2 processes"
+    expected = {*(f"{name}.{kind}" for name in names for kind in ("ipynb", "html")), "summary.json", "output"}
+    assert {path.name for path in run.folder.iterdir()} == expected
+    assert dict(os.environ) == before
+
+
+def test_a_notebook_that_was_finished_before_its_worker_died_is_not_executed_again(run):
+    source = write_notebook(run.sources, "01_tiny", *noting("01_tiny"))
+    (run.folder / "output").mkdir(parents=True)
+    values = {"data_source": "x", "profile": "x", "seed": 0, "output": "x"}
+    results = [
+        running._run_once(
+            source, run.lines.append, threading.Event(), folder=run.folder, finished=run.folder, parameters=values,
+            cell_timeout=60, kernel_name="python3",
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    assert results[0] == results[1] and results[0].status == "passed"
+    assert (run.folder / "output" / "notes").read_text().count("end") == 1
+
+
+def test_a_notebook_of_an_interrupted_run_ends_with_its_kernel(run):
+    class AfterAWhile:
+        def is_set(self):
+            return kernel.exists()
+
+    kernel = run.folder / "output" / "kernel"
+    kernel.parent.mkdir(parents=True)
+    cells = ["import os, time", "open('kernel', 'w').write(str(os.getpid()))\ntime.sleep(300)"]
+    source = write_notebook(run.sources, "01_tiny", *cells)
+    values = {"data_source": "x", "profile": "x", "seed": 0, "output": "x"}
+    started = time.monotonic()
+    running.run_notebook(source, run.folder, values, 600, "python3", run.lines.append, AfterAWhile())
+    assert time.monotonic() - started < 120
+    wait_until(lambda: not is_running(int(kernel.read_text())))
+
+
+def test_what_a_notebook_needs_is_executed_before_it():
+    """Every solved notebook that takes the network of another one from the output folder stands in `NEEDS`."""
+    folder = running.checkout() / "solutions"
+    uses = {path.stem for path in folder.glob("*.py") if re.search(r"\b(foreground|binary)_model\(", path.read_text())}
+    leaves = {path.stem for path in folder.glob("*.py") if 'model_path(output, "binary")' in path.read_text()}
+    assert uses - leaves == set(running.NEEDS)
+    assert all(set(needed) == leaves for needed in running.NEEDS.values())
+
+
+def test_a_cluster_that_cannot_be_reached_costs_no_earlier_result(tmp_path, monkeypatch):
+    write_notebook(tmp_path / "solutions", "01_tiny", "x = 1")
+    monkeypatch.setattr(running, "checkout", lambda: tmp_path)
+    network = tmp_path / "build" / "embedded-smoke" / "output" / "models" / "binary.pt"
+    network.parent.mkdir(parents=True)
+    network.write_text("trained for hours")
+    with pytest.raises(ClusterError, match="No dask scheduler"):
+        running.run_course(dask="nowhere")
+    assert network.exists()

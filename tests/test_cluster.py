@@ -1,0 +1,294 @@
+"""Jobs spread over a real cluster on this computer: nothing is lost or done twice, also if a worker is killed."""
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import dask
+import psutil
+import pytest
+from distributed import LocalCluster
+
+from course_utils import cluster
+from course_utils.cluster import ClusterError, Lost, workplace
+
+posix_only = pytest.mark.skipif(os.name != "posix", reason="signals as on Linux and macOS")
+
+
+@pytest.fixture(scope="module")
+def running():
+    """A cluster of two workers as somebody else may have started it; its address."""
+    settings = {"distributed.scheduler.allowed-failures": 1}
+    with (
+        dask.config.set(settings),
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": False}, silence_logs=logging.CRITICAL,
+        ) as one,
+    ):  # fmt: skip
+        yield one.scheduler_address
+
+
+# --- jobs, imported by the workers
+
+
+def write_line(path, line):
+    with open(path, "a") as file:  # so short a line is written as a whole
+        file.write(f"{line}\n")
+
+
+def lines_of(path):
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def work(job, say, stop):
+    """Take a moment, and note begin, process and end; a job is (file, name, seconds)."""
+    path, name, seconds = job
+    write_line(path, f"{name} begins {os.getpid()}")
+    say(f"{name} says something")
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        time.sleep(0.05)
+        if stop.is_set():
+            write_line(path, f"{name} is stopped")
+            return None
+    write_line(path, f"{name} ends")
+    return name.upper()
+
+
+def die_before_the_result_arrives(job, say, stop):
+    """Finish, keep the result as a good job does, and take the worker down with it."""
+    path, name = job
+    kept = path.with_name(name)
+    if kept.exists():
+        return kept.read_text()
+    write_line(path, name)
+    kept.write_text(f"result of {name}")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die(job, say, stop):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def start_a_program(job, say, stop):
+    return subprocess.run([sys.executable, "-c", f"print({job} * 2)"], capture_output=True, text=True).stdout.strip()
+
+
+def fail(job, say, stop):
+    raise ArithmeticError("a fault of the program")
+
+
+# --- without a cluster
+
+
+def test_one_worker_is_this_process_and_needs_no_dask():
+    program = """
+import os, sys
+from course_utils.cluster import workplace
+with workplace() as place:
+    assert list(place.work(lambda job, say, stop: (job * 2, os.getpid(), stop.is_set()), [3, 1])) == [
+        (3, (6, os.getpid(), False)), (1, (2, os.getpid(), False))]
+print([name for name in ("dask", "distributed", "torch") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_without_the_package_a_sentence_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ClusterError, match="need the package distributed.*pip install distributed"):
+        workplace(2).__enter__()
+    with workplace(1) as place:
+        assert list(place.work(lambda job, say, stop: job, [1])) == [(1, 1)]
+
+
+# --- a cluster that is started for the jobs
+
+
+def test_two_workers_do_every_job_once_on_this_computer_only(tmp_path):
+    notes, said = tmp_path / "notes", []
+    a, b, c, d = jobs = [(notes, name, 0.5) for name in "abcd"]
+    before = dict(os.environ)
+    with workplace(2) as place:
+        workers = set(place.client.run(os.getpid).values())
+        own = {os.getpid(), *workers}
+        heard = [one.laddr for one in psutil.net_connections("inet") if one.pid in own and one.status == "LISTEN"]
+        results = {}
+        for job, result in place.work(work, jobs, {a: [d]}, said.append):
+            assert f"{job[1]} says something" in said, "what a job says arrives before its result"
+            results[job] = result
+    assert results == {a: "A", b: "B", c: "C", d: "D"}
+    assert len(heard) >= 3 and {address.ip for address in heard} == {"127.0.0.1"}
+
+    lines = lines_of(notes)
+    assert sorted(line.split()[0] for line in lines) == sorted("abcd" * 2)
+    assert {int(line.split()[2]) for line in lines if "begins" in line} == workers
+    assert lines[0].startswith("d begins") or lines[1].startswith("d begins"), "a waits for it, so it is begun first"
+    assert lines.index("d ends") < next(index for index, line in enumerate(lines) if line.startswith("a begins"))
+    assert dict(os.environ) == before
+    assert not any(psutil.pid_exists(pid) for pid in workers)
+
+
+# --- a running cluster
+
+
+@posix_only
+def test_a_worker_that_is_killed_loses_nothing_and_nothing_is_done_twice(running, tmp_path):
+    notes, said = tmp_path / "notes", []
+    jobs = [(notes, f"job{number}", 1.0) for number in range(5)]
+
+    def kill_first():
+        while not lines_of(notes):
+            time.sleep(0.05)
+        time.sleep(0.3)
+        killed.append(lines_of(notes)[0].split())
+        os.kill(int(killed[0][2]), signal.SIGKILL)
+
+    killed = []
+    threading.Thread(target=kill_first).start()
+    with workplace(address=running) as place:
+        results = list(place.work(work, jobs, say=said.append))
+    assert sorted(results) == [(job, job[1].upper()) for job in jobs]
+    [(victim, *_)] = killed
+    begun = [line.split()[0] for line in lines_of(notes) if "begins" in line]
+    ended = [line.split()[0] for line in lines_of(notes) if "ends" in line]
+    assert sorted(ended) == [job[1] for job in jobs]
+    assert sorted(begun) == sorted([*ended, victim]), "only what the killed worker was doing is begun again"
+    assert "A worker was lost. What it had not finished is begun again by another one." in said
+
+
+@posix_only
+def test_a_result_that_died_with_its_worker_is_not_made_again(running, tmp_path):
+    jobs = [(tmp_path / "notes", "one")]
+    with workplace(address=running) as place:
+        assert list(place.work(die_before_the_result_arrives, jobs)) == [(jobs[0], "result of one")]
+    assert lines_of(tmp_path / "notes") == ["one"]
+
+
+@posix_only
+def test_a_job_that_kills_every_worker_is_given_up(running, tmp_path):
+    with workplace(address=running) as place:
+        [(job, result)] = place.work(die, ["deadly"])
+        assert isinstance(result, Lost) and "died 2 times" in result.reason
+        assert list(place.work(start_a_program, [1, 2, 3])) != [], "the cluster works on"
+
+
+def test_jobs_may_start_programs(running):
+    with workplace(address=running) as place:
+        assert sorted(place.work(start_a_program, [1, 2, 3])) == [(1, "2"), (2, "4"), (3, "6")]
+
+
+def test_a_fault_of_the_program_is_not_hidden(running):
+    with pytest.raises(ArithmeticError, match="a fault of the program"), workplace(address=running) as place:
+        list(place.work(fail, ["x"]))
+
+
+def test_an_interrupted_run_leaves_nothing_computing(running, tmp_path):
+    notes = tmp_path / "notes"
+    jobs = [(notes, f"job{number}", 60) for number in range(4)]
+
+    def interrupt(line):
+        while len(lines_of(notes)) < 2:
+            time.sleep(0.05)
+        raise KeyboardInterrupt
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), workplace(address=running) as place:
+        list(place.work(work, jobs, say=interrupt))
+    assert time.monotonic() - started < 40
+    lines = lines_of(notes)
+    assert sum("begins" in line for line in lines) == sum("stopped" in line for line in lines) == 2
+    with workplace(address=running) as place:  # another run on the same cluster is not stopped
+        assert list(place.work(work, [(notes, "next", 0)])) == [((notes, "next", 0), "NEXT")]
+
+
+def test_workers_that_do_not_see_the_files_are_named(running, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    with workplace(address=running) as place:
+        place.must_see([tmp_path / "here"])
+        with pytest.raises(ClusterError, match=r"worker tcp://.* does not see .*nowhere: .* folder that all computers"):
+            place.must_see([tmp_path / "here", tmp_path / "nowhere"])
+
+
+def test_workers_with_another_course_are_refused(running, monkeypatch):
+    monkeypatch.setattr(cluster, "course_code", os.getpid)
+    with pytest.raises(ClusterError, match=r"worker tcp://.* has another version of the course"):
+        workplace(address=running).__enter__()
+
+
+def test_workers_without_the_course_are_refused(running, tmp_path, monkeypatch):
+    (tmp_path / "only_here.py").write_text("def course_code():\n    return 'x'")
+    monkeypatch.syspath_prepend(tmp_path)
+    import only_here
+
+    monkeypatch.setattr(cluster, "course_code", only_here.course_code)
+    with pytest.raises(ClusterError, match=r"worker tcp://.* cannot load the course .*only_here.* install it there"):
+        workplace(address=running).__enter__()
+
+
+def test_the_number_of_workers_is_the_clusters_own(running):
+    with pytest.raises(ClusterError, match="leave out either --workers 3 or --dask"):
+        workplace(3, running).__enter__()
+
+
+# --- no cluster where one should be
+
+
+def test_no_scheduler_is_a_sentence_after_a_few_seconds(monkeypatch):
+    monkeypatch.setattr(cluster, "SECONDS_TO_ANSWER", 1)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        for wrong, reason in [(address, "no answer within 1 seconds"), ("here", "missing port number")]:
+            started = time.monotonic()
+            with pytest.raises(ClusterError, match=rf"No dask scheduler is found at '{wrong}' \({reason}.*`dask sche"):
+                workplace(address=wrong).__enter__()
+            assert time.monotonic() - started < 20
+
+
+@pytest.fixture
+def scheduler(tmp_path):
+    """A scheduler in a process of its own, and how to start a worker for it."""
+    processes = []
+
+    def start(*arguments):
+        command = [sys.executable, "-m", "distributed.cli." + arguments[0], *arguments[1:], "--no-dashboard"]
+        variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+        log = (tmp_path / "log.txt").open("a")
+        processes.append(subprocess.Popen(command, cwd=tmp_path, env=variables, stdout=log, stderr=log))
+        return processes[-1]
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    start("dask_scheduler", "--host", address, "--dashboard-address", "127.0.0.1:0")
+    deadline = time.monotonic() + 60
+    while "Scheduler at" not in (tmp_path / "log.txt").read_text():
+        assert time.monotonic() < deadline, "no scheduler"
+        time.sleep(0.1)
+    yield address, processes[0], lambda: start("dask_worker", address, "--nthreads", "1", "--host", "127.0.0.1")
+    for process in reversed(processes):
+        process.kill()
+        process.wait()
+
+
+@posix_only
+def test_a_scheduler_without_workers_and_one_that_dies(scheduler, tmp_path, monkeypatch):
+    address, process, start_worker = scheduler
+    monkeypatch.setattr(cluster, "SECONDS_TO_JOIN", 1)
+    with pytest.raises(ClusterError, match=rf"{address} has no workers: start some with `dask worker {address} --nth"):
+        workplace(address=address).__enter__()
+
+    monkeypatch.setattr(cluster, "SECONDS_TO_JOIN", 60)
+    start_worker()
+    with pytest.raises(ClusterError, match="The connection to the cluster .* was lost"):
+        with workplace(address=address) as place:
+            list(place.work(work, [(tmp_path / "notes", "job", 300)], say=lambda line: process.kill()))
