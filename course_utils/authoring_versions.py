@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from course_utils.authoring_badges import with_badges
 from course_utils.authoring_cells import Cell
 from course_utils.authoring_expected import fill_in
 from course_utils.authoring_stubs import source_of, stub_of
@@ -71,7 +72,14 @@ def _version(
         elif cell.kind == "markdown":
             cell = with_results(with_difficulty(cell, registry), place)
         made.append(cell)
-    return with_progress(with_import(made), registry)
+    made = with_progress(with_import(made), registry)
+    notebook = notebook_of(made, registry)
+    return with_badges(made, notebook) if notebook else made
+
+
+def notebook_of(cells: Sequence[Cell], registry: dict[str, Exercise]) -> str:
+    """The name of the notebook to which the checked exercises belong; empty if there are none."""
+    return next((registry[cell.markers["check"]].notebook for cell in cells if "check" in cell.markers), "")
 
 
 def check_line(exercise: Exercise) -> str:
@@ -134,10 +142,9 @@ def with_import(cells: list[Cell]) -> list[Cell]:
 
 def with_progress(cells: list[Cell], registry: dict[str, Exercise]) -> list[Cell]:
     """The cells, and at the end the progress of this notebook if it has checks; in the first one that of the course."""
-    checked = [registry[cell.markers["check"]].notebook for cell in cells if "check" in cell.markers]
-    if not checked:
+    notebook, line = notebook_of(cells, registry), cells[-1].line
+    if not notebook:
         return cells
-    notebook, line = checked[0], cells[-1].line
     code = f'from course_utils.progress_record import show_overview\n\nshow_overview("{notebook}")'
     made = [Cell("markdown", PROGRESS, line), Cell("code", code, line, markers={"progress": notebook})]
     if notebook == next(iter(registry.values())).notebook:

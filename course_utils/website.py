@@ -19,7 +19,8 @@ from course_utils.running import checkout, mathml, run_course, without_widgets
 
 PAGES = ("docs/instructors.md", "docs/results.md", "docs/where-it-runs.md", "data/README.md",
          "data/checkpoints/README.md")  # fmt: skip
-FILES = ("LICENSE", "docs/result.png", "docs/training_curve.png")
+FILES = ("LICENSE", "docs/result.png", "docs/training_curve.png", "docs/badges/kaggle.svg", "docs/badges/colab.svg",
+         "docs/badges/binder.svg")  # fmt: skip
 # What the reference shows, in the order of the course; the workshop behind it is for those who read the code.
 REFERENCE = ("data", "exploration", "targets", "dataset", "unet", "losses", "training", "profiles", "device", "recipes",
              "checkpoints", "segmentation", "metrics", "synthetic", "plotting", "widgets")  # fmt: skip

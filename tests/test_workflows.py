@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from course_utils.authoring_badges import BRANCH
 from course_utils.command_line import make_parser
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,6 +40,10 @@ RUN_BY = {
     "python -m zipfile -c kaggle.zip kaggle\npython -m zipfile -c solved-html.zip embedded-smoke/*.html": "here",
     'gh release create "$GITHUB_REF_NAME" build/student.zip build/kaggle.zip build/solved-html.zip --generate-notes':
         "not here: it publishes",
+    "git init -q -b stand-alone\ngit add .\n"
+    'git -c user.name=course -c user.email=course@localhost commit -q -m "Generated from $GITHUB_SHA"\n'
+    'git push -f "https://x-access-token:$GH_TOKEN@github.com/$GITHUB_REPOSITORY.git" stand-alone':
+        "here, up to the publishing",
 }  # fmt: skip
 
 
@@ -148,6 +154,17 @@ def test_a_job_without_a_gpu_fails(tmp_path, monkeypatch):
     assert course("doctor", tmp_path).returncode == 0
     done = course("doctor --gpu", tmp_path)
     assert done.returncode == 1 and "A GPU was asked for" in done.stdout
+
+
+def test_the_branch_of_the_stand_alone_notebooks_can_be_made(tmp_path):
+    [lines] = [line for line in RUN_BY if line.startswith("git init")]
+    *made, push = lines.splitlines()
+    assert push.endswith(BRANCH)
+    (tmp_path / "01_one").mkdir()
+    (tmp_path / "01_one" / "01_one.ipynb").write_text("{}")
+    done = run(["bash", "-e", "-c", "\n".join(made)], tmp_path, env={**os.environ, "GITHUB_SHA": "abc"})
+    assert done.returncode == 0, done.stderr
+    assert run(["git", "ls-tree", "-r", "--name-only", BRANCH], tmp_path).stdout == "01_one/01_one.ipynb\n"
 
 
 def test_what_a_release_publishes_can_be_packed(tmp_path):
