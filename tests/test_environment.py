@@ -1,5 +1,6 @@
 """environment.yml agrees with pyproject.toml, every dependency has its reason, and Kaggle and Colab are served."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -8,6 +9,8 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+
+from course_utils.command_line import LAB_PORT
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 INSTALLED = ("notebooks", "test", "site", "cluster")  # the extras that course.py installs
@@ -127,3 +130,16 @@ def test_ci_uses_the_documented_command():
     script = (CHECKOUT / ".ci" / "run").read_text(encoding="utf-8")
     assert "set -euo pipefail" in script
     assert "python3 course.py test" in script.splitlines()
+
+
+def test_the_dev_container_uses_the_course_s_own_command():
+    text = (CHECKOUT / ".devcontainer" / "devcontainer.json").read_text(encoding="utf-8")
+    container = json.loads(re.sub(r"^\s*//.*$", "", text, flags=re.MULTILINE))
+    assert container["postCreateCommand"] == "python3 course.py doctor"
+    assert container["containerEnv"]["COURSE_LOCKED"] == "yes"
+    [python] = re.findall(r"python:(\d\.\d+)", container["image"])
+    requires = re.search(r'requires-python = "([^"]+)"', (CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert SpecifierSet(requires[1]).contains(python)
+    interpreter = container["customizations"]["vscode"]["settings"]["python.defaultInterpreterPath"]
+    assert interpreter == container["containerEnv"]["COURSE_VENV"] + "/bin/python"
+    assert container["forwardPorts"] == [LAB_PORT]
