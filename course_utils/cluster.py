@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import multiprocessing.resource_tracker
 import os
 import queue
 import signal
@@ -245,6 +246,8 @@ def _missing(paths: list[str]) -> list[str]:
 def dask_setup(worker: Any) -> None:
     """Called by dask in each process of a local cluster: Ctrl-C in the terminal is for the process that started it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):  # held back since `_interrupt_later`, as it is not to be in their children
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 # Clusters
@@ -263,21 +266,36 @@ def _local_cluster(workers: int) -> Iterator[Any]:
     }
     before = {name: os.environ.get(name) for name in SET_BY_DASK}
     try:
-        with (
-            tempfile.TemporaryDirectory(prefix="course-workers-", ignore_cleanup_errors=True) as temporary,
-            dask.config.set({**settings, "temporary-directory": temporary}),
-            LocalCluster(
-                host="127.0.0.1", n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0,
-                dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": False},  # port 0: one that is free
-                preload=[__name__], silence_logs=logging.CRITICAL,
-            ) as cluster,
-            Client(cluster) as client,
-        ):  # fmt: skip
+        with contextlib.ExitStack() as stack:
+            folder = tempfile.TemporaryDirectory(prefix="course-workers-", ignore_cleanup_errors=True)
+            settings["temporary-directory"] = stack.enter_context(folder)
+            stack.enter_context(dask.config.set(settings))
+            with _interrupt_later():
+                cluster = LocalCluster(
+                    host="127.0.0.1", n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0,
+                    dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": False},  # port 0: a free one
+                    preload=[__name__], silence_logs=logging.CRITICAL,
+                )  # fmt: skip
+                client = stack.enter_context(Client(stack.enter_context(cluster)))
             yield client
     finally:
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
+def _interrupt_later() -> Iterator[None]:
+    """Hold Ctrl-C back for a moment: processes that are just starting would answer it with long messages."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    multiprocessing.resource_tracker.ensure_running()  # else its start would end what is begun in the next line
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
