@@ -125,7 +125,7 @@ plotting.show(
 
 # %% check="1.1"
 
-# %%
+# %% tags=["nbval-check-output"]
 shapes = pd.DataFrame(
     {
         "training": count_shapes([sample.image for sample in data.train]),

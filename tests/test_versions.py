@@ -173,13 +173,78 @@ def test_a_half_solved_version_runs_and_reports_exactly_that(name, tmp_path):
     assert overview(executed, name).startswith(f"{solved} of {len(expected)} exercises solved")
 
 
-@pytest.mark.slow
+def nbval(notebook: Path, folder: Path, cell_seconds: int = 600) -> subprocess.CompletedProcess:
+    """Run a notebook with nbval: it compares the outputs of the cells tagged for it, and ends cells that hang."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", "--nbval-lax"]
+    command += ["--nbval-current-env", "--nbval-cell-timeout", str(cell_seconds)]
+    command += ["--rootdir", str(folder), str(notebook)]
+    environment = os.environ | {"COURSE_PROGRESS": str(folder / "progress.json"), "COURSE_PROFILE": "smoke"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=1500)
+
+
 @pytest.mark.parametrize("folder", ["notebooks", "solutions"])
 @each
 def test_nbval_passes(folder, name, tmp_path):
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", "--nbval-lax"]
-    command += ["--nbval-current-env", "--nbval-cell-timeout", "600", "--rootdir", str(tmp_path)]
-    command += [str(ROOT / folder / f"{name}.ipynb")]
-    environment = os.environ | {"COURSE_PROGRESS": str(tmp_path / "progress.json"), "COURSE_PROFILE": "smoke"}
-    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1500)
+    run = nbval(ROOT / folder / f"{name}.ipynb", tmp_path)
     assert run.returncode == 0, run.stdout[-3000:]
+
+
+# A part of a stored output, and what it is changed to
+PLANTED = {
+    "01_data_exploration": ("62", "63"),
+    "02_unet": ("31,030,593", "31,030,594"),
+    "04_instance_evaluation": ("0.667", "0.668"),
+    "05_boundary_watershed": ("0.665", "0.666"),
+}
+
+
+def short_version(name: str, folder: Path, change: tuple[str, str] | None) -> Path:
+    """A notebook with nothing but the cells whose stored outputs are compared, and the code that they need."""
+    notebook = read("solutions", name)
+    last = max(number for number, cell in enumerate(notebook.cells) if cell.get("outputs"))
+    notebook.cells = [cell for cell in notebook.cells[: last + 1] if cell.cell_type == "code"]
+    if change:
+        stored = json.dumps(notebook.cells[-1].outputs)
+        assert change[0] in stored, "what is to be changed stands there"
+        notebook.cells[-1].outputs = [nbformat.from_dict(one) for one in json.loads(stored.replace(*change))]
+    path = folder / f"{name}.ipynb"
+    nbformat.write(notebook, path)
+    return path
+
+
+def test_what_must_not_drift_is_compared():
+    compared = {
+        name: [cell.source for cell in read("solutions", name).cells if cell.get("outputs")] for name in NAMES
+    }
+    assert {name for name, cells in compared.items() if cells} == set(PLANTED)
+    assert "count_shapes" in compared["01_data_exploration"][0]
+    assert "count_parameters" in compared["02_unet"][0]
+    assert "f1_score" in compared["04_instance_evaluation"][0]
+    assert "oracle" in compared["05_boundary_watershed"][0]
+
+
+@pytest.mark.parametrize("name", ["01_data_exploration", "02_unet"])
+def test_nbval_notices_a_changed_output(name, tmp_path):
+    right, wrong = tmp_path / "right", tmp_path / "wrong"
+    right.mkdir()
+    wrong.mkdir()
+    run = nbval(short_version(name, right, None), right)
+    assert run.returncode == 0, run.stdout[-3000:]
+    run = nbval(short_version(name, wrong, PLANTED[name]), wrong)
+    assert run.returncode == 1 and PLANTED[name][1] in run.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["04_instance_evaluation", "05_boundary_watershed"])
+def test_nbval_notices_a_changed_output_in_the_longer_ones(name, tmp_path):
+    run = nbval(short_version(name, tmp_path, PLANTED[name]), tmp_path)
+    assert run.returncode == 1 and PLANTED[name][1] in run.stdout
+
+
+def test_nbval_ends_a_cell_that_hangs(tmp_path):
+    cell = nbformat.v4.new_code_cell("import time\ntime.sleep(1000)")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "hanging.ipynb")
+    start = time.perf_counter()
+    run = nbval(tmp_path / "hanging.ipynb", tmp_path, cell_seconds=3)
+    assert run.returncode == 1 and "cell execution failed" in run.stdout
+    assert time.perf_counter() - start < 300
