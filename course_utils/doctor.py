@@ -40,6 +40,7 @@ def examine(out: Path, need_gpu: bool = False) -> Iterator[Check]:
         need_gpu: whether it is a problem if there is no GPU that works.
     """
     checks: dict[str, Callable[[], Iterator[Check]]] = {
+        "place": check_place,
         "versions": check_versions,
         "device": lambda: check_device(need_gpu),
         "memory": check_memory,
@@ -69,6 +70,34 @@ def report(checks: Iterator[Check]) -> int:
         return 1
     print("\nThis machine is fit for the course.")
     return 0
+
+
+# --- where this is ----------------------------------------------------------------------------------------------------
+
+# A variable that is set in each place, the name of the place, and what to know there; the first that is set counts.
+PLACES = (
+    ("KAGGLE_KERNEL_RUN_TYPE", "Kaggle", "For real images add the competition 2018 Data Science Bowl; choose GPU T4 x2."),
+    ("COLAB_RELEASE_TAG", "Colab", "What is written here is gone when the session ends: download your notebook."),
+    ("BINDER_REQUEST", "Binder", "2 GB of memory or less, and gone after ten idle minutes: take the profile smoke."),
+    ("JUPYTERHUB_USER", "a JupyterHub", "Open notebooks/01_data_exploration.ipynb in its JupyterLab."),
+    ("GITHUB_ACTIONS", "GitHub Actions", ""),
+    ("CODESPACES", "GitHub Codespaces", "`python3 course.py lab` prints an address; the port is passed on."),
+    ("REMOTE_CONTAINERS", "a dev container", "`python3 course.py lab` prints an address; the port is passed on."),
+    ("SLURM_JOB_ID", "a Slurm job", ""),
+    ("CONDA_PREFIX", "a conda environment", "Start JupyterLab with `jupyter lab`."),
+    ("WSL_DISTRO_NAME", "Linux on Windows (WSL)", ""),
+)
+
+
+def check_place() -> Iterator[Check]:
+    """Which of the places named in docs/where-it-runs.md this is."""
+    for variable, name, advice in PLACES:
+        if os.environ.get(variable):
+            yield Check("ok", "place", f"{name} ({variable} is set)", advice)
+            return
+    system = {"Darwin": "macOS"}.get(platform.system(), platform.system())
+    kind = "a virtual environment" if sys.prefix != sys.base_prefix else "a Python of the system"
+    yield Check("ok", "place", f"{system}, {kind}")
 
 
 # --- software ---------------------------------------------------------------------------------------------------------

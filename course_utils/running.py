@@ -199,8 +199,8 @@ def run_notebooks(
 ) -> list[NotebookResult]:
     """Execute notebooks and write everything into `folder`.
 
-    It gets `NN_topic.ipynb` (executed), `NN_topic.html`, `summary.json`, and `output/`, in which the notebooks run. A
-    notebook's scores are read from `output/scores/NN_topic.json`; what stood there before is removed.
+    It gets `NN_topic.ipynb` (executed), `NN_topic.html`, `summary.json`, `summary.md`, and `output/`, in which the
+    notebooks run. A notebook's scores are read from `output/scores/NN_topic.json`; what stood there before is removed.
 
     Args:
         sources: the notebooks.
@@ -680,7 +680,10 @@ class _WithoutWidgets(Preprocessor):
 
 
 def _write_summary(folder: Path, results: list[NotebookResult], facts: dict[str, Any]) -> None:
-    """Write summary.json. Notebooks of an earlier run into the same folder stay in it, each with its own date."""
+    """Write summary.json, and the table as summary.md, for the page of a workflow, say.
+
+    Notebooks of an earlier run into the same folder stay in it, each with its own date.
+    """
     path = folder / "summary.json"
     earlier = []
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -690,6 +693,10 @@ def _write_summary(folder: Path, results: list[NotebookResult], facts: dict[str,
     unfinished = path.with_suffix(".part")
     unfinished.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     unfinished.replace(path)
+    table = format_table([NotebookResult(**entry) for entry in summary["notebooks"]])
+    about = [f"* {name}: {value}" for name, value in facts.items() if not isinstance(value, dict)]
+    text = "\n".join(["## Executed notebooks", "", *about, "", "```", *table, "```", ""])
+    path.with_suffix(".md").write_text(text, encoding="utf-8")
 
 
 def format_table(results: list[NotebookResult]) -> list[str]:

@@ -60,6 +60,26 @@ def test_a_check_that_fails_does_not_hide_the_others(monkeypatch, tmp_path, quic
     assert "time" in statuses(checks)
 
 
+# --- where this is ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nowhere(monkeypatch):
+    for variable, _, _ in doctor.PLACES:
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.mark.parametrize(("variable", "name", "advice"), doctor.PLACES)
+def test_it_knows_where_it_is(nowhere, monkeypatch, variable, name, advice):
+    monkeypatch.setenv(variable, "1")
+    assert list(doctor.check_place()) == [Check("ok", "place", f"{name} ({variable} is set)", advice)]
+
+
+def test_elsewhere_it_names_the_system(nowhere):
+    [found] = doctor.check_place()
+    assert found.found in ("Linux, a virtual environment", "Linux, a Python of the system") or sys.platform != "linux"
+
+
 # --- software ---------------------------------------------------------------------------------------------------------
 
 

@@ -100,6 +100,8 @@ def test_a_notebook_that_passes(run):
     assert re.search(r"\n01_tiny\n  dice: 0\.500\n +f1\n  0\.5 +0\.250\n", run.text)
     summary = json.loads((run.folder / "summary.json").read_text())
     assert summary["notebooks"][0]["scores"] == result.scores
+    page = (run.folder / "summary.md").read_text(encoding="utf-8")
+    assert page.startswith("## Executed notebooks\n") and page.count("```") == 2 and "  dice: 0.500\n" in page
     assert summary["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
     assert "numpy" in summary["versions"] and "date" in summary
 
@@ -592,7 +594,8 @@ def test_workers_share_the_notebooks_and_one_that_is_killed_loses_nothing(run, t
     assert table == names
     summary = json.loads((run.folder / "summary.json").read_text())
     assert [entry["notebook"] for entry in summary["notebooks"]] == names and summary["workers"] == "2 processes"
-    expected = {*(f"{name}.{kind}" for name in names for kind in ("ipynb", "html")), "summary.json", "output"}
+    expected = {*(f"{name}.{kind}" for name in names for kind in ("ipynb", "html")), "output"}
+    expected |= {"summary.json", "summary.md"}
     assert {path.name for path in run.folder.iterdir()} == expected
     assert dict(os.environ) == before
 

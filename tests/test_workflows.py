@@ -32,7 +32,7 @@ RUN_BY = {
     "python course.py site": "test_notebooks.py and test_website.py",
     "python course.py test": "this is it",
     "python course.py test -m slow tests/test_versions.py": "slow: minutes; the same command",
-    "python course.py test -m slow tests/test_versions.py -k nbval": "slow: minutes; the same command",
+    "python course.py test tests/test_versions.py -k nbval": "part of all the tests",
     "python course.py test -m slow tests/test_oldest.py": "slow: it downloads gigabytes; the same command",
     "python course.py run --data dsb2018 --profile full --floors": "not here: needs a GPU",
     "python course.py bench --data dsb2018 --out build/bench": "test_benchmarks.py, in its quick form",
