@@ -76,7 +76,7 @@ def report(checks: Iterator[Check]) -> int:
 
 # A variable that is set in each place, the name of the place, and what to know there; the first that is set counts.
 PLACES = (
-    ("KAGGLE_KERNEL_RUN_TYPE", "Kaggle", "For real images add the data of the 2018 Data Science Bowl; choose GPU T4 x2."),
+    ("KAGGLE_KERNEL_RUN_TYPE", "Kaggle", "For real images add the 2018 Data Science Bowl; choose GPU T4 x2."),
     ("COLAB_RELEASE_TAG", "Colab", "What is written here is gone when the session ends: download your notebook."),
     ("BINDER_REQUEST", "Binder", "2 GB of memory or less, and gone after ten idle minutes: take the profile smoke."),
     ("JUPYTERHUB_USER", "a JupyterHub", "Open notebooks/01_data_exploration.ipynb in its JupyterLab."),

@@ -23,7 +23,9 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Test files that take a minute or more: they go first, so that no process is left with one of them at the end.
-LONGEST = ("test_notebooks.py", "test_versions.py", "test_grading.py", "test_course_py.py")
+LONGEST = (
+    "test_kaggle.py", "test_notebooks.py", "test_versions.py", "test_browser.py", "test_grading.py", "test_course_py.py",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
