@@ -24,7 +24,8 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 # Test files that take a minute or more: they go first, so that no process is left with one of them at the end.
 LONGEST = (
-    "test_kaggle.py", "test_notebooks.py", "test_versions.py", "test_browser.py", "test_grading.py", "test_course_py.py",
+    "test_kaggle.py", "test_notebooks.py", "test_versions.py", "test_browser.py", "test_grading.py",
+    "test_course_py.py",
 )  # fmt: skip
 
 
