@@ -6,9 +6,8 @@ import contextlib
 import io
 
 import numpy as np
-import torch
 
-from benchmarks.measuring import in_turn
+from benchmarks.measuring import bare_steps, in_turn
 from course_utils.data import CourseData
 from course_utils.dataset import NucleiDataset, training_loader, validation_loader
 from course_utils.device import choose_device, choose_precision, fast_layout
@@ -32,7 +31,7 @@ def measure(data: CourseData, quick: bool) -> dict:
     model = fast_layout(UNet(1, 3, settings.base_channels, batch_norm=True).to(device))
     tiny = validation_loader([np.zeros((16, 16), np.float32)], [np.zeros((16, 16), int)], boundary_target)
     batch = next(iter(training_loader(cached, settings.batch_size, crops)))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    batch = tuple(part.to(device) for part in batch)
 
     def load(dataset):
         return lambda: [None for _ in training_loader(dataset, settings.batch_size, crops)]
@@ -43,22 +42,14 @@ def measure(data: CourseData, quick: bool) -> dict:
             fit(model, loader, tiny, boundary_loss, epochs=1, learning_rate=1e-4, metric=foreground_dice_score,
                 precision=precision)  # fmt: skip
 
-    def steps():
-        image, target = (part.to(device) for part in batch)
-        for _ in range(crops // settings.batch_size):
-            with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
-                logits = model(image)
-            loss = boundary_loss(logits.float(), target)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-
     seconds = in_turn(
         {
             "load, target for each crop": load(each_time),
             "load, targets made once": load(cached),
             "epoch of fit": epoch,
-            "bare steps on one batch": steps,
+            "bare steps on one batch": bare_steps(
+                model, boundary_loss, batch, crops // settings.batch_size, precision
+            ),
         },
         repeats=1 if quick else 3,
     )

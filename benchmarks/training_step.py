@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.measuring import in_turn
+from benchmarks.measuring import bare_steps, in_turn
 from course_utils.data import CourseData
 from course_utils.dataset import NucleiDataset, training_loader, validation_loader
 from course_utils.device import choose_device, choose_precision, fast_layout
@@ -90,21 +90,8 @@ def limit(crops: int, batch: int, precision: torch.dtype):
     """A function that takes as many steps on one batch that stays on the device."""
     device = choose_device()
     model = fast_layout(UNet(1, 1, 64).to(device))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     images, targets = torch.rand(batch, 1, CROP, CROP, device=device), torch.ones(batch, 1, CROP, CROP, device=device)
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
-
-    def run():
-        for _ in range(crops // batch):
-            with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
-                logits = model(images)
-            loss = binary_cross_entropy(logits.float(), targets)
-            optimizer.zero_grad()
-            scaler.scale(loss).backward()
-            scaler.step(optimizer)
-            scaler.update()
-
-    return run
+    return bare_steps(model, binary_cross_entropy, (images, targets), crops // batch, precision)
 
 
 def measure(data: CourseData, quick: bool) -> dict:
