@@ -34,7 +34,7 @@ PACKAGE = Path(__file__).resolve().parent
 SECONDS_TO_ANSWER = 5  # for a scheduler
 SECONDS_TO_JOIN = 20  # for its first worker
 SECONDS_TO_STOP = 20  # for the jobs of an interrupted run
-SET_BY_DASK = ("PYTHONHASHSEED", "__DASK_PARENT_PID")  # in the environment of the process that starts workers
+SET_BY_DASK = ("PYTHONHASHSEED", "__DASK_PARENT_PID", "DASK_PARENT")  # where workers are started
 SECONDS_WITHOUT_NEWS = 60  # then a cluster without workers is worth a line
 
 
@@ -245,6 +245,7 @@ def _missing(paths: list[str]) -> list[str]:
 
 def dask_setup(worker: Any) -> None:
     """Called by dask in each process of a local cluster: Ctrl-C in the terminal is for the process that started it."""
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # a notebook that is broken off leaves tasks of nbclient's
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):  # held back since `_interrupt_later`, as it is not to be in their children
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -273,8 +274,8 @@ def _local_cluster(workers: int) -> Iterator[Any]:
             with _interrupt_later():
                 cluster = LocalCluster(
                     host="127.0.0.1", n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0,
-                    dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": False},  # port 0: a free one
-                    preload=[__name__], silence_logs=logging.CRITICAL,
+                    dashboard_address="127.0.0.1:0", worker_dashboard_address="127.0.0.1:0",  # port 0: a free one
+                    scheduler_kwargs={"dashboard": False}, preload=[__name__], silence_logs=logging.CRITICAL,
                 )  # fmt: skip
                 client = stack.enter_context(Client(stack.enter_context(cluster)))
             yield client

@@ -309,7 +309,7 @@ def run_notebook(
         except ValueError as error:
             failure = f"its scores in {scores_file} are no JSON: {error}"
     seconds = round(time.perf_counter() - started, 1)
-    if executed.exists():
+    if executed.exists() and not stop.is_set():
         write_html(executed, page, images_from=source.parent)
     error = f"{name} FAILED: {failure}" if failure else ""
     status = "failed" if failure else "passed"
