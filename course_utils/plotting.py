@@ -55,9 +55,9 @@ def show(figure: Figure, caption: str) -> None:
 
 
 def figure_as_html(figure: Figure, caption: str) -> str:
-    """The figure as an HTML `img` with its alternative text; the figure is closed."""
+    """The figure as an HTML `img` with its alternative text, no wider than the page; the figure is closed."""
     data = _picture(figure, caption)["image/png"]
-    return f'<img src="data:image/png;base64,{data}" alt="{html.escape(caption)}">'
+    return f'<img src="data:image/png;base64,{data}" alt="{html.escape(caption)}" style="max-width: 100%;">'
 
 
 def _picture(figure: Figure, caption: str) -> dict:

@@ -99,11 +99,12 @@ def browse_progress() -> Any:
     from ipywidgets import HTML, Button, Dropdown, HBox, VBox
 
     notebooks = dict.fromkeys(exercise.notebook for exercise in list_exercises())
-    choice = Dropdown(options=[("the whole course", None), *((name, name) for name in notebooks)], description="show")
+    # "" for all: with None as its value, a dropdown would show no choice at all.
+    choice = Dropdown(options=[("the whole course", ""), *((name, name) for name in notebooks)], description="show")
     again, table = Button(description="Read again"), HTML()
 
     def update(*_):
-        table.value = _overview(choice.value)[0]
+        table.value = _overview(choice.value or None)[0]
 
     choice.observe(update, names="value")
     again.on_click(update)
@@ -118,16 +119,17 @@ def _overview(notebook: str | None) -> tuple[str, str]:
     rows = [(exercise, *LOOKS[found.get(exercise.id, "todo")]) for exercise in exercises]
     solved = sum(found.get(exercise.id) == "passed" for exercise in exercises)
     title = f"{solved} of {len(exercises)} exercises solved"
-    left = 'style="text-align: left;"'
+    # In the widget, other than in the page itself, a table has no spacing of its own.
+    cell = "text-align: left; padding: 0.3em 0.6em;"
     table = "".join(
-        f'<tr><th scope="row">{exercise.id}</th><td {left}>{html.escape(exercise.title)}</td>'
-        f'<td style="text-align: left; border-left: 6px solid {colour};">{symbol} {word}</td></tr>'
+        f'<tr><th style="{cell}" scope="row">{exercise.id}</th><td style="{cell}">{html.escape(exercise.title)}</td>'
+        f'<td style="{cell} border-left: 6px solid {colour};">{symbol} {word}</td></tr>'
         for exercise, symbol, word, colour in rows
     )
-    head = f'<tr><th scope="col">No.</th><th scope="col" {left}>Exercise</th><th scope="col" {left}>Status</th></tr>'
-    caption = f"<caption {left}><strong>{title}</strong></caption>"
+    head = "".join(f'<th style="{cell}" scope="col">{name}</th>' for name in ("No.", "Exercise", "Status"))
+    caption = f'<caption style="{cell}"><strong>{title}</strong></caption>'
     text = "\n".join([title, *(f"  {symbol} {e.id} {e.title}: {word}" for e, symbol, word, _ in rows)])
-    return f"<table>{caption}{head}{table}</table>", text
+    return f'<table style="border-collapse: collapse;">{caption}<tr>{head}</tr>{table}</table>', text
 
 
 def _display(box: str, text: str) -> None:

@@ -21,7 +21,8 @@ from course_utils.segmentation import connected_components, watershed_instances
 
 WIDE = {"description_width": "7em"}
 # Drawn when the slider is let go: on the way there every step would be computed, and the figure would lag behind.
-SLIDER = {"style": WIDE, "continuous_update": False}
+# The handle is white otherwise, also on a white page.
+SLIDER = {"style": WIDE | {"handle_color": plotting.BLUE}, "continuous_update": False}
 
 
 def redraw_on_change(draw: Callable[..., tuple[Figure, str]], **controls: Widget) -> VBox:

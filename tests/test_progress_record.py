@@ -109,6 +109,7 @@ def test_in_a_notebook_the_verdict_is_an_accessible_box(monkeypatch):
 def test_the_widget_shows_the_notebook_chosen_and_reads_the_record_again():
     widget = browse_progress()
     (choice, again), table = widget.children[0].children, widget.children[1]
+    assert choice.label == "the whole course" and choice.value is not None  # None would be shown as no choice
     assert f"0 of {len(list_exercises())}" in table.value and table.value.count("<tr>") == len(list_exercises()) + 1
     choice.value = "03_binary_training"
     assert "0 of 4 exercises solved" in table.value and 'scope="row">3.4' in table.value
