@@ -220,6 +220,18 @@ def test_free_port_skips_one_that_is_taken():
         assert command_line.free_port(port) != port
 
 
+def test_lab_wants_nothing_from_other_computers_unless_it_is_told_to(monkeypatch):
+    started = []
+    monkeypatch.setattr("jupyterlab.labapp.main", started.append)
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    assert main(["lab", "--no-browser"]) == main(["lab", "--LabApp.extension_manager=pypi"]) == 0
+    kept, told = started
+    assert {"--LabApp.news_url=None", "--LabApp.extension_manager=readonly"} <= set(kept)
+    assert "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate" in kept
+    # JupyterLab takes an option that is given twice for an error.
+    assert [one for one in told if "extension_manager" in one] == ["--LabApp.extension_manager=pypi"]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="ends JupyterLab by a signal")
 def test_lab_says_an_address_that_answers_on_this_computer_only(tmp_path):
     variables = {**os.environ, "JUPYTER_CONFIG_DIR": str(tmp_path), "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"),
