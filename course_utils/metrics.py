@@ -237,7 +237,8 @@ def _matched_prediction(overlaps: Overlaps, iou_threshold: float) -> np.ndarray:
         return partner
     if n_pred == 0 or n_true == 0:
         return np.full(n_true, -1)
-    graph = coo_array((np.ones(len(row), dtype=bool), (row, column)), shape=(n_pred, n_true)).tocsr()
+    pairs = row.astype(np.int32), column.astype(np.int32)  # SciPy before 1.14 wants indices of 32 bits here
+    graph = coo_array((np.ones(len(row), dtype=bool), pairs), shape=(n_pred, n_true)).tocsr()
     return maximum_bipartite_matching(graph, perm_type="row")
 
 

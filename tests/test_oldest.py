@@ -49,6 +49,6 @@ def python() -> Path:
 def test_the_units_pass_with_the_oldest_releases(python):
     files = [f"tests/test_{name}.py" for name in UNITS] + ["tests/checks"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [str(python), "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files]
+    command = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-6000:]
