@@ -7,19 +7,20 @@ import platform
 import warnings
 
 import torch
-from torch import nn
+from torch import distributed, nn
 
 
 def choose_device() -> torch.device:
     """The fastest device that works: CUDA, else Apple's MPS, else the CPU.
 
     A GPU that torch lists but can no longer use (Kaggle's P100 with a current torch) fails at its first operation,
-    so one operation is tried. `COURSE_DEVICE` (for example "cpu") overrides the choice.
+    so one operation is tried. `COURSE_DEVICE` (for example "cpu") overrides the choice. Of several processes that
+    `torchrun` started, each gets a GPU of its own.
     """
     wanted = os.environ.get("COURSE_DEVICE")
     if wanted:
-        return torch.device(wanted)
-    candidates = [("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())]
+        return torch.device(_own_gpu() if wanted == "cuda" else wanted)
+    candidates = [(_own_gpu(), torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())]
     for name, available in candidates:
         if not available:
             continue
@@ -34,6 +35,13 @@ def choose_device() -> torch.device:
                 stacklevel=2,
             )
     return torch.device("cpu")
+
+
+def _own_gpu() -> str:
+    """What torch calls the GPU of this process."""
+    if distributed.is_available() and distributed.is_torchelastic_launched():
+        return f"cuda:{int(os.environ['LOCAL_RANK']) % max(1, torch.cuda.device_count())}"
+    return "cuda"
 
 
 def cpu_has_fast_bfloat16() -> bool:

@@ -17,6 +17,7 @@ import torch
 
 from course_utils.checkpoints import load_shipped
 from course_utils.data import CourseData, Sample
+from course_utils.data_parallel import current
 from course_utils.dataset import NucleiDataset, TargetTransform, training_loader, validation_loader
 from course_utils.device import choose_device
 from course_utils.exploration import normalize_percentiles, split_train_val
@@ -106,7 +107,10 @@ def load_or_train(path: Path, wanted: dict, train: Callable[[], UNet]) -> UNet:
         print(f"{error} Training anew.")
     prepare_output(path.parent)
     model = train()
-    save_model(path, model, **wanted)
+    ranks = current()
+    if ranks.first:
+        save_model(path, model, **wanted)
+    ranks.wait()  # so that no other process looks for the file before it is there
     return model
 
 

@@ -1,7 +1,8 @@
 """The training loop (notebook 03), and the one the later notebooks train with.
 
 `train_epoch` and `validate` are the plain loop, written to be read. `fit` does the same work with what makes training
-fast and steady: mixed precision, a one-cycle learning rate, averaged weights, a checkpoint after every epoch.
+fast and steady: mixed precision, a one-cycle learning rate, averaged weights, a checkpoint after every epoch, and
+several GPUs where `torchrun` starts a process for each.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from course_utils.data_parallel import join
 from course_utils.device import MixedPrecision, choose_precision, fast_layout
 from course_utils.unet import UNet
 
@@ -167,6 +169,10 @@ def fit(
     falls once over the whole training (one-cycle, Smith 2018) with AdamW. The validated and finally kept weights are an
     exponential moving average over the steps, which is steadier than the last step.
 
+    In processes that `torchrun` started, each takes its share of every batch, and the result is the same up to rounding
+    (`course_utils.data_parallel` says where it is not). All get the results; only the first writes the checkpoint and
+    calls `on_epoch`.
+
     Args:
         model: on the device it shall be trained on; changed in place.
         train_loader: yields `(images, targets)`; has a length.
@@ -192,6 +198,8 @@ def fit(
     device = next(model.parameters()).device
     precision = choose_precision(device) if precision is None else precision
     model = fast_layout(model)
+    ranks = join(device)
+    forward = ranks.wrap(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-4)
     # OneCycleLR divides by zero when the rise is exactly one step long, as it is for 5 steps
     total_steps = max(6, epochs * len(train_loader))
@@ -208,17 +216,18 @@ def fit(
     results: list[EpochResult] = []
     if checkpoint is not None:
         results = _resume(Path(checkpoint), parts, settings)
+    ranks.agree(len(results), "number of epochs behind them")
+    if compiled:
+        forward = torch.compile(forward)
 
-    forward = torch.compile(model) if compiled else model
-
-    def step(images, targets):
+    def step(images, targets, weight):
         with contextlib.nullcontext() if precision == torch.float32 else torch.autocast(device.type, dtype=precision):
             logits = forward(images)
         logits = logits.float()
         loss = loss_fn(logits, targets)
         optimizer.zero_grad()
         scale = scaler.get_scale()
-        scaler.scale(loss).backward()
+        scaler.scale(loss * weight).backward()
         scaler.step(optimizer)
         scaler.update()
         if scaler.get_scale() >= scale:  # else a gradient was too large for float16: the step is left out
@@ -231,29 +240,34 @@ def fit(
         model.train()
         # sums stay on the device: asking for a number after each step would make a GPU wait
         totals, n_images = torch.zeros(2, device=device), 0
-        for images, targets in progress(train_loader, f"epoch {epoch} of {epochs}"):
+        for images, targets in progress(train_loader, f"epoch {epoch} of {epochs}") if ranks.first else train_loader:
             images, targets = images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
             if batch_transform is not None:
                 images = batch_transform(images)
-            logits, loss = step(images, targets)
+            n_batch = len(images)
+            images, targets, n_own = ranks.share(images, targets)
+            logits, loss = step(images, targets, n_own * ranks.size / n_batch)  # 1 if all processes have as many
             value = metric(logits, targets) if metric is not None else loss
-            totals += torch.stack([loss, torch.as_tensor(value, device=device)]) * len(images)
-            n_images += len(images)
-        train_loss, train_metric = (totals / n_images).tolist()
+            totals += torch.stack([loss, torch.as_tensor(value, device=device)]) * n_own
+            n_images += n_batch
+        train_loss, train_metric = (ranks.total(totals) / n_images).tolist()
+        ranks.follow_first(averaged)
         validation_loss, validation_metric = validate(evaluated, validation_loader, loss_fn, metric)
         seconds = time.perf_counter() - start
         train_metric = train_metric if metric is not None else None
-        results.append(EpochResult(epoch, train_loss, train_metric, validation_loss, validation_metric, seconds))
-        if checkpoint is not None:
+        result = EpochResult(epoch, train_loss, train_metric, validation_loss, validation_metric, seconds)
+        results.append(ranks.of_first(result))
+        if checkpoint is not None and ranks.first:
             state = {name: part.state_dict() for name, part in parts.items()}
             state |= {"settings": settings, "results": [asdict(r) for r in results], "random": torch.get_rng_state()}
             _save_in_one_step(Path(checkpoint), state)
-        if on_epoch is not None:
+        if on_epoch is not None and ranks.first:
             on_epoch(results)
     model.load_state_dict(averaged.state_dict())
     model.eval()
-    if checkpoint is not None:
+    if checkpoint is not None and ranks.first:
         Path(checkpoint).unlink(missing_ok=True)
+    ranks.wait()
     return results
 
 

@@ -18,8 +18,9 @@ PACKAGE = Path(course_utils.__file__).parent
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 # What notebooks teach and use. Everything else is the workshop in which notebooks are made, checked and executed.
 SUBJECT = {
-    "checkpoints", "data", "dataset", "denoising", "device", "download", "exploration", "losses", "metrics", "plotting",
-    "profiles", "reading", "recipes", "segmentation", "synthetic", "targets", "training", "unet", "widgets",
+    "checkpoints", "data", "data_parallel", "dataset", "denoising", "device", "download", "exploration", "losses",
+    "metrics", "plotting", "profiles", "reading", "recipes", "segmentation", "synthetic", "targets", "training", "unet",
+    "widgets",
 }  # fmt: skip
 
 
