@@ -243,7 +243,8 @@ WRONG_WATERSHED = {
     "background as height map": (
         pipeline(height_of=lambda f, b, mask: 1 - f - b),
         r"^Value of the border .*height map"),
-    "upside down": (pipeline(height_of=lambda f, b, mask: -b), r"^Value of the border .*height map"),
+    # scikit-image before 0.25 floods plateaus in another order, so that an earlier example already goes wrong
+    "upside down": (pipeline(height_of=lambda f, b, mask: -b), r"^Value of the (border|F1) .*height map"),
     "a line between": (pipeline(watershed_line=True), r"^Value at .*: found 0 \(background\).*joined to a marker"),
     "background is -1": (pipeline(finish=lambda labels: labels - 1), r"^Range of .*-1"),
     "background is 1": (pipeline(finish=lambda labels: labels + 1), r"^Value at .*found 1, expected 0"),
