@@ -68,7 +68,8 @@ class Ranks:
 
         Args:
             model: on its device; it is what `wrap` trains, so its weights are read and saved as ever. With several GPUs
-                its batch normalisations are replaced by synchronised ones, with the same weights.
+                its batch normalisations are replaced by synchronised ones, which have the same weights and, when it is
+                used, the same results.
         """
         if self.size == 1:
             return model
@@ -107,13 +108,13 @@ class Ranks:
         """Wait for all processes, and see that they have the same value.
 
         Raises:
-            RuntimeError: they have not; the message says `what` it is.
+            ValueError: they have not; the message says `what` it is.
         """
         values: list[Any] = [value] * self.size
         if self.size > 1:
             distributed.all_gather_object(values, value)
         if values.count(value) < self.size:
-            raise RuntimeError(
+            raise ValueError(
                 f"The processes of this training do not have the same {what}, but {', '.join(map(str, values))}: let "
                 "all of them see one folder for results, or delete what is left there of an earlier training."
             )

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from torch import nn
 from course_utils import data_parallel, device, recipes, train
 from course_utils.data_parallel import Ranks, join
 from course_utils.training import load_model
+from course_utils.unet import UNet
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
@@ -79,6 +81,38 @@ def test_one_process_alone_does_nothing_special():
     alone.wait()
     assert torch.equal(torch.get_rng_state(), random) and alone.of_first("x") == "x"
     assert torch.equal(alone.total(images), images)
+
+
+def test_processes_that_resume_from_different_epochs_are_stopped_in_a_sentence(monkeypatch):
+    def gather(values, value):
+        values[:] = [value, 0]
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    Ranks(0, 2).agree(0, "number of epochs behind them")
+    with pytest.raises(ValueError, match="do not have the same number of epochs behind them, but 2, 0: let all"):
+        Ranks(0, 2).agree(2, "number of epochs behind them")
+
+
+def test_with_several_gpus_a_network_is_synchronised_and_saved_and_used_as_ever(monkeypatch):
+    """Without a GPU: what becomes of the network itself."""
+
+    class OnAGpu(UNet):
+        def parameters(self, recurse=True):
+            return iter([types.SimpleNamespace(device=torch.device("cuda"))])
+
+    torch.manual_seed(0)
+    model, x = OnAGpu(1, 1, base_channels=2, depth=1, batch_norm=True), torch.rand(2, 1, 8, 8)
+    model(x)  # moves the running statistics
+    before, expected = {name: value.clone() for name, value in model.state_dict().items()}, model.eval()(x)
+    monkeypatch.setattr(nn.parallel, "DistributedDataParallel", lambda wrapped: [wrapped])
+    monkeypatch.setattr(Ranks, "follow_first", lambda self, model: None)
+    assert Ranks(0, 2).wrap(model) == [model]
+    kinds = [type(part) for part in model.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    assert kinds and set(kinds) == {nn.SyncBatchNorm}
+    assert {name: value.tolist() for name, value in model.state_dict().items()} == {
+        name: value.tolist() for name, value in before.items()
+    }
+    assert torch.equal(model.eval()(x), expected)
 
 
 # joining
