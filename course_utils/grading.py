@@ -215,7 +215,8 @@ def _grade_all(
                 progress = f"[{len(graded)}/{len(submissions)}] {one.file}"
                 print(f"{progress}: {states} ({result.seconds:.1f} s)", flush=True)
         except BaseException:
-            print(f"{len(graded)} of {len(submissions)} notebooks are done; the same command continues.", flush=True)
+            done = len(graded) + sum(1 for one, key in waiting if one not in graded and store.get(key))
+            print(f"{done} of {len(submissions)} notebooks are done; the same command continues.", flush=True)
             raise
     return graded
 
