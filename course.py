@@ -27,6 +27,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -182,6 +183,13 @@ def works(environment: Path) -> bool:
 
 def set_up(environment: Path) -> None:
     """Make the environment or mend it, install the course into it, and stamp it last: no stamp, not finished."""
+    if locked() and not (
+        sys.platform.startswith("linux") and platform.machine() == "x86_64" and sys.version_info < (3, 14)
+    ):
+        raise SetupError(
+            f"{VERSIONS} holds the versions for Linux on x86_64 with Python 3.11 to 3.13, and this is "
+            f"{platform.system()} on {platform.machine()} with Python {sys.version.split()[0]}: unset COURSE_LOCKED."
+        )
     for name in ["pyproject.toml", VERSIONS] if locked() else ["pyproject.toml"]:
         if not (CHECKOUT / name).is_file():
             raise SetupError(f"{CHECKOUT} has no {name}: start course.py inside a complete copy of the course.")

@@ -83,7 +83,7 @@ def workplace(workers: int = 1, address: str | None = None) -> Iterator[Here | C
     except ImportError:
         raise ClusterError(
             "--workers above 1 and --dask need the package distributed, which is not installed: "
-            "python -m pip install distributed"
+            "pip install distributed"
         ) from None
     with _quiet(), _local_cluster(workers) if address is None else _running_cluster(address) as client:
         cluster = Cluster(client, f"{workers} processes" if address is None else address)

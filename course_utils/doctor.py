@@ -32,12 +32,13 @@ class Check:
     advice: str = ""
 
 
-def examine(out: Path, need_gpu: bool = False) -> Iterator[Check]:
+def examine(out: Path, need_gpu: bool = False, download: bool = False) -> Iterator[Check]:
     """All checks, one after another. A check that fails itself becomes a problem line.
 
     Args:
         out: folder that results will go to; it need not exist yet.
         need_gpu: whether it is a problem if there is no GPU that works.
+        download: fetch the real images if they are not there yet.
     """
     checks: dict[str, Callable[[], Iterator[Check]]] = {
         "place": check_place,
@@ -45,7 +46,7 @@ def examine(out: Path, need_gpu: bool = False) -> Iterator[Check]:
         "device": lambda: check_device(need_gpu),
         "memory": check_memory,
         "folder": lambda: check_folder(out),
-        "data": check_data,
+        "data": lambda: check_data(download),
         "kernel": check_kernel,
         "notebooks": check_notebooks,
         "minutes": check_minutes,
@@ -92,7 +93,8 @@ PLACES = (
 def check_place() -> Iterator[Check]:
     """Which of the places named in docs/where-it-runs.md this is."""
     for variable, name, advice in PLACES:
-        if os.environ.get(variable):
+        value = os.environ.get(variable)
+        if value and (variable != "CONDA_PREFIX" or os.path.samefile(value, sys.prefix)):
             yield Check("ok", "place", f"{name} ({variable} is set)", advice)
             return
     system = {"Darwin": "macOS"}.get(platform.system(), platform.system())
@@ -254,10 +256,16 @@ def check_folder(out: Path) -> Iterator[Check]:
         yield Check("ok", "disk", found)
 
 
-def check_data() -> Iterator[Check]:
-    """Which data sources are there. Never downloads."""
+def check_data(download: bool = False) -> Iterator[Check]:
+    """Which data sources are there. Downloads only if asked to."""
     from course_utils.data import available_sources
+    from course_utils.download import DownloadError, fetch_dsb2018
 
+    if download:
+        try:
+            fetch_dsb2018()
+        except DownloadError as error:
+            yield Check("problem", "download", str(error))
     for name, where in available_sources().items():
         missing = where.startswith("not found")
         if name == "embedded" and missing:

@@ -22,7 +22,8 @@ PAGES = ("docs/instructors.md", "docs/results.md", "docs/where-it-runs.md", "dat
 FILES = ("LICENSE", "docs/result.png", "docs/training_curve.png", "docs/badges/kaggle.svg", "docs/badges/colab.svg",
          "docs/badges/binder.svg")  # fmt: skip
 # What the reference shows, in the order of the course; the workshop behind it is for those who read the code.
-REFERENCE = ("data", "exploration", "targets", "dataset", "unet", "losses", "training", "profiles", "device", "recipes",
+REFERENCE = ("data", "exploration", "targets", "dataset", "unet", "losses", "training", "data_parallel",
+             "profiles", "device", "recipes",
              "checkpoints", "segmentation", "metrics", "synthetic", "plotting", "widgets")  # fmt: skip
 SETTINGS = {
     "project": "Nucleus segmentation with a U-Net",

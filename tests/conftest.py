@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 import tifffile
 from hypothesis import settings
+
+from course_utils.download import cached_dsb2018
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -47,8 +50,11 @@ def own_progress(tmp_path_factory, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def real_data_zip() -> Path:
-    """The 497 DSB2018 images in StarDist's layout."""
+def real_data_zip(tmp_path_factory) -> Path:
+    """The 497 DSB2018 images in StarDist's layout, also if they have only been downloaded with `doctor --download`."""
+    if not os.environ.get("COURSE_REAL_DATA") and (folder := cached_dsb2018()):
+        packed = tmp_path_factory.mktemp("real") / "dsb2018"
+        return Path(shutil.make_archive(str(packed), "zip", folder.parent, folder.name))
     return _real_data("COURSE_REAL_DATA", "dsb2018.zip")
 
 

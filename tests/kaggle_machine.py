@@ -28,6 +28,12 @@ def mount(source: str, target: Path, kind: str = "none", flags: int = 0) -> None
         raise OSError(number, f"mounting {source} at {target}: {os.strerror(number)}")
 
 
+def make_read_only(place: Path) -> None:
+    """Mount once more, read-only. What is forbidden there already must be so again, or the system refuses."""
+    already = os.statvfs(place).f_flag & (os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC)
+    mount("none", place, flags=REMOUNT | BIND | READ_ONLY | already)
+
+
 def separate() -> None:
     """Own views of the file systems and of the network; as another user also own rights in them."""
     user, group = os.getuid(), os.getgid()
@@ -55,7 +61,7 @@ def put_together(root: Path, given: Path, working: Path, hidden: Path, kept: lis
             place.mkdir()
             mount(str(entry), place, flags=BIND | RECURSIVE)
             if entry.name not in ("proc", "dev", "sys"):
-                mount("none", place, flags=REMOUNT | BIND | READ_ONLY)
+                make_read_only(place)
     (root / "tmp").mkdir()
     # The folders that the command may need are opened first: what they lie in is about to be covered.
     handles = [(path, os.open(path, os.O_PATH)) for path in (given, working, *kept)]
@@ -66,10 +72,10 @@ def put_together(root: Path, given: Path, working: Path, hidden: Path, kept: lis
         place.mkdir(parents=True, exist_ok=True)
         mount(f"/proc/self/fd/{handle}", place, flags=BIND)
         if path != working:
-            mount("none", place, flags=REMOUNT | BIND | READ_ONLY)
-    mount("none", root / hidden.relative_to("/"), flags=REMOUNT | BIND | READ_ONLY)
+            make_read_only(place)
+    make_read_only(root / hidden.relative_to("/"))
     mount("tmpfs", root / "tmp", "tmpfs")
-    mount("none", root, flags=REMOUNT | BIND | READ_ONLY)
+    make_read_only(root)
 
 
 def main() -> None:

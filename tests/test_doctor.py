@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import re
 import subprocess
 import sys
 import warnings
@@ -13,6 +14,7 @@ import torch
 
 from course_utils import doctor
 from course_utils.doctor import Check
+from course_utils.download import DownloadError
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -69,15 +71,40 @@ def nowhere(monkeypatch):
         monkeypatch.delenv(variable, raising=False)
 
 
-@pytest.mark.parametrize(("variable", "name", "advice"), doctor.PLACES)
-def test_it_knows_where_it_is(nowhere, monkeypatch, variable, name, advice):
+@pytest.mark.parametrize(
+    ("variable", "name"),
+    [
+        ("KAGGLE_KERNEL_RUN_TYPE", "Kaggle"),
+        ("COLAB_RELEASE_TAG", "Colab"),
+        ("BINDER_REQUEST", "Binder"),
+        ("JUPYTERHUB_USER", "a JupyterHub"),
+        ("GITHUB_ACTIONS", "GitHub Actions"),
+        ("CODESPACES", "GitHub Codespaces"),
+        ("REMOTE_CONTAINERS", "a dev container"),
+        ("SLURM_JOB_ID", "a Slurm job"),
+        ("WSL_DISTRO_NAME", "Linux on Windows (WSL)"),
+    ],
+)
+def test_it_knows_where_it_is(nowhere, monkeypatch, variable, name):
     monkeypatch.setenv(variable, "1")
-    assert list(doctor.check_place()) == [Check("ok", "place", f"{name} ({variable} is set)", advice)]
-
-
-def test_elsewhere_it_names_the_system(nowhere):
     [found] = doctor.check_place()
-    assert found.found in ("Linux, a virtual environment", "Linux, a Python of the system") or sys.platform != "linux"
+    assert (found.status, found.found) == ("ok", f"{name} ({variable} is set)")
+
+
+def test_a_conda_environment_counts_only_if_this_python_is_in_it(nowhere, monkeypatch, tmp_path):
+    monkeypatch.setenv("CONDA_PREFIX", str(tmp_path))  # conda's own is active while course.py uses its environment
+    [found] = doctor.check_place()
+    assert "conda" not in found.found
+    monkeypatch.setenv("CONDA_PREFIX", sys.prefix)
+    [found] = doctor.check_place()
+    assert found.found == "a conda environment (CONDA_PREFIX is set)"
+
+
+def test_elsewhere_it_names_the_system(nowhere, monkeypatch):
+    for system, shown in (("Linux", "Linux"), ("Darwin", "macOS"), ("Windows", "Windows")):
+        monkeypatch.setattr(doctor.platform, "system", lambda name=system: name)
+        [found] = doctor.check_place()
+        assert re.fullmatch(f"{shown}, a (virtual environment|Python of the system)", found.found)
 
 
 # --- software ---------------------------------------------------------------------------------------------------------
@@ -226,6 +253,26 @@ def test_it_does_not_download(tmp_path, monkeypatch):
     checks = {check.name: check for check in doctor.check_data()}
     assert checks["data dsb2018"].status == "note" and str(tmp_path / "cache") in checks["data dsb2018"].found
     assert not (tmp_path / "cache").exists()
+
+
+def test_the_real_images_are_downloaded_only_if_asked_for(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setenv("COURSE_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr("course_utils.download.fetch_dsb2018", lambda: asked.append("once"))
+    list(doctor.check_data())
+    assert asked == []
+    list(doctor.check_data(download=True))
+    assert asked == ["once"]
+
+
+def test_a_download_that_fails_is_a_problem(monkeypatch, tmp_path):
+    def refuse():
+        raise DownloadError("No answer", "try again")
+
+    monkeypatch.setenv("COURSE_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr("course_utils.download.fetch_dsb2018", refuse)
+    [problem] = [check for check in doctor.check_data(download=True) if check.name == "download"]
+    assert problem.status == "problem" and "No answer: try again" in problem.found
 
 
 def test_as_a_command(tmp_path):

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from course_utils.command_line import floors_hold
-from course_utils.floors import FLOORS, UnknownFloorsError, missed_floors
+from course_utils import running
+from course_utils.command_line import main
+from course_utils.floors import FLOORS, UnknownFloorsError, floors_for, missed_floors
 from course_utils.profiles import get_profile
 
 NOTEBOOKS = {path.stem for path in (Path(__file__).parents[1] / "solutions").glob("*.py")}
@@ -30,28 +31,30 @@ def test_floors_name_notebooks_profiles_and_possible_scores(data, profile):
     assert data in ("embedded", "dsb2018") and get_profile(profile).name == profile
     for path, floor in FLOORS[data, profile].items():
         assert path[0] in NOTEBOOKS and 0.5 < floor < 1
-    assert missed_floors(data, profile, reaching(data, profile, 0.0).items()) == []
-    assert len(missed_floors(data, profile, reaching(data, profile, -0.01).items())) == len(FLOORS[data, profile])
+    assert missed_floors(FLOORS[data, profile], reaching(data, profile, 0.0).items()) == []
+    missed = missed_floors(FLOORS[data, profile], reaching(data, profile, -0.01).items())
+    assert len(missed) == len(FLOORS[data, profile])
 
 
 @pytest.mark.parametrize("value", [float("nan"), None, "0.99", {}])
 def test_a_score_that_is_no_number_misses_its_floor(value):
-    [missed] = missed_floors("embedded", "smoke", [("03_binary_training", {"validation Dice, hard": value})])
+    [missed] = missed_floors(FLOORS["embedded", "smoke"], [("03_binary_training", {"validation Dice, hard": value})])
     assert missed.startswith("03_binary_training: validation Dice, hard ")
 
 
 def test_a_score_that_was_not_recorded_misses_its_floor():
-    [missed] = missed_floors("embedded", "smoke", [("05_boundary_watershed", {"boundary U-Net, watershed": 3})])
+    [missed] = missed_floors(FLOORS["embedded", "smoke"], [("05_boundary_watershed", {"boundary U-Net, watershed": 3})])
     assert "was not recorded" in missed
 
 
 def test_notebooks_that_did_not_run_are_not_asked():
-    assert missed_floors("embedded", "smoke", [("01_data_exploration", {})]) == []
+    assert missed_floors(FLOORS["embedded", "smoke"], [("01_data_exploration", {})]) == []
 
 
 def test_there_must_be_floors():
+    assert floors_for("path/to/dsb2018.zip", "laptop") is FLOORS["dsb2018", "laptop"]
     with pytest.raises(UnknownFloorsError, match="no floors are known for my_images in the profile smoke"):
-        missed_floors("my_images", "smoke", [])
+        floors_for("my_images", "smoke")
 
 
 @dataclass
@@ -61,10 +64,25 @@ class Result:
     error: str = ""
 
 
-def test_the_command_says_what_it_found(capsys):
-    scores = reaching("dsb2018", "laptop", 0.01)
-    assert floors_hold("path/to/dsb2018.zip", "laptop", [Result(name, one) for name, one in scores.items()])
-    assert "Every score reaches its floor." in capsys.readouterr().out
-    scores = reaching("dsb2018", "laptop", -0.01)
-    assert not floors_hold("dsb2018", "laptop", [Result(name, one) for name, one in scores.items()])
-    assert capsys.readouterr().out.count("below its floor of") == 3
+@pytest.mark.parametrize(("above", "code"), [(0.01, 0), (-0.01, 1)])
+def test_the_command_fails_below_the_floors(monkeypatch, capsys, above, code):
+    scores = reaching("embedded", "smoke", above)
+    monkeypatch.setattr(running, "run_course", lambda *_: [Result(name, one) for name, one in scores.items()])
+    assert main(["run", "--floors"]) == code
+    shown = capsys.readouterr().out
+    assert shown.count("below its floor of") == 3 * code
+    assert ("Every score that has a floor reaches it, in 3 notebooks." in shown) == (code == 0)
+    assert main(["run"]) == 0, "floors count only where they are asked for"
+
+
+def test_a_notebook_that_failed_is_a_failure_with_floors_too(monkeypatch):
+    scores = reaching("embedded", "smoke", 0.01)
+    results = [Result(name, one, "it failed") for name, one in scores.items()]
+    monkeypatch.setattr(running, "run_course", lambda *_: results)
+    assert main(["run", "--floors"]) == 1
+
+
+def test_unknown_floors_are_told_before_anything_runs(monkeypatch, capsys):
+    monkeypatch.setattr(running, "run_course", lambda *_: pytest.fail("it ran"))
+    assert main(["run", "--floors", "--data", "dsb2018", "--profile", "smoke"]) == 1
+    assert "no floors are known for dsb2018 in the profile smoke" in capsys.readouterr().err

@@ -16,11 +16,14 @@ import sys
 import zipfile
 from pathlib import Path
 
+import imageio.v3 as imageio
 import nbformat
+import numpy as np
 import pytest
 from test_environment import KAGGLE
 
 from course_utils.authoring import stand_alone_notebooks
+from course_utils.data import load_data
 
 ROOT = Path(__file__).resolve().parent.parent
 MACHINE = Path(__file__).with_name("kaggle_machine.py")
@@ -164,15 +167,32 @@ open("kept.txt", "w").write("kept")
 RUNS = [*(("since 2026", name) for name in NAMES), ("before 2026", NAMES[0])]
 
 
+def write_competition_data(folder: Path) -> None:
+    """24 images of the embedded set in the layout of `stage1_train`: PNG files, and a mask file for each nucleus."""
+    for sample in load_data("embedded").train[::4]:
+        place = folder / "stage1_train" / sample.name
+        for kind in ("images", "masks"):
+            (place / kind).mkdir(parents=True)
+        imageio.imwrite(place / "images" / f"{sample.name}.png", sample.image)
+        for label in np.unique(sample.mask)[1:]:
+            mask = np.where(sample.mask == label, 255, 0).astype(np.uint8)
+            imageio.imwrite(place / "masks" / f"{label}.png", mask)
+
+
 @pytest.mark.parametrize(("mount", "name"), RUNS)
-def test_a_notebook_runs_with_the_data_of_the_competition(on_kaggle, notebooks, stage1_zip, mount, name):
-    with zipfile.ZipFile(stage1_zip) as archive:
-        archive.extractall(on_kaggle.given / MOUNTS[mount])
+def test_a_notebook_runs_with_data_in_the_layout_of_the_competition(on_kaggle, notebooks, mount, name):
+    write_competition_data(on_kaggle.given / MOUNTS[mount])
     shown = printed(execute(on_kaggle, notebooks, name))
     assert "No data set is attached" not in shown
     if name != "02_unet":
         assert re.search(rf"/kaggle/input/{MOUNTS[mount]}", shown)
     assert {path.name for path in on_kaggle.working.iterdir()} <= {"notebook.ipynb", "executed.ipynb", "output"}
+
+
+def test_a_notebook_runs_with_images_of_the_competition(on_kaggle, notebooks, stage1_zip):
+    with zipfile.ZipFile(stage1_zip) as archive:
+        archive.extractall(on_kaggle.given / MOUNTS["since 2026"])
+    assert "19 training and 2 test images" in printed(execute(on_kaggle, notebooks, NAMES[0]))
 
 
 def test_without_data_a_notebook_draws_its_own(on_kaggle, notebooks):

@@ -130,6 +130,13 @@ def test_notebooks_that_were_executed_are_not_executed_again(small_course, monke
     assert build_website() == out, "a second build replaces the first"
 
 
+def test_the_command_builds_it(small_course, capsys):
+    executed_copy(small_course)
+    assert main(["site"]) == 0
+    out = small_course / "build" / "site"
+    assert capsys.readouterr().out == f"Website: {out / 'index.html'}\n" and (out / "index.html").is_file()
+
+
 @pytest.mark.parametrize("change", ["source", "unfinished", "missing"])
 def test_notebooks_that_have_changed_are_executed_first(small_course, monkeypatch, change):
     folder = executed_copy(small_course)

@@ -21,33 +21,31 @@ WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 ACTIONS = sorted((ROOT / ".github" / "actions").glob("*/action.yml"))
 each = pytest.mark.parametrize("path", [*WORKFLOWS, *ACTIONS], ids=lambda path: path.parent.name + "/" + path.name)
 
-# Where a command of a workflow is run by the tests; "not here" gives the reason.
+# The test that runs a command of a workflow, or why none does. Scripts of several lines are named by their first one.
 RUN_BY = {
-    "python course.py build --check": "here",
-    "python course.py build": "here",
-    "python course.py doctor": "here",
-    "python course.py doctor --gpu": "here: it must fail where there is no GPU",
-    "python course.py release build/student.zip": "here",
-    "python course.py run --floors": "test_notebooks.py, which executes the course in the same way",
-    "python course.py site": "test_notebooks.py and test_website.py",
-    "python course.py test": "this is it",
-    "python course.py test -m slow tests/test_versions.py": "slow: minutes; the same command",
-    "python course.py test tests/test_versions.py -k nbval": "part of all the tests",
-    "python course.py test -m slow tests/test_oldest.py": "slow: it downloads gigabytes; the same command",
-    "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0": "not here: it changes the machine",
+    "python course.py build --check": "test_workflows.test_the_generated_files_are_up_to_date",
+    "python course.py build": "test_authoring.test_building_again_changes_nothing",
+    "python course.py doctor --download": "test_doctor.test_the_real_images_are_downloaded_only_if_asked_for",
+    "python course.py doctor --gpu": "test_workflows.test_a_job_without_a_gpu_fails",
+    "python course.py release build/student.zip": "test_workflows.test_what_a_release_publishes_can_be_packed",
+    "python course.py run --floors": "test_notebooks.test_the_scores_reach_their_floors",
+    "python course.py site": "test_website.test_the_command_builds_it",
+    "python course.py test": "not here: these are its tests",
+    "python course.py test -m slow tests/test_versions.py": "not here: minutes, therefore slow",
+    "python course.py test tests/test_versions.py -k nbval": "test_versions.test_nbval_passes",
+    "python course.py test tests/test_device.py tests/test_training.py tests/test_data_parallel.py":
+        "not here: they are run without a GPU",
+    "python course.py test -m slow tests/test_oldest.py": "not here: gigabytes, therefore slow",
     "python course.py run --data dsb2018 --profile full --floors": "not here: needs a GPU",
-    "python course.py bench --data dsb2018 --out build/bench": "test_benchmarks.py, in its quick form",
-    'cat build/dsb2018-full/summary.md >> "$GITHUB_STEP_SUMMARY"': "here",
-    "python -m zipfile -c kaggle.zip kaggle\npython -m zipfile -c solved-html.zip embedded-smoke/*.html": "here",
+    "python course.py bench --data dsb2018 --out build/bench": "test_benchmarks.test_every_benchmark_runs",
+    '.venv/bin/python -m pip install -c requirements.lock -e ".[bench]"': "not here: it changes the environment",
+    "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0": "not here: it changes the machine",
+    'cat build/dsb2018-full/summary.md >> "$GITHUB_STEP_SUMMARY"': "test_workflows.test_the_summary_can_be_shown",
+    "python -m zipfile -c kaggle.zip kaggle": "test_workflows.test_what_a_release_publishes_can_be_packed",
     'gh release create "$GITHUB_REF_NAME" build/student.zip build/kaggle.zip build/solved-html.zip --generate-notes':
         "not here: it publishes",
-    "git init -q -b stand-alone\ngit add .\n"
-    'git -c user.name=course -c user.email=course@localhost commit -q -m "Generated from $GITHUB_SHA"\n'
-    'git push -f "https://x-access-token:$GH_TOKEN@github.com/$GITHUB_REPOSITORY.git" stand-alone':
-        "here, up to the publishing",
+    "git init -q -b stand-alone": "test_workflows.test_the_branch_of_the_stand_alone_notebooks_can_be_made",
 }  # fmt: skip
-
-
 COURSE_COMMANDS = [line for line in RUN_BY if line.startswith("python course.py")]
 
 
@@ -63,6 +61,12 @@ def steps(path: Path) -> list[dict]:
 
 def commands() -> list[str]:
     return [step["run"].strip() for path in (*WORKFLOWS, *ACTIONS) for step in steps(path) if "run" in step]
+
+
+def script(first_line: str) -> str:
+    """The whole text of a command, from its workflow."""
+    [text] = {one for one in commands() if one.splitlines()[0] == first_line}
+    return text
 
 
 def run(command: list[str] | str, folder: Path = ROOT, **options) -> subprocess.CompletedProcess:
@@ -129,7 +133,13 @@ def test_local_parts_are_there_and_others_have_a_version(path):
 
 
 def test_every_command_is_accounted_for():
-    assert set(commands()) == set(RUN_BY)
+    assert {command.splitlines()[0] for command in commands()} == set(RUN_BY)
+
+
+@pytest.mark.parametrize("named", sorted(value for value in RUN_BY.values() if not value.startswith("not here: ")))
+def test_the_tests_that_run_them_are_there(named):
+    file, name = named.split(".")
+    assert f"def {name}(" in (ROOT / "tests" / f"{file}.py").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("command", COURSE_COMMANDS)
@@ -157,10 +167,17 @@ def test_a_job_without_a_gpu_fails(tmp_path, monkeypatch):
     assert done.returncode == 1 and "A GPU was asked for" in done.stdout
 
 
+def test_the_summary_can_be_shown(tmp_path):
+    (tmp_path / "build" / "dsb2018-full").mkdir(parents=True)
+    (tmp_path / "build" / "dsb2018-full" / "summary.md").write_text("## Executed notebooks\n")
+    command = script('cat build/dsb2018-full/summary.md >> "$GITHUB_STEP_SUMMARY"')
+    done = run(["bash", "-e", "-c", command], tmp_path, env={**os.environ, "GITHUB_STEP_SUMMARY": "page.md"})
+    assert done.returncode == 0 and (tmp_path / "page.md").read_text() == "## Executed notebooks\n"
+
+
 def test_the_branch_of_the_stand_alone_notebooks_can_be_made(tmp_path):
-    [lines] = [line for line in RUN_BY if line.startswith("git init")]
-    *made, push = lines.splitlines()
-    assert push.endswith(BRANCH)
+    *made, push = script("git init -q -b stand-alone").splitlines()
+    assert push.startswith("git push -f") and push.endswith(BRANCH)
     (tmp_path / "01_one").mkdir()
     (tmp_path / "01_one" / "01_one.ipynb").write_text("{}")
     done = run(["bash", "-e", "-c", "\n".join(made)], tmp_path, env={**os.environ, "GITHUB_SHA": "abc"})
@@ -169,12 +186,12 @@ def test_the_branch_of_the_stand_alone_notebooks_can_be_made(tmp_path):
 
 
 def test_what_a_release_publishes_can_be_packed(tmp_path):
-    [pack] = [line for line in RUN_BY if line.startswith("python -m zipfile")]
     (tmp_path / "kaggle").mkdir()
     (tmp_path / "kaggle" / "one.ipynb").write_text("{}")
     (tmp_path / "embedded-smoke" / "output").mkdir(parents=True)
     (tmp_path / "embedded-smoke" / "one.html").write_text("<p>")
     (tmp_path / "embedded-smoke" / "output" / "model.pt").write_text("weights")
+    pack = script("python -m zipfile -c kaggle.zip kaggle").replace("python -m", f"{sys.executable} -m")
     done = run(["bash", "-e", "-c", pack], tmp_path)
     assert done.returncode == 0, done.stderr
     listed = run([sys.executable, "-m", "zipfile", "-l", "solved-html.zip"], tmp_path).stdout
