@@ -20,7 +20,7 @@ from course_utils.running import checkout, mathml, run_course, without_widgets
 PAGES = ("docs/instructors.md", "docs/results.md", "docs/where-it-runs.md", "data/README.md",
          "data/checkpoints/README.md")  # fmt: skip
 FILES = ("LICENSE", "docs/result.png", "docs/training_curve.png", "docs/badges/kaggle.svg", "docs/badges/colab.svg",
-         "docs/badges/binder.svg")  # fmt: skip
+         "docs/badges/binder.svg", "docs/icon.svg")  # fmt: skip
 # What the reference shows, in the order of the course; the workshop behind it is for those who read the code.
 REFERENCE = ("data", "exploration", "targets", "dataset", "unet", "losses", "training", "data_parallel",
              "profiles", "device", "recipes",
@@ -35,6 +35,7 @@ SETTINGS = {
                            "navbar_persistent": []},
     "html_context": {"default_mode": "auto"},
     "html_math_renderer": "mathml",
+    "html_favicon": "docs/icon.svg",
     "html_show_sphinx": False,
     "html_show_copyright": False,
     "html_domain_indices": False,

@@ -5,13 +5,18 @@ The test that builds it from really executed notebooks is in test_notebooks.py.
 
 from __future__ import annotations
 
+import functools
+import http.server
 import re
 import shutil
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import pytest
+from lab_in_browser import Notes, browser_window
 from website_faults import find_faults
 
 from course_utils import website
@@ -67,6 +72,42 @@ def test_the_reference_has_every_module_of_the_subject():
 def test_nothing_of_the_building_stays(site):
     assert not (site.parent / "site-source").exists() and not (site / ".doctrees").exists()
     assert str(COURSE) not in text_of(site, "index.html") + text_of(site, "reference.html")
+
+
+@pytest.fixture(scope="module")
+def address(site) -> Iterator[str]:
+    """Of the site on this computer, served as it is."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    handler = functools.partial(Quiet, directory=str(site))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_in_a_browser_no_page_complains_or_asks_for_anything_from_elsewhere(site, address):
+    with browser_window() as window:
+        page = window.new_page()
+        notes = Notes(page)
+        for path in sorted(site.rglob("*.html")):
+            if "_static" not in path.parts:
+                page.goto(f"{address}/{path.relative_to(site).as_posix()}")
+                page.wait_for_load_state("networkidle")
+        assert (notes.outside, notes.errors) == ([], [])
+
+
+def test_in_a_browser_formulas_have_a_size_and_the_search_finds(address):
+    with browser_window() as window:
+        page = window.new_page()
+        page.goto(f"{address}/notebooks/03_binary_training.html")
+        boxes = [formula.bounding_box() for formula in page.locator("math").all() if formula.is_visible()]
+        assert len(boxes) > 5 and all(box["width"] > 3 and box["height"] > 3 for box in boxes)
+        page.goto(f"{address}/search.html?q=watershed")
+        page.locator("#search-results a", has_text="05 Boundaries and watershed").first.wait_for()
 
 
 @pytest.mark.parametrize(
