@@ -9,8 +9,9 @@ process would take with the whole batch. Up to rounding it is the same training,
 * A loss that divides by something else than the number of pixels, such as the weighted cross entropy of notebook 05,
   does so in each share by itself. A metric that is no mean over images would differ likewise.
 * Batch normalisation: on CUDA it becomes `SyncBatchNorm`, which takes mean and variance over the whole batch as one
-  process does (where a process has no image, because there are fewer than processes, one image counts twice). There is none for the CPU: there each process normalises its share by itself, and the running
-  statistics that are kept are those of the first process.
+  process does; only where there are fewer images than processes, one image counts twice. There is none for the CPU:
+  there each process normalises its share by itself, and the running statistics that are kept are those of the first
+  process.
 
 Li, S. et al.: PyTorch Distributed: Experiences on Accelerating Data Parallel Training. VLDB 2020.
 https://arxiv.org/abs/2006.15704

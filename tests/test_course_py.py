@@ -231,6 +231,15 @@ def test_exact_versions_are_installed_when_asked_for(own_tree):
     says(start(own_tree, "x", COURSE_LOCKED="yes"), 1, "pip could not install the course")
 
 
+@pytest.mark.parametrize(("system", "machine"), [("darwin", "arm64"), ("linux", "aarch64"), ("win32", "AMD64")])
+def test_exact_versions_are_refused_where_there_are_none(course, monkeypatch, tmp_path, system, machine):
+    monkeypatch.setenv("COURSE_LOCKED", "yes")
+    monkeypatch.setattr(course.sys, "platform", system)
+    monkeypatch.setattr(course.platform, "machine", lambda: machine)
+    with pytest.raises(course.SetupError, match=f"Linux on x86_64 .* on {machine} .* unset COURSE_LOCKED"):
+        course.set_up(tmp_path / "environment")
+
+
 def test_failed_installation_is_not_stamped_and_is_repeated(own_tree):
     (own_tree / "build-fails").touch()
     says(start(own_tree, "x"), 1, "the build stops on purpose", "pip could not install the course")
