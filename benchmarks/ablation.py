@@ -14,7 +14,6 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +21,10 @@ import torch
 from scipy import ndimage
 from torchvision.transforms import v2
 
-from benchmarks.measuring import mean_f1
+from benchmarks.measuring import RESULTS, mean_f1, write
 from course_utils.data import CourseData, Sample, load_data
 from course_utils.dataset import NucleiDataset, training_loader, validation_loader
-from course_utils.device import choose_device, describe_device, prepare_model
+from course_utils.device import choose_device, prepare_model
 from course_utils.exploration import normalize_percentiles, split_train_val, standardize
 from course_utils.losses import foreground_dice_score
 from course_utils.recipes import boundary_loss
@@ -35,7 +34,6 @@ from course_utils.training import fit, jitter_intensity, save_model, train_epoch
 from course_utils.unet import UNet
 
 THRESHOLDS = [0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
-RESULTS = Path(__file__).resolve().parent / "results" / "ablation.json"
 
 
 def dice_and_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -85,6 +83,11 @@ class Recipe:
     learning_rate: float = 4e-3
 
 
+def describe(recipe: Recipe) -> dict:
+    """The recipe as plain values, the same in every process."""
+    return {**asdict(recipe), "loss": recipe.loss.__name__}
+
+
 VARIANTS = {
     "recipe": {},
     "zoom": {"zoom": True},
@@ -97,7 +100,7 @@ VARIANTS = {
     "no batch normalisation": {"batch_norm": False},
     "one mean and deviation for all images": {"percentiles": False},
     "crops per image instead of area": {"by_area": False},
-    "Adam, constant rate, last weights": {"fit": False, "learning_rate": 1e-3},
+    "plain loop: Adam, constant rate, last weights": {"fit": False, "learning_rate": 1e-3},
     "thick boundary": {"mode": "thick"},
     "holes in masks filled": {"fill_holes": True},
     "8 channels": {"base_channels": 8},
@@ -141,7 +144,7 @@ def train_network(recipe: Recipe, data: CourseData, crops: int, epochs: int, see
         fit(
             model, loader, check, recipe.loss, epochs=epochs, learning_rate=recipe.learning_rate,
             metric=foreground_dice_score, batch_transform=jitter_intensity if recipe.jitter else None,
-            average_decay=recipe.average_decay, checkpoint=checkpoint, about={"recipe": str(recipe), "seed": seed},
+            average_decay=recipe.average_decay, checkpoint=checkpoint, about={"recipe": describe(recipe), "seed": seed},
             on_epoch=lambda results: print(results[-1], flush=True),
         )  # fmt: skip
     else:
@@ -168,14 +171,14 @@ def evaluate(model: UNet, normalise: Callable, val: list[Sample]) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--real", type=Path, required=True, help="dsb2018.zip or the folder unpacked from it")
+    parser.add_argument("--real", required=True, help="dsb2018.zip or the folder unpacked from it")
     parser.add_argument("--crops", type=int, default=4800, help="training crops of each row (default 4800)")
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="some rows")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="processor threads (default 1)")
     parser.add_argument("--models", type=Path, help="folder to keep the networks in")
-    parser.add_argument("--json", type=Path, default=RESULTS, help="result file")
+    parser.add_argument("--json", type=Path, default=RESULTS / "ablation.json", help="result file")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     data = load_data(options.real)
@@ -186,8 +189,6 @@ def main() -> None:
         earlier = json.loads(options.json.read_text(encoding="utf-8"))
         if earlier["settings"] == settings:
             result = earlier
-    result |= {"date": date.today().isoformat(), "device": describe_device(choose_device())}
-    options.json.parent.mkdir(parents=True, exist_ok=True)
     for name in options.only:
         if name in result["rows"]:
             continue
@@ -196,10 +197,10 @@ def main() -> None:
         checkpoint = options.json.with_suffix(".resume")
         model, seconds = train_network(recipe, data, options.crops, options.epochs, options.seed, checkpoint)
         if options.models:
-            save_model(options.models / f"{name}.pt", model, recipe=str(asdict(recipe)))
+            save_model(options.models / f"{name}.pt", model, recipe=describe(recipe))
         row = evaluate(model, normaliser(recipe, train), val)
         result["rows"][name] = {"seconds": round(seconds), **row}
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write(options.json.stem, result, options.json.parent)
         print(f"{name}: {row['f1']} at threshold {row['threshold']}, {seconds:.0f} s", flush=True)
 
 

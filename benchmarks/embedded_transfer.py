@@ -3,7 +3,7 @@
 Trains the boundary network of notebook 05 on the embedded set, chooses the marker threshold on synthetic images that
 were held out, and scores it on real DSB2018 images. Prints a table and writes it as JSON. From the repository root:
 
-    python benchmarks/embedded_transfer.py --real path/to/dsb2018.zip
+    python -m benchmarks.embedded_transfer --real path/to/dsb2018.zip
 
 `--parts train` scores on every sixth real training image instead: that is where the generator was tuned. The test
 images are only for the final figure.
@@ -12,18 +12,16 @@ images are only for the final figure.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from dataclasses import asdict, replace
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from benchmarks.measuring import RESULTS, write
 from course_utils.data import Sample, embedded_folder, load_data
-from course_utils.device import choose_device, describe_device
 from course_utils.exploration import normalize_percentiles, split_train_val
 from course_utils.metrics import compare_methods, score_images
 from course_utils.profiles import Profile, get_profile
@@ -39,7 +37,6 @@ from course_utils.segmentation import (
 
 THRESHOLDS = [round(0.2 + 0.1 * step, 1) for step in range(8)]
 TRAINING_SHARE = 6  # --parts train takes every sixth real training image
-RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def bootstrap_interval(values: np.ndarray, seed: int, repeats: int = 10_000) -> tuple[float, float]:
@@ -100,8 +97,6 @@ def measure(real: Path, embedded: Path, parts: list[str], profile: Profile, seed
         print(f"\n{len(samples)} real {part} images, network trained on {len(synthetic.train)} synthetic ones")
         results[part] = score(model, threshold, samples, seed)
     return {
-        "date": date.today().isoformat(),
-        "device": describe_device(choose_device()),
         "seed": seed,
         "profile": asdict(profile),
         "training_seconds": round(training_seconds),
@@ -127,9 +122,7 @@ def main() -> None:
     if options.epochs is not None:
         profile = replace(profile, boundary_epochs=options.epochs)
     result = measure(options.real, options.embedded, options.parts, profile, options.seed)
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"Written to {options.json}.")
+    print(f"Written to {write(options.json.stem, result, options.json.parent)}.")
 
 
 if __name__ == "__main__":

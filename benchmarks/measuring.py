@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
+import re
 import statistics
-import sys
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from datetime import date
@@ -17,6 +19,7 @@ import torch
 
 from course_utils.device import choose_device, describe_device
 from course_utils.metrics import IOU_THRESHOLDS, match_instances
+from course_utils.profiles import Profile, get_profile
 from course_utils.running import processor_name, versions
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -30,6 +33,7 @@ def in_turn(functions: dict[str, Callable[[], object]], repeats: int = 3) -> dic
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for function in functions.values():
         function()
+    wait_for_device()
     for _ in range(repeats):
         for name, function in functions.items():
             start = time.perf_counter()
@@ -47,6 +51,7 @@ def bare_steps(model: torch.nn.Module, loss_fn: Callable, batch: tuple, steps: i
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
 
     def run() -> None:
+        model.train()  # `fit` leaves its model in evaluation mode
         for _ in range(steps):
             with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
                 logits = model(images)
@@ -59,20 +64,35 @@ def bare_steps(model: torch.nn.Module, loss_fn: Callable, batch: tuple, steps: i
     return run
 
 
+def settings_here(quick: bool = False) -> Profile:
+    """The profile whose sizes are measured: `full` with a GPU, else `laptop`; `smoke` for a quick trial."""
+    return get_profile("smoke" if quick else "full" if choose_device().type == "cuda" else "laptop")
+
+
 def wait_for_device() -> None:
     """A GPU works on while Python has gone on: wait until it is done."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
+def forget_peak_memory() -> None:
+    """Let `peak_memory_mb` count from now on. A child process on Linux starts with the peak of its parent."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
 def peak_memory_mb() -> float:
-    """The most memory that this process has used so far, in MB; 0 where the system does not say."""
+    """The most memory that this process has used, in MB, on Linux since `forget_peak_memory`; 0 where nobody says."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        return int(re.search(r"VmHWM:\s+(\d+)", status.read_text(encoding="ascii"))[1]) * 1024 / 1e6
     try:
         import resource
     except ImportError:  # Windows
         return 0.0
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # macOS counts in bytes
 
 
 def in_child(function: Callable, *arguments):
@@ -92,11 +112,21 @@ def write(name: str, result: dict, folder: Path = RESULTS) -> Path:
             "device": describe_device(choose_device()),
         },
         "versions": versions(),
+        "commit": commit(),
     }
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     path.write_text(json.dumps(about | result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
+
+
+def commit() -> str:
+    """The state of the code, as git names it; "-dirty" if files were changed since."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
+    try:
+        return subprocess.run(command, cwd=RESULTS, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def mean_f1(found: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> list[float]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -27,28 +28,60 @@ from course_utils.exploration import normalize_percentiles, split_train_val
 from course_utils.metrics import IOU_THRESHOLDS, score_images, summarize_scores
 from course_utils.profiles import get_profile
 from course_utils.recipes import boundary_model, model_path
-from course_utils.segmentation import predict, predict_flipped, remove_small, watershed_instances
+from course_utils.segmentation import (
+    connected_components,
+    predict,
+    predict_flipped,
+    remove_small,
+    watershed_instances,
+)
 from course_utils.training import save_model
 from course_utils.unet import UNet
 
 THRESHOLDS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
-MIN_AREA = 20  # below the smallest nucleus of the training images, 21 pixels
+MIN_AREA = 20  # as in the notebooks: the smallest nucleus of the training images has 21 pixels
 
 
-def instances(probabilities: list[np.ndarray], threshold: float, min_area: int) -> list[np.ndarray]:
-    """Label images from the three-class probabilities."""
-    return [remove_small(watershed_instances(p[1], p[2], threshold), min_area) for p in probabilities]
+def watershed(probabilities: np.ndarray, threshold: float) -> np.ndarray:
+    """A label image from three-class probabilities."""
+    return watershed_instances(probabilities[1], probabilities[2], threshold)
 
 
-def choose(probabilities: list[np.ndarray], samples: list[Sample]) -> dict:
-    """Scores on validation images for each threshold of the seeds, with and without a size filter."""
+def components(probabilities: np.ndarray, threshold: float) -> np.ndarray:
+    """The same without a watershed: connected components of the foreground."""
+    return connected_components(probabilities[1] + probabilities[2], threshold)
+
+
+def without_specks(method: Callable, predictions: list[np.ndarray], threshold: float) -> list[np.ndarray]:
+    """The label images of one of the two, as they are scored at the end of notebook 05."""
+    return [remove_small(method(probabilities, threshold), MIN_AREA) for probabilities in predictions]
+
+
+def scores(found: list[np.ndarray], truths: list[np.ndarray]) -> dict:
+    """Everything that the tables show, for each IoU threshold."""
+    table = summarize_scores(score_images(found, truths, IOU_THRESHOLDS))
+    return {f"{t:g}": {k: round(v, 4) for k, v in table.loc[t].items()} for t in IOU_THRESHOLDS}
+
+
+def known_curve(name: str, settings: dict) -> list[dict]:
+    """The curve of a network that was trained before, from the result file of that training; empty if there is none."""
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        return []
+    earlier = json.loads(path.read_text(encoding="utf-8"))
+    return earlier["curve"] if all(earlier.get(key) == value for key, value in settings.items()) else []
+
+
+def choose(method: Callable, predictions: list[np.ndarray], samples: list[Sample]) -> dict:
+    """Scores on validation images for each threshold of a method, and the best one.
+
+    The best one is chosen with the specks, and scored without them, both as in notebook 05.
+    """
     truths = [sample.mask for sample in samples]
-    rows = [
-        {"threshold": threshold, "min_area": area, "f1": mean_f1(instances(probabilities, threshold, area), truths)}
-        for area in (0, MIN_AREA)
-        for threshold in THRESHOLDS
-    ]
-    return {"best": max(rows, key=lambda row: row["f1"][0]), "rows": rows}
+    with_specks = {t: mean_f1([method(p, t) for p in predictions], truths)[0] for t in THRESHOLDS}
+    best = max(THRESHOLDS, key=lambda threshold: with_specks[threshold])
+    rows = [{"threshold": t, "f1": mean_f1(without_specks(method, predictions, t), truths)} for t in THRESHOLDS]
+    return {"best": next(row for row in rows if row["threshold"] == best), "rows": rows}
 
 
 def main() -> None:
@@ -75,9 +108,8 @@ def main() -> None:
         shipped=False,
     )
     data = load_data(options.data)
-    earlier = RESULTS / f"{options.name}.json"
-    # a network that was trained before has left its curve there
-    history = json.loads(earlier.read_text(encoding="utf-8"))["curve"] if earlier.exists() else []
+    settings = {"data": Path(data.source).name, "profile": asdict(profile), "seed": options.seed}
+    history = known_curve(options.name, settings)
 
     def on_epoch(results):
         history[:] = [asdict(result) for result in results]
@@ -85,30 +117,52 @@ def main() -> None:
 
     model = boundary_model(data, profile, options.seed, options.output, on_epoch)
     _, val = split_train_val(data.train, profile.validation_every)
-    result = {"data": Path(data.source).name, "profile": asdict(profile), "seed": options.seed, "curve": history}
-    for name, function in (("plain", predict), ("flips", predict_flipped)):
-        probabilities = [function(model, normalize_percentiles(sample.image)) for sample in val]
-        result[name] = {"validation": choose(probabilities, val)}
-        best = result[name]["validation"]["best"]
-        print(f"{name}, {len(val)} validation images: {best}", flush=True)
+    result = {"command": command(options), **settings, "curve": history}
+    for views, function in (("one view", predict), ("eight views", predict_flipped)):
+        result[views] = {}
+        predictions = {"validation": [function(model, normalize_percentiles(sample.image)) for sample in val]}
         if options.test:
-            probabilities = [function(model, normalize_percentiles(sample.image)) for sample in data.test]
-            truths = [sample.mask for sample in data.test]
-            found = instances(probabilities, best["threshold"], best["min_area"])
-            table = summarize_scores(score_images(found, truths, IOU_THRESHOLDS))
-            result[name]["test"] = {f"{t:g}": {k: round(v, 4) for k, v in table.loc[t].items()} for t in IOU_THRESHOLDS}
-            print(f"{name}, {len(truths)} test images\n{table.round(3).to_string()}", flush=True)
+            predictions["test"] = [function(model, normalize_percentiles(sample.image)) for sample in data.test]
+        for name, method in (("watershed", watershed), ("components", components)):
+            chosen = choose(method, predictions["validation"], val)
+            print(f"{name}, {views}, {len(val)} validation images: {chosen['best']}", flush=True)
+            result[views][name] = {"validation": chosen}
+            if options.test:
+                found = without_specks(method, predictions["test"], chosen["best"]["threshold"])
+                result[views][name]["test"] = scores(found, [sample.mask for sample in data.test])
+                means = {iou: row["mean F1"] for iou, row in result[views][name]["test"].items()}
+                print(f"{name}, {views}, {len(found)} test images: {means}", flush=True)
     path = write(options.name, result)
     print(f"Network: {model_path(options.output, 'boundary')}. Written to {path}.")
     if options.ship:
         ship(options.ship, model, result, fingerprint(data))
 
 
+def command(options: argparse.Namespace) -> str:
+    """The command that repeats a result, without the places of this machine."""
+    words = ["python -m benchmarks.quality", f"--data {Path(options.data).name}", f"--profile {options.profile}"]
+    for name in ("epochs", "base_channels", "seed"):
+        if value := getattr(options, name):
+            words.append(f"--{name.replace('_', '-')} {value}")
+    words += ["--compiled"] * options.compiled + ["--test"] * options.test + [f"--name {options.name}"]
+    return " ".join(words)
+
+
 def ship(path: Path, model: UNet, result: dict, data: str) -> None:
-    """Write a network with its recipe, curve and scores, and print its line for `checkpoints.SHIPPED`."""
+    """Write a network with its recipe, curve and scores, and print its line for `checkpoints.SHIPPED`.
+
+    Raises:
+        ValueError: the curve of its training is not known.
+    """
+    if len(result["curve"]) != result["profile"]["boundary_epochs"]:
+        raise ValueError(
+            f"The curve has {len(result['curve'])} of {result['profile']['boundary_epochs']} epochs: the result file "
+            "of the training is missing, or of another one. Name it with --name, or train anew."
+        )
     about = {**result["profile"], "kind": "boundary", "seed": result["seed"], "curve": result["curve"]}
-    for name in ("plain", "flips"):
-        about[f"scores, {name}"] = result[name].get("test", result[name]["validation"]["best"])
+    for views in ("one view", "eight views"):
+        found = result[views]["watershed"]
+        about[f"scores, {views}"] = found.get("test", found["validation"]["best"])
     save_model(path, model, **about)
     print(f'    "{data}": ("{path.name}", "{hashlib.sha256(path.read_bytes()).hexdigest()}"),')
 

@@ -10,14 +10,16 @@ from pathlib import Path
 from benchmarks.measuring import RESULTS, format_table, write
 from course_utils.data import load_data
 
-NAMES = ("training_step", "loading", "evaluation", "large_images", "alternatives")
+NAMES = ("training_step", "loading", "evaluation", "large_images", "alternatives", "course")
 TRIAL = RESULTS.parents[1] / "build" / "bench"
 
 
 def run_benchmarks(names: Sequence[str] | None, source: str, quick: bool, folder: Path | None) -> list[Path]:
     """Run some benchmarks (all by default) on a data source, and give the result files.
 
-    Results go to `benchmarks/results`, those of a quick trial to `build/bench`, or to `folder`.
+    Results go to `folder`; else to `benchmarks/results`, but those of a quick trial and those with other images than
+    the real ones to `build/bench`. A benchmark is left out, with a line that says so, if a package it compares with
+    is missing.
 
     Raises:
         ValueError: there is no benchmark of that name.
@@ -25,13 +27,17 @@ def run_benchmarks(names: Sequence[str] | None, source: str, quick: bool, folder
     for name in names or ():
         if name not in NAMES:
             raise UnknownBenchmarkError(f"there is no benchmark {name!r}. Known: {', '.join(NAMES)}.")
-    folder = folder or (TRIAL if quick else RESULTS)
     data = load_data(source)
+    folder = folder or (TRIAL if quick or "dsb2018" not in Path(data.source).name else RESULTS)
     print(data, flush=True)
     written = []
     for name in names or NAMES:
         start = time.perf_counter()
-        result = importlib.import_module(f"benchmarks.{name}").measure(data, quick)
+        try:
+            result = importlib.import_module(f"benchmarks.{name}").measure(data, quick)
+        except ModuleNotFoundError as error:
+            print(f'\n{name} is left out: {error.name} is not installed; pip install -e ".[bench]" brings it.')
+            continue
         place = Path(data.source).name  # where the images lie on this machine is nobody's business
         about = {"command": f"python3 course.py bench --only {name} --data {place}", "data": place, "quick": quick}
         written.append(write(name, about | result, folder))

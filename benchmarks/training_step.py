@@ -2,8 +2,9 @@
 
 `UNet(1, 1, 64)` on crops of 256 x 256. *Plain* is how the original exercise did it: one crop at a time, float32, one
 mean and deviation, crop, flip and boundary target for each sample in `__getitem__`, loss and score fetched after every
-step. *Limit* is the same network, batch size and precision as the course's loop, on one batch that stays where it is:
-no loading, no metric, no averaging of weights.
+step. *Limit* is the same network, batch size and precision as the course's loop, on one batch of crops that stays
+where it is: no loading, no metric, no averaging of weights. The course's figure contains all that `fit` does, its start
+and its end included.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.measuring import bare_steps, in_turn
+from benchmarks.measuring import bare_steps, in_turn, settings_here
 from course_utils.data import CourseData
 from course_utils.dataset import NucleiDataset, training_loader, validation_loader
 from course_utils.device import choose_device, choose_precision, fast_layout
@@ -70,15 +71,14 @@ def plain(samples, crops: int):
     return run
 
 
-def ours(samples, crops: int, batch: int, precision: torch.dtype):
+def ours(dataset: NucleiDataset, crops: int, batch: int, precision: torch.dtype):
     """A function that trains on some crops with the course's loop."""
-    images, masks = arrays(samples, CROP)
-    dataset = NucleiDataset(images, masks, binary_target, CROP, augment=True)
+    workers = settings_here().workers
     model = UNet(1, 1, 64).to(choose_device())
     tiny = validation_loader([np.zeros((16, 16), np.float32)], [np.zeros((16, 16), int)], binary_target)
 
     def run():
-        loader = training_loader(dataset, batch, crops)
+        loader = training_loader(dataset, batch, crops, workers)
         with contextlib.redirect_stderr(io.StringIO()):
             fit(model, loader, tiny, binary_cross_entropy, epochs=1, learning_rate=1e-4, metric=hard_dice_score,
                 precision=precision)  # fmt: skip
@@ -86,31 +86,34 @@ def ours(samples, crops: int, batch: int, precision: torch.dtype):
     return run
 
 
-def limit(crops: int, batch: int, precision: torch.dtype):
-    """A function that takes as many steps on one batch that stays on the device."""
+def limit(dataset: NucleiDataset, crops: int, batch: int, precision: torch.dtype):
+    """A function that takes as many steps on one batch of crops that stays on the device."""
     device = choose_device()
     model = fast_layout(UNet(1, 1, 64).to(device))
-    images, targets = torch.rand(batch, 1, CROP, CROP, device=device), torch.ones(batch, 1, CROP, CROP, device=device)
-    return bare_steps(model, binary_cross_entropy, (images, targets), crops // batch, precision)
+    resident = tuple(part.to(device) for part in next(iter(training_loader(dataset, batch, batch))))
+    return bare_steps(model, binary_cross_entropy, resident, crops // batch, precision)
 
 
 def measure(data: CourseData, quick: bool) -> dict:
     """Images per second of the three, in the precision the course chooses here and in float32."""
     samples = [sample for sample in data.train if min(sample.image.shape) >= CROP]
-    batch = 8
-    crops = batch if quick else 3 * batch
-    fast = choose_precision(choose_device())
+    images, masks = arrays(samples, CROP)
+    dataset = NucleiDataset(images, masks, binary_target, CROP, augment=True)
+    device, batch = choose_device(), 8
+    # rates are compared, so the plain way, the slowest, takes fewer crops; on a GPU a step is short, so all take more
+    steps = 1 if quick else 100 if device.type == "cuda" else 6
+    crops = {"plain": batch * max(1, steps // 6), "course": batch * steps, "limit": batch * steps}
     rows = []
-    for precision in dict.fromkeys([fast, torch.float32]):
+    for precision in dict.fromkeys([choose_precision(device), torch.float32]):
         seconds = in_turn(
             {
-                "plain": plain(samples, crops),
-                "course": ours(samples, crops, batch, precision),
-                "limit": limit(crops, batch, precision),
+                "plain": plain(samples, crops["plain"]),
+                "course": ours(dataset, crops["course"], batch, precision),
+                "limit": limit(dataset, crops["limit"], batch, precision),
             },
             repeats=1 if quick else 3,
         )
-        speed = {name: crops / value for name, value in seconds.items()}
+        speed = {name: crops[name] / value for name, value in seconds.items()}
         rows.append(
             {
                 "precision of the course": str(precision).removeprefix("torch."),

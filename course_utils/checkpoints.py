@@ -16,14 +16,14 @@ from course_utils.unet import UNet
 
 # What `fingerprint` gives for the data set -> the file, and its SHA-256
 SHIPPED = {
-    "0591785a": ("boundary_embedded.pt", "c5693013a37a895cd9e599de6718368de3950b62914cddacdf466e1e5461dd73"),
-    "61441e06": ("boundary_dsb2018.pt", "2b53614105ab4423668dc1501e22b945a8621a677d3874d384b06939b5afd567"),
+    "7c084c37": ("boundary_embedded.pt", "c5693013a37a895cd9e599de6718368de3950b62914cddacdf466e1e5461dd73"),
+    "7f87a18b": ("boundary_dsb2018.pt", "6ae824b7060ea1de4024f47f1ec4b1c1ce327c20d961add9efcf89af6cbdf8c9"),
 }
 
 
 def fingerprint(data: CourseData) -> str:
     """A number for the images of a data set, whatever file they were read from."""
-    number = 0
+    number = len(data.train)  # an image that moves from one part to the other makes other data
     for sample in [*data.train, *data.test]:
         number = zlib.crc32(sample.name.encode(), number)
         number = zlib.crc32(sample.image.tobytes(), number)

@@ -148,8 +148,8 @@ It listens on this computer only. Arguments are passed on to JupyterLab; name an
 
 BENCH_HELP = """Measure speed and memory, print tables, and write them to benchmarks/results.
 
-With --quick everything runs once in a small size, and the results go to build/bench. The figures in docs/results.md
-come from the real images: --data dsb2018."""
+The figures in docs/results.md come from the real images: --data dsb2018. With other images the results go to
+build/bench, and with --quick, too: then everything runs once, in a small size."""
 
 DOCTOR_HELP = """Say whether this machine is fit for the course, and how long each profile will take.
 

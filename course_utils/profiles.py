@@ -33,7 +33,7 @@ _PROFILES = {
                 binary_epochs=5, boundary_epochs=12, learning_rate=5e-3),
         # a computer without a GPU: the whole course on the real data in under an hour
         Profile("laptop", base_channels=16, crop_size=256, batch_size=8, crops_per_epoch=800,
-                binary_epochs=5, boundary_epochs=35, learning_rate=4e-3),
+                binary_epochs=5, boundary_epochs=75, learning_rate=4e-3),
         # a GPU: the network of the paper
         Profile("full", base_channels=64, crop_size=256, batch_size=16, crops_per_epoch=2000,
                 binary_epochs=10, boundary_epochs=40, learning_rate=2e-3, workers=8, shipped=False),

@@ -74,7 +74,6 @@ def predict_tiled(
 ) -> np.ndarray:
     """`predict` for images that are too large for one piece: tile by tile, with a margin around each.
 
-    A pixel of the output depends on the input around it only as far as the receptive field reaches: 92 pixels for a
     A pixel of the output depends only on the input in its receptive field, which reaches up to 107 pixels to each side
     in a U-Net of depth 4. With a margin of at least that, each tile sees all it needs, and the result is that of
     `predict` up to rounding (about 1e-6 in float32). With a smaller margin it differs, near the seams only. This is the

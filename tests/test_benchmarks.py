@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from benchmarks import evaluation, large_images, measuring, page
+from benchmarks import ablation, evaluation, large_images, loading, measuring, page, quality
 from benchmarks.running import NAMES, run_benchmarks
 from course_utils.command_line import main
 from course_utils.data import load_data
+from course_utils.segmentation import find_best_threshold
+from course_utils.training import load_model
 
 
 @pytest.fixture(scope="module")
@@ -67,18 +75,153 @@ def test_the_command_prints_a_table_and_writes_the_result(tmp_path, capsys):
     assert result["quick"] is True and "bench --only evaluation" in result["command"]
 
 
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux can forget a peak")
+def test_the_peak_of_memory_counts_from_where_it_was_forgotten():
+    block = np.ones(40_000_000)  # 320 MB
+    with_block = measuring.peak_memory_mb()
+    del block
+    measuring.forget_peak_memory()
+    assert measuring.peak_memory_mb() < with_block - 250
+    block = np.ones(40_000_000)
+    assert measuring.peak_memory_mb() > with_block - 100
+    del block
+
+
+def test_bare_steps_train_as_the_loop_does_even_after_an_evaluation():
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.BatchNorm2d(1)).eval()
+    modes = []
+    model.register_forward_hook(lambda *_: modes.append(model.training))
+    before = model[0].weight.clone()
+    batch = torch.rand(2, 1, 4, 4), torch.rand(2, 1, 4, 4)
+    measuring.bare_steps(model, torch.nn.functional.mse_loss, batch, 3, torch.float32)()
+    assert modes == [True, True, True] and not torch.equal(before, model[0].weight)
+
+
+def test_a_watched_loader_gives_the_batches_and_counts_only_the_waiting():
+    def slow():
+        for number in range(3):
+            time.sleep(0.05)
+            yield number
+
+    watched = loading.Watched(slow())
+    got = []
+    for batch in watched:
+        time.sleep(0.1)  # the computing does not count
+        got.append(batch)
+    assert got == [0, 1, 2]
+    assert 0.15 <= watched.waited < 0.3
+
+
+def test_a_missing_package_to_compare_with_is_named_and_the_rest_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "stardist.matching", None)
+    assert run_benchmarks(["evaluation"], "embedded", quick=True, folder=tmp_path) == []
+    assert "evaluation is left out" in capsys.readouterr().out
+
+
+def test_full_results_of_other_images_than_the_real_ones_are_not_mixed_with_theirs(tmp_path, monkeypatch):
+    measured = {"title": "nothing", "rows": []}
+    monkeypatch.setattr("benchmarks.evaluation.measure", lambda data, quick: measured)
+    monkeypatch.setattr("benchmarks.running.TRIAL", tmp_path)
+    assert run_benchmarks(["evaluation"], "embedded", quick=False, folder=None) == [tmp_path / "evaluation.json"]
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    for module in (measuring, quality, page):
+        monkeypatch.setattr(module, "RESULTS", tmp_path)
+    monkeypatch.setattr(measuring.write, "__defaults__", (tmp_path,))
+    return tmp_path
+
+
+def test_the_quality_script_trains_chooses_scores_and_ships(results, monkeypatch, capsys):
+    arguments = ["--data", "embedded", "--profile", "smoke", "--epochs", "1", "--base-channels", "4", "--name", "tiny"]
+    places = ["--output", str(results / "output"), "--ship", str(results / "tiny.pt"), "--test"]
+    monkeypatch.setattr(sys, "argv", ["quality", *arguments, *places])
+    quality.main()
+    result = json.loads((results / "tiny.json").read_text(encoding="utf-8"))
+    assert len(result["curve"]) == 1
+    assert result["command"].endswith("--profile smoke --epochs 1 --base-channels 4 --test --name tiny")
+    model, about = load_model(results / "tiny.pt")
+    assert about["curve"] == result["curve"] and about["base_channels"] == 4
+    for views in ("one view", "eight views"):
+        for method in ("watershed", "components"):
+            assert 0 <= result[views][method]["test"]["0.5"]["mean F1"] <= 1
+    assert hashlib.sha256((results / "tiny.pt").read_bytes()).hexdigest() in capsys.readouterr().out
+    quality.main()  # the network is found, and its curve with it
+    assert json.loads((results / "tiny.json").read_text(encoding="utf-8"))["curve"] == result["curve"]
+    (results / "tiny.json").unlink()
+    with pytest.raises(ValueError, match="curve has 0 of 1 epochs"):
+        quality.main()
+
+
+def test_the_threshold_is_chosen_as_in_notebook_05(data):
+    rng = np.random.default_rng(0)
+    samples = data.train[:3]
+    noisy = [np.clip((s.mask > 0) * 0.8 + rng.normal(0, 0.2, s.mask.shape), 0, 1) for s in samples]
+    probabilities = [np.stack([1 - one, one, np.zeros_like(one)]) for one in noisy]
+    chosen = quality.choose(quality.watershed, probabilities, samples)
+    foregrounds, boundaries = [p[1] for p in probabilities], [p[2] for p in probabilities]
+    best, _ = find_best_threshold(foregrounds, boundaries, [s.mask for s in samples], quality.THRESHOLDS)
+    assert chosen["best"]["threshold"] == best
+    assert chosen["best"] in chosen["rows"] and len(chosen["rows"]) == len(quality.THRESHOLDS)
+
+
+def test_the_ablation_script_trains_each_row_once(results, monkeypatch, capsys):
+    rows = ["recipe", "plain loop: Adam, constant rate, last weights"]
+    arguments = ["--real", "embedded", "--crops", "8", "--epochs", "1", "--json", str(results / "ablation.json")]
+    monkeypatch.setattr(sys, "argv", ["ablation", *arguments, "--only", *rows])
+    ablation.main()
+    result = json.loads((results / "ablation.json").read_text(encoding="utf-8"))
+    assert list(result["rows"]) == rows and result["machine"] and result["settings"]["crops"] == 8
+    assert all(len(row["f1"]) == 3 for row in result["rows"].values())
+    assert "| recipe |" in page.ablation_section()
+    capsys.readouterr()
+    ablation.main()
+    assert "---" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("change", ablation.VARIANTS)
+def test_each_change_of_the_ablation_is_one_and_is_written_alike_in_every_process(change):
+    recipe = replace(ablation.Recipe(), **ablation.VARIANTS[change])
+    assert (recipe == ablation.Recipe()) == (change == "recipe")
+    assert "0x" not in str(ablation.describe(recipe))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_benchmark_runs(name, tmp_path):
     if name == "alternatives":
         pytest.importorskip("monai", reason='needs the networks compared with: pip install -e ".[bench]"')
     [path] = run_benchmarks([name], "embedded", quick=True, folder=tmp_path)
-    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-    assert len(rows) >= 2 or name == "training_step"
+    result = json.loads(path.read_text(encoding="utf-8"))
+    columns = {
+        "training_step": {"course / plain", "course / limit"},
+        "loading": {"what", "seconds"},
+        "evaluation": {"way", "seconds"},
+        "large_images": {"seconds", "peak of the process, MB"},
+        "alternatives": {"images/s", "parameters", "F1 at IoU 0.5", "memory for training, MB"},
+        "course": {"notebook", "seconds"},
+    }
+    assert result["rows"] and all(columns[name] <= set(row) for row in result["rows"])
+    numbers = [value for row in result["rows"] for value in row.values() if isinstance(value, float)]
+    assert all(np.isfinite(numbers))
 
 
-def test_the_results_page_says_what_the_result_files_say():
+def test_the_results_page_and_the_readme_say_what_the_result_files_say():
     assert page.PAGE.read_text(encoding="utf-8") == page.make_page(), "run: python -m benchmarks.page"
+    readme = page.README.read_text(encoding="utf-8")
+    assert readme == page.with_tables(readme), "run: python -m benchmarks.page"
+
+
+def test_a_result_that_does_not_hold_is_not_published(results):
+    measuring.write("evaluation", {"title": "x", "command": "y", "rows": [{"way": "z"}], "identical counts": False})
+    with pytest.raises(ValueError, match="identical counts is false"):
+        page.speed_section("evaluation")
+
+
+def test_what_was_not_measured_is_not_said_to_be_met(results):
+    assert {row["met"] for row in page.goals()} == {False}
+    assert page.speed_table() == page.notebook_table() == ""
 
 
 def test_result_files_come_from_full_runs_on_the_real_images():
@@ -86,3 +229,5 @@ def test_result_files_come_from_full_runs_on_the_real_images():
         if result := page.read(name):
             assert result["quick"] is False
             assert "dsb2018" in result["data"]
+    if result := page.read("alternatives"):
+        assert len(result["rows"]) == 4

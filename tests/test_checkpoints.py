@@ -49,6 +49,7 @@ def test_the_fingerprint_is_that_of_the_images_and_their_split(data):
     assert number == fingerprint(load_data("embedded"))
     assert number == fingerprint(replace(data, source="elsewhere", note="from a zip"))
     assert number != fingerprint(replace(data, train=data.train[:-1]))
+    assert number != fingerprint(replace(data, train=data.train[:-1], test=[data.train[-1], *data.test]))
     brighter = replace(data.train[0], image=data.train[0].image + np.uint8(1))
     assert number != fingerprint(replace(data, train=[brighter, *data.train[1:]]))
 
