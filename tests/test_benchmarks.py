@@ -15,6 +15,7 @@ import torch
 
 from benchmarks import ablation, evaluation, large_images, loading, measuring, page, quality
 from benchmarks.running import NAMES, run_benchmarks
+from course_utils.checkpoints import checkpoint_folder
 from course_utils.command_line import main
 from course_utils.data import load_data
 from course_utils.segmentation import find_best_threshold
@@ -211,6 +212,20 @@ def test_the_results_page_and_the_readme_say_what_the_result_files_say():
     assert page.PAGE.read_text(encoding="utf-8") == page.make_page(), "run: python -m benchmarks.page"
     readme = page.README.read_text(encoding="utf-8")
     assert readme == page.with_tables(readme), "run: python -m benchmarks.page"
+
+
+@pytest.mark.parametrize(
+    ("file", "result"), [("boundary_dsb2018.pt", "quality"), ("boundary_embedded.pt", "quality_embedded")]
+)
+def test_the_card_of_the_networks_says_what_the_result_files_say(file, result):
+    found = page.read(result)
+    card = (checkpoint_folder() / "README.md").read_text(encoding="utf-8")
+    [row] = [line for line in card.splitlines() if line.startswith(f"| `{file}`") and " / " in line]
+    for views, cell in zip(("one view", "eight views"), row.split(" | ")[-2:], strict=True):
+        scores = [found[views]["watershed"]["test"][f"{iou:g}"]["mean F1"] for iou in page.IOUS]
+        assert cell.removesuffix(" |") == " / ".join(f"{score:.3f}" for score in scores)
+    _, about = load_model(checkpoint_folder() / file)
+    assert about["curve"] == found["curve"]  # the network that was scored is the one that ships
 
 
 def test_a_result_that_does_not_hold_is_not_published(results):
