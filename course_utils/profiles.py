@@ -36,7 +36,7 @@ _PROFILES = {
                 binary_epochs=5, boundary_epochs=75, learning_rate=4e-3),
         # a GPU: the network of the paper
         Profile("full", base_channels=64, crop_size=256, batch_size=16, crops_per_epoch=2000,
-                binary_epochs=10, boundary_epochs=40, learning_rate=2e-3, workers=8, shipped=False),
+                binary_epochs=10, boundary_epochs=75, learning_rate=2e-3, workers=8, shipped=False),
     )
 }  # fmt: skip
 
