@@ -28,6 +28,7 @@ from course_utils.device import choose_device, prepare_model
 from course_utils.exploration import normalize_percentiles, split_train_val, standardize
 from course_utils.losses import foreground_dice_score
 from course_utils.recipes import boundary_loss
+from course_utils.running import processor_name
 from course_utils.segmentation import predict, remove_small, watershed_instances
 from course_utils.targets import boundary_target
 from course_utils.training import fit, jitter_intensity, save_model, train_epoch
@@ -199,7 +200,7 @@ def main() -> None:
         if options.models:
             save_model(options.models / f"{name}.pt", model, recipe=describe(recipe))
         row = evaluate(model, normaliser(recipe, train), val)
-        result["rows"][name] = {"seconds": round(seconds), **row}
+        result["rows"][name] = {"seconds": round(seconds), "processor": processor_name(), **row}
         write(options.json.stem, result, options.json.parent)
         print(f"{name}: {row['f1']} at threshold {row['threshold']}, {seconds:.0f} s", flush=True)
 

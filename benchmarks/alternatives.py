@@ -8,26 +8,31 @@ images, with the threshold 0.5. All start from random weights. The learning rate
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Callable
+from functools import partial
 
-import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.measuring import forget_peak_memory, in_child, in_turn, peak_memory_mb, settings_here
+from benchmarks.measuring import (
+    forget_peak_memory,
+    in_child,
+    in_turn,
+    mean_f1,
+    one_epoch,
+    peak_memory_mb,
+    settings_here,
+)
 from course_utils.data import CourseData
-from course_utils.dataset import NucleiDataset, training_loader, validation_loader
+from course_utils.dataset import NucleiDataset, training_loader
 from course_utils.device import choose_device
 from course_utils.exploration import split_train_val
 from course_utils.losses import foreground_dice_score
-from course_utils.metrics import f1_score
+from course_utils.metrics import IOU_THRESHOLDS
 from course_utils.profiles import Profile
 from course_utils.recipes import arrays, boundary_dataset, boundary_loss
 from course_utils.segmentation import predict, watershed_instances
 from course_utils.targets import boundary_target
-from course_utils.training import fit
 from course_utils.unet import UNet, count_parameters
 
 NETWORKS = ("course, 16 channels", "course, 32 channels", "segmentation_models_pytorch, resnet18", "MONAI BasicUNet")
@@ -49,15 +54,9 @@ def make_network(name: str) -> nn.Module:
 
 def training(model: nn.Module, dataset: NucleiDataset, crops: int, settings: Profile) -> Callable[[], None]:
     """A function that trains the network on some crops with the course's loop and recipe."""
-    tiny = validation_loader([np.zeros((64, 64), np.float32)], [np.zeros((64, 64), int)], boundary_target)
-
-    def run() -> None:
-        loader = training_loader(dataset, settings.batch_size, crops, settings.workers)
-        with contextlib.redirect_stderr(io.StringIO()):
-            fit(model, loader, tiny, boundary_loss, epochs=1, learning_rate=settings.learning_rate,
-                metric=foreground_dice_score)  # fmt: skip
-
-    return run
+    loader = partial(training_loader, dataset, settings.batch_size, crops, settings.workers)
+    rate, metric = settings.learning_rate, foreground_dice_score
+    return one_epoch(model, loader, boundary_loss, boundary_target, learning_rate=rate, metric=metric)
 
 
 def speeds(names: list[str], data: CourseData, settings: Profile, quick: bool) -> dict[str, float]:
@@ -85,10 +84,7 @@ def train_and_score(name: str, data: CourseData, crops: int, settings: Profile, 
         memory = torch.cuda.max_memory_allocated() / 1e6
     images, masks = arrays(val)
     found = [watershed_instances(p[1], p[2]) for p in (predict(model, image, multiple=32) for image in images)]
-    scores = {
-        f"F1 at IoU {t:g}": float(np.mean([f1_score(a, b, t) for a, b in zip(found, masks, strict=True)]))
-        for t in (0.5, 0.75, 0.9)
-    }
+    scores = {f"F1 at IoU {t:g}": f1 for t, f1 in zip(IOU_THRESHOLDS, mean_f1(found, masks), strict=True)}
     return {"parameters": count_parameters(model), "crops": crops, **scores, "memory for training, MB": memory}
 
 

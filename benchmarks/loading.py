@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import time
 from collections.abc import Callable, Iterator
 
@@ -11,15 +9,16 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from benchmarks.measuring import bare_steps, in_turn, settings_here
+from benchmarks.measuring import bare_steps, in_turn, one_epoch, settings_here
 from course_utils.data import CourseData
 from course_utils.dataset import NucleiDataset, training_loader, validation_loader
-from course_utils.device import choose_device, choose_precision, fast_layout
+from course_utils.device import choose_device, choose_precision, fast_layout, prepare_model
+from course_utils.exploration import split_train_val
 from course_utils.losses import foreground_dice_score
 from course_utils.profiles import Profile
 from course_utils.recipes import arrays, boundary_dataset, boundary_loss
 from course_utils.targets import boundary_target
-from course_utils.training import fit
+from course_utils.training import validate
 from course_utils.unet import UNet
 
 
@@ -43,13 +42,19 @@ class Watched:
 def epoch(dataset: NucleiDataset, crops: int, settings: Profile, waits: list[float]) -> Callable[[], None]:
     """A function that trains for one epoch of `fit`, and adds the seconds it waited for batches to `waits`."""
     model = UNet(1, 3, settings.base_channels, batch_norm=True).to(choose_device())
-    tiny = validation_loader([np.zeros((16, 16), np.float32)], [np.zeros((16, 16), int)], boundary_target)
+    loaders: list[Watched] = []
+
+    def loader() -> Watched:
+        loaders.append(Watched(training_loader(dataset, settings.batch_size, crops, settings.workers)))
+        return loaders[-1]
+
+    train = one_epoch(
+        model, loader, boundary_loss, boundary_target, learning_rate=1e-4, metric=foreground_dice_score
+    )
 
     def run() -> None:
-        loader = Watched(training_loader(dataset, settings.batch_size, crops, settings.workers))
-        with contextlib.redirect_stderr(io.StringIO()):
-            fit(model, loader, tiny, boundary_loss, epochs=1, learning_rate=1e-4, metric=foreground_dice_score)
-        waits.append(loader.waited)
+        train()
+        waits.append(loaders[-1].waited)
 
     return run
 
@@ -57,8 +62,7 @@ def epoch(dataset: NucleiDataset, crops: int, settings: Profile, waits: list[flo
 def bare(dataset: NucleiDataset, crops: int, settings: Profile, compiled: bool = False) -> Callable[[], None]:
     """A function that takes as many steps on one batch of crops that stays on the device."""
     device = choose_device()
-    batch = next(iter(training_loader(dataset, settings.batch_size, crops)))
-    resident = tuple(part.to(device) for part in batch)
+    resident = next(iter(training_loader(dataset, settings.batch_size, crops)))
     model = fast_layout(UNet(1, 3, settings.base_channels, batch_norm=True).to(device))
     if compiled:
         model = torch.compile(model)
@@ -73,6 +77,9 @@ def measure(data: CourseData, quick: bool) -> dict:
     each_time = NucleiDataset(images, masks, boundary_target, settings.crop_size, augment=True)
     cached = boundary_dataset(data.train, settings.crop_size, seed=0)
     waits: list[float] = []
+    _, val = split_train_val(data.train, settings.validation_every)
+    held_out = validation_loader(*arrays(val), boundary_target, multiple=2**settings.depth)
+    model = prepare_model(UNet(1, 3, settings.base_channels, batch_norm=True))
 
     def load(dataset: NucleiDataset) -> Callable[[], object]:
         return lambda: [None for _ in training_loader(dataset, settings.batch_size, crops)]
@@ -82,6 +89,7 @@ def measure(data: CourseData, quick: bool) -> dict:
         "load, targets made once": load(cached),
         "epoch of fit": epoch(cached, crops, settings, waits),
         "bare steps on one batch": bare(cached, crops, settings),
+        "validation at the end of an epoch": lambda: validate(model, held_out, boundary_loss, foreground_dice_score),
     }
     if not quick:
         ways["bare steps, torch.compile"] = bare(cached, crops, settings, compiled=True)
@@ -94,8 +102,11 @@ def measure(data: CourseData, quick: bool) -> dict:
     rows.append(
         {"what": "waiting for batches in that epoch", "seconds": waited, "share of the bare steps": waited / least}
     )
+    whole = seconds["epoch of fit"] * settings.crops_per_epoch / crops + seconds["validation at the end of an epoch"]
     return {
         "title": f"Loading beside computing, profile {settings.name}, {crops} crops of {settings.crop_size} px",
         "overhead of an epoch, %": 100 * (seconds["epoch of fit"] / least - 1),
+        "training of notebook 05 at this speed, epochs": settings.boundary_epochs,
+        "training of notebook 05 at this speed, minutes": settings.boundary_epochs * whole / 60,
         "rows": rows,
     }

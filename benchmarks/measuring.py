@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import multiprocessing
 import os
@@ -10,17 +11,19 @@ import re
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from course_utils.dataset import validation_loader
 from course_utils.device import choose_device, describe_device
 from course_utils.metrics import IOU_THRESHOLDS, match_instances
 from course_utils.profiles import Profile, get_profile
 from course_utils.running import processor_name, versions
+from course_utils.training import fit
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -43,10 +46,29 @@ def in_turn(functions: dict[str, Callable[[], object]], repeats: int = 3) -> dic
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
+def one_epoch(
+    model: torch.nn.Module, loader: Callable[[], Iterable], loss_fn: Callable, target: Callable, **options
+) -> Callable:
+    """A function that trains for one epoch of `fit`, silently, with next to nothing to validate.
+
+    Args:
+        loader: called for each epoch; gives its batches.
+        target: makes the target of a mask, as for `fit`'s validation.
+        options: of `fit`.
+    """
+    tiny = validation_loader([np.zeros((64, 64), np.float32)], [np.zeros((64, 64), int)], target)
+
+    def run() -> None:
+        with contextlib.redirect_stderr(io.StringIO()):
+            fit(model, loader(), tiny, loss_fn, epochs=1, **options)
+
+    return run
+
+
 def bare_steps(model: torch.nn.Module, loss_fn: Callable, batch: tuple, steps: int, precision: torch.dtype) -> Callable:
     """A function that trains on one batch that stays on the device: no loading, no metric, no averaging of weights."""
-    images, targets = batch
-    device = images.device
+    device = next(model.parameters()).device
+    images, targets = (part.to(device) for part in batch)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
 

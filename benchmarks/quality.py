@@ -7,6 +7,13 @@ once and at the end. An interrupted training continues.
     python -m benchmarks.quality --data path/to/dsb2018.zip --epochs 35 --test
 
 The network is the one that notebook 05 trains: with `--output` naming its output folder, the notebook finds it there.
+
+`--start` trains such a network a second time: the learning rate rises and falls once more, half as high (warm restart,
+Loshchilov and Hutter 2017), and the intensities are no longer jittered, so that the last training sees images as they
+are. That is how the network that comes with the course for the real images was made:
+
+    python -m benchmarks.quality --data path/to/dsb2018.zip --ship build/first.pt
+    python -m benchmarks.quality --data path/to/dsb2018.zip --start build/first.pt --epochs 60 --output build/second
 """
 
 from __future__ import annotations
@@ -23,11 +30,24 @@ import torch
 
 from benchmarks.measuring import RESULTS, mean_f1, write
 from course_utils.checkpoints import fingerprint
-from course_utils.data import Sample, load_data
+from course_utils.data import CourseData, Sample, load_data
+from course_utils.dataset import training_loader, validation_loader
+from course_utils.device import choose_device
 from course_utils.exploration import normalize_percentiles, split_train_val
-from course_utils.metrics import IOU_THRESHOLDS, score_images, summarize_scores
-from course_utils.profiles import get_profile
-from course_utils.recipes import boundary_model, model_path
+from course_utils.losses import foreground_dice_score
+from course_utils.metrics import IOU_THRESHOLDS, explain_errors, score_images, summarize_scores
+from course_utils.profiles import Profile, get_profile
+from course_utils.recipes import (
+    OnEpoch,
+    about,
+    arrays,
+    boundary_dataset,
+    boundary_loss,
+    boundary_model,
+    load_or_train,
+    model_path,
+)
+from course_utils.running import data_label
 from course_utils.segmentation import (
     connected_components,
     predict,
@@ -35,7 +55,8 @@ from course_utils.segmentation import (
     remove_small,
     watershed_instances,
 )
-from course_utils.training import save_model
+from course_utils.targets import boundary_target
+from course_utils.training import fit, load_model, save_model
 from course_utils.unet import UNet
 
 THRESHOLDS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
@@ -63,6 +84,61 @@ def scores(found: list[np.ndarray], truths: list[np.ndarray]) -> dict:
     return {f"{t:g}": {k: round(v, 4) for k, v in table.loc[t].items()} for t in IOU_THRESHOLDS}
 
 
+def trained_again(
+    start: Path, data: CourseData, profile: Profile, seed: int, output: Path, on_epoch: OnEpoch | None
+) -> UNet:
+    """The network at `start`, trained a second time: a lower learning rate, other crops, intensities as they are.
+
+    Raises:
+        ValueError: the network at `start` is of another kind, or has seen images that are set aside here.
+    """
+    path, wanted = model_path(output, "boundary"), about("boundary", data, profile, seed) | {"start": digest(start)}
+
+    def train() -> UNet:
+        model, first = load_model(start)
+        if first["kind"] != "boundary" or first["validation_every"] != profile.validation_every:
+            raise ValueError(f"{start} is another kind of network, or was trained on images that are set aside here.")
+        torch.manual_seed(seed + 1)  # not the crops of the first training once more
+        train, val = split_train_val(data.train, profile.validation_every)
+        dataset = boundary_dataset(train, profile.crop_size, seed + 1)
+        fit(
+            model.to(choose_device()),
+            training_loader(dataset, profile.batch_size, profile.crops_per_epoch, profile.workers),
+            validation_loader(*arrays(val), boundary_target, multiple=2**profile.depth),
+            boundary_loss,
+            epochs=profile.boundary_epochs,
+            learning_rate=profile.learning_rate / 2,
+            metric=foreground_dice_score,
+            batch_transform=None,
+            compiled=profile.compiled,
+            checkpoint=path.with_suffix(".resume"),
+            about=wanted,
+            on_epoch=on_epoch,
+        )
+        return model
+
+    return load_or_train(path, wanted, train)
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def first_curve(start: Path | None) -> list[dict]:
+    """The curve of the first training of a network that is trained a second time; empty without one.
+
+    Raises:
+        ValueError: the file does not hold it.
+    """
+    if start is None:
+        return []
+    found = load_model(start)[1].get("curve")
+    if not found:
+        raise ValueError(f"{start} does not hold the curve of its training. Write the network with --ship.")
+    return found
+
+
 def known_curve(name: str, settings: dict) -> list[dict]:
     """The curve of a network that was trained before, from the result file of that training; empty if there is none."""
     path = RESULTS / f"{name}.json"
@@ -81,7 +157,23 @@ def choose(method: Callable, predictions: list[np.ndarray], samples: list[Sample
     with_specks = {t: mean_f1([method(p, t) for p in predictions], truths)[0] for t in THRESHOLDS}
     best = max(THRESHOLDS, key=lambda threshold: with_specks[threshold])
     rows = [{"threshold": t, "f1": mean_f1(without_specks(method, predictions, t), truths)} for t in THRESHOLDS]
-    return {"best": next(row for row in rows if row["threshold"] == best), "rows": rows}
+    return {
+        "best": next(row for row in rows if row["threshold"] == best),
+        "errors": count_errors(without_specks(method, predictions, best), truths),
+        "rows": rows,
+    }
+
+
+def count_errors(found: list[np.ndarray], truths: list[np.ndarray]) -> dict[str, int]:
+    """How many errors of each kind, at IoU 0.5: what there is to gain."""
+    verdicts = [explain_errors(one, truth) for one, truth in zip(found, truths, strict=True)]
+    return {
+        "nuclei": sum(len(np.unique(truth)) - 1 for truth in truths),
+        "missed": sum(len(one.missed) for one in verdicts),
+        "of these cut in two": sum(len(one.split) for one in verdicts),
+        "wrong predictions": sum(len(one.false_positive) for one in verdicts),
+        "of these covering several nuclei": sum(len(one.merged) for one in verdicts),
+    }
 
 
 def main() -> None:
@@ -92,6 +184,7 @@ def main() -> None:
     parser.add_argument("--base-channels", type=int, help="instead of the profile's number")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--start", type=Path, help="train this network a second time instead of a new one")
     parser.add_argument("--compiled", action="store_true", help="train through torch.compile")
     parser.add_argument("--output", type=Path, default=Path("build/quality"), help="folder for the network")
     parser.add_argument("--test", action="store_true", help="score the test images, too")
@@ -108,14 +201,20 @@ def main() -> None:
         shipped=False,
     )
     data = load_data(options.data)
-    settings = {"data": Path(data.source).name, "profile": asdict(profile), "seed": options.seed}
+    settings = {"data": data_label(data.source), "profile": asdict(profile), "seed": options.seed}
+    first = first_curve(options.start)
+    if options.start:
+        settings |= {"start": digest(options.start), "epochs of the first training": len(first)}
     history = known_curve(options.name, settings)
 
     def on_epoch(results):
-        history[:] = [asdict(result) for result in results]
+        history[:] = first + [asdict(result) | {"epoch": len(first) + result.epoch} for result in results]
         print(results[-1], flush=True)
 
-    model = boundary_model(data, profile, options.seed, options.output, on_epoch)
+    if options.start:
+        model = trained_again(options.start, data, profile, options.seed, options.output, on_epoch)
+    else:
+        model = boundary_model(data, profile, options.seed, options.output, on_epoch)
     _, val = split_train_val(data.train, profile.validation_every)
     result = {"command": command(options), **settings, "curve": history}
     for views, function in (("one view", predict), ("eight views", predict_flipped)):
@@ -140,12 +239,19 @@ def main() -> None:
 
 def command(options: argparse.Namespace) -> str:
     """The command that repeats a result, without the places of this machine."""
-    words = ["python -m benchmarks.quality", f"--data {Path(options.data).name}", f"--profile {options.profile}"]
+    words = ["python -m benchmarks.quality", f"--data {data_label(options.data)}", f"--profile {options.profile}"]
     for name in ("epochs", "base_channels", "seed"):
         if value := getattr(options, name):
             words.append(f"--{name.replace('_', '-')} {value}")
+    if options.start:
+        words += [f"--start {shown(options.start)}", f"--output {shown(options.output)}"]
     words += ["--compiled"] * options.compiled + ["--test"] * options.test + [f"--name {options.name}"]
     return " ".join(words)
+
+
+def shown(path: Path) -> str:
+    """A path as it was given, but of one outside the checkout only the name."""
+    return path.name if path.is_absolute() or ".." in path.parts else path.as_posix()
 
 
 def ship(path: Path, model: UNet, result: dict, data: str) -> None:
@@ -154,9 +260,10 @@ def ship(path: Path, model: UNet, result: dict, data: str) -> None:
     Raises:
         ValueError: the curve of its training is not known.
     """
-    if len(result["curve"]) != result["profile"]["boundary_epochs"]:
+    epochs = result["profile"]["boundary_epochs"] + result.get("epochs of the first training", 0)
+    if len(result["curve"]) != epochs:
         raise ValueError(
-            f"The curve has {len(result['curve'])} of {result['profile']['boundary_epochs']} epochs: the result file "
+            f"The curve has {len(result['curve'])} of {epochs} epochs: the result file "
             "of the training is missing, or of another one. Name it with --name, or train anew."
         )
     about = {**result["profile"], "kind": "boundary", "seed": result["seed"], "curve": result["curve"]}
@@ -164,7 +271,7 @@ def ship(path: Path, model: UNet, result: dict, data: str) -> None:
         found = result[views]["watershed"]
         about[f"scores, {views}"] = found.get("test", found["validation"]["best"])
     save_model(path, model, **about)
-    print(f'    "{data}": ("{path.name}", "{hashlib.sha256(path.read_bytes()).hexdigest()}"),')
+    print(f'    "{data}": ("{path.name}", "{digest(path)}"),')
 
 
 if __name__ == "__main__":

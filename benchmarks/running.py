@@ -9,6 +9,7 @@ from pathlib import Path
 
 from benchmarks.measuring import RESULTS, format_table, write
 from course_utils.data import load_data
+from course_utils.running import data_label
 
 NAMES = ("training_step", "loading", "evaluation", "large_images", "alternatives", "course")
 TRIAL = RESULTS.parents[1] / "build" / "bench"
@@ -28,7 +29,7 @@ def run_benchmarks(names: Sequence[str] | None, source: str, quick: bool, folder
         if name not in NAMES:
             raise UnknownBenchmarkError(f"there is no benchmark {name!r}. Known: {', '.join(NAMES)}.")
     data = load_data(source)
-    folder = folder or (TRIAL if quick or "dsb2018" not in Path(data.source).name else RESULTS)
+    folder = folder or (TRIAL if quick or data_label(data.source) != "dsb2018" else RESULTS)
     print(data, flush=True)
     written = []
     for name in names or NAMES:
@@ -38,7 +39,7 @@ def run_benchmarks(names: Sequence[str] | None, source: str, quick: bool, folder
         except ModuleNotFoundError as error:
             print(f'\n{name} is left out: {error.name} is not installed; pip install -e ".[bench]" brings it.')
             continue
-        place = Path(data.source).name  # where the images lie on this machine is nobody's business
+        place = data_label(data.source)  # where the images lie on this machine is nobody's business
         about = {"command": f"python3 course.py bench --only {name} --data {place}", "data": place, "quick": quick}
         written.append(write(name, about | result, folder))
         print(f"\n{result['title']}")

@@ -9,22 +9,20 @@ and its end included.
 
 from __future__ import annotations
 
-import contextlib
-import io
+from functools import partial
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.measuring import bare_steps, in_turn, settings_here
+from benchmarks.measuring import bare_steps, in_turn, one_epoch, settings_here
 from course_utils.data import CourseData
-from course_utils.dataset import NucleiDataset, training_loader, validation_loader
+from course_utils.dataset import NucleiDataset, training_loader
 from course_utils.device import choose_device, choose_precision, fast_layout
 from course_utils.exploration import intensity_statistics, random_crop, standardize
 from course_utils.losses import binary_cross_entropy, dice_score, hard_dice_score
 from course_utils.recipes import arrays
 from course_utils.targets import binary_target, boundary_target
-from course_utils.training import fit
 from course_utils.unet import UNet
 
 CROP = 256
@@ -73,24 +71,16 @@ def plain(samples, crops: int):
 
 def ours(dataset: NucleiDataset, crops: int, batch: int, precision: torch.dtype):
     """A function that trains on some crops with the course's loop."""
-    workers = settings_here().workers
+    loader = partial(training_loader, dataset, batch, crops, settings_here().workers)
     model = UNet(1, 1, 64).to(choose_device())
-    tiny = validation_loader([np.zeros((16, 16), np.float32)], [np.zeros((16, 16), int)], binary_target)
-
-    def run():
-        loader = training_loader(dataset, batch, crops, workers)
-        with contextlib.redirect_stderr(io.StringIO()):
-            fit(model, loader, tiny, binary_cross_entropy, epochs=1, learning_rate=1e-4, metric=hard_dice_score,
-                precision=precision)  # fmt: skip
-
-    return run
+    options = {"learning_rate": 1e-4, "metric": hard_dice_score, "precision": precision}
+    return one_epoch(model, loader, binary_cross_entropy, binary_target, **options)
 
 
 def limit(dataset: NucleiDataset, crops: int, batch: int, precision: torch.dtype):
     """A function that takes as many steps on one batch of crops that stays on the device."""
-    device = choose_device()
-    model = fast_layout(UNet(1, 1, 64).to(device))
-    resident = tuple(part.to(device) for part in next(iter(training_loader(dataset, batch, batch))))
+    model = fast_layout(UNet(1, 1, 64).to(choose_device()))
+    resident = next(iter(training_loader(dataset, batch, batch)))
     return bare_steps(model, binary_cross_entropy, resident, crops // batch, precision)
 
 

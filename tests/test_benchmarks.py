@@ -18,6 +18,7 @@ from benchmarks.running import NAMES, run_benchmarks
 from course_utils.checkpoints import checkpoint_folder
 from course_utils.command_line import main
 from course_utils.data import load_data
+from course_utils.metrics import IOU_THRESHOLDS
 from course_utils.segmentation import find_best_threshold
 from course_utils.training import load_model
 
@@ -155,6 +156,30 @@ def test_the_quality_script_trains_chooses_scores_and_ships(results, monkeypatch
         quality.main()
 
 
+def test_a_network_is_trained_a_second_time_and_its_curve_goes_on(results, monkeypatch, capsys):
+    small = ["quality", "--data", "embedded", "--profile", "smoke", "--epochs", "1", "--base-channels", "4"]
+    first, second = results / "first.pt", results / "second.pt"
+    monkeypatch.setattr(sys, "argv", [*small, "--output", str(results / "a"), "--ship", str(first), "--name", "first"])
+    quality.main()
+    again = [*small, "--output", str(results / "b"), "--start", str(first), "--ship", str(second), "--name", "second"]
+    monkeypatch.setattr(sys, "argv", again)
+    quality.main()
+    before, after = (json.loads((results / f"{name}.json").read_text(encoding="utf-8")) for name in ("first", "second"))
+    assert [epoch["epoch"] for epoch in after["curve"]] == [1, 2] and after["curve"][:1] == before["curve"]
+    assert after["command"].endswith("--start first.pt --output b --name second")
+    weights = [load_model(file)[0].state_dict()["output.weight"] for file in (first, second)]
+    assert not torch.equal(*weights) and load_model(second)[1]["curve"] == after["curve"]
+    assert "1 and 1 epochs" in page.quality_section("second", "Trained twice")
+
+    saved = torch.load(first, weights_only=True)
+    torch.save(saved | {"about": saved["about"] | {"validation_every": 5}}, first)
+    with pytest.raises(ValueError, match="trained on images that are set aside here"):
+        quality.main()
+    torch.save(saved | {"about": {"kind": "boundary"}}, first)
+    with pytest.raises(ValueError, match="does not hold the curve"):
+        quality.main()
+
+
 def test_the_threshold_is_chosen_as_in_notebook_05(data):
     rng = np.random.default_rng(0)
     samples = data.train[:3]
@@ -215,14 +240,14 @@ def test_the_results_page_and_the_readme_say_what_the_result_files_say():
 
 
 @pytest.mark.parametrize(
-    ("file", "result"), [("boundary_dsb2018.pt", "quality"), ("boundary_embedded.pt", "quality_embedded")]
+    ("file", "result"), [("boundary_dsb2018.pt", "quality_shipped"), ("boundary_embedded.pt", "quality_embedded")]
 )
 def test_the_card_of_the_networks_says_what_the_result_files_say(file, result):
     found = page.read(result)
     card = (checkpoint_folder() / "README.md").read_text(encoding="utf-8")
     [row] = [line for line in card.splitlines() if line.startswith(f"| `{file}`") and " / " in line]
     for views, cell in zip(("one view", "eight views"), row.split(" | ")[-2:], strict=True):
-        scores = [found[views]["watershed"]["test"][f"{iou:g}"]["mean F1"] for iou in page.IOUS]
+        scores = [found[views]["watershed"]["test"][f"{iou:g}"]["mean F1"] for iou in IOU_THRESHOLDS]
         assert cell.removesuffix(" |") == " / ".join(f"{score:.3f}" for score in scores)
     _, about = load_model(checkpoint_folder() / file)
     assert about["curve"] == found["curve"]  # the network that was scored is the one that ships
