@@ -27,7 +27,7 @@ from course_utils.dataset import NucleiDataset, training_loader, validation_load
 from course_utils.device import choose_device, prepare_model
 from course_utils.exploration import normalize_percentiles, split_train_val, standardize
 from course_utils.losses import foreground_dice_score
-from course_utils.recipes import boundary_loss
+from course_utils.recipes import boundary_loss, without_boundary_weight
 from course_utils.running import processor_name
 from course_utils.segmentation import predict, remove_small, watershed_instances
 from course_utils.targets import boundary_target
@@ -76,6 +76,7 @@ class Recipe:
     average_decay: float = 0.99
     loss: Callable = boundary_loss
     by_area: bool = True  # crops in proportion to area, else every image as often as any other
+    weight_left_in: bool = True  # of the boundary class, in the probabilities
     fit: bool = True  # AdamW with a one-cycle learning rate, else Adam with a constant one and the last weights
     mode: str = "inner"
     fill_holes: bool = False
@@ -91,6 +92,7 @@ def describe(recipe: Recipe) -> dict:
 
 VARIANTS = {
     "recipe": {},
+    "weight of the boundary taken out of the probabilities again": {"weight_left_in": False},
     "zoom": {"zoom": True},
     "Dice loss added": {"loss": dice_and_cross_entropy},
     "boundary between nuclei weighted 12": {"loss": separating_loss},
@@ -101,7 +103,7 @@ VARIANTS = {
     "no batch normalisation": {"batch_norm": False},
     "one mean and deviation for all images": {"percentiles": False},
     "crops per image instead of area": {"by_area": False},
-    "plain loop: Adam, constant rate, last weights": {"fit": False, "learning_rate": 1e-3},
+    "plain loop: Adam, constant rate, last weights, no jitter": {"fit": False, "learning_rate": 1e-3},
     "thick boundary": {"mode": "thick"},
     "holes in masks filled": {"fill_holes": True},
     "8 channels": {"base_channels": 8},
@@ -154,6 +156,8 @@ def train_network(recipe: Recipe, data: CourseData, crops: int, epochs: int, see
         for _ in range(epochs):
             train_epoch(prepared, loader, recipe.loss, optimizer)
         model.eval()
+    if not recipe.weight_left_in:
+        without_boundary_weight(model)
     return model, time.perf_counter() - start
 
 

@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from datetime import date
 from pathlib import Path
 
@@ -119,8 +120,9 @@ def peak_memory_mb() -> float:
 
 def in_child(function: Callable, *arguments):
     """The result of `function(*arguments)` in a fresh process, whose peak of memory is then its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
+    # not a multiprocessing.Pool: its processes may not start any, and loader workers are processes
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def write(name: str, result: dict, folder: Path = RESULTS) -> Path:
@@ -132,6 +134,7 @@ def write(name: str, result: dict, folder: Path = RESULTS) -> Path:
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "device": describe_device(choose_device()),
+            "amx": getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)(),
         },
         "versions": versions(),
         "commit": commit(),

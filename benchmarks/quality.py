@@ -6,14 +6,16 @@ once and at the end. An interrupted training continues.
     python -m benchmarks.quality --data path/to/dsb2018.zip --epochs 35
     python -m benchmarks.quality --data path/to/dsb2018.zip --epochs 35 --test
 
-The network is the one that notebook 05 trains: with `--output` naming its output folder, the notebook finds it there.
+The network is the one that notebook 05 trains: with the profile's number of epochs and `--output` naming the notebook's
+output folder, the notebook finds it there.
 
 `--start` trains such a network a second time: the learning rate rises and falls once more, half as high (warm restart,
 Loshchilov and Hutter 2017), and the intensities are no longer jittered, so that the last training sees images as they
 are. That is how the network that comes with the course for the real images was made:
 
     python -m benchmarks.quality --data path/to/dsb2018.zip --ship build/first.pt
-    python -m benchmarks.quality --data path/to/dsb2018.zip --start build/first.pt --epochs 60 --output build/second
+    python -m benchmarks.quality --data path/to/dsb2018.zip --start build/first.pt --epochs 60 --output build/second \\
+        --ship data/checkpoints/boundary_dsb2018.pt
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -38,6 +41,7 @@ from course_utils.losses import foreground_dice_score
 from course_utils.metrics import IOU_THRESHOLDS, explain_errors, score_images, summarize_scores
 from course_utils.profiles import Profile, get_profile
 from course_utils.recipes import (
+    BOUNDARY_WEIGHT,
     OnEpoch,
     about,
     arrays,
@@ -46,6 +50,7 @@ from course_utils.recipes import (
     boundary_model,
     load_or_train,
     model_path,
+    without_boundary_weight,
 )
 from course_utils.running import data_label
 from course_utils.segmentation import (
@@ -98,6 +103,8 @@ def trained_again(
         model, first = load_model(start)
         if first["kind"] != "boundary" or first["validation_every"] != profile.validation_every:
             raise ValueError(f"{start} is another kind of network, or was trained on images that are set aside here.")
+        with torch.no_grad():
+            model.output.bias[2] += math.log(BOUNDARY_WEIGHT)  # in again, as in the loss
         torch.manual_seed(seed + 1)  # not the crops of the first training once more
         train, val = split_train_val(data.train, profile.validation_every)
         dataset = boundary_dataset(train, profile.crop_size, seed + 1)
@@ -115,7 +122,7 @@ def trained_again(
             about=wanted,
             on_epoch=on_epoch,
         )
-        return model
+        return without_boundary_weight(model)
 
     return load_or_train(path, wanted, train)
 
@@ -266,7 +273,13 @@ def ship(path: Path, model: UNet, result: dict, data: str) -> None:
             f"The curve has {len(result['curve'])} of {epochs} epochs: the result file "
             "of the training is missing, or of another one. Name it with --name, or train anew."
         )
-    about = {**result["profile"], "kind": "boundary", "seed": result["seed"], "curve": result["curve"]}
+    rate, seed = result["profile"]["learning_rate"], result["seed"]
+    first = result.get("epochs of the first training", epochs)
+    trainings = [{"epochs": first, "learning_rate": rate, "intensity_jitter": True, "seed": seed}]
+    if first < epochs:
+        again = {"epochs": epochs - first, "learning_rate": rate / 2, "intensity_jitter": False, "seed": seed + 1}
+        trainings.append(again)
+    about = {**result["profile"], "kind": "boundary", "seed": seed, "curve": result["curve"], "trainings": trainings}
     for views in ("one view", "eight views"):
         found = result[views]["watershed"]
         about[f"scores, {views}"] = found.get("test", found["validation"]["best"])

@@ -1,7 +1,8 @@
 """The networks that come with the course, so that notebooks 04 and 05 start in seconds.
 
-Each was trained with `recipes.boundary_model`, only for longer, on the training images of one data set. What they were
-trained on, how, and what they score stands in `data/checkpoints/README.md`. For other data there is none.
+Each was trained with `recipes.boundary_model` on the training images of one data set, the one for the real images then
+a second time. What they were trained on, how, and what they score stands in `data/checkpoints/README.md`. For other
+data there is none.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from course_utils.unet import UNet
 
 # What `fingerprint` gives for the data set -> the file, and its SHA-256
 SHIPPED = {
-    "7c084c37": ("boundary_embedded.pt", "c5693013a37a895cd9e599de6718368de3950b62914cddacdf466e1e5461dd73"),
-    "7f87a18b": ("boundary_dsb2018.pt", "6ae824b7060ea1de4024f47f1ec4b1c1ce327c20d961add9efcf89af6cbdf8c9"),
+    "7c084c37": ("boundary_embedded.pt", "2e0607b00178da7990f577600f91cad744dc72fdd682a58560a0ae26d45bf8ff"),
+    "7f87a18b": ("boundary_dsb2018.pt", "983c8b814e4b071a81671770dbecf88dbd76f558a4929fb4688466e246a94f8e"),
 }
 
 

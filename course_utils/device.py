@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
+import sys
 import warnings
 
 import torch
@@ -97,6 +99,19 @@ def fast_layout(model: nn.Module) -> nn.Module:
     """Store the weights with the channels last, as the convolutions of CUDA and CPU like them; in place."""
     device = next(model.parameters()).device
     return model.to(memory_format=torch.channels_last) if device.type in ("cuda", "cpu") else model
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory it frees for its next allocations. Only on Linux with glibc; elsewhere nothing.
+
+    Every training step needs the same large blocks again. glibc gives such blocks back to the system and gets them
+    anew, page by page: on a CPU that took from a tenth to nearly half of a step.
+    """
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+        m_trim_threshold, m_mmap_max = -1, -4  # the names of malloc.h
+        libc = ctypes.CDLL(None)
+        libc.mallopt(m_mmap_max, 0)  # no block outside the heap
+        libc.mallopt(m_trim_threshold, -1)  # and the heap never shrinks
 
 
 def describe_device(device: torch.device) -> str:

@@ -8,6 +8,7 @@ there, `binary_model` trains a similar one with `fit`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -57,8 +58,21 @@ def boundary_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         logits: float tensor `(N, 3, H, W)`.
         target: int64 tensor `(N, H, W)` of `boundary_target`.
     """
-    weight = torch.tensor([1.0, 1.0, BOUNDARY_WEIGHT], device=logits.device)
+    weight = torch.ones(3, device=logits.device)
+    weight[2] = BOUNDARY_WEIGHT
     return torch.nn.functional.cross_entropy(logits, target, weight=weight)
+
+
+@torch.no_grad()
+def without_boundary_weight(model: UNet) -> UNet:
+    """Take the weight of the boundary class out of the probabilities of a network that was trained with it; in place.
+
+    A weighted cross entropy is least where the odds of the weighted class are too high by just that weight: the network
+    sees boundary where there is none, and a mask of interior and boundary is too large all around. Subtracting the
+    logarithm of the weight from the class's logit sets that right (*logit adjustment*, Menon et al. 2021).
+    """
+    model.output.bias[2] -= math.log(BOUNDARY_WEIGHT)
+    return model
 
 
 def model_path(output: str | Path, kind: str) -> Path:
@@ -165,8 +179,9 @@ def boundary_model(
     """
 
     def train():
-        return _train(data, profile, seed, 3, boundary_dataset, boundary_target, boundary_loss, foreground_dice_score,
-                      profile.boundary_epochs, path, wanted, on_epoch)  # fmt: skip
+        model = _train(data, profile, seed, 3, boundary_dataset, boundary_target, boundary_loss, foreground_dice_score,
+                       profile.boundary_epochs, path, wanted, on_epoch)  # fmt: skip
+        return without_boundary_weight(model)
 
     path, wanted = model_path(output, "boundary"), about("boundary", data, profile, seed)
     if shipped if shipped is not None else profile.shipped:

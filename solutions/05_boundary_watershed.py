@@ -241,8 +241,11 @@ claim(rimless["IoU 0.75"] < 0.75, "Without the rim a quarter is lost at IoU 0.75
 #
 # `boundary_model` does what you did by hand in notebook 03, with three outputs and a few additions that make training faster and steadier: the learning rate rises and falls once (*one-cycle*), intensities of
 # the crops are varied at random, and the weights are averaged over the last steps. The loss is the cross entropy over three classes, and the thin boundary class is weighted; otherwise the network learns it late.
+# Such a weight has a price: the network sees boundary where there is none, and masks come out too large. So after the training the logarithm of the weight is subtracted from the logit of the class (*logit adjustment*), which makes the
+# probabilities honest again. The outlines are better for it.
 #
-# In the profiles `smoke` and `laptop` the next cell loads a network that comes with the course. It was trained with this very function, and the curves are those of its training. Add `shipped=False` to the call
+# In the profiles `smoke` and `laptop` the next cell loads a network that comes with the course. It was trained with this very function, and the curves are those of its training. (The one for the
+# real images was then trained a second time, with a lower learning rate and intensities as they are: its curves have a step where that begins.) Add `shipped=False` to the call
 # to train one yourself, as `full` does; it is kept in the folder `output` and found there the next time.
 
 # %%
@@ -422,7 +425,7 @@ plotting.show(
 # both get the same care: the threshold of the components, too, is chosen on the validation images. A high one cuts thin bridges between neighbours. Specks of fewer than 20 pixels, smaller than any nucleus of the training images, are left
 # out everywhere, as the classical methods do.
 #
-# (A popular addition is to predict every image eight times, flipped and turned, and to average: `course_utils.segmentation.predict_flipped`. For this network the gain is within the noise, at eight times the price.)
+# (A popular addition is to predict every image eight times, flipped and turned, and to average: `course_utils.segmentation.predict_flipped`. The gain is small, at eight times the price.)
 
 # %%
 component_f1 = {}

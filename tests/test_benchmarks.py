@@ -127,6 +127,14 @@ def test_full_results_of_other_images_than_the_real_ones_are_not_mixed_with_thei
     assert run_benchmarks(["evaluation"], "embedded", quick=False, folder=None) == [tmp_path / "evaluation.json"]
 
 
+def test_a_child_process_may_start_loader_workers():
+    assert measuring.in_child(sum_with_workers, 2) == 6
+
+
+def sum_with_workers(workers: int) -> int:
+    return sum(int(batch.sum()) for batch in torch.utils.data.DataLoader([1, 2, 3], num_workers=workers))
+
+
 @pytest.fixture
 def results(tmp_path, monkeypatch):
     for module in (measuring, quality, page):
@@ -193,7 +201,7 @@ def test_the_threshold_is_chosen_as_in_notebook_05(data):
 
 
 def test_the_ablation_script_trains_each_row_once(results, monkeypatch, capsys):
-    rows = ["recipe", "plain loop: Adam, constant rate, last weights"]
+    rows = ["recipe", "plain loop: Adam, constant rate, last weights, no jitter"]
     arguments = ["--real", "embedded", "--crops", "8", "--epochs", "1", "--json", str(results / "ablation.json")]
     monkeypatch.setattr(sys, "argv", ["ablation", *arguments, "--only", *rows])
     ablation.main()

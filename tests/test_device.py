@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -179,3 +182,24 @@ def test_a_plain_loop_gets_bfloat16_where_it_is_fast_and_never_float16(monkeypat
     model = nn.Conv2d(1, 1, 1)
     assert isinstance(prepare_model(model, CPU), MixedPrecision) == wrapped
     assert prepare_model(model, CPU)(torch.zeros(1, 1, 4, 4)).dtype == torch.float32
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep memory")
+def test_freed_memory_is_kept_for_the_next_allocation():
+    """In a process of its own: page faults of a large block that is made ten times, before and after."""
+    code = """
+import resource, torch
+from course_utils.device import keep_freed_memory
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(16_000_000)  # 64 MB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+anew = faults()
+keep_freed_memory()
+torch.ones(16_000_000)
+print(anew, faults())
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    anew, kept = map(int, found)
+    assert kept < anew / 4

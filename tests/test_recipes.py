@@ -22,6 +22,7 @@ from course_utils.recipes import (
     boundary_model,
     load_or_train,
     model_path,
+    without_boundary_weight,
 )
 from course_utils.training import load_model, save_model
 from course_utils.unet import UNet
@@ -262,3 +263,37 @@ def test_the_boundary_class_counts_more_in_its_loss():
 
 def test_networks_lie_in_the_output_folder():
     assert model_path("output", "binary") == Path("output/models/binary.pt")
+
+
+def test_without_the_weight_the_odds_of_the_boundary_are_divided_by_it():
+    torch.manual_seed(0)
+    model = UNet(1, 3, base_channels=2, depth=1).eval()
+    image = torch.rand(1, 1, 8, 8)
+    with torch.no_grad():
+        before = torch.softmax(model(image), dim=1)
+        assert without_boundary_weight(model) is model
+        after = torch.softmax(model(image), dim=1)
+    torch.testing.assert_close(after[:, 2] / after[:, :2].sum(1), before[:, 2] / before[:, :2].sum(1) / BOUNDARY_WEIGHT)
+    torch.testing.assert_close(after[:, 1] / after[:, 0], before[:, 1] / before[:, 0])
+
+
+def test_a_weighted_loss_is_least_where_the_odds_are_too_high_by_the_weight():
+    """Why the weight is taken out again: pixels that look alike, a fifth of them boundary."""
+    target = torch.tensor([2, 0, 0, 0, 0]).reshape(1, 1, 5)
+    logits = torch.zeros(1, 3, 1, 1, requires_grad=True)
+    optimizer = torch.optim.Adam([logits], lr=0.05)
+    for _ in range(500):
+        optimizer.zero_grad()
+        boundary_loss(logits.expand(1, 3, 1, 5), target).backward()
+        optimizer.step()
+    probability = torch.softmax(logits.detach(), dim=1).flatten()
+    assert (probability[2] / probability[0]).item() == pytest.approx(BOUNDARY_WEIGHT / 4, rel=0.02)
+
+
+def test_the_boundary_network_is_saved_without_the_weight(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(recipes, "without_boundary_weight", lambda model: seen.append(model) or model)
+    model = boundary_model(small_data(), TINY, 0, tmp_path)
+    assert seen == [model]
+    binary_model(small_data(), TINY, 0, tmp_path)
+    assert len(seen) == 1  # one output channel has no boundary
