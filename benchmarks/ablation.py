@@ -193,7 +193,7 @@ def main() -> None:
     if options.json.exists():
         earlier = json.loads(options.json.read_text(encoding="utf-8"))
         if earlier["settings"] == settings:
-            result = earlier
+            result["rows"] = earlier["rows"]  # where and when is noted anew
     for name in options.only:
         if name in result["rows"]:
             continue
