@@ -40,8 +40,8 @@ time once by `benchmarks.quality` and once by notebook 05. That the first networ
 second training was planned; how it was done, and which network ships, was decided on validation images.
 """
 
-LIMITS = """Without AMX, as on the processor of these results, the goal for the training step is to be no slower than the
-plain way.
+LIMITS = """Without AMX, as on the processor of these results, the goal for the training step is to be no slower than
+the plain way.
 
 What was tried for the scores, on the validation images (mean F1 at IoU 0.5 / 0.75 / 0.9, one view, each
 with its own threshold):
