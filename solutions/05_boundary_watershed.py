@@ -245,7 +245,7 @@ claim(rimless["IoU 0.75"] < 0.75, "Without the rim a quarter is lost at IoU 0.75
 # probabilities honest again. The outlines are better for it.
 #
 # In the profiles `smoke` and `laptop` the next cell loads a network that comes with the course. It was trained with this very function, and the curves are those of its training. (The one for the
-# real images was then trained a second time, with a lower learning rate and intensities as they are: its curves have a step where that begins.) Add `shipped=False` to the call
+# real images was then trained a second time, with a lower learning rate and intensities as they are; its curves show both trainings.) Add `shipped=False` to the call
 # to train one yourself, as `full` does; it is kept in the folder `output` and found there the next time.
 
 # %%
