@@ -14,8 +14,11 @@ from course_utils.segmentation import otsu_watershed
 IOU_THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 
 
-def many_labels(side: int, n_labels: int, seed: int) -> np.ndarray:
-    """A label image of rectangles on a grid: about `n_labels` of them, with shuffled ids and gaps among the ids."""
+def many_labels(side: int, n_labels: int, seed: int, shifted: bool = False) -> np.ndarray:
+    """A label image of rectangles on a grid: about `n_labels` of them, with shuffled ids and gaps among the ids.
+
+    Shifted by half a cell, nearly every rectangle overlaps several of an image that is not shifted.
+    """
     rng = np.random.default_rng(seed)
     per_side = round(n_labels**0.5)
     ids = rng.permutation(2 * per_side**2)[: per_side**2] + 1
@@ -25,31 +28,45 @@ def many_labels(side: int, n_labels: int, seed: int) -> np.ndarray:
         row, column = divmod(number, per_side)
         height, width = rng.integers(cell // 2, cell, 2)
         labels[row * cell : row * cell + height, column * cell : column * cell + width] = name
-    return labels
+    return np.roll(labels, cell // 2, axis=(0, 1)) if shifted else labels
 
 
 def growth(quick: bool) -> list[dict]:
-    """Seconds of `match_instances`: larger images, more labels in one image, more overlapping pairs for each label."""
-    cases = [(512, 781, 781), (1024, 3125, 3125)]
+    """Seconds of `match_instances`: more pixels with the same labels, more labels, more pairs for each."""
+    cases = [(512, 484, 484, False), (1024, 484, 484, False), (1024, 3136, 3136, True)]
     if not quick:
-        cases += [(2048, 12500, 12500), (4096, 50000, 50000)]
-        cases += [(4096, 500, 500), (4096, 5000, 5000), (4096, 500, 50000), (4096, 5000, 50000)]
+        cases += [(2048, 484, 484, False), (4096, 484, 484, False)]
+        cases += [(4096, 5041, 5041, False), (4096, 20164, 20164, False), (4096, 50176, 50176, False)]
+        cases += [(4096, 5041, 5041, True), (4096, 50176, 50176, True), (4096, 484, 50176, False)]
     rows = []
-    for side, true_labels, predicted_labels in cases:
-        truth, prediction = many_labels(side, true_labels, 0), many_labels(side, predicted_labels, 1)
+    for side, true_labels, predicted_labels, shifted in cases:
+        truth, prediction = many_labels(side, true_labels, 0), many_labels(side, predicted_labels, 1, shifted)
         overlaps = overlapping_pairs(prediction, truth)
         [seconds] = in_turn({"": partial(match_instances, prediction, truth, [0.5])}, 1 if quick else 5).values()
         rows.append(
             {
                 "image": f"{side} x {side}",
+                "million pixels": side**2 / 1e6,
                 "true labels": len(overlaps.true_ids),
                 "predicted labels": len(overlaps.pred_ids),
                 "overlapping pairs": len(overlaps.shared),
                 "seconds": seconds,
-                "seconds per million pixels": seconds / side**2 * 1e6,
             }
         )
     return rows
+
+
+def straight_line(rows: list[dict]) -> dict[str, float]:
+    """How well the seconds are a cost for each pixel plus a cost for each overlapping pair (least relative squares)."""
+    sizes = np.array([[row["million pixels"], row["overlapping pairs"] / 10_000] for row in rows])
+    seconds = np.array([row["seconds"] for row in rows])
+    (pixels, pairs), *_ = np.linalg.lstsq(sizes / seconds[:, None], np.ones(len(rows)), rcond=None)
+    for row, fitted in zip(rows, sizes @ [pixels, pairs], strict=True):
+        row["measured / straight line"] = row["seconds"] / float(fitted)
+    return {
+        "straight line, seconds for a million pixels": float(pixels),
+        "straight line, seconds for ten thousand overlapping pairs": float(pairs),
+    }
 
 
 def measure(data: CourseData, quick: bool) -> dict:
@@ -88,10 +105,12 @@ def measure(data: CourseData, quick: bool) -> dict:
         {"way": name, "seconds": value, "times as long as the course's": value / seconds["course"]}
         for name, value in seconds.items()
     ]
+    grown = growth(quick)
     same = counts["plain"] == counts["stardist"] == counts["course"]
     return {
         "title": f"Scoring {len(pairs)} test images at ten IoU thresholds",
         "identical counts": same,
+        **straight_line(grown),
         "rows": rows,
-        "growth": growth(quick),
+        "growth": grown,
     }

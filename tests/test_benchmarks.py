@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import ablation, evaluation, large_images, loading, measuring, page, quality
+from benchmarks import ablation, embedded_transfer, evaluation, large_images, loading, measuring, page, quality
 from benchmarks.running import NAMES, run_benchmarks
 from course_utils.checkpoints import checkpoint_folder
 from course_utils.command_line import main
 from course_utils.data import load_data
-from course_utils.metrics import IOU_THRESHOLDS
+from course_utils.metrics import IOU_THRESHOLDS, overlapping_pairs
+from course_utils.profiles import get_profile
 from course_utils.segmentation import find_best_threshold
-from course_utils.training import load_model
+from course_utils.training import fit, load_model
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,20 @@ def test_label_images_of_the_growth_table_have_the_labels_they_say():
     labels = evaluation.many_labels(512, 400, seed=0)
     assert len(np.unique(labels)) - 1 == 400
     assert labels.max() > 400  # ids have gaps
+    others = [evaluation.many_labels(512, 400, 1, shifted) for shifted in (False, True)]
+    pairs = [len(overlapping_pairs(other, labels).shared) for other in others]
+    assert pairs[0] == 400 and pairs[1] > 800  # shifted, a label overlaps several
+
+
+def test_the_straight_line_of_the_growth_table_is_found_and_deviations_are_shown():
+    sizes = [(1, 1000), (4, 1000), (4, 50_000), (16, 20_000)]
+    rows = [{"million pixels": m, "overlapping pairs": n, "seconds": 0.02 * m + 0.005 * n / 10_000} for m, n in sizes]
+    found = evaluation.straight_line(rows)
+    np.testing.assert_allclose(list(found.values()), [0.02, 0.005])
+    assert all(row["measured / straight line"] == pytest.approx(1) for row in rows)
+    rows[-1]["seconds"] *= 3
+    evaluation.straight_line(rows)
+    assert max(row["measured / straight line"] for row in rows) > 1.3
 
 
 def test_scoring_in_every_way_gives_the_same_counts(data):
@@ -171,7 +186,12 @@ def test_a_network_is_trained_a_second_time_and_its_curve_goes_on(results, monke
     quality.main()
     again = [*small, "--output", str(results / "b"), "--start", str(first), "--ship", str(second), "--name", "second"]
     monkeypatch.setattr(sys, "argv", again)
+    trainings = []
+    monkeypatch.setattr(quality, "fit", lambda *args, **options: trainings.append(options) or fit(*args, **options))
     quality.main()
+    [how] = trainings
+    assert how["learning_rate"] == get_profile("smoke").learning_rate / 2 and how["batch_transform"] is None
+    assert [one["epochs"] for one in load_model(second)[1]["trainings"]] == [1, 1]
     before, after = (json.loads((results / f"{name}.json").read_text(encoding="utf-8")) for name in ("first", "second"))
     assert [epoch["epoch"] for epoch in after["curve"]] == [1, 2] and after["curve"][:1] == before["curve"]
     assert after["command"].endswith("--start first.pt --output b --name second")
@@ -216,8 +236,11 @@ def test_the_ablation_script_trains_each_row_once(results, monkeypatch, capsys):
 
 @pytest.mark.parametrize("change", ablation.VARIANTS)
 def test_each_change_of_the_ablation_is_one_and_is_written_alike_in_every_process(change):
-    recipe = replace(ablation.Recipe(), **ablation.VARIANTS[change])
-    assert (recipe == ablation.Recipe()) == (change == "recipe")
+    recipe, course = replace(ablation.Recipe(), **ablation.VARIANTS[change]), ablation.Recipe()
+    different = {name for name in vars(course) if getattr(recipe, name) != getattr(course, name)}
+    if change.startswith("plain loop"):  # another optimizer needs another learning rate
+        different.remove("learning_rate")
+    assert len(different) == (change != "recipe")
     assert "0x" not in str(ablation.describe(recipe))
 
 
@@ -279,3 +302,11 @@ def test_result_files_come_from_full_runs_on_the_real_images():
             assert "dsb2018" in result["data"]
     if result := page.read("alternatives"):
         assert len(result["rows"]) == 4
+
+
+def test_the_transfer_from_synthetic_images_trains_and_does_not_take_the_network_of_the_course(monkeypatch):
+    asked = []
+    monkeypatch.setattr(embedded_transfer, "boundary_model", lambda *args, **options: asked.append(options) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        embedded_transfer.measure(Path("embedded"), Path("embedded"), ["test"], get_profile("laptop"), 0)
+    assert asked == [{"shipped": False}]
