@@ -17,7 +17,7 @@ from benchmarks import ablation, embedded_transfer, evaluation, large_images, lo
 from benchmarks.running import NAMES, run_benchmarks
 from course_utils.checkpoints import checkpoint_folder
 from course_utils.command_line import main
-from course_utils.data import load_data
+from course_utils.data import embedded_folder, load_data
 from course_utils.metrics import IOU_THRESHOLDS, overlapping_pairs
 from course_utils.profiles import get_profile
 from course_utils.segmentation import find_best_threshold
@@ -308,5 +308,5 @@ def test_the_transfer_from_synthetic_images_trains_and_does_not_take_the_network
     asked = []
     monkeypatch.setattr(embedded_transfer, "boundary_model", lambda *args, **options: asked.append(options) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        embedded_transfer.measure(Path("embedded"), Path("embedded"), ["test"], get_profile("laptop"), 0)
+        embedded_transfer.measure(embedded_folder(), embedded_folder(), ["test"], get_profile("laptop"), 0)
     assert asked == [{"shipped": False}]
