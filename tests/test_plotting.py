@@ -212,6 +212,12 @@ def test_curves_of_a_training_of_any_length(n):
     assert pixels(figure).std() > 0
 
 
+def test_curves_of_a_long_training_begin_after_the_first_fall():
+    loss, _ = plotting.plot_training(results(135)).axes
+    assert loss.lines[0].get_xdata()[0] == 14 and loss.lines[0].get_xdata()[-1] == 135
+    assert loss.get_xlim() == pytest.approx((13.8, 135.2))
+
+
 def test_a_training_without_a_metric_has_one_curve():
     assert len(plotting.plot_training(results(3, metric=False)).axes) == 1
 
