@@ -199,6 +199,7 @@ def goals() -> list[dict]:
          value_of(step, "rows", 0, "course / plain") if with_amx else None),  # fmt: skip
         ("training step, float32 / plain", ">=", 1.0, value_of(step, "rows", -1, "course / plain")),
         ("training step / limit", ">=", 0.95, value_of(step, "rows", 0, "course / limit")),
+        ("scoring, times as fast as the plain functions", ">=", 5.0, times_as_long().get("plain")),
         ("scoring, times as fast as StarDist", ">=", 5.0, times_as_long().get("stardist")),
         ("overhead of an epoch, %", "<=", 5.0, value_of("loading", "overhead of an epoch, %")),
         ("memory for 8192 x 8192, MB", "<=", 4295.0, memory),

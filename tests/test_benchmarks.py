@@ -61,10 +61,14 @@ def test_label_images_of_the_growth_table_have_the_labels_they_say():
 
 
 def test_the_straight_line_of_the_growth_table_is_found_and_deviations_are_shown():
-    sizes = [(1, 1000), (4, 1000), (4, 50_000), (16, 20_000)]
-    rows = [{"million pixels": m, "overlapping pairs": n, "seconds": 0.02 * m + 0.005 * n / 10_000} for m, n in sizes]
+    sizes = [(1, 100, 1000), (4, 100, 1000), (4, 20_000, 50_000), (16, 500, 20_000), (16, 30_000, 30_000)]
+    rows = [
+        {"million pixels": m, "true labels": k, "predicted labels": k, "overlapping pairs": n}
+        | {"seconds": 0.02 * m + 0.01 * 2 * k / 10_000 + 0.005 * n / 10_000}
+        for m, k, n in sizes
+    ]
     found = evaluation.straight_line(rows)
-    np.testing.assert_allclose(list(found.values()), [0.02, 0.005])
+    np.testing.assert_allclose(list(found.values()), [0.02, 0.01, 0.005])
     assert all(row["measured / straight line"] == pytest.approx(1) for row in rows)
     rows[-1]["seconds"] *= 3
     evaluation.straight_line(rows)
