@@ -21,6 +21,8 @@ from course_utils.targets import boundary_target
 from course_utils.training import validate
 from course_utils.unet import UNet
 
+MINUTES = "training of notebook 05 at this speed, minutes"
+
 
 class Watched:
     """A loader that notes how long somebody waited for its batches."""
@@ -107,6 +109,6 @@ def measure(data: CourseData, quick: bool) -> dict:
         "title": f"Loading beside computing, profile {settings.name}, {crops} crops of {settings.crop_size} px",
         "overhead of an epoch, %": 100 * (seconds["epoch of fit"] / least - 1),
         "training of notebook 05 at this speed, epochs": settings.boundary_epochs,
-        "training of notebook 05 at this speed, minutes": settings.boundary_epochs * whole / 60,
+        MINUTES: settings.boundary_epochs * whole / 60,
         "rows": rows,
     }

@@ -3,8 +3,8 @@
 Trains it, chooses threshold and size filter on validation images, and scores the test images when asked to, which is
 once and at the end. An interrupted training continues.
 
-    python -m benchmarks.quality --data path/to/dsb2018.zip --epochs 35
-    python -m benchmarks.quality --data path/to/dsb2018.zip --epochs 35 --test
+    python -m benchmarks.quality --data path/to/dsb2018.zip
+    python -m benchmarks.quality --data path/to/dsb2018.zip --test
 
 The network is the one that notebook 05 trains: with the profile's number of epochs and `--output` naming the notebook's
 output folder, the notebook finds it there.
@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -34,24 +33,10 @@ import torch
 from benchmarks.measuring import RESULTS, mean_f1, write
 from course_utils.checkpoints import fingerprint
 from course_utils.data import CourseData, Sample, load_data
-from course_utils.dataset import training_loader, validation_loader
-from course_utils.device import choose_device
 from course_utils.exploration import normalize_percentiles, split_train_val
-from course_utils.losses import foreground_dice_score
 from course_utils.metrics import IOU_THRESHOLDS, explain_errors, score_images, summarize_scores
 from course_utils.profiles import Profile, get_profile
-from course_utils.recipes import (
-    BOUNDARY_WEIGHT,
-    OnEpoch,
-    about,
-    arrays,
-    boundary_dataset,
-    boundary_loss,
-    boundary_model,
-    load_or_train,
-    model_path,
-    without_boundary_weight,
-)
+from course_utils.recipes import OnEpoch, about, boundary_model, load_or_train, model_path, train_boundary
 from course_utils.running import data_label
 from course_utils.segmentation import (
     connected_components,
@@ -60,10 +45,10 @@ from course_utils.segmentation import (
     remove_small,
     watershed_instances,
 )
-from course_utils.targets import boundary_target
-from course_utils.training import fit, load_model, save_model
+from course_utils.training import load_model, save_model
 from course_utils.unet import UNet
 
+FIRST = "epochs of the first training"  # in the result of a network that was trained twice
 THRESHOLDS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
 MIN_AREA = 20  # as in the notebooks: the smallest nucleus of the training images has 21 pixels
 
@@ -103,26 +88,9 @@ def trained_again(
         model, first = load_model(start)
         if first["kind"] != "boundary" or first["validation_every"] != profile.validation_every:
             raise ValueError(f"{start} is another kind of network, or was trained on images that are set aside here.")
-        with torch.no_grad():
-            model.output.bias[2] += math.log(BOUNDARY_WEIGHT)  # in again, as in the loss
-        torch.manual_seed(seed + 1)  # not the crops of the first training once more
-        train, val = split_train_val(data.train, profile.validation_every)
-        dataset = boundary_dataset(train, profile.crop_size, seed + 1)
-        fit(
-            model.to(choose_device()),
-            training_loader(dataset, profile.batch_size, profile.crops_per_epoch, profile.workers),
-            validation_loader(*arrays(val), boundary_target, multiple=2**profile.depth),
-            boundary_loss,
-            epochs=profile.boundary_epochs,
-            learning_rate=profile.learning_rate / 2,
-            metric=foreground_dice_score,
-            batch_transform=None,
-            compiled=profile.compiled,
-            checkpoint=path.with_suffix(".resume"),
-            about=wanted,
-            on_epoch=on_epoch,
-        )
-        return without_boundary_weight(model)
+        slower = replace(profile, learning_rate=profile.learning_rate / 2)
+        again = seed + 1  # not the crops of the first training once more
+        return train_boundary(data, slower, again, path, wanted, on_epoch, start=model, batch_transform=None)
 
     return load_or_train(path, wanted, train)
 
@@ -211,7 +179,7 @@ def main() -> None:
     settings = {"data": data_label(data.source), "profile": asdict(profile), "seed": options.seed}
     first = first_curve(options.start)
     if options.start:
-        settings |= {"start": digest(options.start), "epochs of the first training": len(first)}
+        settings |= {"start": digest(options.start), FIRST: len(first)}
     history = known_curve(options.name, settings)
 
     def on_epoch(results):
@@ -267,18 +235,16 @@ def ship(path: Path, model: UNet, result: dict, data: str) -> None:
     Raises:
         ValueError: the curve of its training is not known.
     """
-    epochs = result["profile"]["boundary_epochs"] + result.get("epochs of the first training", 0)
-    if len(result["curve"]) != epochs:
+    first, last = result.get(FIRST, 0), result["profile"]["boundary_epochs"]
+    if len(result["curve"]) != first + last:
         raise ValueError(
-            f"The curve has {len(result['curve'])} of {epochs} epochs: the result file "
+            f"The curve has {len(result['curve'])} of {first + last} epochs: the result file "
             "of the training is missing, or of another one. Name it with --name, or train anew."
         )
     rate, seed = result["profile"]["learning_rate"], result["seed"]
-    first = result.get("epochs of the first training", epochs)
-    trainings = [{"epochs": first, "learning_rate": rate, "intensity_jitter": True, "seed": seed}]
-    if first < epochs:
-        again = {"epochs": epochs - first, "learning_rate": rate / 2, "intensity_jitter": False, "seed": seed + 1}
-        trainings.append(again)
+    trainings = [{"epochs": first or last, "learning_rate": rate, "intensity_jitter": True, "seed": seed}]
+    if first:
+        trainings.append({"epochs": last, "learning_rate": rate / 2, "intensity_jitter": False, "seed": seed + 1})
     about = {**result["profile"], "kind": "boundary", "seed": seed, "curve": result["curve"], "trainings": trainings}
     for views in ("one view", "eight views"):
         found = result[views]["watershed"]

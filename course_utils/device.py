@@ -90,6 +90,8 @@ def prepare_model(model: nn.Module, device: torch.device | None = None) -> nn.Mo
     Returns the model itself or a `MixedPrecision` around it, which shares its parameters.
     """
     device = choose_device() if device is None else device
+    if device.type == "cpu":
+        keep_freed_memory()
     model = fast_layout(model.to(device))
     precision = choose_precision(device)
     return MixedPrecision(model, precision) if precision == torch.bfloat16 else model

@@ -25,11 +25,12 @@ from course_utils.exploration import normalize_percentiles, split_train_val
 from course_utils.losses import binary_cross_entropy, foreground_dice_score, hard_dice_score
 from course_utils.profiles import Profile
 from course_utils.targets import binary_target, boundary_target
-from course_utils.training import EpochResult, fit, load_model, prepare_output, save_model
+from course_utils.training import EpochResult, fit, jitter_intensity, load_model, prepare_output, save_model
 from course_utils.unet import UNet
 
 BOUNDARY_WEIGHT = 3.0  # the boundary class is thin: without a weight the network learns it late
 OnEpoch = Callable[[list[EpochResult]], None]
+BatchTransform = Callable[[torch.Tensor], torch.Tensor]
 
 
 def arrays(samples: list[Sample], min_size: int = 1) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -179,15 +180,38 @@ def boundary_model(
     """
 
     def train():
-        model = _train(data, profile, seed, 3, boundary_dataset, boundary_target, boundary_loss, foreground_dice_score,
-                       profile.boundary_epochs, path, wanted, on_epoch)  # fmt: skip
-        return without_boundary_weight(model)
+        return train_boundary(data, profile, seed, path, wanted, on_epoch)
 
     path, wanted = model_path(output, "boundary"), about("boundary", data, profile, seed)
     if shipped if shipped is not None else profile.shipped:
         if found := _shipped(data, profile, path, on_epoch):
             return found
     return load_or_train(path, wanted, train)
+
+
+def train_boundary(
+    data: CourseData,
+    profile: Profile,
+    seed: int,
+    path: Path,
+    wanted: dict,
+    on_epoch: OnEpoch | None = None,
+    start: UNet | None = None,
+    batch_transform: BatchTransform | None = jitter_intensity,
+) -> UNet:
+    """The training of `boundary_model`. An interrupted one goes on; nothing else is loaded, and nothing saved.
+
+    Args:
+        path, wanted: where the network will be saved, and what `about` says of it: so an interrupted training is found.
+        start: a network of this function to go on from, instead of random weights; changed in place.
+        batch_transform: as for `fit`.
+    """
+    if start is not None:
+        with torch.no_grad():
+            start.output.bias[2] += math.log(BOUNDARY_WEIGHT)  # in again, as in the loss
+    model = _train(data, profile, seed, 3, boundary_dataset, boundary_target, boundary_loss, foreground_dice_score,
+                   profile.boundary_epochs, path, wanted, on_epoch, start, batch_transform)  # fmt: skip
+    return without_boundary_weight(model)
 
 
 class Foreground(torch.nn.Module):
@@ -240,6 +264,8 @@ def _train(
     path: Path,
     wanted: dict,
     on_epoch: OnEpoch | None,
+    start: UNet | None = None,
+    batch_transform: BatchTransform | None = jitter_intensity,
 ) -> UNet:
     torch.manual_seed(seed)
     train, val = split_train_val(data.train, profile.validation_every)
@@ -249,15 +275,16 @@ def _train(
             f"{len(data.train)}: use more images, or a profile with a smaller validation_every."
         )
     dataset = make_dataset(train, profile.crop_size, seed)
-    model = UNet(1, out_channels, profile.base_channels, profile.depth, batch_norm=True).to(choose_device())
+    model = start or UNet(1, out_channels, profile.base_channels, profile.depth, batch_norm=True)
     fit(
-        model,
+        model.to(choose_device()),
         training_loader(dataset, profile.batch_size, profile.crops_per_epoch, profile.workers),
         validation_loader(*arrays(val), target_transform, multiple=2**profile.depth),
         loss_fn,
         epochs=epochs,
         learning_rate=profile.learning_rate,
         metric=metric,
+        batch_transform=batch_transform,
         compiled=profile.compiled,
         checkpoint=path.with_suffix(".resume"),
         about=wanted,

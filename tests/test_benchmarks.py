@@ -15,6 +15,7 @@ import torch
 
 from benchmarks import ablation, embedded_transfer, evaluation, large_images, loading, measuring, page, quality
 from benchmarks.running import NAMES, run_benchmarks
+from course_utils import recipes
 from course_utils.checkpoints import checkpoint_folder
 from course_utils.command_line import main
 from course_utils.data import embedded_folder, load_data
@@ -191,7 +192,7 @@ def test_a_network_is_trained_a_second_time_and_its_curve_goes_on(results, monke
     again = [*small, "--output", str(results / "b"), "--start", str(first), "--ship", str(second), "--name", "second"]
     monkeypatch.setattr(sys, "argv", again)
     trainings = []
-    monkeypatch.setattr(quality, "fit", lambda *args, **options: trainings.append(options) or fit(*args, **options))
+    monkeypatch.setattr(recipes, "fit", lambda *args, **options: trainings.append(options) or fit(*args, **options))
     quality.main()
     [how] = trainings
     assert how["learning_rate"] == get_profile("smoke").learning_rate / 2 and how["batch_transform"] is None
