@@ -36,7 +36,7 @@ no findings. So often were they scored: once for the network trained on syntheti
 epochs; for networks of 35 and of 75 epochs, with one view and with eight, once by `benchmarks.quality` and once by the
 notebooks; for the latter once more when the components, too, got a threshold chosen on validation images, and once more
 when the weight of the boundary class was taken out of the probabilities; and for the network that was trained a second
-time once by `benchmarks.quality` and once by notebook 05. That the first network had missed a goal was known when the
+time once by `benchmarks.quality` and twice by notebook 05. That the first network had missed a goal was known when the
 second training was planned; how it was done, and which network ships, was decided on validation images.
 """
 
