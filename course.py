@@ -20,7 +20,7 @@ installation asks for (0 skips the question); COURSE_LOCKED=yes installs the exa
 
 # This file uses the standard library only, because nothing else is installed yet. It must also parse on Python 3.6:
 # there it says one sentence about the version, where newer syntax would be a SyntaxError. The course itself lives in
-# course_utils, and this file does no more than make its environment and hand over to course_utils/command_line.py.
+# course_utils, and this file does no more than make its environment and hand over to workshop/command_line.py.
 
 import collections
 import contextlib
@@ -373,7 +373,7 @@ def write_stamp(environment: Path) -> None:
 def hand_over(environment: Path, arguments: list) -> int:
     """Run the command in the environment and return its exit code, 128 + n if signal n ended it."""
     # -P: the current folder is no place to import from; a file numpy.py there would otherwise stop everything.
-    command = [str(environment_python(environment)), "-P", "-m", "course_utils.command_line", *arguments]
+    command = [str(environment_python(environment)), "-P", "-m", "workshop.command_line", *arguments]
     process = subprocess.Popen(command)
     # The terminal sends Ctrl-C to both processes: the command ends in its own way, and this one waits for it.
     # A termination reaches this one alone and is passed on.

@@ -22,17 +22,18 @@ from scipy import ndimage
 from torchvision.transforms import v2
 
 from benchmarks.measuring import RESULTS, mean_f1, write
+from course_utils.checkpoints import save_model
 from course_utils.data import CourseData, Sample, load_data
 from course_utils.dataset import NucleiDataset, training_loader, validation_loader
 from course_utils.device import choose_device, prepare_model
 from course_utils.exploration import normalize_percentiles, split_train_val, standardize
 from course_utils.losses import foreground_dice_score
-from course_utils.recipes import boundary_loss, without_boundary_weight
-from course_utils.running import processor_name
+from course_utils.networks import boundary_loss, without_boundary_weight
 from course_utils.segmentation import predict, remove_small, watershed_instances
 from course_utils.targets import boundary_target
-from course_utils.training import fit, jitter_intensity, save_model, train_epoch
+from course_utils.training import fit, jitter_intensity, train_epoch
 from course_utils.unet import UNet
+from workshop.run.machine import processor_name
 
 THRESHOLDS = [0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
 

@@ -29,8 +29,8 @@ from course_utils.device import choose_device
 from course_utils.exploration import split_train_val
 from course_utils.losses import foreground_dice_score
 from course_utils.metrics import IOU_THRESHOLDS
+from course_utils.networks import arrays, boundary_dataset, boundary_loss
 from course_utils.profiles import Profile
-from course_utils.recipes import arrays, boundary_dataset, boundary_loss
 from course_utils.segmentation import predict, watershed_instances
 from course_utils.targets import boundary_target
 from course_utils.unet import UNet, count_parameters

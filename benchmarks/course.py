@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from course_utils.data import CourseData
-from course_utils.running import run_course
+from workshop.run.course import run_course
 
 
 def measure(data: CourseData, quick: bool) -> dict:

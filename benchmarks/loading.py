@@ -15,8 +15,8 @@ from course_utils.dataset import NucleiDataset, training_loader, validation_load
 from course_utils.device import choose_device, choose_precision, fast_layout, prepare_model
 from course_utils.exploration import split_train_val
 from course_utils.losses import foreground_dice_score
+from course_utils.networks import arrays, boundary_dataset, boundary_loss
 from course_utils.profiles import Profile
-from course_utils.recipes import arrays, boundary_dataset, boundary_loss
 from course_utils.targets import boundary_target
 from course_utils.training import validate
 from course_utils.unet import UNet

@@ -23,8 +23,8 @@ from course_utils.dataset import validation_loader
 from course_utils.device import choose_device, describe_device
 from course_utils.metrics import IOU_THRESHOLDS, match_instances
 from course_utils.profiles import Profile, get_profile
-from course_utils.running import processor_name, versions
 from course_utils.training import fit
+from workshop.run.machine import processor_name, versions
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

@@ -17,7 +17,7 @@ from benchmarks.measuring import RESULTS, as_text
 from benchmarks.quality import FIRST
 from benchmarks.running import NAMES
 from course_utils.metrics import IOU_THRESHOLDS
-from course_utils.running import data_label
+from workshop.paths import data_label
 
 ROOT = RESULTS.parents[1]
 PAGE = ROOT / "docs" / "results.md"

@@ -31,13 +31,12 @@ import numpy as np
 import torch
 
 from benchmarks.measuring import RESULTS, mean_f1, write
-from course_utils.checkpoints import fingerprint
+from course_utils.checkpoints import fingerprint, load_model, save_model
 from course_utils.data import CourseData, Sample, load_data
 from course_utils.exploration import normalize_percentiles, split_train_val
 from course_utils.metrics import IOU_THRESHOLDS, explain_errors, score_images, summarize_scores
+from course_utils.networks import OnEpoch, about, boundary_model, load_or_train, model_path, train_boundary
 from course_utils.profiles import Profile, get_profile
-from course_utils.recipes import OnEpoch, about, boundary_model, load_or_train, model_path, train_boundary
-from course_utils.running import data_label
 from course_utils.segmentation import (
     connected_components,
     predict,
@@ -45,8 +44,8 @@ from course_utils.segmentation import (
     remove_small,
     watershed_instances,
 )
-from course_utils.training import load_model, save_model
 from course_utils.unet import UNet
+from workshop.paths import data_label
 
 FIRST = "epochs of the first training"  # in the result of a network that was trained twice
 THRESHOLDS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]

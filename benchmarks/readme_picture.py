@@ -15,7 +15,7 @@ import numpy as np
 
 from course_utils import find_best_threshold, get_profile, load_data, plotting, predict, watershed_instances
 from course_utils.exploration import split_train_val
-from course_utils.recipes import arrays, boundary_model
+from course_utils.networks import arrays, boundary_model
 
 THRESHOLDS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
 

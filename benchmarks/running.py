@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.measuring import RESULTS, format_table, write
 from course_utils.data import load_data
-from course_utils.running import data_label
+from workshop.paths import data_label
 
 NAMES = ("training_step", "loading", "evaluation", "large_images", "alternatives", "course")
 TRIAL = RESULTS.parents[1] / "build" / "bench"

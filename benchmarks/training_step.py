@@ -21,7 +21,7 @@ from course_utils.dataset import NucleiDataset, training_loader
 from course_utils.device import choose_device, choose_precision, fast_layout
 from course_utils.exploration import intensity_statistics, random_crop, standardize
 from course_utils.losses import binary_cross_entropy, dice_score, hard_dice_score
-from course_utils.recipes import arrays
+from course_utils.networks import arrays
 from course_utils.targets import binary_target, boundary_target
 from course_utils.unet import UNet
 

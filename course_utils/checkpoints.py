@@ -8,11 +8,15 @@ data there is none.
 from __future__ import annotations
 
 import hashlib
+import json
 import zlib
 from pathlib import Path
 
+import torch
+
 from course_utils.data import CourseData, embedded_folder
-from course_utils.training import EpochResult, load_model
+from course_utils.results import reason_of, save_in_one_step
+from course_utils.training import EpochResult
 from course_utils.unet import UNet
 
 # What `fingerprint` gives for the data set -> the file, and its SHA-256
@@ -58,3 +62,44 @@ def load_shipped(data: CourseData, validation_every: int) -> tuple[UNet, list[Ep
     if about["validation_every"] != validation_every:
         return None
     return model, [EpochResult(**result) for result in about["curve"]]
+
+
+def save_model(path: str | Path, model: UNet, **about) -> None:
+    """Save a U-Net with what is needed to rebuild it.
+
+    Args:
+        path: file to write, by convention ending in `.pt`; written in one step.
+        model: the network.
+        about: values to keep with it (data source, seed, scores, ...), as plain as JSON has them.
+
+    Raises:
+        TypeError: a value of `about` is not plain; nothing is written.
+        OSError: the folder cannot be written to, or the disk is full; the message says what to do.
+    """
+    about = json.loads(json.dumps(about))  # a NumPy number would be saved as an object, which load_model refuses
+    state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
+    save_in_one_step(Path(path), {"sizes": model.sizes, "weights": state, "about": about})
+
+
+def load_model(path: str | Path) -> tuple[UNet, dict]:
+    """Load what `save_model` saved: `(model in evaluation mode on the CPU, about)`.
+
+    The file is read with `weights_only=True`: it cannot run code.
+
+    Raises:
+        ValueError: the file is no model of this course; `FileNotFoundError` if there is none.
+    """
+    try:
+        saved = dict(torch.load(path, weights_only=True, map_location="cpu"))
+        model = UNet(**saved["sizes"])
+        model.load_state_dict(saved["weights"])
+        about = saved["about"]
+        if not isinstance(about, dict):
+            raise TypeError(f"what it was trained on is no dictionary but {type(about).__name__}")
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # torch raises a dozen different types for damaged files
+        raise ValueError(
+            f"{path} is not a model saved by this course ({reason_of(error)}). Delete it and train again."
+        ) from error
+    return model.eval(), about

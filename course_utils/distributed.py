@@ -1,6 +1,6 @@
 """Training in several processes at once, one for each GPU, as torch's own `torchrun` starts them (Li et al. 2020).
 
-    torchrun --standalone --nproc-per-node 2 -m course_utils.train --data dsb2018 --profile full --output output
+    torchrun --standalone --nproc-per-node 2 -m workshop.train --data dsb2018 --profile full --output output
 
 Every process has the whole network, and draws the same batch as the others, but computes with its share of it only.
 `DistributedDataParallel` averages the gradients of all processes, so all take the same step: the one that a single

@@ -16,16 +16,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from course_utils.checkpoints import load_shipped
+from course_utils.checkpoints import load_model, load_shipped, save_model
 from course_utils.data import CourseData, Sample
-from course_utils.data_parallel import current
 from course_utils.dataset import NucleiDataset, TargetTransform, training_loader, validation_loader
 from course_utils.device import choose_device
+from course_utils.distributed import current
 from course_utils.exploration import normalize_percentiles, split_train_val
 from course_utils.losses import binary_cross_entropy, foreground_dice_score, hard_dice_score
 from course_utils.profiles import Profile
+from course_utils.results import prepare_output
 from course_utils.targets import binary_target, boundary_target
-from course_utils.training import EpochResult, fit, jitter_intensity, load_model, prepare_output, save_model
+from course_utils.training import EpochResult, fit, jitter_intensity
 from course_utils.unet import UNet
 
 BOUNDARY_WEIGHT = 3.0  # the boundary class is thin: without a weight the network learns it late

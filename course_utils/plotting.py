@@ -7,9 +7,6 @@ dark theme.
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -44,51 +41,6 @@ def use_course_style() -> None:
             "figure.constrained_layout.use": True,
         }
     )
-
-
-def show(figure: Figure, caption: str) -> None:
-    """Show a figure in the notebook with its caption below, which is also its alternative text, and close it."""
-    from IPython.display import Markdown, display
-
-    display(_picture(figure, caption), raw=True, metadata=_alternative_text(caption))
-    display(Markdown(f"*{caption}*"))
-
-
-def figure_as_html(figure: Figure, caption: str) -> str:
-    """The figure as an HTML `img` with its alternative text, no wider than the page; the figure is closed."""
-    data = _picture(figure, caption)["image/png"]
-    return f'<img src="data:image/png;base64,{data}" alt="{html.escape(caption)}" style="max-width: 100%;">'
-
-
-def _picture(figure: Figure, caption: str) -> dict:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", bbox_inches="tight")  # nothing that sticks out is cut off
-    plt.close(figure)
-    return {"image/png": base64.b64encode(buffer.getvalue()).decode(), "text/plain": caption}
-
-
-def _alternative_text(caption: str) -> dict:
-    return {"image/png": {"alt": caption}}
-
-
-class LiveFigure:
-    """One place in the notebook whose figure is replaced while a computation goes on.
-
-    >>> live = LiveFigure()
-    >>> live.update(plt.figure(), "What can be seen")  # doctest: +SKIP
-    """
-
-    def __init__(self):
-        self._handle = None
-
-    def update(self, figure: Figure, caption: str) -> None:
-        from IPython.display import display
-
-        picture, metadata = _picture(figure, caption), _alternative_text(caption)
-        if self._handle is None:
-            self._handle = display(picture, raw=True, metadata=metadata, display_id=True)
-        else:
-            self._handle.update(picture, raw=True, metadata=metadata)
 
 
 def grid(rows: int, columns: int, width: float = 3.0, height: float | None = None) -> tuple[Figure, np.ndarray]:

@@ -9,22 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
-import os
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
-from course_utils.data_parallel import join
 from course_utils.device import MixedPrecision, choose_precision, fast_layout, keep_freed_memory
-from course_utils.unet import UNet
+from course_utils.display import progress
+from course_utils.distributed import join
+from course_utils.results import reason_of, save_in_one_step
 
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -91,38 +87,6 @@ def validate(model, loader, loss_fn, metric=None):
     return total_loss / n_images, None if metric is None else total_metric / n_images
 
 
-def progress(batches: Sized, description: str) -> Iterator:
-    """The same items, with a line that says how far the loop is and how long it will take.
-
-    In a notebook the line replaces itself in place; it needs no widgets, so it also looks right in a page made from the
-    notebook. Elsewhere it is the usual progress bar of tqdm.
-    """
-    handle = _display_line(f"{description} ...")
-    if handle is None:
-        yield from tqdm(batches, desc=description, leave=False, mininterval=1)
-        return
-    start = last = time.perf_counter()
-    for done, batch in enumerate(batches):
-        now = time.perf_counter()
-        if done > 0 and now - last > 1:  # the first batch may take long: workers start
-            left = (now - start) / done * (len(batches) - done)
-            handle.update(_plain(f"{description}: {done} of {len(batches)} steps, {left:.0f} s left"), raw=True)
-            last = now
-        yield batch
-    handle.update(_plain(f"{description}: {len(batches)} steps, {time.perf_counter() - start:.0f} s"), raw=True)
-
-
-def _display_line(text: str):
-    """A line in the running notebook that can be replaced, or None outside a notebook."""
-    if "IPython" not in sys.modules or not hasattr(sys.modules["IPython"].get_ipython(), "kernel"):
-        return None
-    return sys.modules["IPython"].display.display(_plain(text), raw=True, display_id=True)
-
-
-def _plain(text: str) -> dict[str, str]:
-    return {"text/plain": text}
-
-
 @dataclass(frozen=True)
 class EpochResult:
     """What one epoch gave. Metrics are None where no metric was asked for."""
@@ -170,7 +134,7 @@ def fit(
     exponential moving average over the steps, which is steadier than the last step.
 
     In processes that `torchrun` started, each takes its share of every batch, and the result is the same up to rounding
-    (`course_utils.data_parallel` says where it is not). All get the results; only the first writes the checkpoint and
+    (`course_utils.distributed` says where it is not). All get the results; only the first writes the checkpoint and
     calls `on_epoch`.
 
     Args:
@@ -263,7 +227,7 @@ def fit(
         if checkpoint is not None and ranks.first:
             state = {name: part.state_dict() for name, part in parts.items()}
             state |= {"settings": settings, "results": [asdict(r) for r in results], "random": torch.get_rng_state()}
-            _save_in_one_step(Path(checkpoint), state)
+            save_in_one_step(Path(checkpoint), state)
         if on_epoch is not None and ranks.first:
             on_epoch(results)
     model.load_state_dict(averaged.state_dict())
@@ -305,114 +269,8 @@ def _resume(checkpoint: Path, parts: dict, settings: dict) -> list[EpochResult]:
         results = [EpochResult(**result) for result in state["results"]]
         torch.set_rng_state(state["random"])
     except Exception as error:  # torch raises a dozen different types for damaged files
-        print(f"{checkpoint} does not fit this training and is ignored ({_reason(error)}).")
+        print(f"{checkpoint} does not fit this training and is ignored ({reason_of(error)}).")
         for name, part in parts.items():
             part.load_state_dict(before[name])
         return []
     return results
-
-
-def _reason(error: Exception) -> str:
-    """The kind of an error and the first sentence of what it says."""
-    return f"{type(error).__name__}: {error}".splitlines()[0].split(". ")[0].rstrip(": ")
-
-
-def _save_in_one_step(path: Path, state: dict) -> None:
-    """Write beside the target, then rename: an interruption never leaves half a file under the final name."""
-    with _explaining(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                torch.save(state, file)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-
-
-@contextlib.contextmanager
-def _explaining(folder: Path) -> Iterator[None]:
-    """Turn an error of the disk into one that says in a sentence what to do."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(
-            f"Nothing can be saved in {folder} ({error.strerror or error}): free some space if its disk is full, "
-            "or set `output` to another folder, one that you can write to."
-        ) from error
-
-
-def prepare_output(output: str | Path) -> Path:
-    """Make the folder for results and try to write into it: better before a long training than after it.
-
-    Args:
-        output: the folder; those above it are made, too.
-
-    Returns:
-        The folder as a `Path`.
-
-    Raises:
-        OSError: it cannot be written to; the message says why and what to do.
-    """
-    folder = Path(output)
-    with _explaining(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"a file with something in it also needs space")
-    return folder
-
-
-def save_model(path: str | Path, model: UNet, **about) -> None:
-    """Save a U-Net with what is needed to rebuild it.
-
-    Args:
-        path: file to write, by convention ending in `.pt`; written in one step.
-        model: the network.
-        about: values to keep with it (data source, seed, scores, ...), as plain as JSON has them.
-
-    Raises:
-        TypeError: a value of `about` is not plain; nothing is written.
-        OSError: the folder cannot be written to, or the disk is full; the message says what to do.
-    """
-    about = json.loads(json.dumps(about))  # a NumPy number would be saved as an object, which load_model refuses
-    state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
-    _save_in_one_step(Path(path), {"sizes": model.sizes, "weights": state, "about": about})
-
-
-def load_model(path: str | Path) -> tuple[UNet, dict]:
-    """Load what `save_model` saved: `(model in evaluation mode on the CPU, about)`.
-
-    The file is read with `weights_only=True`: it cannot run code.
-
-    Raises:
-        ValueError: the file is no model of this course; `FileNotFoundError` if there is none.
-    """
-    try:
-        saved = dict(torch.load(path, weights_only=True, map_location="cpu"))
-        model = UNet(**saved["sizes"])
-        model.load_state_dict(saved["weights"])
-        about = saved["about"]
-        if not isinstance(about, dict):
-            raise TypeError(f"what it was trained on is no dictionary but {type(about).__name__}")
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # torch raises a dozen different types for damaged files
-        raise ValueError(
-            f"{path} is not a model saved by this course ({_reason(error)}). Delete it and train again."
-        ) from error
-    return model.eval(), about
-
-
-def record_scores(output: str | Path, notebook: str, scores: dict) -> Path:
-    """Write the scores a notebook reached to `<output>/scores/<notebook>.json`, where `course.py run` collects them.
-
-    Raises:
-        OSError: the folder cannot be written to, or the disk is full; the message says what to do.
-    """
-    path = Path(output) / "scores" / f"{notebook}.json"
-    text = json.dumps(scores, indent=2, default=float) + "\n"
-    with _explaining(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    return path

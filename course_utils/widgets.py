@@ -14,7 +14,7 @@ import numpy as np
 from ipywidgets import HTML, BoundedIntText, FloatSlider, IntSlider, VBox, Widget
 from matplotlib.figure import Figure
 
-from course_utils import plotting
+from course_utils import display, plotting
 from course_utils.data import Sample
 from course_utils.metrics import f1_score
 from course_utils.segmentation import connected_components, watershed_instances
@@ -36,7 +36,7 @@ def redraw_on_change(draw: Callable[..., tuple[Figure, str]], **controls: Widget
 
     def update(change=None):
         figure, description = draw(**{name: control.value for name, control in controls.items()})
-        picture.value = plotting.figure_as_html(figure, description)
+        picture.value = display.figure_as_html(figure, description)
 
     for control in controls.values():
         control.observe(update, names="value")

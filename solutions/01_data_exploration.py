@@ -28,10 +28,11 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from course_utils import f1_score, connected_components, load_data, normalize_percentiles, plotting
-from course_utils.claims import claim
+from course_utils import connected_components, f1_score, load_data, normalize_percentiles, plotting
+from course_utils.display import show
+from course_utils.exercises.claims import claim
 from course_utils.exploration import nucleus_areas, touching_ids
-from course_utils.training import record_scores
+from course_utils.results import record_scores
 
 plotting.use_course_style()
 
@@ -76,7 +77,7 @@ for column, sample in enumerate(picked):
     plotting.draw_labels(
         axes[1, column], sample.mask, f"{np.count_nonzero(np.unique(sample.mask))} nuclei"
     )
-plotting.show(
+show(
     figure,
     "Five training images, each stretched to its own range of intensities, and below them their masks.",
 )
@@ -176,7 +177,7 @@ sns.histplot(counts, log_scale=True, bins=25, ax=axes[0, 1]).set(
 sns.histplot(100 * coverage, bins=25, ax=axes[0, 2]).set(
     xlabel="covered by nuclei [%]", ylabel="images"
 )
-plotting.show(
+show(
     figure,
     "Area of nuclei, nuclei per image (both on logarithmic axes), and the share of pixels "
     "that belong to a nucleus.",
@@ -231,7 +232,7 @@ figure, axes = plotting.grid(1, 3, width=3.2)
 plotting.draw_image(axes[0, 0], sample.image, "image")
 plotting.draw_labels(axes[0, 1], sample.mask, "mask")
 plotting.draw_labels(axes[0, 2], renumbered, "the same mask, renumbered")
-plotting.show(
+show(
     figure,
     "One image with two masks that are equally right: the shapes are the same, the ids "
     "(colours) are not.",
@@ -295,7 +296,7 @@ plotting.draw_labels(
     plotting.same_colours(components[worst], data.test[worst].mask),
     f"components, F1 = {scores[worst]:.2f}",
 )
-plotting.show(
+show(
     figure,
     "The test image that suffers most: nuclei that touch in the true mask become one component.",
 )
@@ -400,7 +401,7 @@ for panel, (name, arrays) in zip(axes[0], panels.items()):
     sns.histplot(bright_end(arrays), bins=30, ax=panel).set(
         title=name, xlabel="99th percentile of an image", ylabel="images"
     )
-plotting.show(
+show(
     figure,
     "How bright the bright end of each image is: as stored, after one mean and deviation for "
     "all, after its own percentiles.",
@@ -430,7 +431,7 @@ for column, (index, name) in enumerate(zip(picked, ["dimmest", "median", "bright
     axes[1, column].set_title("per image")
 for panel in axes.flat:
     panel.axis("off")
-plotting.show(
+show(
     figure,
     "The dimmest, a median and the brightest image. Top: one grey scale after dataset-wide "
     "standardisation. Bottom: after per-image percentiles.",
@@ -548,7 +549,7 @@ for column in range(5):
     image_crop, mask_crop = random_crop(sample.image, sample.mask, side, rng)
     plotting.draw_image(axes[0, column], image_crop)
     plotting.draw_labels(axes[1, column], mask_crop)
-plotting.show(figure, "Five random windows of one image, with the same windows of its mask below.")
+show(figure, "Five random windows of one image, with the same windows of its mask below.")
 
 # %% [markdown]
 # Image and mask must show the same place in each column. Crops have a side effect on ids: a nucleus outside the window leaves a **gap** in the numbers. Code that
@@ -653,7 +654,7 @@ figure, axes = plotting.grid(2, 6, width=1.8)
 for column in range(6):
     plotting.draw_image(axes[0, column], batch_images[column, 0].numpy())
     plotting.draw_probability(axes[1, column], batch_targets[column, 0].numpy())
-plotting.show(figure, "One batch: six augmented crops and their foreground targets.")
+show(figure, "One batch: six augmented crops and their foreground targets.")
 
 # %% [markdown]
 # Every column must fit: if a target looks mirrored against its image, the augmentation treated them differently. Now test the two promises: other

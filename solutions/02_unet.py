@@ -23,9 +23,10 @@ import torch
 from torch import nn
 
 from course_utils import get_profile, load_data, normalize_percentiles, plotting
-from course_utils.claims import claim
+from course_utils.display import show
+from course_utils.exercises.claims import claim
 from course_utils.exploration import nucleus_areas
-from course_utils.training import record_scores
+from course_utils.results import record_scores
 
 plotting.use_course_style()
 
@@ -46,7 +47,7 @@ output = "output"
 # * **skip connections** (dashed) hand the fine detail of each encoder level directly to the decoder level of the same resolution.
 
 # %%
-plotting.show(
+show(
     plotting.plot_unet(base_channels=64, depth=4, side=256),
     "The U-Net of depth 4 for an image of 256 x 256 pixels. In each box its side in pixels,"
     " above it the number of feature maps.",
@@ -301,7 +302,7 @@ probability = torch.sigmoid(logits)[0, 0].numpy()
 figure, axes = plotting.grid(1, 2)
 plotting.draw_image(axes[0, 0], image, "image")
 plotting.draw_probability(axes[0, 1], probability, "untrained network", colorbar=True)
-plotting.show(
+show(
     figure,
     "An image and the probability of foreground that the untrained network assigns to each pixel.",
 )
@@ -343,7 +344,7 @@ for panel, (depth, field) in zip(axes[0], fields.items()):
     panel.add_patch(plt.Circle((110, 110), diameter / 2, fill=False, color="white", linestyle=":"))
     panel.set_title(f"depth {depth}: {width[depth]} pixels")
     panel.axis("off")
-plotting.show(
+show(
     figure,
     "Gradient of the central output pixel (logarithmic) for U-Nets of depth 1 to 4. The white"
     " dotted circle is a nucleus of median size; dark blue is zero.",
@@ -433,7 +434,7 @@ figure, axes = plotting.grid(1, 2)
 plotting.draw_image(axes[0, 0], odd, f"{height} x {width_}")
 plotting.draw_image(axes[0, 1], padded, f"{padded.shape[0]} x {padded.shape[1]}")
 axes[0, 1].plot([0, width_, width_], [height, height, 0], color=plotting.ORANGE)
-plotting.show(
+show(
     figure,
     "An image and the same image padded to a multiple of 64 (to make it visible). Beyond the "
     "orange line it is mirrored.",

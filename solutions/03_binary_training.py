@@ -26,13 +26,16 @@ import torch
 from torch.nn.functional import softplus
 
 from course_utils import NucleiDataset, UNet, binary_target, get_profile, load_data, plotting, predict
-from course_utils.claims import claim
+from course_utils.checkpoints import save_model
 from course_utils.dataset import training_loader, validation_loader
 from course_utils.device import choose_device, describe_device, prepare_model
+from course_utils.display import LiveFigure, progress, show
+from course_utils.exercises.claims import claim
 from course_utils.exploration import split_train_val
 from course_utils.losses import hard_dice_score
-from course_utils.recipes import about, arrays, model_path
-from course_utils.training import EpochResult, prepare_output, progress, record_scores, save_model
+from course_utils.networks import about, arrays, model_path
+from course_utils.results import prepare_output, record_scores
+from course_utils.training import EpochResult
 
 plotting.use_course_style()
 
@@ -287,7 +290,7 @@ axes[0, 0].plot([loss for loss, _ in memorised])
 axes[0, 0].set(xlabel="step", ylabel="loss", yscale="log")
 axes[0, 1].plot([dice for _, dice in memorised], color=plotting.ORANGE)
 axes[0, 1].set(xlabel="step", ylabel="soft Dice", ylim=(0, 1))
-plotting.show(
+show(
     figure,
     "Overfitting on purpose: loss and Dice of one batch of two crops that is shown a hundred times.",
 )
@@ -384,7 +387,7 @@ snapshots = [predict(model, val_images[watched])[0]]
 history = []
 
 # %%
-curves = plotting.LiveFigure()
+curves = LiveFigure()
 for epoch in range(1, settings.binary_epochs + 1):
     start = time.perf_counter()
     batches = progress(train_loader, f"epoch {epoch}")
@@ -420,7 +423,7 @@ plotting.draw_image(axes[0, 0], val_images[watched], "image")
 for panel, epoch in zip(axes[0, 1:], shown):
     plotting.draw_probability(panel, snapshots[epoch], f"epoch {epoch}")
 plotting.draw_probability(axes[0, -1], (val_masks[watched] > 0).astype(float), "truth")
-plotting.show(
+show(
     figure,
     "The probability of foreground for one validation image before training (epoch 0) and "
     "after some of the epochs.",

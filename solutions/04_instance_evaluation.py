@@ -24,13 +24,13 @@ from scipy.optimize import linear_sum_assignment
 from skimage.measure import label
 
 from course_utils import UNet, get_profile, load_data, normalize_percentiles, pad_to_multiple, plotting
-from course_utils.claims import claim
+from course_utils.display import LiveFigure, show
+from course_utils.exercises.claims import claim
 from course_utils.exploration import split_train_val
-from course_utils.metrics import compare_methods, explain_errors, score_images, summarize_scores
-from course_utils.metrics import touching_recall
-from course_utils.recipes import foreground_model
+from course_utils.metrics import compare_methods, explain_errors, score_images, summarize_scores, touching_recall
+from course_utils.networks import foreground_model
+from course_utils.results import record_scores
 from course_utils.segmentation import otsu_components, otsu_watershed
-from course_utils.training import record_scores
 
 plotting.use_course_style()
 
@@ -44,7 +44,7 @@ output = "output"
 settings = get_profile(profile)
 data = load_data(data_source)
 print(data)
-live = plotting.LiveFigure()
+live = LiveFigure()
 
 
 def draw(results):
@@ -146,7 +146,7 @@ plotting.draw_labels(
 plotting.draw_labels(
     axes[0, 3], val_masks[shown], f"{np.count_nonzero(np.unique(val_masks[shown]))} true nuclei"
 )
-plotting.show(
+show(
     figure,
     "A validation image, its predicted foreground, the connected components of it, and the "
     "truth. A nucleus that was found has the same colour in both.",
@@ -213,7 +213,7 @@ figure, axes = plotting.grid(1, 1, width=5.5, height=4.5)
 drawn = axes[0, 0].imshow(iou, cmap="cividis", vmin=0, vmax=1, aspect="auto")
 axes[0, 0].set(xlabel="true nucleus", ylabel="predicted instance")
 figure.colorbar(drawn, label="IoU")
-plotting.show(figure, "IoU of every predicted instance with every true nucleus of a validation image.")
+show(figure, "IoU of every predicted instance with every true nucleus of a validation image.")
 
 # %% [markdown]
 # Nearly all entries are zero. A row with one bright entry is a nucleus that was found. A row with several dim entries is a component that covers several nuclei: it resembles none of them.
@@ -339,7 +339,7 @@ for panel, index, name in zip(
         val_masks[index],
         title=f"{name}: F1 = {val_scores[index]:.2f}",
     )
-plotting.show(
+show(
     figure,
     "Three validation images with the verdict on each instance at an IoU threshold of 0.5; "
     "the counts stand below each image.",
@@ -415,7 +415,7 @@ strict = {
     name: summarize_scores(score_images(found, test_masks, iou_thresholds))["mean F1"]
     for name, found in methods.items()
 }
-plotting.show(
+show(
     plotting.plot_f1_curves({name: list(values) for name, values in strict.items()}, iou_thresholds),
     "Mean F1 of the test images against the IoU threshold, for two classical methods and the network.",
 )
@@ -448,7 +448,7 @@ for panel, threshold in zip(axes[0], thresholds):
     found = connected_components(val_probabilities[shown], threshold)
     title = f"threshold {threshold}: F1 = {f1_score(found, val_masks[shown]):.2f}"
     plotting.draw_errors(panel, val_images[shown], found, val_masks[shown], title=title)
-plotting.show(
+show(
     figure,
     "The same probabilities cut at four thresholds: low ones merge nuclei, high ones separate some "
     "of them, and shrink all.",

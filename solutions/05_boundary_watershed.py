@@ -29,14 +29,14 @@ from skimage.morphology import disk
 from skimage.segmentation import find_boundaries, watershed
 
 from course_utils import connected_components, f1_score, get_profile, load_data, plotting, predict
-from course_utils.claims import claim
+from course_utils.display import LiveFigure, show
+from course_utils.exercises.claims import claim
 from course_utils.exploration import normalize_percentiles, split_train_val
 from course_utils.metrics import compare_methods, touching_recall
-from course_utils.recipes import BOUNDARY_WEIGHT, boundary_model
-from course_utils.segmentation import otsu_components, otsu_watershed, remove_small
+from course_utils.networks import BOUNDARY_WEIGHT, boundary_model
+from course_utils.results import record_scores
+from course_utils.segmentation import otsu_components, otsu_watershed, remove_small, watershed_flat_height, watershed_without_rim
 from course_utils.targets import looks_like_boundary_target
-from course_utils.training import record_scores
-from course_utils.variants import watershed_flat_height, watershed_without_rim
 
 plotting.use_course_style()
 
@@ -70,7 +70,7 @@ for panel, mode in zip(axes[0, 1:], ("thick", "inner", "outer")):
     classes = (pair > 0).astype(int)
     classes[find_boundaries(pair, mode=mode)] = 2
     plotting.draw_classes(panel, classes, f'mode="{mode}"', legend=mode == "inner")
-plotting.show(
+show(
     figure,
     "Two touching nuclei of eleven pixels and their boundaries in three modes: background, "
     "interior and boundary as classes.",
@@ -130,7 +130,7 @@ figure, axes = plotting.grid(1, 3, width=3.3)
 plotting.draw_image(axes[0, 0], sample.image[:side, :side], "image")
 plotting.draw_labels(axes[0, 1], sample.mask[:side, :side], "mask")
 plotting.draw_classes(axes[0, 2], target[:side, :side], "target", legend=True)
-plotting.show(
+show(
     figure,
     "Part of a crowded training image, its mask, and the target with three classes.",
 )
@@ -249,7 +249,7 @@ claim(rimless["IoU 0.75"] < 0.75, "Without the rim a quarter is lost at IoU 0.75
 # to train one yourself, as `full` does; it is kept in the folder `output` and found there the next time.
 
 # %%
-live = plotting.LiveFigure()
+live = LiveFigure()
 print(f"a training in the profile {settings.name}: {settings.boundary_epochs} epochs of {settings.crops_per_epoch} crops")
 print(f"weight of the boundary class in the loss: {BOUNDARY_WEIGHT:g}")
 
@@ -290,7 +290,7 @@ plotting.draw_labels(axes[1, 0], seeds, f"markers: {seeds.max()}")
 plotting.draw_labels(axes[1, 1], plotting.same_colours(instances, mask), "result")
 plotting.draw_labels(axes[1, 2], mask, "truth")
 plotting.draw_errors(axes[1, 3], image, instances, mask, title=f"F1 = {f1_score(instances, mask):.2f}")
-plotting.show(
+show(
     figure,
     "From the image to instances: the two probabilities, the mask, the markers, the result of"
     " the watershed, the truth, and the verdict on each instance.",
@@ -341,7 +341,7 @@ for panel, threshold in zip(axes[0], candidates):
     plotting.draw_errors(
         panel, image, found, mask, title=f"threshold {threshold}: F1 = {f1_score(found, mask):.2f}"
     )
-plotting.show(figure, "The same prediction with four thresholds for the seeds.")
+show(figure, "The same prediction with four thresholds for the seeds.")
 
 # %% [markdown]
 # ### Exercise 5.3: Choose the threshold on validation images
@@ -401,7 +401,7 @@ axes[0, 0].plot(list(mean_f1), list(mean_f1.values()), "-o")
 axes[0, 0].plot(best, mean_f1[best], "*", markersize=16, label=f"best: {best}")
 axes[0, 0].set(xlabel="threshold of the seeds", ylabel="mean F1, validation")
 axes[0, 0].legend(frameon=False)
-plotting.show(
+show(
     figure,
     "Mean F1 of the validation images against the threshold of the seeds, at a fixed IoU "
     "threshold of 0.5.",
@@ -489,7 +489,7 @@ for panel, index, name in zip(axes[0], order[[0, len(order) // 2, -1]], ["worst"
         test_masks[index],
         title=f"{name}: F1 = {test_scores[index]:.2f}",
     )
-plotting.show(
+show(
     figure,
     "The worst, the median and the best test image of the watershed, with the verdict on each"
     " instance.",

@@ -12,9 +12,9 @@ import pytest
 import tifffile
 from hypothesis import settings
 
-from course_utils.download import cached_dsb2018
+from course_utils.data.download import cached_dsb2018
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 # No time limit for a single example: a busy machine is no failure. pytest-timeout stops what hangs.
 settings.register_profile("course", deadline=None)

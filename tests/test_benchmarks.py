@@ -16,13 +16,13 @@ import torch
 from benchmarks import ablation, embedded_transfer, evaluation, large_images, loading, measuring, page, quality
 from benchmarks.running import NAMES, run_benchmarks
 from course_utils import recipes
-from course_utils.checkpoints import checkpoint_folder
-from course_utils.command_line import main
+from course_utils.checkpoints import checkpoint_folder, load_model
 from course_utils.data import embedded_folder, load_data
 from course_utils.metrics import IOU_THRESHOLDS, overlapping_pairs
 from course_utils.profiles import get_profile
 from course_utils.segmentation import find_best_threshold
-from course_utils.training import fit, load_model
+from course_utils.training import fit
+from workshop.command_line import main
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from course_utils.command_line import LAB_PORT
+from workshop.command_line import LAB_PORT
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 INSTALLED = ("notebooks", "test", "site", "cluster")  # the extras that course.py installs

@@ -24,8 +24,7 @@ from skimage.measure import label
 from skimage.segmentation import watershed
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from course_utils import download
-from course_utils.data import DataError, load_data
+from course_utils.data import DataError, download, load_data
 from course_utils.dataset import NucleiDataset, validation_loader
 from course_utils.exploration import intensity_statistics, random_crop, standardize
 from course_utils.losses import dice_score, hard_dice_score

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 import course_utils
-from course_utils.exercises import get_exercise, list_exercises
+from course_utils.exercises import list_exercises
+from course_utils.exercises.registry import get_exercise
 
 PACKAGE = Path(course_utils.__file__).parent
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
@@ -110,7 +111,7 @@ def test_the_subject_knows_nothing_of_the_workshop(module):
 
 def test_the_scan_sees_every_kind_of_import():
     source = """
-import course_utils.running
+import workshop.run.course
 from course_utils import authoring, f1_score
 def later():
     from course_utils.exercises import list_exercises

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from course_utils.authoring_badges import BRANCH
-from course_utils.command_line import make_parser
+from workshop.build.badges import BRANCH
+from workshop.command_line import make_parser
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 ACTIONS = sorted((ROOT / ".github" / "actions").glob("*/action.yml"))
 each = pytest.mark.parametrize("path", [*WORKFLOWS, *ACTIONS], ids=lambda path: path.parent.name + "/" + path.name)
@@ -151,7 +151,7 @@ def test_commands_of_the_course_have_arguments_that_it_knows(command):
 
 
 def course(arguments: str, folder: Path, **options) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-P", "-m", "course_utils.command_line", *shlex.split(arguments)]
+    command = [sys.executable, "-P", "-m", "workshop.command_line", *shlex.split(arguments)]
     return run(command, folder, **options)
 
 

@@ -28,9 +28,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from workshop.paths import checkout
+
 Say = Callable[[str], None]  # takes one line of progress
 
-PACKAGE = Path(__file__).resolve().parent
+PACKAGES = [checkout() / name for name in ("course_utils", "workshop")]
 SECONDS_TO_ANSWER = 5  # for a scheduler
 SECONDS_TO_JOIN = 20  # for its first worker
 SECONDS_TO_STOP = 20  # for the jobs of an interrupted run
@@ -345,8 +347,8 @@ async def _identity(address: str) -> dict:
 def course_code() -> str:
     """A hash of the course's code."""
     digest = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*.py")):
-        digest.update(path.relative_to(PACKAGE).as_posix().encode() + path.read_bytes())
+    for path in sorted(path for package in PACKAGES for path in package.rglob("*.py")):
+        digest.update(path.relative_to(checkout()).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()
 
 

@@ -10,7 +10,9 @@ import socket
 import sys
 from pathlib import Path
 
-CHECKOUT = Path(__file__).resolve().parents[1]
+from workshop.paths import checkout
+
+CHECKOUT = checkout()
 FIRST_NOTEBOOK = "01_data_exploration.ipynb"
 LAB_PORT = 8888
 MOST_TEST_PROCESSES = 4
@@ -47,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("\nInterrupted.", file=sys.stderr)
         return 130
     except ValueError as error:  # the course's own errors are ValueErrors, and say what to do
-        if not type(error).__module__.startswith(("course_utils.", "benchmarks.")):
+        if not type(error).__module__.startswith(("course_utils.", "workshop.", "benchmarks.")):
             raise
         print(f"course.py {options.name}: {error}", file=sys.stderr)
         return 1
@@ -202,13 +204,13 @@ def _positive(text: str) -> int:
 def run_command(options: argparse.Namespace, _: list[str]) -> int:
     need_whole_course(options.name, "solutions")
     calm_threads(options.workers)
-    from course_utils.running import run_course
+    from workshop.run.course import run_course
 
     if options.workers > 1 or options.dask:
         # A termination ends what the workers do, too, as Ctrl-C does.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     if options.floors:  # looked up first: better before hours of computing than after them
-        from course_utils.floors import floors_for, missed_floors
+        from workshop.run.minimum_scores import floors_for, missed_floors
 
         floors = floors_for(options.data, options.profile)
     results = run_course(
@@ -331,14 +333,14 @@ def free_port(first: int) -> int:
 
 def doctor_command(options: argparse.Namespace, _: list[str]) -> int:
     calm_threads()
-    from course_utils.doctor import examine, report
+    from workshop.doctor import examine, report
 
     return report(examine(options.out or CHECKOUT / "build", options.gpu, options.download))
 
 
 def build_command(options: argparse.Namespace, _: list[str]) -> int:
     need_whole_course(options.name, "solutions")
-    from course_utils.authoring import build
+    from workshop.build import build
 
     written = build(only=options.only, check=options.check, outputs=options.outputs)
     for path in written:
@@ -349,7 +351,7 @@ def build_command(options: argparse.Namespace, _: list[str]) -> int:
 
 
 def grade_command(options: argparse.Namespace, _: list[str]) -> int:
-    from course_utils.grading import Limits, grade
+    from workshop.grade.grading import Limits, grade
 
     # A termination ends the grading processes and their folders, too, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -361,7 +363,7 @@ def grade_command(options: argparse.Namespace, _: list[str]) -> int:
 def site_command(options: argparse.Namespace, _: list[str]) -> int:
     need_whole_course(options.name, "solutions")
     calm_threads()
-    from course_utils.website import build_website
+    from workshop.publish.website import build_website
 
     print(f"Website: {build_website(options.out, options.executed) / 'index.html'}")
     return 0
@@ -369,7 +371,7 @@ def site_command(options: argparse.Namespace, _: list[str]) -> int:
 
 def release_command(options: argparse.Namespace, _: list[str]) -> int:
     need_whole_course(options.name, "solutions")
-    from course_utils.release import release
+    from workshop.publish.release import release
 
     files = release(options.file)
     print(f"Wrote {options.file}: {len(files)} files, {options.file.stat().st_size / 1e6:.1f} MB")

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from workshop.paths import checkout
+
 GIGABYTE = 1e9
 # Measured: the processes of a smoke run use 2.4 GB together. The other profiles hold more images and larger batches.
 MEMORY_NEEDED, MEMORY_WANTED = 3.0, 5.0
@@ -160,7 +162,7 @@ def check_kernel() -> Iterator[Check]:
 
 def check_notebooks() -> Iterator[Check]:
     """Whether the notebooks are there: the solved ones, or in the students' version of the course those to solve."""
-    course = Path(__file__).resolve().parents[1]
+    course = checkout()
     folder = course / ("solutions" if (course / "solutions").is_dir() else "notebooks")
     number = len(list(folder.glob("[0-9][0-9]_*.ipynb")))
     if number:
@@ -259,7 +261,7 @@ def check_folder(out: Path) -> Iterator[Check]:
 def check_data(download: bool = False) -> Iterator[Check]:
     """Which data sources are there. Downloads only if asked to."""
     from course_utils.data import available_sources
-    from course_utils.download import DownloadError, fetch_dsb2018
+    from course_utils.data.download import DownloadError, fetch_dsb2018
 
     if download:
         try:

@@ -1,9 +1,9 @@
 """Trains the networks of the course outside the notebooks: on one GPU or CPU, or on several at once.
 
-    python -m course_utils.train --data dsb2018 --profile full --output output
-    torchrun --standalone --nproc-per-node 2 -m course_utils.train --data dsb2018 --profile full --output output
+    python -m workshop.train --data dsb2018 --profile full --output output
+    torchrun --standalone --nproc-per-node 2 -m workshop.train --data dsb2018 --profile full --output output
 
-The second line starts one process for each of two GPUs (`course_utils.data_parallel`). Notebooks 04 and 05 with the
+The second line starts one process for each of two GPUs (`course_utils.distributed`). Notebooks 04 and 05 with the
 same `data_source`, `profile`, `seed` and `output` find the networks and load them. An interrupted training goes on
 where it was when the same command is started again.
 """
@@ -18,11 +18,12 @@ import sys
 from pathlib import Path
 
 from course_utils.data import available_sources, load_data
-from course_utils.data_parallel import join, leave, several_wanted
 from course_utils.device import choose_device, describe_device
+from course_utils.distributed import join, leave, several_wanted
+from course_utils.networks import binary_model, boundary_model, model_path
 from course_utils.profiles import get_profile
-from course_utils.recipes import binary_model, boundary_model, model_path
-from course_utils.training import EpochResult, prepare_output
+from course_utils.results import prepare_output
+from course_utils.training import EpochResult
 
 NETWORKS = {"binary": "the foreground network of notebooks 03 and 04", "boundary": "the network of notebook 05"}
 
@@ -37,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
             train(options.data, options.profile, options.output, options.seed, options.only or list(NETWORKS))
         except (ValueError, OSError) as error:
             if first:
-                print(f"course_utils.train: {error}", file=sys.stderr, flush=True)
+                print(f"workshop.train: {error}", file=sys.stderr, flush=True)
             return 1
         except KeyboardInterrupt:
             if first:
@@ -50,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
 def make_parser() -> argparse.ArgumentParser:
     """The options of the command."""
     parser = argparse.ArgumentParser(
-        "python -m course_utils.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        "python -m workshop.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", metavar="SOURCE", default="embedded",
                         help="embedded (default), dsb2018, kaggle, auto, or the path of a folder or zip")  # fmt: skip

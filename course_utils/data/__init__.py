@@ -16,8 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from course_utils.download import DownloadError, cache_folder, cached_dsb2018, fetch_dsb2018
-from course_utils.reading import DataError, Sample, read_samples
+from course_utils.data.download import DownloadError, cache_folder, cached_dsb2018, fetch_dsb2018
+from course_utils.data.layouts import DataError, Sample, read_samples
 
 __all__ = [
     "CourseData",
@@ -58,7 +58,7 @@ def load_data(source: str | Path = "embedded") -> CourseData:
     """Load all images and label images of a data source.
 
     `source` is one of the names above or the path of a folder or zip. A string that is a name means that source, even
-    where a folder of that name exists; write "./embedded" for the folder. `course_utils.reading.read_samples` says
+    where a folder of that name exists; write "./embedded" for the folder. `course_utils.data.layouts.read_samples` says
     what the samples look like and what is checked.
 
     Raises `DataError`, with the file and what to do, if the source does not exist, if anything in it is not in order,
@@ -83,7 +83,7 @@ def load_data(source: str | Path = "embedded") -> CourseData:
 
 def embedded_folder() -> Path:
     """Folder of the synthetic set: inside the installed package, or `data/embedded` of a checkout."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     installed = package / "embedded" / "embedded"
     return installed if installed.is_dir() else package.parent / "data" / "embedded"
 

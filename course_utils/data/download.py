@@ -21,7 +21,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
 
-from course_utils.reading import DataError
+from course_utils.data.layouts import DataError
 
 DSB2018_URL = "https://github.com/stardist/stardist/releases/download/0.1.0/dsb2018.zip"
 DSB2018_SHA256 = "e44921950edce378063aa4457e625581ba35b4c2dbd9a07c19d48900129f386f"

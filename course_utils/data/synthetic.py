@@ -15,7 +15,7 @@ Every image has a random generator of its own, derived from (seed, index), so on
 >>> image.dtype, mask.dtype, image.shape == mask.shape
 (dtype('uint8'), dtype('uint16'), True)
 
-The whole set is written again with `python -m course_utils.synthetic FOLDER`.
+The whole set is written again with `python -m course_utils.data.synthetic FOLDER`.
 """
 
 import argparse
@@ -380,7 +380,7 @@ def write_dataset(folder: str | Path, seed: int = SEED) -> int:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Command line: `python -m course_utils.synthetic FOLDER [--seed NUMBER]`."""
+    """Command line: `python -m course_utils.data.synthetic FOLDER [--seed NUMBER]`."""
     parser = argparse.ArgumentParser(description="Write the embedded synthetic data set.")
     parser.add_argument("folder", type=Path, help="folder that will hold train/ and test/")
     parser.add_argument("--seed", type=int, default=SEED, help=f"another seed gives other images (default {SEED})")

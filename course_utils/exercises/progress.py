@@ -15,15 +15,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from course_utils.checking import CheckResult
-from course_utils.exercises import Exercise, list_exercises
-
-# A symbol, a word and a colour each (Okabe and Ito's, dark enough for text on a light and on a dark page).
-LOOKS = {
-    "passed": ("✔", "passed", "#009E73"),
-    "failed": ("✘", "not right yet", "#D55E00"),
-    "todo": ("○", "to do", "#0072B2"),
-}
+from course_utils.display import show_box
+from course_utils.exercises.feedback import LOOKS, CheckResult
+from course_utils.exercises.registry import list_exercises
 
 
 def record_file() -> Path:
@@ -66,29 +60,13 @@ def note(result: CheckResult) -> None:
         os.replace(temporary, path)
 
 
-def show(exercise: Exercise, result: CheckResult) -> None:
-    """Show the result of a check: a box in a notebook, plain text elsewhere."""
-    symbol, word, colour = LOOKS[result.status]
-    title = f"{symbol} Exercise {exercise.id}, {exercise.name}: {word}"
-    goes_on = f"The notebook goes on with the course's own {exercise.name}: run your cell again before you try yours."
-    after = [] if result.status == "passed" else [goes_on]
-    messages = [message for message in result.messages if result.status != "passed"] + after
-    box = (
-        f'<div role="status" style="border-left: 6px solid {colour}; padding: 0.4em 0.8em; margin: 0.4em 0;">'
-        f"<strong>{html.escape(title)}</strong>"
-        + "".join(f"<div>{html.escape(message)}</div>" for message in messages)
-        + "</div>"
-    )
-    _display(box, "\n  ".join([title, *messages]))
-
-
 def show_overview(notebook: str | None = None) -> None:
     """List the exercises of one notebook, or of the whole course, with the status of each as last checked.
 
     Args:
         notebook: as in "03_binary_training"; None for all.
     """
-    _display(*_overview(notebook))
+    show_box(*_overview(notebook))
 
 
 def browse_progress() -> Any:
@@ -130,16 +108,3 @@ def _overview(notebook: str | None) -> tuple[str, str]:
     caption = f'<caption style="{cell}"><strong>{title}</strong></caption>'
     text = "\n".join([title, *(f"  {symbol} {e.id} {e.title}: {word}" for e, symbol, word, _ in rows)])
     return f'<table style="border-collapse: collapse;">{caption}<tr>{head}</tr>{table}</table>', text
-
-
-def _display(box: str, text: str) -> None:
-    try:
-        from IPython import get_ipython
-        from IPython.display import display
-    except ImportError:
-        print(text)
-        return
-    if get_ipython() is None:
-        print(text)
-    else:
-        display({"text/html": box, "text/plain": text}, raw=True)

@@ -7,11 +7,8 @@ for each notebook.
 from __future__ import annotations
 
 import importlib
-import os
 from dataclasses import dataclass
 from typing import Any
-
-from course_utils.checking import CheckResult, run_check
 
 
 @dataclass(frozen=True)
@@ -85,56 +82,3 @@ def get_exercise(exercise_id: str) -> Exercise:
     if exercise_id not in _EXERCISES:
         raise KeyError(f"There is no exercise {exercise_id!r}. Known: {', '.join(_EXERCISES)}.")
     return _EXERCISES[exercise_id]
-
-
-OWN_FIRST = "This is the course's own solution. Run the cell with your answer first, then this one."
-
-
-class ExerciseNotSolved(Exception):
-    """Raised by `check` with `COURSE_STRICT=1` for an exercise that is not solved, or not rightly."""
-
-
-def evaluate(exercise_id: str, submission: Any) -> CheckResult:
-    """Check a student's solution without showing anything.
-
-    Args:
-        exercise_id: as in the notebook, for example "3.2".
-        submission: the student's function or class.
-
-    Returns:
-        A `CheckResult`. It is "todo" if the stub raised `NotImplementedError`, and never an exception of the student's.
-
-    Raises:
-        KeyError: there is no such exercise.
-
-    >>> evaluate("1.1", lambda images: {}).status
-    'failed'
-    """
-    exercise = get_exercise(exercise_id)
-    checks = importlib.import_module(f"course_utils.checks.notebook_{exercise.notebook[:2]}")
-    return run_check(exercise_id, getattr(checks, f"check_{exercise.name}"), submission)
-
-
-def check(exercise_id: str, submission: Any) -> Any:
-    """Check a student's solution, show the result, and return what to go on with.
-
-    Returns:
-        The submission if it is right, else the course's own solution, so that the rest of the notebook runs either way.
-
-    Raises:
-        ExerciseNotSolved: with the environment variable `COURSE_STRICT=1`, if the solution is missing or wrong.
-    """
-    from course_utils import progress_record
-
-    exercise = get_exercise(exercise_id)
-    if submission is exercise.reference:  # the last check has put it there: it says nothing about the student's own
-        result = CheckResult(exercise_id, "todo", (OWN_FIRST,))
-    else:
-        result = evaluate(exercise_id, submission)
-        progress_record.note(result)
-    progress_record.show(exercise, result)
-    if result.status == "passed":
-        return submission
-    if os.environ.get("COURSE_STRICT") == "1":
-        raise ExerciseNotSolved(f"Exercise {exercise_id} is {result.status}. {result.messages[0]}")
-    return exercise.reference

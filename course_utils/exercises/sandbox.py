@@ -9,13 +9,11 @@ stopped.
 from __future__ import annotations
 
 import contextlib
-import copy
 import ctypes
 import io
 import itertools
 import linecache
 import random
-import re
 import signal
 import sys
 import threading
@@ -23,27 +21,15 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from course_utils.exercises.feedback import CheckResult, Wrong
+
 TIME_LIMIT = 1.6  # seconds for one check: with its overhead it stays under two
-PACKAGE = Path(__file__).parent
-
-
-@dataclass(frozen=True)
-class CheckResult:
-    """What a check found. `status` is "passed", "failed" or "todo"; the first message names the wrong property."""
-
-    exercise_id: str
-    status: str
-    messages: tuple[str, ...] = ()
-
-
-class Wrong(Exception):
-    """A property of the student's object is not right; the text says which, what was found and what was expected."""
+PACKAGE = Path(__file__).parents[1]
 
 
 class TimeIsUp(BaseException):
@@ -235,92 +221,3 @@ def _limit_by_thread(seconds: float) -> Iterator[None]:
 
 
 # Words for checks. Each raises `Wrong` with what was found, what was expected, and where to look.
-
-
-def wrong(what: str, found: Any, expected: Any, look: str = "") -> None:
-    """Raise `Wrong`: "what: found ..., expected ... . look"."""
-    raise Wrong(f"{what}: found {show(found)}, expected {show(expected)}." + (f" {look}" if look else ""))
-
-
-def show(value: Any) -> str:
-    """A value in few characters."""
-    if isinstance(value, str):
-        return value
-    text = re.sub(r"\s+", " ", repr(value))
-    return text if len(text) <= 160 else text[:157] + "..."
-
-
-def need_callable(submission: Any, name: str, is_class: bool = False) -> None:
-    """The submission is a function (or a class) at all."""
-    if is_class and not isinstance(submission, type):
-        wrong(f"Kind of {name}", type(submission).__name__, "a class", f"Pass {name} itself, not an instance of it.")
-    if not callable(submission):
-        wrong(f"Kind of {name}", type(submission).__name__, "a function", f"Pass {name} itself, not its result.")
-
-
-def need_shape(what: str, value: Any, expected: tuple, look: str = "") -> None:
-    found = tuple(getattr(value, "shape", ()))
-    if found != tuple(expected):
-        wrong(f"Shape of {what}", found, tuple(expected), look)
-
-
-def need_type(what: str, value: Any, expected: type | tuple[type, ...], look: str = "") -> None:
-    if not isinstance(value, expected):
-        kinds = expected if isinstance(expected, tuple) else (expected,)
-        wrong(f"Type of {what}", type(value).__name__, " or ".join(kind.__name__ for kind in kinds), look)
-
-
-def need_dtype(what: str, value: Any, expected: Any, look: str = "") -> None:
-    if value.dtype != expected:
-        wrong(f"dtype of {what}", str(value.dtype), getattr(expected, "__name__", str(expected)), look)
-
-
-def need_close(what: str, value: Any, expected: Any, look: str = "", tolerance: float = 1e-5) -> None:
-    """Numbers or arrays are equal up to rounding; names the first place where they are not."""
-    found_array, expected_array = _array(value), _array(expected)
-    if found_array.shape != expected_array.shape:
-        wrong(f"Shape of {what}", found_array.shape, expected_array.shape, look)
-    close = np.isclose(found_array, expected_array, rtol=tolerance, atol=tolerance, equal_nan=True)
-    if close.all():
-        return
-    if close.ndim == 0:
-        wrong(f"Value of {what}", round(float(found_array), 6), round(float(expected_array), 6), look)
-    place = tuple(int(index) for index in np.argwhere(~close)[0])
-    wrong(f"Value of {what} at {place}", found_array[place].item(), expected_array[place].item(), look)
-
-
-def _array(value: Any) -> np.ndarray:
-    if hasattr(value, "detach"):
-        value = value.detach().cpu().float() if value.dtype.is_floating_point else value.detach().cpu()
-    return np.asarray(value)
-
-
-def need_error(what: str, call: Callable[[], Any], names: tuple[str, ...] = (), look: str = "") -> None:
-    """The call raises a `ValueError` whose text contains all of `names`."""
-    try:
-        call()
-    except ValueError as error:
-        missing = [name for name in names if name not in str(error)]
-        if missing:
-            wrong(f"Error message for {what}", repr(str(error)), f"a text that names {' and '.join(missing)}", look)
-        return
-    wrong(what, "no error", "a ValueError", look)
-
-
-@contextlib.contextmanager
-def untouched(**arguments: Any) -> Iterator[None]:
-    """The arguments (arrays, tensors, lists of them) are afterwards what they were before."""
-    before = copy.deepcopy(arguments)
-    yield
-    for name, value in arguments.items():
-        if not _same(value, before[name]):
-            raise Wrong(f"Mutation: your code changed its argument {name}; it must stay as it was. Work on a copy.")
-
-
-def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
-    if hasattr(a, "shape"):
-        floats = _array(a).dtype.kind == "f"
-        return a.shape == b.shape and a.dtype == b.dtype and np.array_equal(_array(a), _array(b), equal_nan=floats)
-    return a == b

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from course_utils import checkpoints, predict
-from course_utils.checkpoints import SHIPPED, checkpoint_folder, fingerprint, load_shipped
+from course_utils.checkpoints import SHIPPED, checkpoint_folder, fingerprint, load_shipped, save_model
 from course_utils.data import load_data
+from course_utils.networks import Foreground, boundary_model, foreground_model, model_path
 from course_utils.profiles import get_profile
-from course_utils.recipes import Foreground, boundary_model, foreground_model, model_path
-from course_utils.training import EpochResult, save_model
+from course_utils.training import EpochResult
 from course_utils.unet import UNet
 
 SMOKE = get_profile("smoke")

@@ -16,14 +16,15 @@ from hypothesis import strategies as st
 from in_processes import EPOCHS, TINY, fit_small, run_command, small_data
 from torch import nn
 
-from course_utils import data_parallel, device, recipes, train
-from course_utils.data_parallel import Ranks, join
-from course_utils.training import load_model
+from course_utils import device, distributed, networks
+from course_utils.checkpoints import load_model
+from course_utils.distributed import Ranks, join
 from course_utils.unet import UNet
+from workshop import train
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
-PROGRAM = Path(__file__).with_name("in_processes.py")
+PROGRAM = Path(__file__).resolve().parents[1] / "support" / "in_processes.py"
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +71,7 @@ def test_the_average_of_weighted_gradients_is_the_gradient_of_the_whole_batch(n_
 def test_one_process_alone_does_nothing_special():
     model = nn.BatchNorm2d(3)
     alone = join(CPU)
-    assert alone == Ranks(0, 1) == data_parallel.current() and alone.first
+    assert alone == Ranks(0, 1) == distributed.current() and alone.first
     assert alone.wrap(model) is model and type(model) is nn.BatchNorm2d
     images = torch.rand(5, 1, 4, 4)
     shared, _, own = alone.share(images, images)
@@ -226,8 +227,8 @@ def assert_found(output: Path, capsys):
     capsys.readouterr()
     files = sorted(path.name for path in (output / "models").iterdir())
     assert files == ["binary.pt", "boundary.pt"]
-    recipes.foreground_model(small_data(), TINY, 0, output)
-    recipes.boundary_model(small_data(), TINY, 0, output)
+    networks.foreground_model(small_data(), TINY, 0, output)
+    networks.boundary_model(small_data(), TINY, 0, output)
     said = capsys.readouterr().out
     assert said.count("Loaded ") == 2 and "Training" not in said
     assert load_model(output / "models" / "boundary.pt")[0].sizes["out_channels"] == 3
@@ -268,7 +269,7 @@ def test_bad_input_is_a_sentence(tmp_path, monkeypatch, capsys, arguments, reaso
     Path("file").write_text("no folder")
     assert train.main(arguments) == 1
     error = capsys.readouterr().err
-    assert error.startswith(f"course_utils.train: {reason}") and error.count("\n") == 1
+    assert error.startswith(f"workshop.train: {reason}") and error.count("\n") == 1
 
 
 def test_help_shows_how_to_start_it(capsys):
@@ -276,5 +277,5 @@ def test_help_shows_how_to_start_it(capsys):
         train.main(["--help"])
     said = capsys.readouterr().out
     assert end.value.code == 0
-    assert "torchrun --standalone --nproc-per-node 2 -m course_utils.train" in said
+    assert "torchrun --standalone --nproc-per-node 2 -m workshop.train" in said
     assert "boundary: the network of notebook 05" in said

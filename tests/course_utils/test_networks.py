@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from course_utils import recipes
+from course_utils.checkpoints import load_model, save_model
 from course_utils.data import CourseData, Sample
-from course_utils.profiles import get_profile
-from course_utils.recipes import (
+from course_utils.networks import (
     BOUNDARY_WEIGHT,
     about,
     arrays,
@@ -24,7 +24,7 @@ from course_utils.recipes import (
     model_path,
     without_boundary_weight,
 )
-from course_utils.training import load_model, save_model
+from course_utils.profiles import get_profile
 from course_utils.unet import UNet
 
 torch.set_num_threads(1)

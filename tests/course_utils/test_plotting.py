@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from course_utils import plotting
+from course_utils import display, plotting
 from course_utils.plotting import BACKGROUND, label_colours, same_colours
 from course_utils.targets import boundary_target
 from course_utils.training import EpochResult
@@ -281,7 +281,7 @@ def decoded(content: dict) -> Image.Image:
 
 def test_a_figure_is_shown_with_its_caption_below_and_as_alternative_text(notebook):
     figure = a_figure()
-    plotting.show(figure, "Two nuclei.")
+    display.show(figure, "Two nuclei.")
     (content, raw, metadata), (caption, _, _) = notebook.shown
     assert raw and decoded(content).format == "PNG"
     assert metadata == {"image/png": {"alt": "Two nuclei."}} and content["text/plain"] == "Two nuclei."
@@ -291,13 +291,13 @@ def test_a_figure_is_shown_with_its_caption_below_and_as_alternative_text(notebo
 
 def test_the_page_around_a_figure_is_white_and_opaque_so_that_it_can_be_read_in_dark_mode(notebook):
     with plt.rc_context({"savefig.facecolor": "white"}):
-        plotting.show(a_figure(), "Two nuclei.")
+        display.show(a_figure(), "Two nuclei.")
     corner = np.asarray(decoded(notebook.shown[0][0]).convert("RGBA"))[0, 0]
     assert corner.tolist() == [255, 255, 255, 255]
 
 
 def test_a_live_figure_is_shown_once_and_then_replaced_in_its_place(notebook):
-    live = plotting.LiveFigure()
+    live = display.LiveFigure()
     for epoch in (1, 2, 3):
         live.update(plotting.plot_training(results(epoch)), f"After epoch {epoch}.")
     assert len(notebook.shown) == 1 and len(notebook.replaced) == 2
@@ -309,7 +309,7 @@ def test_a_live_figure_is_shown_once_and_then_replaced_in_its_place(notebook):
 
 
 def test_two_live_figures_have_two_places(notebook):
-    for live in (plotting.LiveFigure(), plotting.LiveFigure()):
+    for live in (display.LiveFigure(), display.LiveFigure()):
         live.update(a_figure(), "Something.")
     assert len(notebook.shown) == 2 and notebook.replaced == []
 
@@ -317,14 +317,14 @@ def test_two_live_figures_have_two_places(notebook):
 def test_outside_a_notebook_showing_a_figure_is_no_error(capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        plotting.show(a_figure(), "Two nuclei.")
-        live = plotting.LiveFigure()
+        display.show(a_figure(), "Two nuclei.")
+        live = display.LiveFigure()
         live.update(a_figure(), "One.")
         live.update(a_figure(), "Two.")
 
 
 def test_a_figure_as_html_escapes_its_alternative_text():
-    page = plotting.figure_as_html(a_figure(), 'F1 < 0.5 & "bad"')
+    page = display.figure_as_html(a_figure(), 'F1 < 0.5 & "bad"')
     assert page.startswith('<img src="data:image/png;base64,')
     assert 'alt="F1 &lt; 0.5 &amp; &quot;bad&quot;"' in page
     assert plt.get_fignums() == []

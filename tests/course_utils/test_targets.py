@@ -12,7 +12,7 @@ from skimage.draw import disk
 from skimage.measure import label
 from skimage.segmentation import find_boundaries
 
-from course_utils.reading import read_samples
+from course_utils.data.layouts import read_samples
 from course_utils.targets import binary_target, boundary_target, looks_like_boundary_target
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, max_side=8)

@@ -16,20 +16,13 @@ import torch
 from torch import nn
 
 from course_utils import training
+from course_utils.checkpoints import load_model, save_model
 from course_utils.dataset import NucleiDataset, training_loader
+from course_utils.display import progress
 from course_utils.losses import binary_cross_entropy, dice_score, hard_dice_score
+from course_utils.results import prepare_output, record_scores
 from course_utils.targets import binary_target
-from course_utils.training import (
-    fit,
-    jitter_intensity,
-    load_model,
-    prepare_output,
-    progress,
-    record_scores,
-    save_model,
-    train_epoch,
-    validate,
-)
+from course_utils.training import fit, jitter_intensity, train_epoch, validate
 from course_utils.unet import UNet
 
 torch.set_num_threads(1)

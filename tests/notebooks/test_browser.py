@@ -14,10 +14,11 @@ import psutil
 import pytest
 from lab_in_browser import CONTRASTS, PICTURES, Lab, Notebook, Notes, browser_window, find_chromium
 
-from course_utils.authoring_stubs import source_of, stub_of
-from course_utils.exercises import Exercise, evaluate, list_exercises
+from course_utils.exercises import evaluate, list_exercises
+from course_utils.exercises.registry import Exercise
+from workshop.build.stubs import source_of, stub_of
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 NAMES = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 # How many sliders students find in a notebook.
 SLIDERS = {"01_data_exploration": 1, "04_instance_evaluation": 2, "05_boundary_watershed": 2}

@@ -22,11 +22,11 @@ import numpy as np
 import pytest
 from test_environment import KAGGLE
 
-from course_utils.authoring import stand_alone_notebooks
 from course_utils.data import load_data
+from workshop.build import stand_alone_notebooks
 
-ROOT = Path(__file__).resolve().parent.parent
-MACHINE = Path(__file__).with_name("kaggle_machine.py")
+ROOT = Path(__file__).resolve().parents[2]
+MACHINE = ROOT / "tests" / "support" / "kaggle_machine.py"
 PYTHON = Path(os.environ.get("COURSE_KAGGLE_PYTHON") or ROOT / "build" / "kaggle-python")
 PINNED = [f"{name}=={version}" for name, version in KAGGLE.items() if name != "python"]
 # What else is on Kaggle and in the course's list, in the versions that go with those.

@@ -11,10 +11,10 @@ import nbformat
 import pytest
 from website_faults import find_faults
 
-from course_utils.floors import floors_for, missed_floors
-from course_utils.website import build_website
+from workshop.publish.website import build_website
+from workshop.run.minimum_scores import floors_for, missed_floors
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "solutions").glob("[0-9][0-9]_*.py"))
 CORE = ["01_data_exploration", "02_unet", "03_binary_training", "04_instance_evaluation", "05_boundary_watershed"]
 
@@ -23,7 +23,7 @@ CORE = ["01_data_exploration", "02_unet", "03_binary_training", "04_instance_eva
 def executed(tmp_path_factory) -> Path:
     """The folder with what `course.py run` leaves."""
     folder = tmp_path_factory.mktemp("run")
-    command = [sys.executable, "-m", "course_utils.command_line", "run", "--floors", "--out", str(folder)]
+    command = [sys.executable, "-m", "workshop.command_line", "run", "--floors", "--out", str(folder)]
     run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
     print(run.stdout[-6000:], run.stderr[-3000:])
     assert run.returncode == 0

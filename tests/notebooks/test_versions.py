@@ -13,19 +13,19 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from course_utils.authoring_cells import read_cells
-from course_utils.authoring_leaks import find_leaks, secrets_of
-from course_utils.authoring_stubs import source_of
 from course_utils.exercises import list_exercises
+from workshop.build.leaks import find_leaks, secrets_of
+from workshop.build.source import read_cells
+from workshop.build.stubs import source_of
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 NAMES = sorted(path.stem for path in (ROOT / "solutions").glob("*.py"))
 # Notebooks that train take minutes.
 MARKED = [name if name[:2] in ("01", "02") else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
 each = pytest.mark.parametrize("name", NAMES)
 
 
-BROWSE = "from course_utils.progress_record import browse_progress\n\nbrowse_progress()"
+BROWSE = "from course_utils.exercises.progress import browse_progress\n\nbrowse_progress()"
 
 
 def overview(notebook: nbformat.NotebookNode, name: str) -> str:

@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from course_utils import train
 from course_utils.data import CourseData, Sample
-from course_utils.data_parallel import leave
 from course_utils.dataset import NucleiDataset, training_loader, validation_loader
+from course_utils.distributed import leave
 from course_utils.losses import binary_cross_entropy, hard_dice_score
 from course_utils.profiles import get_profile
 from course_utils.targets import binary_target
 from course_utils.training import fit
 from course_utils.unet import UNet
+from workshop import train
 
 TINY = replace(
     get_profile("smoke"), base_channels=2, depth=2, crop_size=16, batch_size=4, crops_per_epoch=6, binary_epochs=2,

@@ -26,7 +26,7 @@ import psutil
 import pytest
 from playwright.sync_api import BrowserContext, Error, Locator, Page, sync_playwright
 
-from course_utils.release import release
+from workshop.publish.release import release
 
 # --- the browser ------------------------------------------------------------------------------------------------------
 

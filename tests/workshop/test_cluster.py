@@ -15,8 +15,8 @@ import psutil
 import pytest
 from distributed import LocalCluster
 
-from course_utils import cluster
-from course_utils.cluster import ClusterError, Lost, workplace
+from workshop import cluster
+from workshop.cluster import ClusterError, Lost, workplace
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="signals as on Linux and macOS")
 
@@ -91,7 +91,7 @@ def fail(job, say, stop):
 def test_one_worker_is_this_process_and_needs_no_dask():
     program = """
 import os, sys
-from course_utils.cluster import workplace
+from workshop.cluster import workplace
 with workplace() as place:
     assert list(place.work(lambda job, say, stop: (job * 2, os.getpid(), stop.is_set()), [3, 1])) == [
         (3, (6, os.getpid(), False)), (1, (2, os.getpid(), False))]

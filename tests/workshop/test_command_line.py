@@ -12,10 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from course_utils import authoring, command_line, running
-from course_utils.command_line import main
+import workshop.build
+from workshop import command_line
+from workshop.command_line import main
+from workshop.run import course
+from workshop.run.summary import NotebookResult
 
-CHECKOUT = Path(__file__).resolve().parents[1]
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def exit_code(*arguments):
@@ -33,9 +36,9 @@ def course_runs(monkeypatch):
 
     def run_course(*arguments):
         calls.append(arguments)
-        return [running.NotebookResult("01_tiny", "passed", 1.0)]
+        return [NotebookResult("01_tiny", "passed", 1.0)]
 
-    monkeypatch.setattr(running, "run_course", run_course)
+    monkeypatch.setattr(course, "run_course", run_course)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("GOMP_SPINCOUNT", "1")
     return calls
@@ -64,7 +67,7 @@ def test_every_command_explains_itself_with_an_example(command, capsys):
 
 
 def test_help_is_quick_and_loads_nothing_large():
-    code = "import sys; from course_utils.command_line import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    code = "import sys; from workshop.command_line import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
     code += "print([name for name in ('torch', 'numpy', 'papermill', 'pytest', 'nbconvert') if name in sys.modules])"
     seconds = []
     for _ in range(5):
@@ -125,8 +128,8 @@ def test_run_passes_its_workers_on_and_a_termination_reaches_them(course_runs, a
 
 
 def test_a_failed_notebook_is_a_failed_command(monkeypatch, course_runs):
-    failed = running.NotebookResult("01_tiny", "failed", 1.0, error="it broke")
-    monkeypatch.setattr(running, "run_course", lambda *_: [failed])
+    failed = NotebookResult("01_tiny", "failed", 1.0, error="it broke")
+    monkeypatch.setattr(course, "run_course", lambda *_: [failed])
     assert main(["run"]) == 1
 
 
@@ -142,7 +145,7 @@ def test_errors_that_are_not_the_courses_own_are_not_hidden(monkeypatch, course_
     def run_course(*_):
         raise ValueError("a fault of the program")
 
-    monkeypatch.setattr(running, "run_course", run_course)
+    monkeypatch.setattr(course, "run_course", run_course)
     with pytest.raises(ValueError, match="a fault of the program"):
         main(["run"])
 
@@ -151,7 +154,7 @@ def test_interrupt(monkeypatch, course_runs, capsys):
     def run_course(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(running, "run_course", run_course)
+    monkeypatch.setattr(course, "run_course", run_course)
     assert main(["run"]) == 130
     assert "Interrupted" in capsys.readouterr().err
 
@@ -241,7 +244,7 @@ def test_lab_says_an_address_that_answers_on_this_computer_only(tmp_path):
     log = tmp_path / "log.txt"
     with log.open("w") as output:
         server = subprocess.Popen(
-            [sys.executable, "-u", "-m", "course_utils.command_line", "lab", "--no-browser"],
+            [sys.executable, "-u", "-m", "workshop.command_line", "lab", "--no-browser"],
             cwd=CHECKOUT, env=variables, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         try:
@@ -278,7 +281,8 @@ def wait_for(something, seconds=90):
 
 def test_build_passes_its_options_on(monkeypatch, capsys):
     calls = []
-    monkeypatch.setattr(authoring, "build", lambda **options: calls.append(options) or [Path("solutions/03_x.ipynb")])
+    written = [Path("solutions/03_x.ipynb")]
+    monkeypatch.setattr(workshop.build, "build", lambda **options: calls.append(options) or written)
     assert main(["build", "--only", "03,05"]) == 0
     assert main(["build", "--check"]) == 0
     assert main(["build", "--outputs"]) == 0

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from course_utils import doctor
-from course_utils.doctor import Check
-from course_utils.download import DownloadError
+from course_utils.data.download import DownloadError
+from workshop import doctor
+from workshop.doctor import Check
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -258,7 +258,7 @@ def test_it_does_not_download(tmp_path, monkeypatch):
 def test_the_real_images_are_downloaded_only_if_asked_for(monkeypatch, tmp_path):
     asked = []
     monkeypatch.setenv("COURSE_DATA_DIR", str(tmp_path))
-    monkeypatch.setattr("course_utils.download.fetch_dsb2018", lambda: asked.append("once"))
+    monkeypatch.setattr("course_utils.data.download.fetch_dsb2018", lambda: asked.append("once"))
     list(doctor.check_data())
     assert asked == []
     list(doctor.check_data(download=True))
@@ -270,15 +270,15 @@ def test_a_download_that_fails_is_a_problem(monkeypatch, tmp_path):
         raise DownloadError("No answer", "try again")
 
     monkeypatch.setenv("COURSE_DATA_DIR", str(tmp_path))
-    monkeypatch.setattr("course_utils.download.fetch_dsb2018", refuse)
+    monkeypatch.setattr("course_utils.data.download.fetch_dsb2018", refuse)
     [problem] = [check for check in doctor.check_data(download=True) if check.name == "download"]
     assert problem.status == "problem" and "No answer: try again" in problem.found
 
 
 def test_as_a_command(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "course_utils.command_line", "doctor", "--out", str(tmp_path / "x")],
-        cwd=Path(__file__).resolve().parents[1], text=True, capture_output=True, timeout=300,
+        [sys.executable, "-m", "workshop.command_line", "doctor", "--out", str(tmp_path / "x")],
+        cwd=Path(__file__).resolve().parents[2], text=True, capture_output=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Warning" not in done.stderr

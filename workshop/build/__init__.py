@@ -28,12 +28,15 @@ from pathlib import Path
 
 import nbformat
 
-from course_utils import authoring_outputs, authoring_rules
-from course_utils.authoring_cells import BuildError, Cell, Problem, read_cells
-from course_utils.authoring_kaggle import kernel_metadata, stand_alone
-from course_utils.authoring_leaks import find_leaks, secrets_of
-from course_utils.authoring_versions import solved, student
-from course_utils.exercises import Exercise, list_exercises
+from course_utils.exercises import list_exercises
+from course_utils.exercises.registry import Exercise
+from workshop.build import outputs as kept
+from workshop.build import rules
+from workshop.build.leaks import find_leaks, secrets_of
+from workshop.build.source import BuildError, Cell, Problem, read_cells
+from workshop.build.stand_alone import kernel_metadata, stand_alone
+from workshop.build.versions import solved, student
+from workshop.paths import checkout
 
 # Fixed, because what a kernel adds (its Python version) would differ from machine to machine.
 METADATA = {
@@ -49,12 +52,12 @@ def find_problems(path: str | Path, exercises: Iterable[Exercise]) -> list[Probl
         cells = read_cells(path)
     except BuildError as error:
         return error.problems
-    found = {problem for rule in authoring_rules.RULES for problem in rule(cells, path, exercises)}
+    found = {problem for rule in rules.RULES for problem in rule(cells, path, exercises)}
     if not found:  # looked at last: without the cells that are wrong, what they define would be missing
         for version in VERSIONS.values():
-            found.update(authoring_rules.check_names(version(cells, exercises)))
+            found.update(rules.check_names(version(cells, exercises)))
         students = student(cells, exercises)
-        found.update(authoring_rules.check_length(students))
+        found.update(rules.check_length(students))
         found.update(_leaks(students, secrets_of(cells, exercises)))
     return sorted(Problem(path, *problem) for problem in found)
 
@@ -153,7 +156,7 @@ def build(
         BuildError: listing file, line and reason of every problem; with `check` also every notebook that differs, is
             missing or has no source, and every tagged cell that has no output.
     """
-    root = Path(root) if root is not None else Path(__file__).resolve().parents[1]
+    root = Path(root) if root is not None else checkout()
     sources = _choose(root / "solutions", only)
     exercises = list_exercises()
     problems = [problem for source in sources for problem in find_problems(source, exercises)]
@@ -168,7 +171,7 @@ def build(
                 continue
             path = root / folder / f"{source.stem}.ipynb"
             notebook = to_notebook(version(cells, exercises))
-            authoring_outputs.take_over(notebook, path, with_outputs=folder == "solutions")
+            kept.take_over(notebook, path, with_outputs=folder == "solutions")
             committed[path] = to_bytes(notebook)
         if is_complete(cells):
             stand_alones |= _stand_alone_files(source, cells, exercises, root)
@@ -180,7 +183,7 @@ def build(
         path.write_bytes(content)
     if outputs:
         solutions = [root / "solutions" / f"{source.stem}.ipynb" for source in sources]
-        for path, notebook in authoring_outputs.execute(solutions):
+        for path, notebook in kept.execute(solutions):
             path.write_bytes(to_bytes(notebook))
     return [*committed, *stand_alones]
 
@@ -207,7 +210,7 @@ def _stand_alone_files(
         made = stand_alone(cells, exercises, source)
     except (ValueError, OSError) as error:
         raise BuildError([Problem(source, 0, f"no stand-alone version: {error}")]) from error
-    problems = [*authoring_rules.check_names(made), *_leaks(made, secrets_of(cells, exercises))]
+    problems = [*rules.check_names(made), *_leaks(made, secrets_of(cells, exercises))]
     if problems:
         raise BuildError([Problem(source, *problem) for problem in problems], "In the version for Kaggle.")
     return {
@@ -246,11 +249,11 @@ def _compare(contents: dict[Path, bytes], root: Path, with_orphans: bool) -> Non
             problems.append(Problem(path, 0, "missing."))
         elif path.read_bytes() != content:
             problems.append(Problem(path, 0, "differs from what its source gives."))
-        if authoring_outputs.REQUIRE_OUTPUTS and path.parent.name == "solutions":
-            if empty := authoring_outputs.without_output(nbformat.reads(content.decode(), as_version=4)):
+        if kept.REQUIRE_OUTPUTS and path.parent.name == "solutions":
+            if empty := kept.without_output(nbformat.reads(content.decode(), as_version=4)):
                 reason = f"no output in cell {', '.join(empty)}; run: python3 course.py build --outputs"
                 problems.append(Problem(path, 0, reason))
-            if edited := authoring_outputs.edited_by_hand(nbformat.reads(content.decode(), as_version=4)):
+            if edited := kept.edited_by_hand(nbformat.reads(content.decode(), as_version=4)):
                 reason = f"outputs edited by hand in cell {', '.join(edited)}; run: python3 course.py build --outputs"
                 problems.append(Problem(path, 0, reason))
     if with_orphans:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import replace
-from pathlib import Path
 
-from course_utils.authoring_cells import Cell
+from workshop.build.source import Cell
+from workshop.paths import checkout
 
 PICTURES = "docs/badges"
 BRANCH = "stand-alone"
@@ -19,7 +19,7 @@ BRANCH = "stand-alone"
 
 def repository() -> str:
     """The address of the course, `https://github.com/OWNER/NAME`."""
-    project = Path(__file__).resolve().parents[1] / "pyproject.toml"
+    project = checkout() / "pyproject.toml"
     return tomllib.loads(project.read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
 
 

@@ -120,7 +120,7 @@ def _run(code: str) -> tuple[str, bytes | None]:
 
     import course_utils
     from course_utils import plotting
-    from course_utils.checking import preserved_state
+    from course_utils.exercises.sandbox import preserved_state
 
     tree = ast.parse(code)
     last = ast.Expression(tree.body.pop().value) if tree.body and isinstance(tree.body[-1], ast.Expr) else None

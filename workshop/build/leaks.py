@@ -21,9 +21,9 @@ import tokenize
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from course_utils.authoring_cells import Cell
-from course_utils.authoring_stubs import source_of, stub_of
-from course_utils.exercises import Exercise
+from course_utils.exercises.registry import Exercise
+from workshop.build.source import Cell
+from workshop.build.stubs import source_of, stub_of
 
 LEAST_CHARACTERS = 24
 LEAST_BODY = 12

@@ -105,7 +105,8 @@ def execute(solutions: Sequence[Path]) -> Iterator[tuple[Path, NotebookNode]]:
 
     Notebooks without a tagged cell are not run. Raises `RunError` if one fails.
     """
-    from course_utils.running import RunError, run_notebooks
+    from workshop.paths import RunError
+    from workshop.run.course import run_notebooks
 
     wanted = [path for path in solutions if any(map(is_tagged, nbformat.read(path, as_version=4).cells))]
     if not wanted:

@@ -15,11 +15,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
-from course_utils.authoring_cells import Cell
-from course_utils.authoring_expected import ExpectedError, fill_in, find_snippets
-from course_utils.authoring_stubs import source_of, stub_of
-from course_utils.authoring_versions import HEADING, MAX_CODE_LINES, PLACEHOLDER
-from course_utils.exercises import Exercise
+from course_utils.exercises.registry import Exercise
+from workshop.build.expected import ExpectedError, fill_in, find_snippets
+from workshop.build.source import Cell
+from workshop.build.stubs import source_of, stub_of
+from workshop.build.versions import HEADING, MAX_CODE_LINES, PLACEHOLDER
 
 Found = Iterator[tuple[int, str]]
 

@@ -24,12 +24,12 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import course_utils
-from course_utils.authoring_cells import Cell
-from course_utils.authoring_expected import as_data_address
-from course_utils.authoring_versions import student
-from course_utils.exercises import Exercise
+from course_utils.exercises.registry import Exercise
+from workshop.build.expected import as_data_address
+from workshop.build.source import Cell
+from workshop.build.versions import student
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(course_utils.__file__).parent
 ACCOUNT = "your-kaggle-name"
 COMPETITION = "data-science-bowl-2018"
 # Kaggle's other GPU, the P100, is too old for its PyTorch; without a choice it may be the one.
@@ -48,7 +48,7 @@ zipfile.ZipFile(io.BytesIO(base64.b85decode(PACKAGE))).extractall(folder)
 sys.path.insert(0, folder)
 """
 DATA = """from course_utils.data import embedded_folder, find_kaggle_input
-from course_utils.synthetic import write_dataset
+from course_utils.data.synthetic import write_dataset
 
 if data_source == "kaggle" and find_kaggle_input() is None:
     print("No data set is attached to this notebook: going on with the synthetic images of the course.")
@@ -125,9 +125,10 @@ def modules_for(cells: Sequence[Cell], exercises: Iterable[Exercise]) -> list[Pa
     of them is missing.
     """
     found: set[Path] = set()
-    waiting = {PACKAGE / "__init__.py", *_file_of("course_utils.exercises"), *_file_of("course_utils.progress_record")}
+    waiting = _file_of("course_utils.exercises.progress")
     for exercise in exercises:
-        for name in (f"course_utils.{exercise.module}", f"course_utils.checks.notebook_{exercise.notebook[:2]}"):
+        checks = f"course_utils.exercises.checks.notebook_{exercise.notebook[:2]}"
+        for name in (f"course_utils.{exercise.module}", checks):
             if not (files := _file_of(name)):
                 raise ValueError(f"exercise {exercise.id} needs the module {name}, which is missing.")
             waiting |= files

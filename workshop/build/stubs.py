@@ -25,7 +25,7 @@ import re
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from course_utils.exercises import Exercise
+from course_utils.exercises.registry import Exercise
 
 _GIVEN = re.compile(r"[ \t]+# given$", re.MULTILINE)
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)

@@ -13,11 +13,11 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from course_utils.authoring_badges import with_badges
-from course_utils.authoring_cells import Cell
-from course_utils.authoring_expected import fill_in
-from course_utils.authoring_stubs import source_of, stub_of
-from course_utils.exercises import Exercise
+from course_utils.exercises.registry import Exercise
+from workshop.build.badges import with_badges
+from workshop.build.expected import fill_in
+from workshop.build.source import Cell
+from workshop.build.stubs import source_of, stub_of
 
 MAX_CODE_LINES = 25
 Place = Callable[[bytes, str], str]
@@ -145,10 +145,10 @@ def with_progress(cells: list[Cell], registry: dict[str, Exercise]) -> list[Cell
     notebook, line = notebook_of(cells, registry), cells[-1].line
     if not notebook:
         return cells
-    code = f'from course_utils.progress_record import show_overview\n\nshow_overview("{notebook}")'
+    code = f'from course_utils.exercises.progress import show_overview\n\nshow_overview("{notebook}")'
     made = [Cell("markdown", PROGRESS, line), Cell("code", code, line, markers={"progress": notebook})]
     if notebook == next(iter(registry.values())).notebook:
-        browse = "from course_utils.progress_record import browse_progress\n\nbrowse_progress()"
+        browse = "from course_utils.exercises.progress import browse_progress\n\nbrowse_progress()"
         made += [
             Cell("markdown", COURSE_PROGRESS, line),
             Cell("code", "show_overview()", line, markers={"progress": "course"}),

@@ -1,12 +1,12 @@
 """Grades the notebooks that students hand in: every exercise of every notebook is checked, and a table is written.
 
-Each notebook is graded in a process of its own (`course_utils.grading_worker`), in an empty temporary folder, with
+Each notebook is graded in a process of its own (`workshop.grade.worker`), in an empty temporary folder, with
 limits on time and memory. A notebook that ends its process, hangs or cannot be read costs nobody else anything: the
 process is killed, the reason is written down, and what is left of the notebook is graded by a new process.
 
 Finished results are kept beside the table, one small file for each notebook, called by a hash of everything that they
 depend on: the notebook, the course's code, the limits. So an interrupted run continues where it was, a notebook that
-was handed in again is graded again, and so is everything after a check has changed. `course_utils.cluster` spreads the
+was handed in again is graded again, and so is everything after a check has changed. `workshop.cluster` spreads the
 notebooks over several workers.
 """
 
@@ -31,8 +31,8 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from course_utils.cluster import Lost, Say, Stop, course_code, workplace
 from course_utils.exercises import list_exercises
+from workshop.cluster import Lost, Say, Stop, course_code, workplace
 
 COLUMNS = ["student", "notebook", "exercise", "name", "status", "message", "file"]
 RESULTS = ".results"  # what the folder of finished results is called, behind the name of the table
@@ -384,7 +384,7 @@ def _run_worker(
     for helper in helpers:
         shutil.copyfile(helper, work / helper.name)
     (temporary / "request.json").write_text(json.dumps(request), encoding="utf-8")
-    command = [sys.executable, "-P", "-m", "course_utils.grading_worker", str(temporary / "request.json")]
+    command = [sys.executable, "-P", "-m", "workshop.grade.worker", str(temporary / "request.json")]
     answers, lines = temporary / "answers.jsonl", io.BytesIO()
     posix = os.name == "posix"
     group = {"start_new_session": True} if posix else {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from course_utils.exercises import Exercise
+from course_utils.exercises.registry import Exercise
 
 # Their first line says how the rest of the cell is run, and the rest is Python. Below any other `%%` it is not.
 _PYTHON_MAGIC = re.compile(r"\A(\s*)%%(time|timeit|capture|prun)\b.*")

@@ -1,6 +1,6 @@
-"""Grades one submitted notebook, in a process of its own that `course_utils.grading` starts and watches.
+"""Grades one submitted notebook, in a process of its own that `workshop.grade.grading` starts and watches.
 
-    python -m course_utils.grading_worker REQUEST.json
+    python -m workshop.grade.worker REQUEST.json
 
 Answers are lines of JSON on what was standard output when the process started; the code of the notebook gets a standard
 output and input that lead nowhere. Every answer is written before the next piece of a student's code runs, so that
@@ -86,7 +86,7 @@ def work_through(request: dict, send: Send) -> None:
         send: takes an answer.
     """
     from course_utils.exercises import list_exercises
-    from course_utils.submissions import BrokenNotebook, read_submission
+    from workshop.grade.submissions import BrokenNotebook, read_submission
 
     exercises = list_exercises()
     try:
@@ -99,7 +99,7 @@ def work_through(request: dict, send: Send) -> None:
     for exercise in own:
         exercise.reference  # noqa: B018 (the property imports what it needs)
     with contextlib.suppress(ImportError):  # evaluate will say what is missing
-        importlib.import_module(f"course_utils.checks.notebook_{submission.notebook[:2]}")
+        importlib.import_module(f"course_utils.exercises.checks.notebook_{submission.notebook[:2]}")
     set_limits(request["memory"])
     send({"ready": True})
     sys.path.append(os.getcwd())  # last, so that a student's numpy.py hides nothing
@@ -144,7 +144,7 @@ class NotebookRun:
 
     def grade(self, exercise: Any) -> dict[str, Any]:
         """Status, message and cell of one exercise; afterwards its name means what it means in the notebook."""
-        from course_utils.submissions import candidates
+        from workshop.grade.submissions import candidates
 
         result = {"status": "todo", "message": f"Missing: no cell defines {exercise.name}.", "cell": 0}
         for cell in candidates(self.submission, exercise):
@@ -166,7 +166,7 @@ class NotebookRun:
 
     def try_cell(self, exercise: Any, cell: Any) -> tuple[str, str]:
         """Define the exercise's object as one cell does, and check it."""
-        from course_utils.submissions import explain_missing
+        from workshop.grade.submissions import explain_missing
 
         if cell.error:
             return "failed", cell.error
@@ -184,7 +184,7 @@ class NotebookRun:
 
     def define(self, exercise: Any, cell: Any) -> list:
         """Run what the cell's object needs and was not run before; returns all of these statements."""
-        from course_utils.submissions import needed
+        from workshop.grade.submissions import needed
 
         self.names.pop(exercise.name, None)
         statements = needed(self.submission, cell, exercise, self.exercises)
@@ -198,7 +198,7 @@ class NotebookRun:
         """Run one statement of the notebook. What goes wrong is remembered, and the others still run."""
         import ast
 
-        from course_utils.checking import TimeIsUp, silence, time_limit
+        from course_utils.exercises.sandbox import TimeIsUp, silence, time_limit
 
         if statement.place in self.faults:
             self.failures[statement] = f"{self.faults[statement.place]} In {statement.place}."

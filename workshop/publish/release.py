@@ -18,11 +18,12 @@ import zipfile
 from pathlib import Path
 from urllib.parse import unquote
 
-from course_utils.authoring import BuildError, stand_alone_notebooks
 from course_utils.exercises import list_exercises
+from workshop.build import BuildError, stand_alone_notebooks
+from workshop.paths import checkout
 
 FILES = ["LICENSE", "README.md", "course.py", "environment.yml", "pyproject.toml", "requirements.lock"]
-FOLDERS = {"course_utils": "*.py", "data": "*"}
+FOLDERS = {"course_utils": "*.py", "workshop": "*.py", "data": "*"}
 PICTURES = (".png", ".svg", ".jpg", ".jpeg", ".gif")
 LEFT_OUT = ("solutions", "tests", "benchmarks")
 FIRST_DATE = (1980, 1, 1, 0, 0, 0)  # the oldest that a zip can hold; real times would make every zip another one
@@ -52,7 +53,7 @@ def release(file: str | Path, root: str | Path | None = None) -> list[str]:
             cannot be written.
     """
     file = Path(file)
-    root = Path(root) if root is not None else Path(__file__).resolve().parents[1]
+    root = Path(root) if root is not None else checkout()
     contents = {name: (root / name).read_bytes() for name in collect(root)}
     contents["README.md"] = student_readme((root / "README.md").read_text(encoding="utf-8")).encode()
     try:
@@ -122,8 +123,8 @@ def check_student_version(path: Path) -> str:
     Raises:
         ReleaseError: it has outputs, an exercise that is not the stub, or an answer to a question.
     """
-    from course_utils.authoring_stubs import stub_of
-    from course_utils.authoring_versions import OWN_ANSWER
+    from workshop.build.stubs import stub_of
+    from workshop.build.versions import OWN_ANSWER
 
     stubs = {exercise.id: stub_of(exercise) for exercise in list_exercises() if exercise.notebook == path.stem}
     found, texts = set(), []

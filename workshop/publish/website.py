@@ -15,7 +15,9 @@ from pathlib import Path
 
 import nbformat
 
-from course_utils.running import checkout, mathml, run_course, without_widgets
+from workshop.paths import checkout
+from workshop.run.course import run_course
+from workshop.run.pages import mathml, without_widgets
 
 PAGES = ("docs/instructors.md", "docs/results.md", "docs/where-it-runs.md", "data/README.md",
          "data/checkpoints/README.md")  # fmt: skip
@@ -29,7 +31,7 @@ SETTINGS = {
     "project": "Nucleus segmentation with a U-Net",
     "html_title": "Nucleus segmentation with a U-Net",
     "author": "",
-    "extensions": ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "course_utils.website"],
+    "extensions": ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "workshop.publish.website"],
     "html_theme": "sphinx_book_theme",
     "html_theme_options": {"show_navbar_depth": 1, "home_page_in_toc": True, "use_fullscreen_button": False,
                            "navbar_persistent": []},

@@ -43,7 +43,7 @@ def floors_for(data: str, profile: str) -> Floors:
         UnknownFloorsError: no floors are known for that pair.
     """
     from course_utils.profiles import get_profile
-    from course_utils.running import data_label
+    from workshop.paths import data_label
 
     pair = data_label(data), get_profile(profile).name
     if pair not in FLOORS:

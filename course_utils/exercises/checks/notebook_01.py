@@ -1,4 +1,4 @@
-"""Checks of notebook 01: see `course_utils.checking` for what a check is."""
+"""Checks of notebook 01: see `course_utils.exercises.sandbox` for what a check is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from course_utils.checking import (
+from course_utils.exercises.feedback import (
     need_callable,
     need_close,
     need_dtype,

@@ -1,4 +1,4 @@
-"""Checks of notebook 02: see `course_utils.checking` for what a check is.
+"""Checks of notebook 02: see `course_utils.exercises.sandbox` for what a check is.
 
 How a student stores the weights is their own affair, so networks are compared in a way that does not depend on it: all
 parameters are set to one constant, and then every right network gives the result that a few calls of
@@ -17,7 +17,15 @@ import torch
 from torch import nn
 from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, max_pool2d
 
-from course_utils.checking import need_callable, need_close, need_dtype, need_shape, need_type, untouched, wrong
+from course_utils.exercises.feedback import (
+    need_callable,
+    need_close,
+    need_dtype,
+    need_shape,
+    need_type,
+    untouched,
+    wrong,
+)
 
 CONSTANTS = (0.1, -0.1)  # with a positive constant every ReLU is open, with a negative one most are closed
 

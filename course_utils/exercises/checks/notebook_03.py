@@ -1,4 +1,4 @@
-"""Checks of notebook 03: see `course_utils.checking` for what a check is.
+"""Checks of notebook 03: see `course_utils.exercises.sandbox` for what a check is.
 
 Losses are compared with the formula in float64, and the loops with the same loop written out here, on a network of
 thirty parameters.
@@ -18,7 +18,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader, TensorDataset
 
-from course_utils.checking import need_callable, need_close, need_shape, need_type, show, untouched, wrong
+from course_utils.exercises.feedback import need_callable, need_close, need_shape, need_type, show, untouched, wrong
 
 # 3.1 binary_cross_entropy
 

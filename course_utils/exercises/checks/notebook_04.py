@@ -1,4 +1,4 @@
-"""Checks of notebook 04: see `course_utils.checking` for what a check is."""
+"""Checks of notebook 04: see `course_utils.exercises.sandbox` for what a check is."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from scipy import ndimage
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
-from course_utils.checking import (
+from course_utils.exercises.feedback import (
     Wrong,
     need_callable,
     need_close,
     need_dtype,
     need_error,
+    need_label_image,
     need_shape,
     need_type,
     untouched,
@@ -229,17 +230,6 @@ def _need_probabilities(found: np.ndarray, image: np.ndarray, model: PointModel)
 
 
 # 4.2 connected_components
-
-
-def need_label_image(what: str, value: Any, shape: tuple[int, int]) -> None:
-    """An integer array of this shape without negative numbers."""
-    need_type(what, value, np.ndarray, "Return the label image alone." if isinstance(value, (tuple, list)) else "")
-    need_shape(what, value, shape)
-    if value.dtype.kind not in "iu":
-        look = "A mask is not yet labelled: each region needs an id." if value.dtype == bool else ""
-        wrong(f"dtype of {what}", str(value.dtype), "an integer type", look)
-    if value.size and value.min() < 0:
-        wrong(f"Range of {what}", f"the id {value.min()}", "0 for the background and ids above it")
 
 
 def check_connected_components(connected_components) -> None:

@@ -1,4 +1,4 @@
-"""Checks of notebook 05: see `course_utils.checking` for what a check is."""
+"""Checks of notebook 05: see `course_utils.exercises.sandbox` for what a check is."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 import torch
 from skimage.segmentation import find_boundaries
 
-from course_utils.checking import (
+from course_utils.exercises.feedback import (
     need_callable,
     need_dtype,
     need_error,
+    need_label_image,
     need_shape,
     need_type,
     untouched,
     wrong,
 )
-from course_utils.checks.notebook_04 import need_label_image
 from course_utils.metrics import Matches, f1_score, match_instances
 from course_utils.segmentation import watershed_instances
 from course_utils.targets import boundary_target

@@ -59,7 +59,7 @@ def test_missing_embedded_images_say_so(tmp_path, monkeypatch):
 def test_embedded_folder_of_a_checkout_and_of_an_installed_package(tmp_path, monkeypatch):
     package = tmp_path / "course_utils"
     package.mkdir()
-    monkeypatch.setattr(data, "__file__", str(package / "data.py"))
+    monkeypatch.setattr(data, "__file__", str(package / "data" / "__init__.py"))
     assert data.embedded_folder() == tmp_path / "data" / "embedded"
     (package / "embedded" / "embedded").mkdir(parents=True)
     assert data.embedded_folder() == package / "embedded" / "embedded"

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from course_utils import data, download
-from course_utils.data import DownloadError, load_data
-from course_utils.download import cache_folder, cached_dsb2018, fetch_dsb2018
+from course_utils import data
+from course_utils.data import DownloadError, download, load_data
+from course_utils.data.download import cache_folder, cached_dsb2018, fetch_dsb2018
 
 
 class Server(ThreadingHTTPServer):

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
-from course_utils import reading
-from course_utils.reading import STARDIST_TEST_IDS, DataError, decode, read_samples
+from course_utils.data import layouts
+from course_utils.data.layouts import STARDIST_TEST_IDS, DataError, decode, read_samples
 
 
 @pytest.fixture
@@ -353,7 +353,7 @@ def test_neither_folder_nor_zip(tmp_path):
 
 
 def test_a_search_in_the_wrong_folder_ends(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "MAX_FILES", 5)
+    monkeypatch.setattr(layouts, "MAX_FILES", 5)
     for index in range(6):
         (tmp_path / f"{index}.txt").write_bytes(b"")
     assert "more than 5 files" in problem(tmp_path)

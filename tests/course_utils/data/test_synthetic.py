@@ -12,13 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from course_utils import synthetic
-from course_utils.data import Sample, embedded_folder, load_data
+from course_utils.data import Sample, embedded_folder, load_data, synthetic
+from course_utils.data.layouts import read_samples
+from course_utils.data.synthetic import SMALLEST_AREA, generate_image, recipe_order
 from course_utils.exploration import touching_ids
 from course_utils.metrics import f1_score
-from course_utils.reading import read_samples
 from course_utils.segmentation import connected_components, watershed_instances
-from course_utils.synthetic import SMALLEST_AREA, generate_image, recipe_order
 from course_utils.targets import boundary_target
 
 TRAIN, TEST = len(recipe_order("train")), len(recipe_order("test"))

@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch import nn
 
-from course_utils.checking import (
-    TimeIsUp,
+from course_utils.exercises import evaluate, list_exercises
+from course_utils.exercises.feedback import (
     Wrong,
     need_callable,
     need_close,
@@ -24,12 +24,9 @@ from course_utils.checking import (
     need_error,
     need_shape,
     need_type,
-    preserved_state,
-    run_check,
-    time_limit,
     untouched,
 )
-from course_utils.exercises import evaluate, list_exercises
+from course_utils.exercises.sandbox import TimeIsUp, preserved_state, run_check, time_limit
 
 
 def call(submission):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from course_utils.authoring_badges import PICTURES, badges, repository, with_badges
-from course_utils.authoring_cells import Cell
+from workshop.build.badges import PICTURES, badges, repository, with_badges
+from workshop.build.source import Cell
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 NAMES = sorted(path.stem for path in (ROOT / "solutions").glob("*.py"))
 
 

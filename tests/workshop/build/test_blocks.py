@@ -16,13 +16,14 @@ import nbformat
 import pytest
 import torch
 
-from course_utils import authoring, authoring_rules
-from course_utils.authoring import BuildError, build, find_problems, read_cells
-from course_utils.authoring_expected import ExpectedError, fill_in
-from course_utils.authoring_versions import solved, student
-from course_utils.exercises import get_exercise, list_exercises
+import workshop.build
+from course_utils.exercises import list_exercises
+from course_utils.exercises.registry import get_exercise
+from workshop.build import BuildError, build, find_problems, read_cells
+from workshop.build.expected import ExpectedError, fill_in
+from workshop.build.versions import solved, student
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 # A notebook with one exercise of the course, under another name; the check of 2.4 judges it.
 SOURCE = """# %% [markdown]
@@ -92,8 +93,8 @@ EXERCISES = [exercise for exercise in list_exercises() if exercise.id in ("1.1",
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    monkeypatch.setattr(authoring, "list_exercises", lambda: EXERCISES)
-    monkeypatch.setattr(authoring_rules, "REQUIRE_BLOCKS", True)
+    monkeypatch.setattr(workshop.build, "list_exercises", lambda: EXERCISES)
+    monkeypatch.setattr(workshop.build.rules, "REQUIRE_BLOCKS", True)
     (tmp_path / "solutions").mkdir()
     (tmp_path / "solutions" / "02_unet.py").write_text(SOURCE, encoding="utf-8")
     return tmp_path
@@ -173,7 +174,7 @@ def test_an_import_by_the_author_is_not_repeated(root):
 
 
 def test_a_source_without_all_checks_has_no_student_version_yet(root, monkeypatch):
-    monkeypatch.setattr(authoring_rules, "REQUIRE_BLOCKS", False)
+    monkeypatch.setattr(workshop.build.rules, "REQUIRE_BLOCKS", False)
     path = root / "solutions" / "02_unet.py"
     path.write_text(SOURCE.replace('# %% check="2.4"\n\n', ""), encoding="utf-8")
     assert build(root=root) == [root / "solutions" / "02_unet.ipynb"]
@@ -288,8 +289,8 @@ TWO = """
 import sys
 from course_utils import authoring
 from course_utils.exercises import get_exercise
-authoring.list_exercises = lambda: [get_exercise("2.4")]
-authoring.build(root=sys.argv[1])
+workshop.build.list_exercises = lambda: [get_exercise("2.4")]
+workshop.build.build(root=sys.argv[1])
 """
 
 
@@ -308,7 +309,6 @@ def test_two_processes_give_the_same_bytes_of_every_version(tmp_path):
 
 
 def test_a_picture_that_shows_the_same_is_kept_and_another_one_is_replaced(root):
-    from course_utils import authoring_outputs
 
     path = root / "solutions" / "02_unet.py"
     path.write_text(WITH_PICTURE, encoding="utf-8")
@@ -321,7 +321,7 @@ def test_a_picture_that_shows_the_same_is_kept_and_another_one_is_replaced(root)
     build(root=root)
     assert picture_of(root) != picture
     for other in ("", "not base64", base64.b64encode(b"no picture").decode()):
-        assert not authoring_outputs._same_picture(other, base64.b64encode(picture).decode())
+        assert not workshop.build.outputs._same_picture(other, base64.b64encode(picture).decode())
 
 
 # Faults
@@ -389,7 +389,7 @@ def test_a_stub_that_cannot_be_made_is_named(root, monkeypatch):
     def impossible(exercise):
         raise ValueError("the stub does not parse: invalid syntax in 'def'.")
 
-    monkeypatch.setattr(authoring_rules, "stub_of", impossible)
+    monkeypatch.setattr(workshop.build.rules, "stub_of", impossible)
     [problem] = find_problems(root / "solutions" / "02_unet.py", EXERCISES)
     assert "exercise 2.4 has no stub: in course_utils.unet.count_parameters the stub does not parse" in problem.reason
     assert problem.line == SOURCE[: SOURCE.index('exercise="2.4"')].count("\n") + 1

@@ -17,11 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from course_utils import authoring
-from course_utils.authoring import BuildError, Cell, build, read_cells, solved, to_bytes, to_notebook, validate
-from course_utils.exercises import Exercise, list_exercises
+import workshop.build
+from course_utils.exercises import list_exercises
+from course_utils.exercises.registry import Exercise
+from workshop.build import BuildError, Cell, build, read_cells, solved, to_bytes, to_notebook, validate
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 # Exercise 9.1 of a notebook that does not exist: its solution is the class Exercise itself.
 EXERCISES = [Exercise("9.1", "Exercise", "exercises", "09_tiny", "A small class", 1, 5)]
@@ -81,12 +82,12 @@ def make_root(folder: Path, source: str = SOURCE, name: str = "09_tiny") -> Path
 def drafts_are_allowed(monkeypatch, request):
     """The small notebook here has no check; blocks are tested in test_authoring_blocks.py."""
     if "of_the_course" not in request.node.name:
-        monkeypatch.setattr(authoring.authoring_rules, "REQUIRE_BLOCKS", False)
+        monkeypatch.setattr(workshop.build.rules, "REQUIRE_BLOCKS", False)
 
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    monkeypatch.setattr(authoring, "list_exercises", lambda: EXERCISES)
+    monkeypatch.setattr(workshop.build, "list_exercises", lambda: EXERCISES)
     return make_root(tmp_path / "course")
 
 
@@ -176,9 +177,9 @@ BUILD = """
 import sys
 from course_utils import authoring
 from course_utils.exercises import Exercise
-authoring.list_exercises = lambda: [Exercise("9.1", "Exercise", "exercises", "09_tiny", "A small class", 1, 5)]
-authoring.authoring_rules.REQUIRE_BLOCKS = False
-authoring.build(root=sys.argv[1])
+workshop.build.list_exercises = lambda: [Exercise("9.1", "Exercise", "exercises", "09_tiny", "A small class", 1, 5)]
+workshop.build.rules.REQUIRE_BLOCKS = False
+workshop.build.build(root=sys.argv[1])
 """
 
 

@@ -8,21 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from course_utils.authoring import find_problems, read_cells, to_notebook
-from course_utils.authoring_kaggle import stand_alone
-from course_utils.authoring_leaks import (
-    LEAST_CHARACTERS,
-    find_leaks,
-    hidden_lines,
-    reduced,
-    secrets_of,
-    telling_runs,
-)
-from course_utils.authoring_stubs import source_of, stub_of
-from course_utils.authoring_versions import solved, student
 from course_utils.exercises import list_exercises
+from workshop.build import find_problems, read_cells, to_notebook
+from workshop.build.leaks import LEAST_CHARACTERS, find_leaks, hidden_lines, reduced, secrets_of, telling_runs
+from workshop.build.stand_alone import stand_alone
+from workshop.build.stubs import source_of, stub_of
+from workshop.build.versions import solved, student
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[3]
 SOURCES = sorted((REPOSITORY / "solutions").glob("*.py"))
 EXERCISES = list_exercises()
 

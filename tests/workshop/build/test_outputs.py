@@ -5,8 +5,8 @@ from __future__ import annotations
 import nbformat
 import pytest
 
-from course_utils import authoring, authoring_outputs
-from course_utils.authoring import BuildError, build
+import workshop.build
+from workshop.build import BuildError, build
 
 SOURCE = """# %% [markdown]
 # # Tiny notebook
@@ -33,8 +33,8 @@ print("second")
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    monkeypatch.setattr(authoring, "list_exercises", lambda: [])
-    monkeypatch.setattr(authoring_outputs, "REQUIRE_OUTPUTS", True)
+    monkeypatch.setattr(workshop.build, "list_exercises", lambda: [])
+    monkeypatch.setattr(workshop.build.kept, "REQUIRE_OUTPUTS", True)
     write(tmp_path, SOURCE)
     return tmp_path
 
@@ -87,7 +87,7 @@ def test_an_output_in_a_cell_without_the_tag_does_not_pass_the_check(root):
     path = root / "solutions" / "09_tiny.ipynb"
     notebook = nbformat.read(path, as_version=4)
     notebook.cells[2].outputs = [nbformat.v4.new_output("stream", text="planted")]
-    path.write_bytes(authoring.to_bytes(notebook))
+    path.write_bytes(workshop.build.to_bytes(notebook))
     with pytest.raises(BuildError, match="differs from what its source gives"):
         build(root=root, check=True)
 
@@ -98,7 +98,7 @@ def test_an_output_edited_by_hand_does_not_pass_the_check(root, edit):
     path = root / "solutions" / "09_tiny.ipynb"
     notebook = nbformat.read(path, as_version=4)
     notebook.cells[3].outputs[0].update(edit)
-    path.write_bytes(authoring.to_bytes(notebook))
+    path.write_bytes(workshop.build.to_bytes(notebook))
     with pytest.raises(BuildError, match=r"outputs edited by hand in cell code-\w+; run: .* --outputs"):
         build(root=root, check=True)
 
@@ -111,9 +111,9 @@ def test_a_notebook_that_fails_leaves_no_outputs_and_is_named(root):
 
 
 def test_notebooks_without_tagged_cells_are_not_run(root, monkeypatch):
-    from course_utils import running
+    from workshop.run import course
 
-    monkeypatch.setattr(running, "run_notebooks", lambda *arguments: pytest.fail("was run"))
+    monkeypatch.setattr(course, "run_notebooks", lambda *arguments: pytest.fail("was run"))
     write(root, SOURCE.replace('# %% tags=["nbval-check-output"]', "# %%"))
     build(root=root, outputs=True)
 

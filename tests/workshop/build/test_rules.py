@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from course_utils import authoring
-from course_utils.authoring import BuildError, Cell, build, find_problems
-from course_utils.authoring_rules import check_names
-from course_utils.exercises import Exercise
+import workshop.build
+from course_utils.exercises.registry import Exercise
+from workshop.build import BuildError, Cell, build, find_problems
+from workshop.build.rules import check_names
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 # The solution of 9.1 is the class Exercise, that of 8.1 belongs into another notebook.
 EXERCISES = [
@@ -69,7 +69,7 @@ print(value, seed)
 @pytest.fixture(autouse=True)
 def drafts_are_allowed(monkeypatch):
     """The small notebook here has no check; blocks are tested in test_authoring_blocks.py."""
-    monkeypatch.setattr(authoring.authoring_rules, "REQUIRE_BLOCKS", False)
+    monkeypatch.setattr(workshop.build.rules, "REQUIRE_BLOCKS", False)
 
 
 @pytest.fixture
@@ -147,8 +147,8 @@ FAULTS = {
     "magic in a comment": (LAST, "# %matplotlib inline\nvalue = 1\n", "%matplotlib", "looks like a magic"),
     "star import": (LAST, "value = 1\nfrom math import *\n", "import *", "'from math import *' hides the names"),
     "plt.show": (LAST, "value = 1\nplt.show()\n", "plt.show", "plt.show() shows a figure without alt text"),
-    "figure without caption": (LAST, "plotting.show(figure)\n", "plotting.show", "a figure without alt text"),
-    "figure with empty caption": (LAST, 'plotting.show(figure, " ")\n', "plotting.show", "a figure without alt text"),
+    "figure without caption": (LAST, "display.show(figure)\n", "plotting.show", "a figure without alt text"),
+    "figure with empty caption": (LAST, 'display.show(figure, " ")\n', "plotting.show", "a figure without alt text"),
     "long code cell": (LAST, LONG + "# %%\nvalue = 1\n", "# %%\na0 = 0", "a code cell of 26 lines, 25 are allowed"),
     # parameters
     "no parameters cell": (' tags=["parameters"]', "", None, "no parameters cell"),
@@ -201,7 +201,7 @@ def test_every_fault_is_named_with_its_line(root, name):
 
 
 def test_the_message_of_the_build_has_file_line_and_reason_of_all_problems(root, monkeypatch):
-    monkeypatch.setattr(authoring, "list_exercises", lambda: EXERCISES)
+    monkeypatch.setattr(workshop.build, "list_exercises", lambda: EXERCISES)
     source = SOURCE.replace(LAST, "value = = 1\n").replace("![a dot]", "![]")
     (root / "solutions" / "09_tiny.py").write_text(source, encoding="utf-8")
     with pytest.raises(BuildError) as error:
@@ -308,7 +308,7 @@ def test_undefined_names(sources):
 def test_ruff_finds_the_same_undefined_names(tmp_path):
     for number, sources in enumerate(SNIPPETS):
         cells = [Cell("code", source, 1) for source in sources]
-        (tmp_path / f"{number:02}.ipynb").write_bytes(authoring.to_bytes(authoring.to_notebook(cells)))
+        (tmp_path / f"{number:02}.ipynb").write_bytes(workshop.build.to_bytes(workshop.build.to_notebook(cells)))
     arguments = ["check", "--isolated", "--select", "F821", "--output-format", "json", "--target-version", "py311"]
     command = [sys.executable, "-m", "ruff", *arguments, str(tmp_path)]
     output = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False).stdout

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from course_utils.authoring import read_cells
-from course_utils.authoring_kaggle import FOLDED, kernel_metadata, modules_for, pack, stand_alone
 from course_utils.exercises import list_exercises
+from workshop.build import read_cells
+from workshop.build.stand_alone import FOLDED, kernel_metadata, modules_for, pack, stand_alone
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[3]
 SOURCES = sorted((REPOSITORY / "solutions").glob("*.py"))
 EXERCISES = list_exercises()
 each_source = pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
@@ -46,10 +46,9 @@ def test_the_first_cell_is_folded_and_holds_modules_as_they_are(path):
         assert archive.read(name).decode() == (REPOSITORY / name).read_text(encoding="utf-8")
     names = set(archive.namelist())
     print(f"{path.stem}: {len(names)} modules, {len(cells[0].source) // 1000} kB")
-    assert f"course_utils/checks/notebook_{path.stem[:2]}.py" in names
-    assert {"course_utils/exercises.py", "course_utils/progress_record.py", "course_utils/synthetic.py"} <= names
-    workshop = {f"course_utils/{name}.py" for name in ("authoring", "running", "command_line", "doctor", "grading")}
-    assert not workshop & names
+    assert f"course_utils/exercises/checks/notebook_{path.stem[:2]}.py" in names
+    assert {"course_utils/exercises/__init__.py", "course_utils/data/synthetic.py"} <= names
+    assert not any(name.startswith("workshop") for name in names)
     assert sum("/checks/notebook_" in name for name in names) <= 2  # those of notebook 05 use some of 04
 
 
@@ -139,7 +138,7 @@ from pathlib import Path
 home = Path(course_utils.__file__).parents[1]
 assert home.name.startswith("course-") and home.parent == Path(tempfile.gettempdir()).resolve(), home
 
-import course_utils.data, course_utils.synthetic as synthetic, tifffile
+import course_utils.data, course_utils.data.synthetic as synthetic, tifffile
 if data_folder:
     course_utils.data.KAGGLE_INPUT = Path(data_folder)
 def write_few(folder):

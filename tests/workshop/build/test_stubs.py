@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from course_utils.authoring_stubs import make_stub, source_of, stub_of
 from course_utils.exercises import list_exercises
+from workshop.build.stubs import make_stub, source_of, stub_of
 
 RAISE = 'raise NotImplementedError("Exercise 9.1: Title")'
 

@@ -16,14 +16,15 @@ from pathlib import Path
 
 import pytest
 
-from course_utils import grading
-from course_utils.authoring_stubs import source_of, stub_of
-from course_utils.cluster import ClusterError
-from course_utils.command_line import main
-from course_utils.exercises import get_exercise, list_exercises
-from course_utils.grading import Graded, GradingError, HandedIn, Limits, Row, grade, spreadsheet_safe, summary
+from course_utils.exercises import list_exercises
+from course_utils.exercises.registry import get_exercise
+from workshop.build.stubs import source_of, stub_of
+from workshop.cluster import ClusterError
+from workshop.command_line import main
+from workshop.grade import grading
+from workshop.grade.grading import Graded, GradingError, HandedIn, Limits, Row, grade, spreadsheet_safe, summary
 
-CHECKOUT = Path(__file__).resolve().parents[1]
+CHECKOUT = Path(__file__).resolve().parents[3]
 FIRST = [exercise.id for exercise in list_exercises() if exercise.notebook == "01_data_exploration"]
 IMPORTS = """import math, os, subprocess, sys, time
 from collections import Counter

@@ -6,8 +6,9 @@ import re
 
 import pytest
 
-from course_utils.exercises import get_exercise, list_exercises
-from course_utils.submissions import BrokenNotebook, candidates, explain_missing, needed, read_submission
+from course_utils.exercises import list_exercises
+from course_utils.exercises.registry import get_exercise
+from workshop.grade.submissions import BrokenNotebook, candidates, explain_missing, needed, read_submission
 
 ALL = list_exercises()
 SHAPES = get_exercise("1.1")

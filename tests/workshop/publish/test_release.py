@@ -14,12 +14,13 @@ from urllib.parse import unquote
 
 import pytest
 
-from course_utils import release as release_module
-from course_utils.command_line import main, make_parser
-from course_utils.exercises import get_exercise, list_exercises
-from course_utils.release import ReleaseError, collect, release
+from course_utils.exercises import list_exercises
+from course_utils.exercises.registry import get_exercise
+from workshop.command_line import main, make_parser
+from workshop.publish import release as release_module
+from workshop.publish.release import ReleaseError, collect, release
 
-CHECKOUT = Path(__file__).resolve().parents[1]
+CHECKOUT = Path(__file__).resolve().parents[3]
 PAGE = (CHECKOUT / "docs" / "instructors.md").read_text(encoding="utf-8")
 NOTEBOOKS = sorted({exercise.notebook for exercise in list_exercises()})
 
@@ -27,10 +28,10 @@ NOTEBOOKS = sorted({exercise.notebook for exercise in list_exercises()})
 @pytest.fixture(scope="module")
 def course(tmp_path_factory):
     """A copy of the course, with things beside it that are not for students. Tests put back what they change."""
-    from course_utils.authoring import to_bytes, to_notebook
-    from course_utils.authoring_cells import Cell
-    from course_utils.authoring_stubs import stub_of
-    from course_utils.authoring_versions import OWN_ANSWER
+    from workshop.build import to_bytes, to_notebook
+    from workshop.build.source import Cell
+    from workshop.build.stubs import stub_of
+    from workshop.build.versions import OWN_ANSWER
 
     root = tmp_path_factory.mktemp("course")
     ignore = shutil.ignore_patterns("__pycache__")
@@ -170,7 +171,7 @@ def edited(function):
 
 
 def solve(cells):
-    from course_utils.authoring_stubs import source_of
+    from workshop.build.stubs import source_of
 
     cells[2]["source"] = source_of(get_exercise("1.1"))
 

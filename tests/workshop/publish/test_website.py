@@ -19,10 +19,10 @@ import pytest
 from lab_in_browser import Notes, browser_window
 from website_faults import find_faults
 
-from course_utils import website
-from course_utils.command_line import main
-from course_utils.running import RunError, checkout
-from course_utils.website import WebsiteError, build_website, page_notebook, reference_page
+from workshop.command_line import main
+from workshop.paths import RunError, checkout
+from workshop.publish import website
+from workshop.publish.website import WebsiteError, build_website, page_notebook, reference_page
 
 COURSE = checkout()
 NAMES = sorted(path.stem for path in (COURSE / "solutions").glob("[0-9][0-9]_*.ipynb"))

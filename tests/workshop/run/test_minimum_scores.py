@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from course_utils import running
-from course_utils.command_line import main
-from course_utils.floors import FLOORS, UnknownFloorsError, floors_for, missed_floors
 from course_utils.profiles import get_profile
+from workshop.command_line import main
+from workshop.run import course
+from workshop.run.minimum_scores import FLOORS, UnknownFloorsError, floors_for, missed_floors
 
-NOTEBOOKS = {path.stem for path in (Path(__file__).parents[1] / "solutions").glob("*.py")}
+NOTEBOOKS = {path.stem for path in (Path(__file__).parents[3] / "solutions").glob("*.py")}
 
 
 def reaching(data: str, profile: str, above: float) -> dict[str, dict]:
@@ -67,7 +67,7 @@ class Result:
 @pytest.mark.parametrize(("above", "code"), [(0.01, 0), (-0.01, 1)])
 def test_the_command_fails_below_the_floors(monkeypatch, capsys, above, code):
     scores = reaching("embedded", "smoke", above)
-    monkeypatch.setattr(running, "run_course", lambda *_: [Result(name, one) for name, one in scores.items()])
+    monkeypatch.setattr(course, "run_course", lambda *_: [Result(name, one) for name, one in scores.items()])
     assert main(["run", "--floors"]) == code
     shown = capsys.readouterr().out
     assert shown.count("below its floor of") == 3 * code
@@ -78,11 +78,11 @@ def test_the_command_fails_below_the_floors(monkeypatch, capsys, above, code):
 def test_a_notebook_that_failed_is_a_failure_with_floors_too(monkeypatch):
     scores = reaching("embedded", "smoke", 0.01)
     results = [Result(name, one, "it failed") for name, one in scores.items()]
-    monkeypatch.setattr(running, "run_course", lambda *_: results)
+    monkeypatch.setattr(course, "run_course", lambda *_: results)
     assert main(["run", "--floors"]) == 1
 
 
 def test_unknown_floors_are_told_before_anything_runs(monkeypatch, capsys):
-    monkeypatch.setattr(running, "run_course", lambda *_: pytest.fail("it ran"))
+    monkeypatch.setattr(course, "run_course", lambda *_: pytest.fail("it ran"))
     assert main(["run", "--floors", "--data", "dsb2018", "--profile", "smoke"]) == 1
     assert "no floors are known for dsb2018 in the profile smoke" in capsys.readouterr().err

@@ -21,9 +21,13 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from course_utils import running
-from course_utils.cluster import ClusterError, workplace
-from course_utils.running import RunError, first_words, run_notebooks, select_notebooks
+from workshop import paths
+from workshop.cluster import ClusterError, workplace
+from workshop.paths import RunError, select_notebooks
+from workshop.run import course, summary
+from workshop.run import kernel as kernel_module
+from workshop.run.course import run_notebooks
+from workshop.run.kernel import first_words
 
 PARAMETERS = 'data_source = "embedded"\nprofile = "auto"\nseed = 0\noutput = "output"'
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
@@ -107,7 +111,7 @@ def test_a_notebook_that_passes(run):
 
 
 def test_a_cell_that_runs_long_says_now_and_then_that_it_still_runs(run, monkeypatch):
-    monkeypatch.setattr(running, "SECONDS_BETWEEN_SIGNS", 0.4)
+    monkeypatch.setattr(kernel_module, "SECONDS_BETWEEN_SIGNS", 0.4)
     run.one("pass", "import time\ntime.sleep(2)", "pass")
     signs = [line for line in run.lines if "still running" in line]
     assert any(re.fullmatch(r"01_tiny  cell +\d+/\d+  still running, \d+ s", line) for line in signs)
@@ -194,7 +198,7 @@ def test_a_failing_cell_is_shown_and_the_other_notebooks_still_run(run):
 
 def test_methods_stand_side_by_side_in_the_table():
     scores = {"threshold": 0.5, "Otsu": {"F1": 0.7, "recall": 1.0}, "U-Net": {"F1": 0.85, "nuclei": 12}}
-    assert running.format_table([running.NotebookResult("01_tiny", "passed", 2.0, scores)])[3:] == [
+    assert summary.format_table([summary.NotebookResult("01_tiny", "passed", 2.0, scores)])[3:] == [
         "",
         "01_tiny",
         "  threshold: 0.500",
@@ -244,10 +248,10 @@ def test_exit_that_ends_the_kernel_is_a_failure(run):
 def test_cells_that_were_never_executed_are_a_failure():
     cells = [new_code_cell("x = 1", execution_count=1), new_code_cell("y = 2"), new_code_cell("")]
     notebook = new_notebook(cells=cells)
-    assert "code cell 2 of 2" in running.find_failure(notebook)
-    assert "never executed" in running.find_failure(notebook)
+    assert "code cell 2 of 2" in kernel_module.find_failure(notebook)
+    assert "never executed" in kernel_module.find_failure(notebook)
     notebook.cells[1].execution_count = 2
-    assert running.find_failure(notebook) == ""
+    assert kernel_module.find_failure(notebook) == ""
 
 
 def test_a_misspelt_parameter_is_a_failure(run):
@@ -299,7 +303,7 @@ def test_interrupt_ends_the_kernel_too(tmp_path):
     cells = ["import os, time\nopen('kernel', 'w').write(str(os.getpid()))", "time.sleep(120)"]
     source = write_notebook(tmp_path / "solutions", "01_tiny", *cells)
     script = (
-        "import sys\nfrom pathlib import Path\nfrom course_utils.running import run_notebooks\n"
+        "import sys\nfrom pathlib import Path\nfrom workshop.run.course import run_notebooks\n"
         f"run_notebooks([Path({str(source)!r})], Path({str(tmp_path / 'build')!r}), {{}})"
     )
     process = subprocess.Popen([sys.executable, "-c", script], start_new_session=True, stderr=subprocess.PIPE)
@@ -345,7 +349,7 @@ def test_a_reply_whose_signal_was_lost_is_found():
     for timeout in (None, 60):
         asked.clear()
         started = time.monotonic()
-        assert asyncio.run(running.ask_often(get_message, every=0.05)(timeout=timeout)) == "reply"
+        assert asyncio.run(kernel_module.ask_often(get_message, every=0.05)(timeout=timeout)) == "reply"
         assert time.monotonic() - started < 10 and len(asked) == 3
 
 
@@ -356,7 +360,7 @@ def test_asking_often_ends_at_the_timeout():
 
     started = time.monotonic()
     with pytest.raises(queue.Empty):
-        asyncio.run(running.ask_often(get_message, every=0.05)(timeout=0.3))
+        asyncio.run(kernel_module.ask_often(get_message, every=0.05)(timeout=0.3))
     assert 0.3 <= time.monotonic() - started < 5
 
 
@@ -474,9 +478,9 @@ def test_paths_count_from_the_callers_folder(tmp_path, monkeypatch):
     (tmp_path / "embedded").mkdir()
     (tmp_path / "images").mkdir()
     for name in ("embedded", "dsb2018", "auto"):
-        assert running.resolve_data_source(name) == name
-    assert running.resolve_data_source("images") == str(tmp_path / "images")
-    assert running.resolve_data_source("../data.zip") == str(tmp_path / ".." / "data.zip")
+        assert paths.resolve_data_source(name) == name
+    assert paths.resolve_data_source("images") == str(tmp_path / "images")
+    assert paths.resolve_data_source("../data.zip") == str(tmp_path / ".." / "data.zip")
 
 
 @pytest.mark.parametrize(
@@ -489,11 +493,11 @@ def test_first_words(source, words):
 
 def test_an_unknown_profile_or_source_fails_before_anything_runs(tmp_path, monkeypatch):
     write_notebook(tmp_path / "solutions", "01_tiny", "x = 1")
-    monkeypatch.setattr(running, "checkout", lambda: tmp_path)
+    monkeypatch.setattr(course, "checkout", lambda: tmp_path)
     with pytest.raises(RunError, match="huge"):
-        running.run_course(profile="huge", out=tmp_path / "build")
+        course.run_course(profile="huge", out=tmp_path / "build")
     with pytest.raises(ValueError, match="nowhere"):
-        running.run_course(data=str(tmp_path / "nowhere.zip"), out=tmp_path / "build")
+        course.run_course(data=str(tmp_path / "nowhere.zip"), out=tmp_path / "build")
     assert not (tmp_path / "build").exists()
 
 
@@ -514,9 +518,9 @@ def test_the_whole_way_with_a_folder_of_images(tmp_path, monkeypatch):
         "images = len(load_data(data_source).train)",
         "record_scores(output, '01_tiny', {'images': images, 'profile': profile, 'seed': seed})",
     )  # fmt: skip
-    monkeypatch.setattr(running, "checkout", lambda: tmp_path)
+    monkeypatch.setattr(course, "checkout", lambda: tmp_path)
     monkeypatch.chdir(tmp_path)
-    (result,) = running.run_course(data="cells", seed=5)
+    (result,) = course.run_course(data="cells", seed=5)
     assert result.error == ""
     assert result.scores == {"images": 16, "profile": "smoke", "seed": 5}
     summary = json.loads((tmp_path / "build" / "cells-smoke-seed5" / "summary.json").read_text())
@@ -525,7 +529,7 @@ def test_the_whole_way_with_a_folder_of_images(tmp_path, monkeypatch):
 
 
 def test_a_run_solves_no_exercise_for_the_one_who_starts_it(tmp_path):
-    from course_utils.progress_record import statuses
+    from course_utils.exercises.progress import statuses
 
     check = 'from course_utils.exercises import check\ncheck("1.1", lambda images: {})'
     source = write_notebook(tmp_path / "solutions", "01_tiny", check)
@@ -605,7 +609,7 @@ def test_a_notebook_that_was_finished_before_its_worker_died_is_not_executed_aga
     (run.folder / "output").mkdir(parents=True)
     values = {"data_source": "x", "profile": "x", "seed": 0, "output": "x"}
     results = [
-        running._run_once(
+        course._run_once(
             source, run.lines.append, threading.Event(), folder=run.folder, finished=run.folder, parameters=values,
             cell_timeout=60, kernel_name="python3",
         )
@@ -626,26 +630,26 @@ def test_a_notebook_of_an_interrupted_run_ends_with_its_kernel(run):
     source = write_notebook(run.sources, "01_tiny", *cells)
     values = {"data_source": "x", "profile": "x", "seed": 0, "output": "x"}
     started = time.monotonic()
-    running.run_notebook(source, run.folder, values, 600, "python3", run.lines.append, AfterAWhile())
+    course.run_notebook(source, run.folder, values, 600, "python3", run.lines.append, AfterAWhile())
     assert time.monotonic() - started < 120
     wait_until(lambda: not is_running(int(kernel.read_text())))
 
 
 def test_what_a_notebook_needs_is_executed_before_it():
     """Every solved notebook that takes the network of another one from the output folder stands in `NEEDS`."""
-    folder = running.checkout() / "solutions"
+    folder = paths.checkout() / "solutions"
     uses = {path.stem for path in folder.glob("*.py") if re.search(r"\b(foreground|binary)_model\(", path.read_text())}
     leaves = {path.stem for path in folder.glob("*.py") if 'model_path(output, "binary")' in path.read_text()}
-    assert uses - leaves == set(running.NEEDS)
-    assert all(set(needed) == leaves for needed in running.NEEDS.values())
+    assert uses - leaves == set(course.NEEDS)
+    assert all(set(needed) == leaves for needed in course.NEEDS.values())
 
 
 def test_a_cluster_that_cannot_be_reached_costs_no_earlier_result(tmp_path, monkeypatch):
     write_notebook(tmp_path / "solutions", "01_tiny", "x = 1")
-    monkeypatch.setattr(running, "checkout", lambda: tmp_path)
+    monkeypatch.setattr(course, "checkout", lambda: tmp_path)
     network = tmp_path / "build" / "embedded-smoke" / "output" / "models" / "binary.pt"
     network.parent.mkdir(parents=True)
     network.write_text("trained for hours")
     with pytest.raises(ClusterError, match="No dask scheduler"):
-        running.run_course(dask="nowhere")
+        course.run_course(dask="nowhere")
     assert network.exists()

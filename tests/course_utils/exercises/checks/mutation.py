@@ -42,8 +42,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from course_utils.checking import run_check
-from course_utils.exercises import get_exercise
+from course_utils.exercises.registry import get_exercise
+from course_utils.exercises.sandbox import run_check
 
 BAR = 0.95
 
@@ -132,7 +132,7 @@ def report(exercise_id: str, equivalent: dict[str, str] | None = None, seconds: 
     """
     equivalent = equivalent or {}
     exercise = get_exercise(exercise_id)
-    checks = importlib.import_module(f"course_utils.checks.notebook_{exercise.notebook[:2]}")
+    checks = importlib.import_module(f"course_utils.exercises.checks.notebook_{exercise.notebook[:2]}")
     check = getattr(checks, f"check_{exercise.name}")
     found, used, start = Report(exercise_id), set(), time.perf_counter()
     for mutant in mutants(exercise.reference):

@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from course_utils.checks import notebook_01
-from course_utils.exercises import evaluate, get_exercise
+from course_utils.exercises import evaluate
+from course_utils.exercises.checks import notebook_01
+from course_utils.exercises.registry import get_exercise
 from course_utils.exploration import intensity_statistics, random_crop, split_train_val, standardize
 from course_utils.targets import binary_target, boundary_target
 

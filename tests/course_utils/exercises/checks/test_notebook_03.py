@@ -664,7 +664,7 @@ def test_the_first_check_of_a_session_is_quick_too():
     """An optimizer of torch's own, for example, loads torch's compiler at first use: seconds, within the time limit."""
     program = """
 import sys
-from course_utils.checks import notebook_02, notebook_03
+from course_utils.exercises.checks import notebook_02, notebook_03
 from course_utils.exercises import list_exercises
 for exercise in list_exercises():
     if exercise.id[0] in "23":

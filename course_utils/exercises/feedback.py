@@ -1,0 +1,153 @@
+"""What a check says: its result, how that looks in a notebook, and words for what is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import html
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from course_utils.display import show_box
+from course_utils.exercises.registry import Exercise
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What a check found. `status` is "passed", "failed" or "todo"; the first message names the wrong property."""
+
+    exercise_id: str
+    status: str
+    messages: tuple[str, ...] = ()
+
+
+class Wrong(Exception):
+    """A property of the student's object is not right; the text says which, what was found and what was expected."""
+
+
+# A symbol, a word and a colour each (Okabe and Ito's, dark enough for text on a light and on a dark page).
+LOOKS = {
+    "passed": ("✔", "passed", "#009E73"),
+    "failed": ("✘", "not right yet", "#D55E00"),
+    "todo": ("○", "to do", "#0072B2"),
+}
+
+
+def show_result(exercise: Exercise, result: CheckResult) -> None:
+    """Show the result of a check: a box in a notebook, plain text elsewhere."""
+    symbol, word, colour = LOOKS[result.status]
+    title = f"{symbol} Exercise {exercise.id}, {exercise.name}: {word}"
+    goes_on = f"The notebook goes on with the course's own {exercise.name}: run your cell again before you try yours."
+    after = [] if result.status == "passed" else [goes_on]
+    messages = [message for message in result.messages if result.status != "passed"] + after
+    box = (
+        f'<div role="status" style="border-left: 6px solid {colour}; padding: 0.4em 0.8em; margin: 0.4em 0;">'
+        f"<strong>{html.escape(title)}</strong>"
+        + "".join(f"<div>{html.escape(message)}</div>" for message in messages)
+        + "</div>"
+    )
+    show_box(box, "\n  ".join([title, *messages]))
+
+
+def wrong(what: str, found: Any, expected: Any, look: str = "") -> None:
+    """Raise `Wrong`: "what: found ..., expected ... . look"."""
+    raise Wrong(f"{what}: found {show(found)}, expected {show(expected)}." + (f" {look}" if look else ""))
+
+
+def show(value: Any) -> str:
+    """A value in few characters."""
+    if isinstance(value, str):
+        return value
+    text = re.sub(r"\s+", " ", repr(value))
+    return text if len(text) <= 160 else text[:157] + "..."
+
+
+def need_callable(submission: Any, name: str, is_class: bool = False) -> None:
+    """The submission is a function (or a class) at all."""
+    if is_class and not isinstance(submission, type):
+        wrong(f"Kind of {name}", type(submission).__name__, "a class", f"Pass {name} itself, not an instance of it.")
+    if not callable(submission):
+        wrong(f"Kind of {name}", type(submission).__name__, "a function", f"Pass {name} itself, not its result.")
+
+
+def need_shape(what: str, value: Any, expected: tuple, look: str = "") -> None:
+    found = tuple(getattr(value, "shape", ()))
+    if found != tuple(expected):
+        wrong(f"Shape of {what}", found, tuple(expected), look)
+
+
+def need_type(what: str, value: Any, expected: type | tuple[type, ...], look: str = "") -> None:
+    if not isinstance(value, expected):
+        kinds = expected if isinstance(expected, tuple) else (expected,)
+        wrong(f"Type of {what}", type(value).__name__, " or ".join(kind.__name__ for kind in kinds), look)
+
+
+def need_dtype(what: str, value: Any, expected: Any, look: str = "") -> None:
+    if value.dtype != expected:
+        wrong(f"dtype of {what}", str(value.dtype), getattr(expected, "__name__", str(expected)), look)
+
+
+def need_close(what: str, value: Any, expected: Any, look: str = "", tolerance: float = 1e-5) -> None:
+    """Numbers or arrays are equal up to rounding; names the first place where they are not."""
+    found_array, expected_array = _array(value), _array(expected)
+    if found_array.shape != expected_array.shape:
+        wrong(f"Shape of {what}", found_array.shape, expected_array.shape, look)
+    close = np.isclose(found_array, expected_array, rtol=tolerance, atol=tolerance, equal_nan=True)
+    if close.all():
+        return
+    if close.ndim == 0:
+        wrong(f"Value of {what}", round(float(found_array), 6), round(float(expected_array), 6), look)
+    place = tuple(int(index) for index in np.argwhere(~close)[0])
+    wrong(f"Value of {what} at {place}", found_array[place].item(), expected_array[place].item(), look)
+
+
+def _array(value: Any) -> np.ndarray:
+    if hasattr(value, "detach"):
+        value = value.detach().cpu().float() if value.dtype.is_floating_point else value.detach().cpu()
+    return np.asarray(value)
+
+
+def need_error(what: str, call: Callable[[], Any], names: tuple[str, ...] = (), look: str = "") -> None:
+    """The call raises a `ValueError` whose text contains all of `names`."""
+    try:
+        call()
+    except ValueError as error:
+        missing = [name for name in names if name not in str(error)]
+        if missing:
+            wrong(f"Error message for {what}", repr(str(error)), f"a text that names {' and '.join(missing)}", look)
+        return
+    wrong(what, "no error", "a ValueError", look)
+
+
+@contextlib.contextmanager
+def untouched(**arguments: Any) -> Iterator[None]:
+    """The arguments (arrays, tensors, lists of them) are afterwards what they were before."""
+    before = copy.deepcopy(arguments)
+    yield
+    for name, value in arguments.items():
+        if not _same(value, before[name]):
+            raise Wrong(f"Mutation: your code changed its argument {name}; it must stay as it was. Work on a copy.")
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
+    if hasattr(a, "shape"):
+        floats = _array(a).dtype.kind == "f"
+        return a.shape == b.shape and a.dtype == b.dtype and np.array_equal(_array(a), _array(b), equal_nan=floats)
+    return a == b
+
+
+def need_label_image(what: str, value: Any, shape: tuple[int, int]) -> None:
+    """An integer array of this shape without negative numbers."""
+    need_type(what, value, np.ndarray, "Return the label image alone." if isinstance(value, (tuple, list)) else "")
+    need_shape(what, value, shape)
+    if value.dtype.kind not in "iu":
+        look = "A mask is not yet labelled: each region needs an id." if value.dtype == bool else ""
+        wrong(f"dtype of {what}", str(value.dtype), "an integer type", look)
+    if value.size and value.min() < 0:
+        wrong(f"Range of {what}", f"the id {value.min()}", "0 for the background and ids above it")

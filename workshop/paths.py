@@ -1,0 +1,57 @@
+"""Where the course is, which notebooks it has, and what its data sources are called in file names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+
+class RunError(ValueError):
+    """The run cannot start; the message says what was found, what was expected and what to do."""
+
+
+def checkout() -> Path:
+    """The folder of the course: the one that holds `course_utils/`, and in a whole course `solutions/`."""
+    return Path(__file__).resolve().parents[1]
+
+
+def select_notebooks(folder: Path, only: list[str] | None = None) -> list[Path]:
+    """The notebooks `NN_topic.ipynb` of a folder in order, or those whose number or name is asked for.
+
+    Raises `RunError` if there are none, or if one that is asked for is not there.
+    """
+    notebooks = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    if not notebooks:
+        raise RunError(f"{folder} holds no notebooks. Generate them first: python3 course.py build")
+    if only is None:
+        return notebooks
+    chosen = set()
+    for wanted in only:
+        matches = [path for path in notebooks if wanted in (path.stem, path.stem[:2], path.stem[:2].lstrip("0"))]
+        if not matches:
+            names = ", ".join(path.stem for path in notebooks)
+            raise RunError(f"There is no notebook {wanted!r}. Choose by number or name from: {names}.")
+        chosen.update(matches)
+    return [path for path in notebooks if path in chosen]
+
+
+def resolve_data_source(source: str) -> str:
+    """A source for the notebooks, which run in another folder: paths become absolute, names stay.
+
+    >>> resolve_data_source("embedded")
+    'embedded'
+    """
+    from course_utils.data import available_sources
+
+    path = Path(source).expanduser()
+    looks_like_path = path.exists() or path.suffix or len(path.parts) > 1
+    return str(path.absolute()) if looks_like_path and source not in ("auto", *available_sources()) else source
+
+
+def data_label(data: str) -> str:
+    """A data source as part of a folder's name.
+
+    >>> data_label("../data/dsb2018.zip")
+    'dsb2018'
+    """
+    return re.sub(r"[^A-Za-z0-9]+", "_", Path(data).stem).strip("_") or "data"

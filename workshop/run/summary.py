@@ -1,0 +1,81 @@
+"""What became of the notebooks of a run: summary.json, and the table for people."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from workshop.run.machine import now, versions
+
+
+@dataclass
+class NotebookResult:
+    """What became of one notebook. `error` is a text for people, empty if all went well."""
+
+    notebook: str
+    status: str
+    seconds: float
+    scores: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+    date: str = ""
+
+
+def write_summary(folder: Path, results: list[NotebookResult], facts: dict[str, Any]) -> None:
+    """Write summary.json, and the table as summary.md, for the page of a workflow, say.
+
+    Notebooks of an earlier run into the same folder stay in it, each with its own date.
+    """
+    path = folder / "summary.json"
+    earlier = []
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        earlier = json.loads(path.read_text(encoding="utf-8"))["notebooks"]
+    entries = {entry["notebook"]: entry for entry in earlier} | {one.notebook: asdict(one) for one in results}
+    summary = {"date": now(), **facts, "versions": versions(), "notebooks": [entries[key] for key in sorted(entries)]}
+    unfinished = path.with_suffix(".part")
+    unfinished.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    unfinished.replace(path)
+    table = format_table([NotebookResult(**entry) for entry in summary["notebooks"]])
+    about = [f"* {name}: {value}" for name, value in facts.items() if not isinstance(value, dict)]
+    text = "\n".join(["## Executed notebooks", "", *about, "", "```", *table, "```", ""])
+    path.with_suffix(".md").write_text(text, encoding="utf-8")
+
+
+def format_table(results: list[NotebookResult]) -> list[str]:
+    """The lines of a table for people: notebook, result and seconds, then each notebook's scores.
+
+    Scores that are numbers stand one a line; groups of scores (one for each method) stand side by side.
+    """
+    width = max([len("notebook"), *(len(result.notebook) for result in results)])
+    lines = [f"{'notebook':{width}}  result   seconds", f"{'-' * width}  ------  --------"]
+    lines += [f"{result.notebook:{width}}  {result.status}  {result.seconds:8.1f}" for result in results]
+    for result in results:
+        groups = {name: value for name, value in result.scores.items() if isinstance(value, dict)}
+        if result.scores:
+            lines += ["", result.notebook]
+        lines += [f"  {name}: {_number(value)}" for name, value in result.scores.items() if name not in groups]
+        lines += _side_by_side(groups)
+    failed = [result.notebook for result in results if result.error]
+    if failed:
+        lines += ["", f"{len(failed)} of {len(results)} notebooks failed: {', '.join(failed)} (see above)"]
+    return lines
+
+
+def _side_by_side(groups: dict[str, dict[str, Any]]) -> list[str]:
+    """A column for each group, a row for each score that any of them has."""
+    rows = list(dict.fromkeys(name for group in groups.values() for name in group))
+    if not rows:
+        return []
+    widths = {name: max(len(name), 6) for name in groups}
+    first = max(len(row) for row in rows)
+    lines = ["  " + " " * first + "".join(f"  {name:>{widths[name]}}" for name in groups)]
+    for row in rows:
+        cells = (f"  {_number(group.get(row, '')):>{widths[name]}}" for name, group in groups.items())
+        lines.append(f"  {row:{first}}" + "".join(cells))
+    return lines
+
+
+def _number(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
