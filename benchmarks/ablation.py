@@ -148,7 +148,8 @@ def train_network(recipe: Recipe, data: CourseData, crops: int, epochs: int, see
         fit(
             model, loader, check, recipe.loss, epochs=epochs, learning_rate=recipe.learning_rate,
             metric=foreground_dice_score, batch_transform=jitter_intensity if recipe.jitter else None,
-            average_decay=recipe.average_decay, checkpoint=checkpoint, about={"recipe": describe(recipe), "seed": seed},
+            average_decay=recipe.average_decay, checkpoint=checkpoint,
+            metadata={"recipe": describe(recipe), "seed": seed},
             on_epoch=lambda results: print(results[-1], flush=True),
         )  # fmt: skip
     else:

@@ -29,7 +29,7 @@ from course_utils.device import choose_device
 from course_utils.exploration import split_train_val
 from course_utils.losses import foreground_dice_score
 from course_utils.metrics import IOU_THRESHOLDS
-from course_utils.networks import arrays, boundary_dataset, boundary_loss
+from course_utils.networks import boundary_dataset, boundary_loss, normalized_arrays
 from course_utils.profiles import Profile
 from course_utils.segmentation import predict, watershed_instances
 from course_utils.targets import boundary_target
@@ -82,7 +82,7 @@ def train_and_score(name: str, data: CourseData, crops: int, settings: Profile, 
     memory = peak_memory_mb() - before
     if torch.cuda.is_available():
         memory = torch.cuda.max_memory_allocated() / 1e6
-    images, masks = arrays(val)
+    images, masks = normalized_arrays(val)
     found = [watershed_instances(p[1], p[2]) for p in (predict(model, image, multiple=32) for image in images)]
     scores = {f"F1 at IoU {t:g}": f1 for t, f1 in zip(IOU_THRESHOLDS, mean_f1(found, masks), strict=True)}
     return {"parameters": count_parameters(model), "crops": crops, **scores, "memory for training, MB": memory}

@@ -82,7 +82,7 @@ def measure(real: Path, embedded: Path, parts: list[str], profile: Profile, seed
     synthetic, dsb2018 = load_data(embedded), load_data(real)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as output:
-        model = boundary_model(synthetic, profile, seed, output, shipped=False)
+        model = boundary_model(synthetic, profile, seed, output, pretrained=False)
     training_seconds = time.perf_counter() - start
 
     _, held_out = split_train_val(synthetic.train, profile.validation_every)

@@ -15,7 +15,7 @@ from course_utils.dataset import NucleiDataset, training_loader, validation_load
 from course_utils.device import choose_device, choose_precision, fast_layout, prepare_model
 from course_utils.exploration import split_train_val
 from course_utils.losses import foreground_dice_score
-from course_utils.networks import arrays, boundary_dataset, boundary_loss
+from course_utils.networks import boundary_dataset, boundary_loss, normalized_arrays
 from course_utils.profiles import Profile
 from course_utils.targets import boundary_target
 from course_utils.training import validate
@@ -75,12 +75,12 @@ def measure(data: CourseData, quick: bool) -> dict:
     """Seconds for the same number of crops: loading alone, a whole epoch, and the bare steps on one resident batch."""
     settings = settings_here(quick)
     crops = settings.batch_size * (4 if quick else 20)
-    images, masks = arrays(data.train, settings.crop_size)
+    images, masks = normalized_arrays(data.train, settings.crop_size)
     each_time = NucleiDataset(images, masks, boundary_target, settings.crop_size, augment=True)
     cached = boundary_dataset(data.train, settings.crop_size, seed=0)
     waits: list[float] = []
     _, val = split_train_val(data.train, settings.validation_every)
-    held_out = validation_loader(*arrays(val), boundary_target, multiple=2**settings.depth)
+    held_out = validation_loader(*normalized_arrays(val), boundary_target, multiple=2**settings.depth)
     model = prepare_model(UNet(1, 3, settings.base_channels, batch_norm=True))
 
     def load(dataset: NucleiDataset) -> Callable[[], object]:

@@ -34,8 +34,8 @@ from benchmarks.measuring import RESULTS, mean_f1, write
 from course_utils.checkpoints import fingerprint, load_model, save_model
 from course_utils.data import CourseData, Sample, load_data
 from course_utils.exploration import normalize_percentiles, split_train_val
-from course_utils.metrics import IOU_THRESHOLDS, explain_errors, score_images, summarize_scores
-from course_utils.networks import OnEpoch, about, boundary_model, load_or_train, model_path, train_boundary
+from course_utils.metrics import IOU_THRESHOLDS, classify_errors, score_images, summarize_scores
+from course_utils.networks import OnEpoch, boundary_model, load_or_train, model_path, train_boundary, training_config
 from course_utils.profiles import Profile, get_profile
 from course_utils.segmentation import (
     connected_components,
@@ -81,7 +81,10 @@ def trained_again(
     Raises:
         ValueError: the network at `start` is of another kind, or has seen images that are set aside here.
     """
-    path, wanted = model_path(output, "boundary"), about("boundary", data, profile, seed) | {"start": digest(start)}
+    path, wanted = (
+        model_path(output, "boundary"),
+        training_config("boundary", data, profile, seed) | {"start": digest(start)},
+    )
 
     def train() -> UNet:
         model, first = load_model(start)
@@ -140,13 +143,13 @@ def choose(method: Callable, predictions: list[np.ndarray], samples: list[Sample
 
 def count_errors(found: list[np.ndarray], truths: list[np.ndarray]) -> dict[str, int]:
     """How many errors of each kind, at IoU 0.5: what there is to gain."""
-    verdicts = [explain_errors(one, truth) for one, truth in zip(found, truths, strict=True)]
+    errors = [classify_errors(one, truth) for one, truth in zip(found, truths, strict=True)]
     return {
         "nuclei": sum(len(np.unique(truth)) - 1 for truth in truths),
-        "missed": sum(len(one.missed) for one in verdicts),
-        "of these cut in two": sum(len(one.split) for one in verdicts),
-        "wrong predictions": sum(len(one.false_positive) for one in verdicts),
-        "of these covering several nuclei": sum(len(one.merged) for one in verdicts),
+        "missed": sum(len(one.missed) for one in errors),
+        "of these cut in two": sum(len(one.split) for one in errors),
+        "wrong predictions": sum(len(one.false_positive) for one in errors),
+        "of these covering several nuclei": sum(len(one.merged) for one in errors),
     }
 
 
@@ -172,7 +175,7 @@ def main() -> None:
         boundary_epochs=options.epochs or profile.boundary_epochs,
         base_channels=options.base_channels or profile.base_channels,
         compiled=options.compiled,
-        shipped=False,
+        pretrained=False,
     )
     data = load_data(options.data)
     settings = {"data": data_label(data.source), "profile": asdict(profile), "seed": options.seed}
@@ -229,7 +232,7 @@ def shown(path: Path) -> str:
 
 
 def ship(path: Path, model: UNet, result: dict, data: str) -> None:
-    """Write a network with its recipe, curve and scores, and print its line for `checkpoints.SHIPPED`.
+    """Write a network with its recipe, curve and scores, and print its line for `checkpoints.PRETRAINED`.
 
     Raises:
         ValueError: the curve of its training is not known.

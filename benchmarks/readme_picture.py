@@ -15,7 +15,7 @@ import numpy as np
 
 from course_utils import find_best_threshold, get_profile, load_data, plotting, predict, watershed_instances
 from course_utils.exploration import split_train_val
-from course_utils.networks import arrays, boundary_model
+from course_utils.networks import boundary_model, normalized_arrays
 
 THRESHOLDS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
 
@@ -30,7 +30,7 @@ def main() -> None:
     data, profile = load_data("embedded"), get_profile(options.profile)
     model = boundary_model(data, profile, options.seed, options.output)
     _, val = split_train_val(data.train, profile.validation_every)
-    images, masks = arrays(val)
+    images, masks = normalized_arrays(val)
     predictions = [predict(model, image) for image in images]
     best, _ = find_best_threshold([p[1] for p in predictions], [p[2] for p in predictions], masks, THRESHOLDS)
 
@@ -38,11 +38,11 @@ def main() -> None:
     shown = [sample for sample in data.test if sample.mask.shape == (256, 256)]
     shown = sorted(shown, key=lambda sample: len(np.unique(sample.mask)))[:: len(shown) // 3][1:4]
     figure, axes = plotting.grid(2, 3, width=2.6, height=2.7)
-    for column, (sample, image) in enumerate(zip(shown, arrays(shown)[0], strict=True)):
+    for column, (sample, image) in enumerate(zip(shown, normalized_arrays(shown)[0], strict=True)):
         prediction = predict(model, image)
         found = watershed_instances(prediction[1], prediction[2], best)
         plotting.draw_image(axes[0, column], sample.image)
-        plotting.draw_labels(axes[1, column], plotting.same_colours(found, sample.mask))
+        plotting.draw_labels(axes[1, column], plotting.with_matching_ids(found, sample.mask))
     path = Path(__file__).resolve().parents[1] / "docs" / "result.png"
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=100, bbox_inches="tight")

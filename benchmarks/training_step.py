@@ -21,7 +21,7 @@ from course_utils.dataset import NucleiDataset, training_loader
 from course_utils.device import choose_device, choose_precision, fast_layout
 from course_utils.exploration import intensity_statistics, random_crop, standardize
 from course_utils.losses import binary_cross_entropy, dice_score, hard_dice_score
-from course_utils.networks import arrays
+from course_utils.networks import normalized_arrays
 from course_utils.targets import binary_target, boundary_target
 from course_utils.unet import UNet
 
@@ -87,7 +87,7 @@ def limit(dataset: NucleiDataset, crops: int, batch: int, precision: torch.dtype
 def measure(data: CourseData, quick: bool) -> dict:
     """Images per second of the three, in the precision the course chooses here and in float32."""
     samples = [sample for sample in data.train if min(sample.image.shape) >= CROP]
-    images, masks = arrays(samples, CROP)
+    images, masks = normalized_arrays(samples, CROP)
     dataset = NucleiDataset(images, masks, binary_target, CROP, augment=True)
     device, batch = choose_device(), 8
     # rates are compared, so the plain way, the slowest, takes fewer crops; on a GPU a step is short, so all take more

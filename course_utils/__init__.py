@@ -1,53 +1,42 @@
 """Helper package of the nucleus segmentation course.
 
-Every function and class that the exercises ask for is here under its own name:
+Every public function and class of the modules of this package is here under its own name, and so is the object of every
+exercise:
 
 >>> import course_utils
 >>> course_utils.count_shapes.__module__
 'course_utils.exploration'
 
-Modules are imported when a name of theirs is first used, so `import course_utils` alone is quick and
-does not load torch. Which module stands behind which notebook:
+A module is imported when a name of it is first used, so `import course_utils` alone is quick and does not load torch.
 
-    01_data_exploration     data, reading, download, synthetic, exploration, targets, dataset
-    02_unet                 unet
-    03_binary_training      losses, training, recipes, device, profiles
-    04_instance_evaluation  segmentation, metrics
-    05_boundary_watershed   targets, segmentation
-
-`plotting` and `widgets` draw for all of them. `exercises`, `authoring`, `running` and `command_line` are the
-workshop in which the notebooks are made and executed; nothing above imports them.
+What notebooks teach stands beside this file, one module for each topic; `data` is where images come from, and
+`exercises` checks solutions. How the notebooks are made, executed and graded stands in the package `workshop`.
 """
 
+import functools
 import importlib
+import re
+from pathlib import Path
 
 __version__ = "0.1.0"
 
-_MODULES = {
-    "data": ["CourseData", "DataError", "Sample", "load_data"],
-    "exploration": [
-        "count_shapes", "intensity_statistics", "standardize", "normalize_percentiles", "split_train_val",
-        "random_crop",
-    ],
-    "targets": ["binary_target", "boundary_target"],
-    "dataset": ["NucleiDataset"],
-    "unet": ["ConvBlock", "UpBlock", "UNet", "count_parameters", "pad_to_multiple"],
-    "losses": ["binary_cross_entropy", "dice_score"],
-    "training": ["train_epoch", "validate", "fit"],
-    "profiles": ["Profile", "get_profile"],
-    "metrics": ["iou_matrix", "count_matches", "f1_score"],
-    "segmentation": ["predict", "connected_components", "watershed_instances", "find_best_threshold"],
-}  # fmt: skip
-_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = ["__version__", *_MODULE_OF]
+@functools.cache
+def modules_by_name() -> dict[str, str]:
+    """Each public function or class, and the module that defines it."""
+    folder, found = Path(__file__).parent, {}
+    for path in sorted([*folder.glob("*.py"), *folder.glob("data/*.py")]):
+        module = ".".join(path.relative_to(folder).with_suffix("").parts).removesuffix(".__init__")
+        for name in re.findall(r"^(?:def|class) ([A-Za-z]\w*)", path.read_text(encoding="utf-8"), re.MULTILINE):
+            found[name] = f"{__name__}.{module}"
+    return found
 
 
 def __getattr__(name: str):
-    if name not in _MODULE_OF:
+    if name not in modules_by_name():
         raise AttributeError(f"module 'course_utils' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"course_utils.{_MODULE_OF[name]}"), name)
+    return getattr(importlib.import_module(modules_by_name()[name]), name)
 
 
 def __dir__():
-    return sorted(__all__)
+    return sorted([*globals(), *modules_by_name()])

@@ -20,9 +20,9 @@ from course_utils.training import EpochResult
 from course_utils.unet import UNet
 
 # What `fingerprint` gives for the data set -> the file, and its SHA-256
-SHIPPED = {
-    "7c084c37": ("boundary_embedded.pt", "2e0607b00178da7990f577600f91cad744dc72fdd682a58560a0ae26d45bf8ff"),
-    "7f87a18b": ("boundary_dsb2018.pt", "983c8b814e4b071a81671770dbecf88dbd76f558a4929fb4688466e246a94f8e"),
+PRETRAINED = {
+    "7c084c37": ("boundary_embedded.pt", "33ca6728afd7c85d79f4cab9695870a6e8c76970db13c8d85a25ea1021e5d34a"),
+    "7f87a18b": ("boundary_dsb2018.pt", "01f36c3eb222aca685a94849fcd44eb4cee0f70df9aade57b21b12f53c3c172c"),
 }
 
 
@@ -40,7 +40,7 @@ def checkpoint_folder() -> Path:
     return embedded_folder().with_name("checkpoints")
 
 
-def load_shipped(data: CourseData, validation_every: int) -> tuple[UNet, list[EpochResult]] | None:
+def load_pretrained(data: CourseData, validation_every: int) -> tuple[UNet, list[EpochResult]] | None:
     """The network that comes with the course for a data set, and the results of its training epochs.
 
     Args:
@@ -51,38 +51,38 @@ def load_shipped(data: CourseData, validation_every: int) -> tuple[UNet, list[Ep
     Returns:
         None if there is no network for these data, or if its file is missing or not the one that was published.
     """
-    name, expected = SHIPPED.get(fingerprint(data), ("", ""))
+    name, expected = PRETRAINED.get(fingerprint(data), ("", ""))
     path = checkpoint_folder() / name
     if not name or not path.is_file():
         return None
     if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
         print(f"{path} is not the file that comes with the course, and is left alone.")
         return None
-    model, about = load_model(path)
-    if about["validation_every"] != validation_every:
+    model, metadata = load_model(path)
+    if metadata["validation_every"] != validation_every:
         return None
-    return model, [EpochResult(**result) for result in about["curve"]]
+    return model, [EpochResult(**result) for result in metadata["curve"]]
 
 
-def save_model(path: str | Path, model: UNet, **about) -> None:
+def save_model(path: str | Path, model: UNet, **metadata) -> None:
     """Save a U-Net with what is needed to rebuild it.
 
     Args:
         path: file to write, by convention ending in `.pt`; written in one step.
         model: the network.
-        about: values to keep with it (data source, seed, scores, ...), as plain as JSON has them.
+        metadata: values to keep with it (data source, seed, scores, ...), as plain as JSON has them.
 
     Raises:
-        TypeError: a value of `about` is not plain; nothing is written.
+        TypeError: a value of `metadata` is not plain; nothing is written.
         OSError: the folder cannot be written to, or the disk is full; the message says what to do.
     """
-    about = json.loads(json.dumps(about))  # a NumPy number would be saved as an object, which load_model refuses
+    metadata = json.loads(json.dumps(metadata))  # a NumPy number would be saved as an object, which load_model refuses
     state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
-    save_in_one_step(Path(path), {"sizes": model.sizes, "weights": state, "about": about})
+    save_in_one_step(Path(path), {"sizes": model.sizes, "weights": state, "metadata": metadata})
 
 
 def load_model(path: str | Path) -> tuple[UNet, dict]:
-    """Load what `save_model` saved: `(model in evaluation mode on the CPU, about)`.
+    """Load what `save_model` saved: `(model in evaluation mode on the CPU, metadata)`.
 
     The file is read with `weights_only=True`: it cannot run code.
 
@@ -93,13 +93,13 @@ def load_model(path: str | Path) -> tuple[UNet, dict]:
         saved = dict(torch.load(path, weights_only=True, map_location="cpu"))
         model = UNet(**saved["sizes"])
         model.load_state_dict(saved["weights"])
-        about = saved["about"]
-        if not isinstance(about, dict):
-            raise TypeError(f"what it was trained on is no dictionary but {type(about).__name__}")
+        metadata = saved["metadata"]
+        if not isinstance(metadata, dict):
+            raise TypeError(f"what it was trained on is no dictionary but {type(metadata).__name__}")
     except FileNotFoundError:
         raise
     except Exception as error:  # torch raises a dozen different types for damaged files
         raise ValueError(
             f"{path} is not a model saved by this course ({reason_of(error)}). Delete it and train again."
         ) from error
-    return model.eval(), about
+    return model.eval(), metadata

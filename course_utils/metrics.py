@@ -325,7 +325,7 @@ def touching_recall(
 
 
 @dataclass(frozen=True)
-class Verdicts:
+class InstanceErrors:
     """What became of each instance of one image. Ids of the prediction and of the truth, sorted.
 
     A merge is a wrong prediction that covers most of two or more nuclei; a split nucleus is a missed one of which two
@@ -339,11 +339,11 @@ class Verdicts:
     split: list[int]  # nuclei
 
 
-def explain_errors(prediction: np.ndarray, truth: np.ndarray, iou_threshold: float = 0.5) -> Verdicts:
+def classify_errors(prediction: np.ndarray, truth: np.ndarray, iou_threshold: float = 0.5) -> InstanceErrors:
     """Name the kind of each error in one image: missed, invented, merged, split.
 
     >>> truth = np.array([[1, 1, 2, 2]])
-    >>> explain_errors(np.array([[5, 5, 5, 5]]), truth, iou_threshold=0.6).merged
+    >>> classify_errors(np.array([[5, 5, 5, 5]]), truth, iou_threshold=0.6).merged
     [5]
     """
     overlaps = overlapping_pairs(prediction, truth)
@@ -359,4 +359,4 @@ def explain_errors(prediction: np.ndarray, truth: np.ndarray, iou_threshold: flo
     parts = np.bincount(overlaps.true_index[is_part], minlength=len(true_ids))
     merged = [int(i) for i in pred_ids[covers >= 2] if int(i) in false_positive]
     split = [int(i) for i in true_ids[parts >= 2] if int(i) in missed]
-    return Verdicts(matched, false_positive, missed, merged, split)
+    return InstanceErrors(matched, false_positive, missed, merged, split)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from course_utils.checkpoints import load_model, load_shipped, save_model
+from course_utils.checkpoints import load_model, load_pretrained, save_model
 from course_utils.data import CourseData, Sample
 from course_utils.dataset import NucleiDataset, TargetTransform, training_loader, validation_loader
 from course_utils.device import choose_device
@@ -34,7 +34,7 @@ OnEpoch = Callable[[list[EpochResult]], None]
 BatchTransform = Callable[[torch.Tensor], torch.Tensor]
 
 
-def arrays(samples: list[Sample], min_size: int = 1) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def normalized_arrays(samples: list[Sample], min_size: int = 1) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """The images, each normalised by its own percentiles, and the masks of some samples.
 
     Args:
@@ -82,10 +82,10 @@ def model_path(output: str | Path, kind: str) -> Path:
     return Path(output) / "models" / f"{kind}.pt"
 
 
-def about(kind: str, data: CourseData, profile: Profile, seed: int) -> dict:
+def training_config(kind: str, data: CourseData, profile: Profile, seed: int) -> dict:
     """What a saved network was trained on; one with other values is not taken for this one."""
     sizes = asdict(profile)
-    del sizes["workers"], sizes["compiled"], sizes["shipped"]  # they do not decide what comes out of a training
+    del sizes["workers"], sizes["compiled"], sizes["pretrained"]  # they do not decide what comes out of a training
     return {
         "kind": kind,
         "data": data.source,
@@ -132,7 +132,7 @@ def load_or_train(path: Path, wanted: dict, train: Callable[[], UNet]) -> UNet:
 
 def binary_dataset(samples: list[Sample], crop_size: int, seed: int) -> NucleiDataset:
     """Augmented crops with the target of notebook 03."""
-    images, masks = arrays(samples, crop_size)
+    images, masks = normalized_arrays(samples, crop_size)
     return NucleiDataset(images, masks, binary_target, crop_size, augment=True, seed=seed)
 
 
@@ -141,7 +141,7 @@ def boundary_dataset(samples: list[Sample], crop_size: int, seed: int) -> Nuclei
 
     The target of each image is made once and cropped with it, not made anew for every crop.
     """
-    images, masks = arrays(samples, crop_size)
+    images, masks = normalized_arrays(samples, crop_size)
     targets = [boundary_target(mask).numpy().astype(np.uint8) for mask in masks]
     return NucleiDataset(images, targets, _class_tensor, crop_size, augment=True, seed=seed)
 
@@ -159,7 +159,7 @@ def binary_model(
         return _train(data, profile, seed, 1, binary_dataset, binary_target, binary_cross_entropy, hard_dice_score,
                       profile.binary_epochs, path, wanted, on_epoch)  # fmt: skip
 
-    path, wanted = model_path(output, "binary"), about("binary", data, profile, seed)
+    path, wanted = model_path(output, "binary"), training_config("binary", data, profile, seed)
     return load_or_train(path, wanted, train)
 
 
@@ -169,7 +169,7 @@ def boundary_model(
     seed: int,
     output: str | Path,
     on_epoch: OnEpoch | None = None,
-    shipped: bool | None = None,
+    pretrained: bool | None = None,
 ) -> UNet:
     """The three-class network of notebook 05: background, interior, boundary.
 
@@ -177,15 +177,15 @@ def boundary_model(
 
     Args:
         on_epoch: gets the results after every epoch; for the network of the course those of its own training.
-        shipped: whether to take the one that comes with the course; None leaves it to the profile.
+        pretrained: whether to take the one that comes with the course; None leaves it to the profile.
     """
 
     def train():
         return train_boundary(data, profile, seed, path, wanted, on_epoch)
 
-    path, wanted = model_path(output, "boundary"), about("boundary", data, profile, seed)
-    if shipped if shipped is not None else profile.shipped:
-        if found := _shipped(data, profile, path, on_epoch):
+    path, wanted = model_path(output, "boundary"), training_config("boundary", data, profile, seed)
+    if pretrained if pretrained is not None else profile.pretrained:
+        if found := _pretrained(data, profile, path, on_epoch):
             return found
     return load_or_train(path, wanted, train)
 
@@ -203,7 +203,7 @@ def train_boundary(
     """The training of `boundary_model`. An interrupted one goes on; nothing else is loaded, and nothing saved.
 
     Args:
-        path, wanted: where the network will be saved, and what `about` says of it: so an interrupted training is found.
+        path, wanted: where the network will be saved, and its `training_config`: so an interrupted training is found.
         start: a network of this function to go on from, instead of random weights; changed in place.
         batch_transform: as for `fit`.
     """
@@ -234,16 +234,16 @@ def foreground_model(
 
     The one that notebook 03 left in `output`; else the one that comes with the course; else `binary_model` trains one.
     """
-    if profile.shipped and (found := _shipped(data, profile, model_path(output, "binary"), on_epoch)):
+    if profile.pretrained and (found := _pretrained(data, profile, model_path(output, "binary"), on_epoch)):
         return Foreground(found).eval()
     return binary_model(data, profile, seed, output, on_epoch)
 
 
-def _shipped(data: CourseData, profile: Profile, own: Path, on_epoch: OnEpoch | None) -> UNet | None:
+def _pretrained(data: CourseData, profile: Profile, own: Path, on_epoch: OnEpoch | None) -> UNet | None:
     """The network that comes with the course, unless there is an own one, even one whose training was interrupted."""
     if own.exists() or own.with_suffix(".resume").exists():
         return None
-    if (found := load_shipped(data, profile.validation_every)) is None:
+    if (found := load_pretrained(data, profile.validation_every)) is None:
         return None
     model, curve = found
     print(f"Loaded the network that comes with the course, trained for {len(curve)} epochs.")
@@ -280,7 +280,7 @@ def _train(
     fit(
         model.to(choose_device()),
         training_loader(dataset, profile.batch_size, profile.crops_per_epoch, profile.workers),
-        validation_loader(*arrays(val), target_transform, multiple=2**profile.depth),
+        validation_loader(*normalized_arrays(val), target_transform, multiple=2**profile.depth),
         loss_fn,
         epochs=epochs,
         learning_rate=profile.learning_rate,
@@ -288,7 +288,7 @@ def _train(
         batch_transform=batch_transform,
         compiled=profile.compiled,
         checkpoint=path.with_suffix(".resume"),
-        about=wanted,
+        metadata=wanted,
         on_epoch=on_epoch,
     )
     return model

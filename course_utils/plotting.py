@@ -124,30 +124,30 @@ def draw_errors(
 
     The counts stand in the legend.
     """
-    from course_utils.metrics import explain_errors
+    from course_utils.metrics import classify_errors
 
-    verdicts = explain_errors(prediction, truth, iou_threshold)
+    errors = classify_errors(prediction, truth, iou_threshold)
     kinds = {
-        "matched": np.isin(prediction, list(verdicts.matched)),
-        "missed": np.isin(truth, verdicts.missed),
-        "split": np.isin(truth, verdicts.split),
-        "false positive": np.isin(prediction, verdicts.false_positive),
-        "merged": np.isin(prediction, verdicts.merged),
+        "matched": np.isin(prediction, list(errors.matched)),
+        "missed": np.isin(truth, errors.missed),
+        "split": np.isin(truth, errors.split),
+        "false positive": np.isin(prediction, errors.false_positive),
+        "merged": np.isin(prediction, errors.merged),
     }
     counts = {
-        "matched": len(verdicts.matched),
-        "false positive": len(verdicts.false_positive) - len(verdicts.merged),
-        "merged": len(verdicts.merged),
-        "missed": len(verdicts.missed) - len(verdicts.split),
-        "split": len(verdicts.split),
+        "matched": len(errors.matched),
+        "false positive": len(errors.false_positive) - len(errors.merged),
+        "merged": len(errors.merged),
+        "missed": len(errors.missed) - len(errors.split),
+        "split": len(errors.split),
     }
     draw_image(axes, image, title)
     tint = np.zeros((*image.shape, 4))
     for kind, where in kinds.items():  # later kinds are drawn over earlier ones
         tint[where] = (*to_rgb(ERROR_COLOURS[kind]), 0.55)
     axes.imshow(tint)
-    signs = {"missed": (truth, verdicts.missed), "split": (truth, verdicts.split)}
-    signs |= {"false positive": (prediction, verdicts.false_positive), "merged": (prediction, verdicts.merged)}
+    signs = {"missed": (truth, errors.missed), "split": (truth, errors.split)}
+    signs |= {"false positive": (prediction, errors.false_positive), "merged": (prediction, errors.merged)}
     signed = set()
     for kind in ("merged", "split", "false positive", "missed"):  # the more special kind first, each instance once
         labels, ids = signs[kind]
@@ -173,14 +173,14 @@ def _legend_below(axes, handles: list, columns: int) -> None:
     axes.legend(handles=handles, **place, ncols=columns, fontsize=8, frameon=False)
 
 
-def same_colours(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def with_matching_ids(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Give predicted instances the ids of the nuclei they match (IoU from 0.5): one colour for both, in two panels.
 
     Instances without a match get ids above all others.
     """
-    from course_utils.metrics import explain_errors
+    from course_utils.metrics import classify_errors
 
-    matched = explain_errors(prediction, truth, 0.5).matched
+    matched = classify_errors(prediction, truth, 0.5).matched
     ids, index = np.unique(prediction, return_inverse=True)
     first_free = int(max(truth.max(initial=0), 0)) + 1
     new_ids = [0 if i == 0 else matched.get(int(i), first_free + position) for position, i in enumerate(ids)]

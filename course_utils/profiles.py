@@ -22,7 +22,7 @@ class Profile:
     validation_every: int = 8  # every 8th training image is set aside
     depth: int = 4
     compiled: bool = False  # train through torch.compile: faster, but needs a C++ compiler and a minute to start
-    shipped: bool = True  # start notebooks 04 and 05 from the network that comes with the course
+    pretrained: bool = True  # start notebooks 04 and 05 from the network that comes with the course
 
 
 _PROFILES = {
@@ -36,7 +36,7 @@ _PROFILES = {
                 binary_epochs=5, boundary_epochs=75, learning_rate=4e-3),
         # a GPU: the network of the paper
         Profile("full", base_channels=64, crop_size=256, batch_size=16, crops_per_epoch=2000,
-                binary_epochs=10, boundary_epochs=75, learning_rate=2e-3, workers=8, shipped=False),
+                binary_epochs=10, boundary_epochs=75, learning_rate=2e-3, workers=8, pretrained=False),
     )
 }  # fmt: skip
 

@@ -124,7 +124,7 @@ def fit(
     precision: torch.dtype | None = None,
     compiled: bool = False,
     checkpoint: str | Path | None = None,
-    about: dict | None = None,
+    metadata: dict | None = None,
     on_epoch: Callable[[list[EpochResult]], None] | None = None,
 ) -> list[EpochResult]:
     """Train a model and leave the averaged weights in it.
@@ -152,9 +152,9 @@ def fit(
             a minute; how much faster the steps are then depends on the processor (3 to 30 % were measured). The numbers
             agree up to rounding.
         checkpoint: file that holds the state after each epoch. If it is there from an interrupted call with the same
-            settings and the same `about`, training goes on from it and ends as if never interrupted. Any other
+            settings and the same `metadata`, training goes on from it and ends as if never interrupted. Any other
             file is ignored with a message. Removed at the end.
-        about: plain values that say what is learnt (data, seed, ...): a checkpoint of anything else is not taken up.
+        metadata: plain values that say what is learnt (data, seed, ...): a checkpoint of anything else is not taken up.
         on_epoch: called after every epoch with the results so far, for example to draw curves.
 
     Returns:
@@ -178,7 +178,7 @@ def fit(
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
     parts = {"model": model, "averaged": averaged, "optimizer": optimizer, "schedule": schedule, "scaler": scaler}
     settings = {"epochs": epochs, "steps": len(train_loader), "learning_rate": learning_rate, "decay": average_decay}
-    settings |= {"precision": str(precision), "about": about or {}}
+    settings |= {"precision": str(precision), "metadata": metadata or {}}
     settings["weights"] = [list(weight.shape) for weight in model.parameters()]
     results: list[EpochResult] = []
     if checkpoint is not None:

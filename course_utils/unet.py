@@ -98,7 +98,7 @@ class UNet(nn.Module):
             above = in_channels if level == 0 else channels[level - 1]
             self.encoder.append(ConvBlock(above, channels[level], batch_norm))
         self.pool = nn.MaxPool2d(2)
-        self.bottom = ConvBlock(channels[depth - 1] if depth > 0 else in_channels, channels[depth], batch_norm)
+        self.bottleneck = ConvBlock(channels[depth - 1] if depth > 0 else in_channels, channels[depth], batch_norm)
         self.decoder = nn.ModuleList()
         for level in reversed(range(depth)):
             self.decoder.append(UpBlock(channels[level + 1], channels[level], batch_norm))
@@ -116,7 +116,7 @@ class UNet(nn.Module):
             x = block(x)
             skips.append(x)
             x = self.pool(x)
-        x = self.bottom(x)
+        x = self.bottleneck(x)
         for block in self.decoder:  # and up again
             x = block(x, skips.pop())
         return self.output(x)

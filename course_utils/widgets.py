@@ -89,7 +89,9 @@ def _explore(images, truths, segment: Callable[[int, float], np.ndarray]) -> VBo
         score = f1_score(prediction, truth, iou_threshold)
         n_found = np.count_nonzero(np.unique(prediction))
         figure, axes = plotting.grid(1, 3, width=3.6, height=4.3)
-        plotting.draw_labels(axes[0, 0], plotting.same_colours(prediction, truth), f"prediction, {n_found} instances")
+        plotting.draw_labels(
+            axes[0, 0], plotting.with_matching_ids(prediction, truth), f"prediction, {n_found} instances"
+        )
         plotting.draw_labels(axes[0, 1], truth, "truth")
         plotting.draw_errors(axes[0, 2], image, prediction, truth, iou_threshold, f"F1 = {score:.3f}")
         found = f"{n_found} instances found, F1 {score:.3f} at an IoU threshold of {iou_threshold:.2f}"

@@ -293,7 +293,7 @@ plotting.draw_image(axes[0, 0], data.test[worst].image, "test image")
 plotting.draw_labels(axes[0, 1], data.test[worst].mask, "truth")
 plotting.draw_labels(
     axes[0, 2],
-    plotting.same_colours(components[worst], data.test[worst].mask),
+    plotting.with_matching_ids(components[worst], data.test[worst].mask),
     f"components, F1 = {scores[worst]:.2f}",
 )
 show(

@@ -33,7 +33,7 @@ from course_utils.display import LiveFigure, progress, show
 from course_utils.exercises.claims import claim
 from course_utils.exploration import split_train_val
 from course_utils.losses import hard_dice_score
-from course_utils.networks import about, arrays, model_path
+from course_utils.networks import training_config, normalized_arrays, model_path
 from course_utils.results import prepare_output, record_scores
 from course_utils.training import EpochResult
 
@@ -55,8 +55,8 @@ print(
 
 data = load_data(data_source)
 train, val = split_train_val(data.train, settings.validation_every)
-train_images, train_masks = arrays(train, settings.crop_size)
-val_images, val_masks = arrays(val)
+train_images, train_masks = normalized_arrays(train, settings.crop_size)
+val_images, val_masks = normalized_arrays(val)
 prepare_output(output)
 print(f"{len(train)} training and {len(val)} validation images. {data.note}")
 
@@ -404,7 +404,7 @@ for epoch in range(1, settings.binary_epochs + 1):
         "Loss and soft Dice after each epoch, for training crops (dashed) and whole validation"
         " images (solid).",
     )
-save_model(model_path(output, "binary"), network, **about("binary", data, settings, seed))
+save_model(model_path(output, "binary"), network, **training_config("binary", data, settings, seed))
 first, last = history[0], history[-1]
 claim(last.train_loss < first.train_loss, "The training loss fell.")
 claim(last.validation_loss < first.validation_loss, "The validation loss fell.")

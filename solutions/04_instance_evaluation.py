@@ -27,7 +27,7 @@ from course_utils import UNet, get_profile, load_data, normalize_percentiles, pa
 from course_utils.display import LiveFigure, show
 from course_utils.exercises.claims import claim
 from course_utils.exploration import split_train_val
-from course_utils.metrics import compare_methods, explain_errors, score_images, summarize_scores, touching_recall
+from course_utils.metrics import compare_methods, classify_errors, score_images, summarize_scores, touching_recall
 from course_utils.networks import foreground_model
 from course_utils.results import record_scores
 from course_utils.segmentation import otsu_components, otsu_watershed
@@ -140,7 +140,7 @@ plotting.draw_image(axes[0, 0], val_images[shown], "image")
 plotting.draw_probability(axes[0, 1], val_probabilities[shown], "probability")
 plotting.draw_labels(
     axes[0, 2],
-    plotting.same_colours(val_components[shown], val_masks[shown]),
+    plotting.with_matching_ids(val_components[shown], val_masks[shown]),
     f"{val_components[shown].max()} components",
 )
 plotting.draw_labels(
@@ -321,7 +321,7 @@ assert f1_score(np.array([[4, 4, 0, 2, 2]]), truth) == 1
 # covered by several predictions; the other false positives and missed nuclei are simply wrong.
 
 # %%
-kinds = [explain_errors(found, mask) for found, mask in zip(val_components, val_masks)]
+kinds = [classify_errors(found, mask) for found, mask in zip(val_components, val_masks)]
 merged = sum(len(kind.merged) for kind in kinds)
 split = sum(len(kind.split) for kind in kinds)
 print(f"{merged} merged predictions and {split} split nuclei in {len(val)} validation images")

@@ -245,7 +245,7 @@ claim(rimless["IoU 0.75"] < 0.75, "Without the rim a quarter is lost at IoU 0.75
 # probabilities honest again. The outlines are better for it.
 #
 # In the profiles `smoke` and `laptop` the next cell loads a network that comes with the course. It was trained with this very function, and the curves are those of its training. (The one for the
-# real images was then trained a second time, with a lower learning rate and intensities as they are; its curves show both trainings.) Add `shipped=False` to the call
+# real images was then trained a second time, with a lower learning rate and intensities as they are; its curves show both trainings.) Add `pretrained=False` to the call
 # to train one yourself, as `full` does; it is kept in the folder `output` and found there the next time.
 
 # %%
@@ -287,7 +287,7 @@ plotting.draw_probability(axes[0, 1], foreground, "foreground: interior")
 plotting.draw_probability(axes[0, 2], boundary, "boundary = height map")
 plotting.draw_probability(axes[0, 3], inside.astype(float), "mask")
 plotting.draw_labels(axes[1, 0], seeds, f"markers: {seeds.max()}")
-plotting.draw_labels(axes[1, 1], plotting.same_colours(instances, mask), "result")
+plotting.draw_labels(axes[1, 1], plotting.with_matching_ids(instances, mask), "result")
 plotting.draw_labels(axes[1, 2], mask, "truth")
 plotting.draw_errors(axes[1, 3], image, instances, mask, title=f"F1 = {f1_score(instances, mask):.2f}")
 show(
@@ -469,7 +469,7 @@ claim(differences[0.9] > differences[0.5], "Against the classical method the net
 
 # %% [markdown]
 # The first block says what the watershed is worth with the same network. The second is the question whether training was worth the trouble. The answer depends on the images and on the training: smooth, round nuclei such as the synthetic ones are just what a watershed on
-# distances is made for, and a briefly trained network (`shipped=False` in the profile `smoke`) loses to it at an IoU threshold of 0.5. On the real images the network wins at all three. If an interval includes 0, this experiment does not show which method is better; more test images would.
+# distances is made for, and a briefly trained network (`pretrained=False` in the profile `smoke`) loses to it at an IoU threshold of 0.5. On the real images the network wins at all three. If an interval includes 0, this experiment does not show which method is better; more test images would.
 #
 # The last column of the table is what the boundary class is for: the share of touching nuclei that are found. Compare components and watershed of the boundary U-Net. Then compare with the classical watershed, which may find more of them: it
 # cuts wherever an outline has a waist, right or wrong, and pays for it with nuclei cut in two and rough outlines.

@@ -15,7 +15,7 @@ import torch
 
 from benchmarks import ablation, embedded_transfer, evaluation, large_images, loading, measuring, page, quality
 from benchmarks.running import NAMES, run_benchmarks
-from course_utils import recipes
+from course_utils import networks
 from course_utils.checkpoints import checkpoint_folder, load_model
 from course_utils.data import embedded_folder, load_data
 from course_utils.metrics import IOU_THRESHOLDS, overlapping_pairs
@@ -192,7 +192,7 @@ def test_a_network_is_trained_a_second_time_and_its_curve_goes_on(results, monke
     again = [*small, "--output", str(results / "b"), "--start", str(first), "--ship", str(second), "--name", "second"]
     monkeypatch.setattr(sys, "argv", again)
     trainings = []
-    monkeypatch.setattr(recipes, "fit", lambda *args, **options: trainings.append(options) or fit(*args, **options))
+    monkeypatch.setattr(networks, "fit", lambda *args, **options: trainings.append(options) or fit(*args, **options))
     quality.main()
     [how] = trainings
     assert how["learning_rate"] == get_profile("smoke").learning_rate / 2 and how["batch_transform"] is None
@@ -205,10 +205,10 @@ def test_a_network_is_trained_a_second_time_and_its_curve_goes_on(results, monke
     assert "1 and 1 epochs" in page.quality_section("second", "Trained twice")
 
     saved = torch.load(first, weights_only=True)
-    torch.save(saved | {"about": saved["about"] | {"validation_every": 5}}, first)
+    torch.save(saved | {"metadata": saved["metadata"] | {"validation_every": 5}}, first)
     with pytest.raises(ValueError, match="trained on images that are set aside here"):
         quality.main()
-    torch.save(saved | {"about": {"kind": "boundary"}}, first)
+    torch.save(saved | {"metadata": {"kind": "boundary"}}, first)
     with pytest.raises(ValueError, match="does not hold the curve"):
         quality.main()
 
@@ -314,4 +314,4 @@ def test_the_transfer_from_synthetic_images_trains_and_does_not_take_the_network
     monkeypatch.setattr(embedded_transfer, "boundary_model", lambda *args, **options: asked.append(options) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         embedded_transfer.measure(embedded_folder(), embedded_folder(), ["test"], get_profile("laptop"), 0)
-    assert asked == [{"shipped": False}]
+    assert asked == [{"pretrained": False}]

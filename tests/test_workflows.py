@@ -28,7 +28,7 @@ RUN_BY = {
     "python course.py doctor --download": "test_doctor.test_the_real_images_are_downloaded_only_if_asked_for",
     "python course.py doctor --gpu": "test_workflows.test_a_job_without_a_gpu_fails",
     "python course.py release build/student.zip": "test_workflows.test_what_a_release_publishes_can_be_packed",
-    "python course.py run --floors": "test_notebooks.test_the_scores_reach_their_floors",
+    "python course.py run --minimum-scores": "test_notebooks.test_the_scores_reach_their_floors",
     "python course.py site": "test_website.test_the_command_builds_it",
     "python course.py test": "not here: these are its tests",
     "python course.py test -m slow tests/test_versions.py": "not here: minutes, therefore slow",
@@ -36,7 +36,7 @@ RUN_BY = {
     "python course.py test tests/test_device.py tests/test_training.py tests/test_data_parallel.py":
         "not here: they are run without a GPU",
     "python course.py test -m slow tests/test_oldest.py": "not here: gigabytes, therefore slow",
-    "python course.py run --data dsb2018 --profile full --floors": "not here: needs a GPU",
+    "python course.py run --data dsb2018 --profile full --minimum-scores": "not here: needs a GPU",
     "python course.py bench --data dsb2018 --out build/bench": "test_benchmarks.test_every_benchmark_runs",
     '.venv/bin/python -m pip install -c requirements.lock -e ".[bench]"': "not here: it changes the environment",
     "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0": "not here: it changes the machine",

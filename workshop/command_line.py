@@ -15,7 +15,7 @@ from workshop.paths import checkout
 CHECKOUT = checkout()
 FIRST_NOTEBOOK = "01_data_exploration.ipynb"
 LAB_PORT = 8888
-MOST_TEST_PROCESSES = 4
+MAX_TEST_PROCESSES = 4
 # Rounds that a waiting thread of torch spins before it sleeps; the library's own choice is millions.
 SPIN_COUNT = "1000"
 # JupyterLab's own wishes for the network, switched off even for those who once agreed to them: its news, the question
@@ -81,7 +81,7 @@ def make_parser() -> argparse.ArgumentParser:
                      help="how long one cell may take (default: by profile, smoke 600)")  # fmt: skip
 
     _add_workers(run)
-    run.add_argument("--floors", action="store_true",
+    run.add_argument("--minimum-scores", action="store_true",
                      help="fail if a score lies below the floor for these data and this profile")  # fmt: skip
 
     add(test_command, TEST_HELP, "test -k watershed", passes_on=True)
@@ -210,9 +210,9 @@ def run_command(options: argparse.Namespace, _: list[str]) -> int:
         # A termination ends what the workers do, too, as Ctrl-C does.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     if options.floors:  # looked up first: better before hours of computing than after them
-        from workshop.run.minimum_scores import floors_for, missed_floors
+        from workshop.run.minimum_scores import minimum_scores_for, scores_below_minimum
 
-        floors = floors_for(options.data, options.profile)
+        floors = minimum_scores_for(options.data, options.profile)
     results = run_course(
         options.data, options.profile, options.only, options.seed, options.out, options.timeout, options.workers,
         options.dask,
@@ -220,7 +220,7 @@ def run_command(options: argparse.Namespace, _: list[str]) -> int:
     missed = []
     if options.floors:
         ended = [(result.notebook, result.scores) for result in results if not result.error]
-        missed = missed_floors(floors, ended)
+        missed = scores_below_minimum(floors, ended)
         print("\n".join(missed) or f"Every score that has a floor reaches it, in {len(ended)} notebooks.", flush=True)
     return 1 if missed or any(result.error for result in results) else 0
 
@@ -249,7 +249,7 @@ def test_command(options: argparse.Namespace, further: list[str]) -> int:
     cores = os.cpu_count() or 1
     defaults = []
     if not any(argument.startswith(("-n", "--numprocesses", "--pdb", "--trace")) for argument in further):
-        processes = min(cores, MOST_TEST_PROCESSES)
+        processes = min(cores, MAX_TEST_PROCESSES)
         defaults += ["-n", str(processes), "--dist", "loadfile", "--no-loadscope-reorder"]  # the longest files first
         # torch would start a thread for every core in each process, and they would wait for each other
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))

@@ -301,7 +301,7 @@ def check_minutes() -> Iterator[Check]:
             for epochs in (profile.binary_epochs, profile.boundary_epochs)
         )
         found = f"about {_rounded(expected_minutes(binary + boundary))} for the whole course in the profile {name}"
-        if profile.shipped:
+        if profile.pretrained:
             found += f", {_rounded(expected_minutes(binary))} with the network that comes with the course"
         advice = "This profile is made for a GPU." if name == "full" and device.type == "cpu" else ""
         yield Check("note" if advice else "ok", "time", found, advice)

@@ -96,7 +96,7 @@ def train(data: str, profile: str, output: Path, seed: int, networks: list[str])
         binary_model(images, sizes, seed, output, on_epoch=_say)
     if "boundary" in networks:
         print("Boundary network", flush=True)
-        boundary_model(images, sizes, seed, output, on_epoch=_say, shipped=False)
+        boundary_model(images, sizes, seed, output, on_epoch=_say, pretrained=False)
 
 
 def _say(results: list[EpochResult]) -> None:

@@ -32,13 +32,13 @@ __all__ = [
 ]
 
 # What every notebook can work with: the smallest crops have this side, and every 8th training image validates.
-SMALLEST_SIDE = 128
-FEWEST_TRAINING_IMAGES = 16
+MIN_SIDE = 128
+MIN_TRAINING_IMAGES = 16
 
 # The mount has changed its shape (<slug>/ before 2026, datasets/<owner>/<slug>/ since), so it is searched.
 KAGGLE_INPUT = Path("/kaggle/input")
 KAGGLE_DEPTH = 5
-KAGGLE_MOST_FOLDERS = 100
+KAGGLE_MAX_FOLDERS = 100
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def find_kaggle_input(root: Path | None = None) -> Path | None:
             if found := _data_set_in(folder):
                 return found
             subfolders = _subfolders(folder)
-            below += subfolders if len(subfolders) <= KAGGLE_MOST_FOLDERS else []
+            below += subfolders if len(subfolders) <= KAGGLE_MAX_FOLDERS else []
         level = below
     return None
 
@@ -181,17 +181,17 @@ def _load(path: Path, source: str, note: str) -> CourseData:
 
 def _check_usable(train: list[Sample], test: list[Sample], path: Path) -> None:
     """Refuse here, in one sentence, what would end somewhere in a notebook with an error about something else."""
-    if len(train) < FEWEST_TRAINING_IMAGES:
+    if len(train) < MIN_TRAINING_IMAGES:
         raise DataError(
-            f"{path} holds {len(train)} training images, but the course needs at least {FEWEST_TRAINING_IMAGES}: "
+            f"{path} holds {len(train)} training images, but the course needs at least {MIN_TRAINING_IMAGES}: "
             "add some, or cut large images into several."
         )
     for sample in train + test:
         height, width = sample.image.shape
-        if min(height, width) < SMALLEST_SIDE:
+        if min(height, width) < MIN_SIDE:
             raise DataError(
                 f"The image {sample.name} in {path} is {height} x {width} pixels, but the course needs at least "
-                f"{SMALLEST_SIDE} x {SMALLEST_SIDE}: leave it out, or enlarge it together with its mask."
+                f"{MIN_SIDE} x {MIN_SIDE}: leave it out, or enlarge it together with its mask."
             )
     for split, samples in (("training", train), ("test", test)):
         if not any(sample.mask.any() for sample in samples):

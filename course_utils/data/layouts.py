@@ -68,7 +68,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Reading:
+class LoadedData:
     """What `read_samples` found: both splits in order of name, and a remark about images that were left out."""
 
     train: list[Sample]
@@ -76,7 +76,7 @@ class Reading:
     remark: str = ""
 
 
-def read_samples(path: Path) -> Reading:
+def read_samples(path: Path) -> LoadedData:
     """Read every pair of image and mask below a folder or inside a zip.
 
     Images keep their dtype (uint8 or uint16); masks become int32 and keep their ids. Both own their memory. In the
@@ -243,7 +243,7 @@ def _pair(files: FileStore, images: dict[str, str], masks: dict[str, str]) -> li
 # --- the two layouts --------------------------------------------------------------------------------------------------
 
 
-def _read_stardist(files: FileStore, root: str) -> Reading:
+def _read_stardist(files: FileStore, root: str) -> LoadedData:
     paths: dict[tuple[str, str], dict[str, str]] = {
         (split, kind): {} for split in ("train", "test") for kind in ("images", "masks")
     }
@@ -258,7 +258,7 @@ def _read_stardist(files: FileStore, root: str) -> Reading:
     for split in ("train", "test"):
         images, masks = paths[split, "images"], paths[split, "masks"]
         samples[split] = [_read_pair(files, name, images[name], masks[name]) for name in _pair(files, images, masks)]
-    return Reading(samples["train"], samples["test"])
+    return LoadedData(samples["train"], samples["test"])
 
 
 def _read_pair(files: FileStore, name: str, image_path: str, mask_path: str) -> Sample:
@@ -273,7 +273,7 @@ def _read_pair(files: FileStore, name: str, image_path: str, mask_path: str) -> 
     return Sample(name, image, mask.astype(np.int32))
 
 
-def _read_kaggle(files: FileStore, root: str) -> Reading:
+def _read_kaggle(files: FileStore, root: str) -> LoadedData:
     images: dict[str, str] = {}
     masks: dict[str, list[str]] = {}
     for path in files.names:
@@ -305,7 +305,7 @@ def _read_kaggle(files: FileStore, root: str) -> Reading:
     remark = f"{n_colour} colour and {n_brightfield} brightfield images left out"
     if n_overlapping:
         remark += f", {n_overlapping} pixels claimed by two nuclei given to the first"
-    return Reading(train, test, remark)
+    return LoadedData(train, test, remark)
 
 
 def _merge_masks(files: FileStore, paths: list[str], shape: tuple[int, ...]) -> tuple[np.ndarray, int]:

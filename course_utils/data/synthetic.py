@@ -1,6 +1,6 @@
 """Synthetic fluorescence images of nuclei with exact masks: the generator of the embedded data set.
 
-The embedded set stands in for DSB2018 where there is no network. Each `Recipe` imitates one family of images seen among
+The embedded set stands in for DSB2018 where there is no network. Each `ImageFamily` imitates images seen among
 the DSB2018 *training* images (small nuclei among fibres, crowded layers, glowing round nuclei, large dim ones, ...);
 its numbers were measured there. One image is made in four steps, each a function below:
 
@@ -27,12 +27,12 @@ import tifffile
 from scipy import ndimage
 
 SEED = 2018
-STRIDE = 71  # mixes the families, see `recipe_order`; shares no divisor with the numbers of images, 96 and 23
-SMALLEST_AREA = 21  # pixels; the smallest annotated nucleus of DSB2018
+STRIDE = 71  # mixes the families, see `image_order`; shares no divisor with the numbers of images, 96 and 23
+MIN_AREA = 21  # pixels; the smallest annotated nucleus of DSB2018
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ImageFamily:
     """What one family of images looks like. Pairs are (low, high), drawn once per image; lengths are in pixels."""
 
     name: str
@@ -70,37 +70,38 @@ class Recipe:
     noise_grain: float = 0.0  # above 0 the noise comes in grains of this size: a small image, enlarged
 
 
-RECIPES = (
-    Recipe("sparse", (256, 256), 28, 6, (8, 30), (95, 190), (26, 100), (2, 13), elongation=(1.1, 2.0), touching=0.06,
-           irregularity=0.04, fibres=0.09, area_spread=0.35, alignment=0.4, texture=0.1),
-    Recipe("mixed", (256, 256), 14, 3, (15, 80), (75, 180), (30, 100), (2, 10), area_spread=0.55, signal_spread=0.3,
-           condensation=0.5, touching=0.22, lobed=0.15, fibres=0.03, bright=0.06, texture=0.1),
-    Recipe("crowded", (256, 256), 10, 2, (50, 110), (110, 190), (35, 90), (2, 10), elongation=(1.2, 2.1),
-           alignment=0.7, touching=0.16, fibres=0.12, blur=(1.1, 1.8), dome=0.5, clustering=0.3, texture=0.06,
-           glow=(0.2, 0.5), area_spread=0.3, irregularity=0.04),
-    Recipe("glowing", (256, 256), 10, 2, (18, 80), (200, 420), (50, 110), (2, 6), elongation=(1.0, 1.35), touching=0.2,
-           texture=0.25, grain=2.2, dome=0.4, blur=(1.2, 1.7), glow=(0.4, 0.8), defocused=0.15, area_spread=0.35,
-           irregularity=0.05, translucency=0.5),
-    Recipe("layered", (256, 320), 4, 1, (15, 40), (260, 460), (60, 90), (4, 7), area_spread=0.6, touching=0.3,
-           overlap=0.15, translucency=0.7, lobed=0.2, defocused=0.3, clustering=1.2, texture=0.2, blur=(0.9, 1.2),
-           glow=(0.3, 0.5), signal_spread=0.35, read_noise=(0.3, 0.5)),
-    Recipe("large", (360, 360), 15, 4, (17, 30), (1600, 2200), (14, 25), (2.5, 6.5), area_spread=0.4, touching=0.17,
-           overlap=0.03, lobed=0.25, elongation=(1.1, 2.0), clustering=0.1, condensation=0.1, signal_spread=0.16,
-           bright=0.03, texture=0.12, grain=1.2, nucleoli=2.5, blur=(1.2, 1.6), read_noise=(0.2, 0.32), gain=0.02,
-           debris=5.0, fibres=0.04),
-    Recipe("dim", (512, 640), 4, 1, (15, 52), (900, 1450), (14, 36), (-4, 6), area_spread=0.6, elongation=(1.0, 1.5),
-           signal_spread=0.4, condensation=0.5, touching=0.2, overlap=0.12, translucency=0.7, texture=0.2, grain=2.5,
-           dome=0.1, defocused=0.3, blur=(1.4, 2.2), glow=(0.3, 0.6), bright=0.03, read_noise=(2.0, 3.0), gain=0.25,
-           noise_grain=0.75),
-    Recipe("field", (520, 696), 6, 2, (60, 200), (520, 780), (22, 75), (1, 8), elongation=(1.1, 2.0), touching=0.2,
-           overlap=0.04, nucleoli=2.0, lobed=0.15, debris=8.0, texture=0.12, area_spread=0.3, fibres=0.02, gain=0.02,
-           read_noise=(0.15, 0.4)),
-    Recipe("defocused", (520, 696), 3, 1, (90, 300), (400, 680), (30, 60), (2, 8), elongation=(1.2, 1.9), touching=0.16,
-           texture=0.06, dome=0.5, blur=(1.8, 2.8), glow=(0.4, 0.9), defocused=0.2, debris=3.0, nucleoli=0.5,
-           area_spread=0.3, gain=0.015, read_noise=(0.15, 0.4)),
-    Recipe("wide", (520, 696), 2, 1, (9, 26), (1600, 2100), (40, 90), (2, 16), texture=0.15, grain=2.5, nucleoli=3.0,
-           lobed=0.2, elongation=(1.2, 2.0), blur=(1.4, 1.9), touching=0.08, clustering=0.2, area_spread=0.3,
-           gain=0.02, read_noise=(0.15, 0.4)),
+IMAGE_FAMILIES = (
+    ImageFamily("sparse", (256, 256), 28, 6, (8, 30), (95, 190), (26, 100), (2, 13), elongation=(1.1, 2.0),
+                touching=0.06, irregularity=0.04, fibres=0.09, area_spread=0.35, alignment=0.4, texture=0.1),
+    ImageFamily("mixed", (256, 256), 14, 3, (15, 80), (75, 180), (30, 100), (2, 10), area_spread=0.55,
+                signal_spread=0.3, condensation=0.5, touching=0.22, lobed=0.15, fibres=0.03, bright=0.06,
+                texture=0.1),
+    ImageFamily("crowded", (256, 256), 10, 2, (50, 110), (110, 190), (35, 90), (2, 10), elongation=(1.2, 2.1),
+                alignment=0.7, touching=0.16, fibres=0.12, blur=(1.1, 1.8), dome=0.5, clustering=0.3, texture=0.06,
+                glow=(0.2, 0.5), area_spread=0.3, irregularity=0.04),
+    ImageFamily("glowing", (256, 256), 10, 2, (18, 80), (200, 420), (50, 110), (2, 6), elongation=(1.0, 1.35),
+                touching=0.2, texture=0.25, grain=2.2, dome=0.4, blur=(1.2, 1.7), glow=(0.4, 0.8), defocused=0.15,
+                area_spread=0.35, irregularity=0.05, translucency=0.5),
+    ImageFamily("layered", (256, 320), 4, 1, (15, 40), (260, 460), (60, 90), (4, 7), area_spread=0.6, touching=0.3,
+                overlap=0.15, translucency=0.7, lobed=0.2, defocused=0.3, clustering=1.2, texture=0.2,
+                blur=(0.9, 1.2), glow=(0.3, 0.5), signal_spread=0.35, read_noise=(0.3, 0.5)),
+    ImageFamily("large", (360, 360), 15, 4, (17, 30), (1600, 2200), (14, 25), (2.5, 6.5), area_spread=0.4,
+                touching=0.17, overlap=0.03, lobed=0.25, elongation=(1.1, 2.0), clustering=0.1, condensation=0.1,
+                signal_spread=0.16, bright=0.03, texture=0.12, grain=1.2, nucleoli=2.5, blur=(1.2, 1.6),
+                read_noise=(0.2, 0.32), gain=0.02, debris=5.0, fibres=0.04),
+    ImageFamily("dim", (512, 640), 4, 1, (15, 52), (900, 1450), (14, 36), (-4, 6), area_spread=0.6,
+                elongation=(1.0, 1.5), signal_spread=0.4, condensation=0.5, touching=0.2, overlap=0.12,
+                translucency=0.7, texture=0.2, grain=2.5, dome=0.1, defocused=0.3, blur=(1.4, 2.2), glow=(0.3, 0.6),
+                bright=0.03, read_noise=(2.0, 3.0), gain=0.25, noise_grain=0.75),
+    ImageFamily("field", (520, 696), 6, 2, (60, 200), (520, 780), (22, 75), (1, 8), elongation=(1.1, 2.0),
+                touching=0.2, overlap=0.04, nucleoli=2.0, lobed=0.15, debris=8.0, texture=0.12, area_spread=0.3,
+                fibres=0.02, gain=0.02, read_noise=(0.15, 0.4)),
+    ImageFamily("defocused", (520, 696), 3, 1, (90, 300), (400, 680), (30, 60), (2, 8), elongation=(1.2, 1.9),
+                touching=0.16, texture=0.06, dome=0.5, blur=(1.8, 2.8), glow=(0.4, 0.9), defocused=0.2, debris=3.0,
+                nucleoli=0.5, area_spread=0.3, gain=0.015, read_noise=(0.15, 0.4)),
+    ImageFamily("wide", (520, 696), 2, 1, (9, 26), (1600, 2100), (40, 90), (2, 16), texture=0.15, grain=2.5,
+                nucleoli=3.0, lobed=0.2, elongation=(1.2, 2.0), blur=(1.4, 1.9), touching=0.08, clustering=0.2,
+                area_spread=0.3, gain=0.02, read_noise=(0.15, 0.4)),
 )  # fmt: skip
 
 
@@ -160,16 +161,16 @@ class Nucleus:
     column: int = 0
 
 
-def draw_nucleus(rng: np.random.Generator, recipe: Recipe, median_area: float, common_angle: float) -> Nucleus:
+def draw_nucleus(rng: np.random.Generator, family: ImageFamily, median_area: float, common_angle: float) -> Nucleus:
     """Draw size, brightness and shape of one nucleus that has no place yet."""
-    relative_area = np.exp(recipe.area_spread * rng.normal())
-    brightness = np.exp(recipe.signal_spread * rng.normal()) * np.clip(relative_area, 0.3, 3) ** -recipe.condensation
-    if rng.random() < recipe.bright:
+    relative_area = np.exp(family.area_spread * rng.normal())
+    brightness = np.exp(family.signal_spread * rng.normal()) * np.clip(relative_area, 0.3, 3) ** -family.condensation
+    if rng.random() < family.bright:
         relative_area, brightness = 0.5 * relative_area, rng.uniform(2.0, 4.0) * brightness
-    area = max(median_area * relative_area, SMALLEST_AREA)
-    irregularity = recipe.irregularity * (4 if rng.random() < recipe.lobed else 1)
-    angle = common_angle + (1 - recipe.alignment) * rng.uniform(-np.pi / 2, np.pi / 2)
-    return Nucleus(draw_shape(rng, area, rng.uniform(*recipe.elongation), angle, irregularity), area, brightness)
+    area = max(median_area * relative_area, MIN_AREA)
+    irregularity = family.irregularity * (4 if rng.random() < family.lobed else 1)
+    angle = common_angle + (1 - family.alignment) * rng.uniform(-np.pi / 2, np.pi / 2)
+    return Nucleus(draw_shape(rng, area, rng.uniform(*family.elongation), angle, irregularity), area, brightness)
 
 
 def free_part(labels: np.ndarray, nucleus: Nucleus) -> tuple[np.ndarray, int]:
@@ -214,34 +215,34 @@ def slide_against(
     return None
 
 
-def place_nuclei(rng: np.random.Generator, recipe: Recipe) -> tuple[list[Nucleus], np.ndarray]:
+def place_nuclei(rng: np.random.Generator, family: ImageFamily) -> tuple[list[Nucleus], np.ndarray]:
     """Draw and place nuclei one after the other.
 
-    Most go to a free spot, two or more pixels from the others; a share of `recipe.touching` slides towards an earlier
+    Most go to a free spot, two or more pixels from the others; a share of `family.touching` slides towards an earlier
     nucleus until the two overlap a little, and the later one lies below. Nuclei may be cut by the border of the image;
     one that finds no place is left out. Returns the nuclei and the label image (H, W) int32: nucleus i has id i + 1.
     """
-    labels = np.zeros(recipe.shape, np.int32)
-    occupied = np.zeros(recipe.shape, bool)  # the nuclei and two pixels around them
+    labels = np.zeros(family.shape, np.int32)
+    occupied = np.zeros(family.shape, bool)  # the nuclei and two pixels around them
     nuclei: list[Nucleus] = []
-    median_area = log_uniform(rng, recipe.area)
-    density = smooth_noise(rng, recipe.shape, 0.12 * recipe.shape[0])
+    median_area = log_uniform(rng, family.area)
+    density = smooth_noise(rng, family.shape, 0.12 * family.shape[0])
     common_angle = rng.uniform(0, np.pi)
-    for _ in range(round(log_uniform(rng, recipe.nuclei))):
-        unplaced = draw_nucleus(rng, recipe, median_area, common_angle)
-        pushed = bool(nuclei) and rng.random() < recipe.touching
+    for _ in range(round(log_uniform(rng, family.nuclei))):
+        unplaced = draw_nucleus(rng, family, median_area, common_angle)
+        pushed = bool(nuclei) and rng.random() < family.touching
         for _ in range(100):
             if pushed:
                 neighbour = nuclei[rng.integers(len(nuclei))]
-                nucleus = slide_against(rng, unplaced, neighbour, labels, recipe.overlap)
+                nucleus = slide_against(rng, unplaced, neighbour, labels, family.overlap)
             else:
-                nucleus = place_freely(rng, unplaced, occupied, density, recipe.clustering)
+                nucleus = place_freely(rng, unplaced, occupied, density, family.clustering)
             if nucleus is None:
                 continue
             free, _ = free_part(labels, nucleus)
-            if free.sum() >= SMALLEST_AREA:
+            if free.sum() >= MIN_AREA:
                 nuclei.append(nucleus)
-                on_canvas, _ = paste(recipe.shape, nucleus.depth, nucleus.row, nucleus.column)
+                on_canvas, _ = paste(family.shape, nucleus.depth, nucleus.row, nucleus.column)
                 labels[on_canvas][free] = len(nuclei)
                 occupied[on_canvas] |= ndimage.binary_dilation(free, iterations=2)
                 break
@@ -249,23 +250,23 @@ def place_nuclei(rng: np.random.Generator, recipe: Recipe) -> tuple[list[Nucleus
 
 
 def render_nuclei(
-    rng: np.random.Generator, recipe: Recipe, nuclei: list[Nucleus], labels: np.ndarray, signal: float
+    rng: np.random.Generator, family: ImageFamily, nuclei: list[Nucleus], labels: np.ndarray, signal: float
 ) -> np.ndarray:
     """Light of the nuclei before the lens, float (2, H, W) in grey levels: in the focal plane, and out of it."""
-    light = np.zeros((2, *recipe.shape))
-    grains = smooth_noise(rng, recipe.shape, recipe.grain) + 0.7 * smooth_noise(rng, recipe.shape, 2.5 * recipe.grain)
-    chromatin = np.exp(recipe.texture * grains)  # more bright spots than dark ones
+    light = np.zeros((2, *family.shape))
+    grains = smooth_noise(rng, family.shape, family.grain) + 0.7 * smooth_noise(rng, family.shape, 2.5 * family.grain)
+    chromatin = np.exp(family.texture * grains)  # more bright spots than dark ones
     for number, nucleus in enumerate(nuclei, start=1):
         depth = nucleus.depth
         edge = np.sqrt(nucleus.area / np.pi)  # depth is a share of the radius; this turns it into pixels
-        profile = np.clip(depth * edge + 0.5, 0, 1) * (1 - recipe.dome * (1 - np.clip(depth, 0, 1)) ** 2)
-        for _ in range(rng.poisson(recipe.nucleoli)):
+        profile = np.clip(depth * edge + 0.5, 0, 1) * (1 - family.dome * (1 - np.clip(depth, 0, 1)) ** 2)
+        for _ in range(rng.poisson(family.nucleoli)):
             spot = draw_spot(rng, depth.shape, 0.5 * edge, rng.uniform(0.08, 0.2) * edge)
             profile *= 1 - rng.uniform(0.1, 0.4) * spot
-        on_canvas, on_patch = paste(recipe.shape, depth, nucleus.row, nucleus.column)
-        plane = int(rng.random() < recipe.defocused)
+        on_canvas, on_patch = paste(family.shape, depth, nucleus.row, nucleus.column)
+        plane = int(rng.random() < family.defocused)
         covered = (labels[on_canvas] > 0) & (labels[on_canvas] != number)
-        seen = np.where(covered, recipe.translucency, 1.0)
+        seen = np.where(covered, family.translucency, 1.0)
         light[plane][on_canvas] += signal * nucleus.brightness * seen * profile[on_patch] * chromatin[on_canvas]
     return light
 
@@ -289,21 +290,21 @@ def draw_fibres(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     return ndimage.map_coordinates(streaks, turned, order=1, mode="grid-wrap")
 
 
-def render_background(rng: np.random.Generator, recipe: Recipe, light: np.ndarray, signal: float) -> np.ndarray:
+def render_background(rng: np.random.Generator, family: ImageFamily, light: np.ndarray, signal: float) -> np.ndarray:
     """Everything that shines between the nuclei, float (H, W) in grey levels.
 
     `light` (H, W) is the light of the nuclei: part of it is scattered as a glow, near and far, and the cell bodies
     (fibres) lie around it. Debris is a handful of specks, in loose groups, some much brighter than any nucleus.
     """
-    shape = recipe.shape
-    glow = log_uniform(rng, recipe.glow)
-    background = rng.uniform(*recipe.background) * (1 + recipe.unevenness * smooth_noise(rng, shape, shape[0] / 3))
+    shape = family.shape
+    glow = log_uniform(rng, family.glow)
+    background = rng.uniform(*family.background) * (1 + family.unevenness * smooth_noise(rng, shape, shape[0] / 3))
     near, far = (ndimage.gaussian_filter(light, sigma, truncate=2.5) for sigma in (5, 20))
     background += glow * (0.6 * near + 0.4 * far)
-    if recipe.fibres:
+    if family.fibres:
         territory = ndimage.gaussian_filter((light > 0).astype(float), 18, truncate=2.5)
-        background += recipe.fibres * signal * draw_fibres(rng, shape) * (0.2 + territory / (territory.max() + 1e-9))
-    for _ in range(rng.poisson(recipe.debris / 4)):
+        background += family.fibres * signal * draw_fibres(rng, shape) * (0.2 + territory / (territory.max() + 1e-9))
+    for _ in range(rng.poisson(family.debris / 4)):
         row, column = rng.integers(shape[0]), rng.integers(shape[1])
         for _ in range(1 + rng.poisson(3)):
             speck = log_uniform(rng, (0.1, 2.5)) * draw_spot(rng, (41, 41), 7, log_uniform(rng, (0.6, 2.5)))
@@ -312,15 +313,15 @@ def render_background(rng: np.random.Generator, recipe: Recipe, light: np.ndarra
     return background
 
 
-def expose(rng: np.random.Generator, recipe: Recipe, light: np.ndarray, background: np.ndarray) -> np.ndarray:
+def expose(rng: np.random.Generator, family: ImageFamily, light: np.ndarray, background: np.ndarray) -> np.ndarray:
     """What the camera records: both planes blurred by the lens, photon and read noise, rounded to uint8 (H, W)."""
-    blur = log_uniform(rng, recipe.blur)
+    blur = log_uniform(rng, family.blur)
     sharp, defocused = light
     exposure = ndimage.gaussian_filter(sharp, blur) + ndimage.gaussian_filter(defocused, 2.2 * blur)
     exposure += ndimage.gaussian_filter(background, 0.8)
-    variance = log_uniform(rng, recipe.read_noise) ** 2 + recipe.gain * np.maximum(exposure, 0)
-    grained = recipe.noise_grain > 0
-    noise = smooth_noise(rng, recipe.shape, recipe.noise_grain) if grained else rng.standard_normal(recipe.shape)
+    variance = log_uniform(rng, family.read_noise) ** 2 + family.gain * np.maximum(exposure, 0)
+    grained = family.noise_grain > 0
+    noise = smooth_noise(rng, family.shape, family.noise_grain) if grained else rng.standard_normal(family.shape)
     exposure += np.sqrt(variance) * noise
     return np.clip(np.round(exposure), 0, 255).astype(np.uint8)
 
@@ -333,13 +334,13 @@ def shuffle_ids(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
     return ids[labels].astype(np.uint16)
 
 
-def recipe_order(part: str) -> list[Recipe]:
-    """The recipe of every image of "train" or "test".
+def image_order(part: str) -> list[ImageFamily]:
+    """The family of every image of "train" or "test".
 
     The families are not in blocks: neighbours in the list differ, and every 8th or 20th image, as `split_train_val`
     takes them for validation, is a fair sample of all.
     """
-    blocks = [recipe for recipe in RECIPES for _ in range(getattr(recipe, part))]
+    blocks = [family for family in IMAGE_FAMILIES for _ in range(getattr(family, part))]
     return [blocks[STRIDE * position % len(blocks)] for position in range(len(blocks))]
 
 
@@ -348,16 +349,16 @@ def generate_image(index: int, seed: int = SEED) -> tuple[np.ndarray, np.ndarray
 
     `index` counts from 0, the training images first. Raises `IndexError` if there is no such image.
     """
-    recipes = recipe_order("train") + recipe_order("test")
-    if not 0 <= index < len(recipes):
-        raise IndexError(f"There are images 0 to {len(recipes) - 1}, but image {index} was asked for.")
-    recipe = recipes[index]
+    families = image_order("train") + image_order("test")
+    if not 0 <= index < len(families):
+        raise IndexError(f"There are images 0 to {len(families) - 1}, but image {index} was asked for.")
+    family = families[index]
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(index,))))
-    nuclei, labels = place_nuclei(rng, recipe)
-    signal = log_uniform(rng, recipe.signal)
-    light = render_nuclei(rng, recipe, nuclei, labels, signal)
-    background = render_background(rng, recipe, light.sum(axis=0), signal)
-    image = expose(rng, recipe, light, background)
+    nuclei, labels = place_nuclei(rng, family)
+    signal = log_uniform(rng, family.signal)
+    light = render_nuclei(rng, family, nuclei, labels, signal)
+    background = render_background(rng, family, light.sum(axis=0), signal)
+    image = expose(rng, family, light, background)
     return image, shuffle_ids(rng, labels)
 
 
@@ -368,7 +369,7 @@ def write_dataset(folder: str | Path, seed: int = SEED) -> int:
     """
     for leftover in Path(folder).glob("t*/*/synthetic-[0-9][0-9][0-9][0-9].tif"):
         leftover.unlink()
-    parts = ["train"] * len(recipe_order("train")) + ["test"] * len(recipe_order("test"))
+    parts = ["train"] * len(image_order("train")) + ["test"] * len(image_order("test"))
     for index, part in enumerate(parts):
         for kind, array in zip(("images", "masks"), generate_image(index, seed), strict=True):
             path = Path(folder) / part / kind / f"synthetic-{index + 1:04d}.tif"

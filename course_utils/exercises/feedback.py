@@ -25,7 +25,7 @@ class CheckResult:
     messages: tuple[str, ...] = ()
 
 
-class Wrong(Exception):
+class CheckFailed(Exception):
     """A property of the student's object is not right; the text says which, what was found and what was expected."""
 
 
@@ -53,9 +53,9 @@ def show_result(exercise: Exercise, result: CheckResult) -> None:
     show_box(box, "\n  ".join([title, *messages]))
 
 
-def wrong(what: str, found: Any, expected: Any, look: str = "") -> None:
-    """Raise `Wrong`: "what: found ..., expected ... . look"."""
-    raise Wrong(f"{what}: found {show(found)}, expected {show(expected)}." + (f" {look}" if look else ""))
+def fail(what: str, found: Any, expected: Any, look: str = "") -> None:
+    """Raise `CheckFailed`: "what: found ..., expected ... . look"."""
+    raise CheckFailed(f"{what}: found {show(found)}, expected {show(expected)}." + (f" {look}" if look else ""))
 
 
 def show(value: Any) -> str:
@@ -66,43 +66,43 @@ def show(value: Any) -> str:
     return text if len(text) <= 160 else text[:157] + "..."
 
 
-def need_callable(submission: Any, name: str, is_class: bool = False) -> None:
+def expect_callable(submission: Any, name: str, is_class: bool = False) -> None:
     """The submission is a function (or a class) at all."""
     if is_class and not isinstance(submission, type):
-        wrong(f"Kind of {name}", type(submission).__name__, "a class", f"Pass {name} itself, not an instance of it.")
+        fail(f"Kind of {name}", type(submission).__name__, "a class", f"Pass {name} itself, not an instance of it.")
     if not callable(submission):
-        wrong(f"Kind of {name}", type(submission).__name__, "a function", f"Pass {name} itself, not its result.")
+        fail(f"Kind of {name}", type(submission).__name__, "a function", f"Pass {name} itself, not its result.")
 
 
-def need_shape(what: str, value: Any, expected: tuple, look: str = "") -> None:
+def expect_shape(what: str, value: Any, expected: tuple, look: str = "") -> None:
     found = tuple(getattr(value, "shape", ()))
     if found != tuple(expected):
-        wrong(f"Shape of {what}", found, tuple(expected), look)
+        fail(f"Shape of {what}", found, tuple(expected), look)
 
 
-def need_type(what: str, value: Any, expected: type | tuple[type, ...], look: str = "") -> None:
+def expect_type(what: str, value: Any, expected: type | tuple[type, ...], look: str = "") -> None:
     if not isinstance(value, expected):
         kinds = expected if isinstance(expected, tuple) else (expected,)
-        wrong(f"Type of {what}", type(value).__name__, " or ".join(kind.__name__ for kind in kinds), look)
+        fail(f"Type of {what}", type(value).__name__, " or ".join(kind.__name__ for kind in kinds), look)
 
 
-def need_dtype(what: str, value: Any, expected: Any, look: str = "") -> None:
+def expect_dtype(what: str, value: Any, expected: Any, look: str = "") -> None:
     if value.dtype != expected:
-        wrong(f"dtype of {what}", str(value.dtype), getattr(expected, "__name__", str(expected)), look)
+        fail(f"dtype of {what}", str(value.dtype), getattr(expected, "__name__", str(expected)), look)
 
 
-def need_close(what: str, value: Any, expected: Any, look: str = "", tolerance: float = 1e-5) -> None:
+def expect_close(what: str, value: Any, expected: Any, look: str = "", tolerance: float = 1e-5) -> None:
     """Numbers or arrays are equal up to rounding; names the first place where they are not."""
     found_array, expected_array = _array(value), _array(expected)
     if found_array.shape != expected_array.shape:
-        wrong(f"Shape of {what}", found_array.shape, expected_array.shape, look)
+        fail(f"Shape of {what}", found_array.shape, expected_array.shape, look)
     close = np.isclose(found_array, expected_array, rtol=tolerance, atol=tolerance, equal_nan=True)
     if close.all():
         return
     if close.ndim == 0:
-        wrong(f"Value of {what}", round(float(found_array), 6), round(float(expected_array), 6), look)
+        fail(f"Value of {what}", round(float(found_array), 6), round(float(expected_array), 6), look)
     place = tuple(int(index) for index in np.argwhere(~close)[0])
-    wrong(f"Value of {what} at {place}", found_array[place].item(), expected_array[place].item(), look)
+    fail(f"Value of {what} at {place}", found_array[place].item(), expected_array[place].item(), look)
 
 
 def _array(value: Any) -> np.ndarray:
@@ -111,16 +111,16 @@ def _array(value: Any) -> np.ndarray:
     return np.asarray(value)
 
 
-def need_error(what: str, call: Callable[[], Any], names: tuple[str, ...] = (), look: str = "") -> None:
+def expect_error(what: str, call: Callable[[], Any], names: tuple[str, ...] = (), look: str = "") -> None:
     """The call raises a `ValueError` whose text contains all of `names`."""
     try:
         call()
     except ValueError as error:
         missing = [name for name in names if name not in str(error)]
         if missing:
-            wrong(f"Error message for {what}", repr(str(error)), f"a text that names {' and '.join(missing)}", look)
+            fail(f"Error message for {what}", repr(str(error)), f"a text that names {' and '.join(missing)}", look)
         return
-    wrong(what, "no error", "a ValueError", look)
+    fail(what, "no error", "a ValueError", look)
 
 
 @contextlib.contextmanager
@@ -130,7 +130,9 @@ def untouched(**arguments: Any) -> Iterator[None]:
     yield
     for name, value in arguments.items():
         if not _same(value, before[name]):
-            raise Wrong(f"Mutation: your code changed its argument {name}; it must stay as it was. Work on a copy.")
+            raise CheckFailed(
+                f"Mutation: your code changed its argument {name}; it must stay as it was. Work on a copy."
+            )
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -142,12 +144,12 @@ def _same(a: Any, b: Any) -> bool:
     return a == b
 
 
-def need_label_image(what: str, value: Any, shape: tuple[int, int]) -> None:
+def expect_label_image(what: str, value: Any, shape: tuple[int, int]) -> None:
     """An integer array of this shape without negative numbers."""
-    need_type(what, value, np.ndarray, "Return the label image alone." if isinstance(value, (tuple, list)) else "")
-    need_shape(what, value, shape)
+    expect_type(what, value, np.ndarray, "Return the label image alone." if isinstance(value, (tuple, list)) else "")
+    expect_shape(what, value, shape)
     if value.dtype.kind not in "iu":
         look = "A mask is not yet labelled: each region needs an id." if value.dtype == bool else ""
-        wrong(f"dtype of {what}", str(value.dtype), "an integer type", look)
+        fail(f"dtype of {what}", str(value.dtype), "an integer type", look)
     if value.size and value.min() < 0:
-        wrong(f"Range of {what}", f"the id {value.min()}", "0 for the background and ids above it")
+        fail(f"Range of {what}", f"the id {value.min()}", "0 for the background and ids above it")

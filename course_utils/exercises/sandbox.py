@@ -1,9 +1,9 @@
 """What every check of an exercise is made of: a safe place to run a student's code, and words for what is wrong.
 
-A check is a function that takes the student's object, tries it out, and raises `Wrong` with the first property that is
-not right. It judges behaviour only. `run_check` gives it a safe place: prints are swallowed, random state and torch's
-modes are put back, an exception in the student's code becomes a message that quotes its line, and an endless loop is
-stopped.
+A check is a function that takes the student's object, tries it out, and raises `CheckFailed` with the first property
+that is not right. It judges behaviour only. `run_check` gives it a safe place: prints are swallowed, random state and
+torch's modes are put back, an exception in the student's code becomes a message that quotes its line, and an endless
+loop is stopped.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from typing import Any
 
 import numpy as np
 
-from course_utils.exercises.feedback import CheckResult, Wrong
+from course_utils.exercises.feedback import CheckFailed, CheckResult
 
 TIME_LIMIT = 1.6  # seconds for one check: with its overhead it stays under two
 PACKAGE = Path(__file__).parents[1]
 
 
-class TimeIsUp(BaseException):
+class CheckTimeout(BaseException):
     """Not an `Exception`, so that an `except Exception` in the student's code does not swallow it."""
 
 
@@ -43,9 +43,9 @@ def run_check(
     try:
         with noted_interrupts() as interrupted, preserved_state(), silence(), time_limit(seconds):
             check(submission)
-    except Wrong as error:
+    except CheckFailed as error:
         return CheckResult(exercise_id, "failed", (str(error),))
-    except TimeIsUp:
+    except CheckTimeout:
         return CheckResult(exercise_id, "failed", (
             f"Time: your code was stopped after {seconds:g} seconds. Expected: well under a second. "
             "Look for a loop that does not end, or one over all pixels.",
@@ -146,7 +146,7 @@ def preserved_state() -> Iterator[None]:
 
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise `TimeIsUp` in this thread if the code inside takes longer, again and again until it gives in.
+    """Raise `CheckTimeout` in this thread if the code inside takes longer, again and again until it gives in.
 
     Where there are signals (Linux and macOS, main thread) an alarm interrupts even a sleeping thread. Elsewhere a
     second thread sends the exception, which arrives with the next line of Python: it ends a loop, but not always
@@ -175,13 +175,13 @@ def _limit_by_alarm(seconds: float) -> Iterator[None]:
             sys.settrace(stop_at_line)
             while not is_ours(frame):
                 frame.f_trace, frame = stop_at_line, frame.f_back
-        raise TimeIsUp
+        raise CheckTimeout
 
     def stop_at_line(frame, event, argument):
         if event == "line" and not is_ours(frame):
             # A loop around this loop may swallow that as well: the next alarm, at once, may find it doing so.
             signal.setitimer(signal.ITIMER_REAL, next(pauses), 0.02)
-            raise TimeIsUp
+            raise CheckTimeout
         return stop_at_line
 
     started, tracing = time.monotonic(), sys.gettrace()
@@ -207,7 +207,7 @@ def _limit_by_thread(seconds: float) -> Iterator[None]:
         for pause in pauses:
             if done.wait(pause):
                 return
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(TimeIsUp))
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(CheckTimeout))
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -215,9 +215,9 @@ def _limit_by_thread(seconds: float) -> Iterator[None]:
         yield
     finally:
         for _ in range(2):  # one more exception may arrive right here
-            with contextlib.suppress(TimeIsUp):
+            with contextlib.suppress(CheckTimeout):
                 done.set()
                 watcher.join()
 
 
-# Words for checks. Each raises `Wrong` with what was found, what was expected, and where to look.
+# Words for checks. Each raises `CheckFailed` with what was found, what was expected, and where to look.

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from course_utils import checkpoints, predict
-from course_utils.checkpoints import SHIPPED, checkpoint_folder, fingerprint, load_shipped, save_model
+from course_utils.checkpoints import PRETRAINED, checkpoint_folder, fingerprint, load_pretrained, save_model
 from course_utils.data import load_data
 from course_utils.networks import Foreground, boundary_model, foreground_model, model_path
 from course_utils.profiles import get_profile
@@ -35,7 +35,7 @@ def published(monkeypatch, tmp_path, data):
     model = UNet(1, 3, base_channels=2)
     save_model(path, model, validation_every=8, curve=[asdict(result) for result in CURVE])
     monkeypatch.setattr(checkpoints, "checkpoint_folder", lambda: folder)
-    monkeypatch.setitem(SHIPPED, fingerprint(data), ("tiny.pt", hashlib.sha256(path.read_bytes()).hexdigest()))
+    monkeypatch.setitem(PRETRAINED, fingerprint(data), ("tiny.pt", hashlib.sha256(path.read_bytes()).hexdigest()))
     return path, model
 
 
@@ -72,14 +72,14 @@ def test_as_a_foreground_network_it_gives_interior_plus_boundary(published, data
 
 
 def test_other_data_a_damaged_file_or_another_validation_share_have_none(published, data, capsys):
-    assert load_shipped(replace(data, train=data.train[1:]), 8) is None
-    assert load_shipped(data, 5) is None  # it has learnt from images that would be validation images now
+    assert load_pretrained(replace(data, train=data.train[1:]), 8) is None
+    assert load_pretrained(data, 5) is None  # it has learnt from images that would be validation images now
     assert capsys.readouterr().out == ""
     published[0].write_bytes(published[0].read_bytes() + b"x")
-    assert load_shipped(data, 8) is None
+    assert load_pretrained(data, 8) is None
     assert "is not the file that comes with the course" in capsys.readouterr().out
     published[0].unlink()
-    assert load_shipped(data, 8) is None
+    assert load_pretrained(data, 8) is None
 
 
 @pytest.mark.parametrize("left", ["boundary.pt", "boundary.resume"])
@@ -106,13 +106,13 @@ def test_it_can_be_left_out(published, data, tmp_path, profile, argument):
 
     tiny = replace(get_profile(profile), base_channels=2, crops_per_epoch=2, batch_size=2, crop_size=64, workers=0)
     with pytest.raises(InterruptedError):
-        boundary_model(data, tiny, 0, tmp_path, on_epoch=stop, shipped=argument)
+        boundary_model(data, tiny, 0, tmp_path, on_epoch=stop, pretrained=argument)
 
 
 def test_every_published_network_is_there_small_and_has_its_card():
     card = (checkpoint_folder() / "README.md").read_text(encoding="utf-8")
-    assert SHIPPED
-    for name, expected in SHIPPED.values():
+    assert PRETRAINED
+    for name, expected in PRETRAINED.values():
         content = (checkpoint_folder() / name).read_bytes()
         assert len(content) <= 8e6
         assert hashlib.sha256(content).hexdigest() == expected
@@ -120,11 +120,11 @@ def test_every_published_network_is_there_small_and_has_its_card():
 
 
 def test_the_embedded_data_have_one(data):
-    model, curve = load_shipped(data, SMOKE.validation_every)
+    model, curve = load_pretrained(data, SMOKE.validation_every)
     assert model.sizes["out_channels"] == 3 and len(curve) >= 10
     assert curve[-1].validation_metric > 0.95
 
 
 def test_the_real_data_have_one(real_data_zip):
-    model, curve = load_shipped(load_data(real_data_zip), get_profile("laptop").validation_every)
+    model, curve = load_pretrained(load_data(real_data_zip), get_profile("laptop").validation_every)
     assert model.sizes["base_channels"] == 16 and len(curve) >= 10

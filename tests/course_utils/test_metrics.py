@@ -18,9 +18,9 @@ from hypothesis.extra import numpy as hnp
 from course_utils.metrics import (
     IOU_THRESHOLDS,
     Matches,
+    classify_errors,
     compare_methods,
     count_matches,
-    explain_errors,
     f1_score,
     iou_matrix,
     match_instances,
@@ -104,7 +104,7 @@ def test_prediction_and_truth_may_have_any_integer_dtype(dtype):
     assert f1_score(labels.astype(dtype), labels) == match_instances(labels.astype(dtype), labels, [0.5])[0].f1 == 1
 
 
-@pytest.mark.parametrize("function", [iou_matrix, f1_score, overlapping_pairs, match_instances, explain_errors])
+@pytest.mark.parametrize("function", [iou_matrix, f1_score, overlapping_pairs, match_instances, classify_errors])
 def test_different_shapes_are_an_error_that_names_both(function):
     with pytest.raises(ValueError, match=r"\(2, 3\) and \(3, 2\)"):
         function(np.zeros((2, 3), int), np.zeros((3, 2), int))
@@ -312,23 +312,23 @@ def test_touching_recall_looks_only_at_nuclei_that_touch():
     assert np.isnan(touching_recall([truth * 0], [truth * 0]))
 
 
-# explain_errors
+# classify_errors
 
 
 @given(label_pairs(), THRESHOLDS)
 def test_every_instance_gets_exactly_one_verdict(pair, iou_threshold):
     prediction, truth = pair
-    verdicts = explain_errors(prediction, truth, iou_threshold)
+    errors = classify_errors(prediction, truth, iou_threshold)
     pred_ids, true_ids = ([int(i) for i in np.unique(labels) if i] for labels in pair)
-    assert sorted([*verdicts.matched, *verdicts.false_positive]) == pred_ids
-    assert sorted([*verdicts.matched.values(), *verdicts.missed]) == true_ids  # a nucleus is matched once
-    assert set(verdicts.merged) <= set(verdicts.false_positive)
-    assert set(verdicts.split) <= set(verdicts.missed)
+    assert sorted([*errors.matched, *errors.false_positive]) == pred_ids
+    assert sorted([*errors.matched.values(), *errors.missed]) == true_ids  # a nucleus is matched once
+    assert set(errors.merged) <= set(errors.false_positive)
+    assert set(errors.split) <= set(errors.missed)
 
     (matches,) = match_instances(prediction, truth, [iou_threshold])
-    counts = len(verdicts.matched), len(verdicts.false_positive), len(verdicts.missed)
+    counts = len(errors.matched), len(errors.false_positive), len(errors.missed)
     assert counts == (matches.true_positive, matches.false_positive, matches.false_negative)
-    for pred_id, true_id in verdicts.matched.items():
+    for pred_id, true_id in errors.matched.items():
         a, b = prediction == pred_id, truth == true_id
         assert np.sum(a & b) / np.sum(a | b) >= iou_threshold
 
@@ -336,28 +336,28 @@ def test_every_instance_gets_exactly_one_verdict(pair, iou_threshold):
 @given(label_pairs(), THRESHOLDS)
 def test_merged_and_split_are_what_their_definition_says(pair, iou_threshold):
     prediction, truth = pair
-    verdicts = explain_errors(prediction, truth, iou_threshold)
-    for pred_id in verdicts.false_positive:
+    errors = classify_errors(prediction, truth, iou_threshold)
+    for pred_id in errors.false_positive:
         a = prediction == pred_id
         covered = [i for i in np.unique(truth[truth != 0]) if 2 * np.sum(a & (truth == i)) > np.sum(truth == i)]
-        assert (pred_id in verdicts.merged) == (len(covered) >= 2)
-    for true_id in verdicts.missed:
+        assert (pred_id in errors.merged) == (len(covered) >= 2)
+    for true_id in errors.missed:
         b = truth == true_id
         parts = 0
         for i in np.unique(prediction[prediction != 0]):
             a, shared = prediction == i, np.sum((prediction == i) & b)
             parts += 2 * shared > np.sum(a) and 10 * shared >= np.sum(b)
-        assert (true_id in verdicts.split) == (parts >= 2)
+        assert (true_id in errors.split) == (parts >= 2)
 
 
 def test_a_prediction_over_two_nuclei_is_merged_and_both_are_missed():
-    verdicts = explain_errors(np.array([[5, 5, 5, 5]]), np.array([[1, 1, 2, 2]]), 0.6)
-    assert (verdicts.merged, verdicts.false_positive, verdicts.missed, verdicts.split) == ([5], [5], [1, 2], [])
+    errors = classify_errors(np.array([[5, 5, 5, 5]]), np.array([[1, 1, 2, 2]]), 0.6)
+    assert (errors.merged, errors.false_positive, errors.missed, errors.split) == ([5], [5], [1, 2], [])
 
 
 def test_a_nucleus_in_two_parts_is_split():
-    verdicts = explain_errors(np.array([[5, 5, 6, 6]]), np.array([[9, 9, 9, 9]]), 0.6)
-    assert (verdicts.split, verdicts.missed, verdicts.false_positive, verdicts.merged) == ([9], [9], [5, 6], [])
+    errors = classify_errors(np.array([[5, 5, 6, 6]]), np.array([[9, 9, 9, 9]]), 0.6)
+    assert (errors.split, errors.missed, errors.false_positive, errors.merged) == ([9], [9], [5, 6], [])
 
 
 def test_covering_exactly_half_of_two_nuclei_is_no_merge_whatever_their_size():
@@ -365,11 +365,11 @@ def test_covering_exactly_half_of_two_nuclei_is_no_merge_whatever_their_size():
         for extra in range(10):
             truth = np.repeat([[1, 1, 2, 2, 0]], [half, half, half, half, extra], axis=1)
             prediction = np.repeat([[7, 0, 7, 0, 7]], [half, half, half, half, extra], axis=1)
-            assert explain_errors(prediction, truth, 0.9).merged == []
+            assert classify_errors(prediction, truth, 0.9).merged == []
 
 
 def test_verdicts_of_empty_label_images():
     nothing, something = np.zeros((2, 3), int), np.array([[0, 4, 4], [0, 0, 0]])
-    assert explain_errors(nothing, nothing).matched == {}
-    assert explain_errors(nothing, something).missed == [4]
-    assert explain_errors(something, nothing).false_positive == [4]
+    assert classify_errors(nothing, nothing).matched == {}
+    assert classify_errors(nothing, something).missed == [4]
+    assert classify_errors(something, nothing).false_positive == [4]

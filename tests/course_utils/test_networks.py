@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from course_utils import recipes
+from course_utils import networks
 from course_utils.checkpoints import load_model, save_model
 from course_utils.data import CourseData, Sample
 from course_utils.networks import (
     BOUNDARY_WEIGHT,
-    about,
-    arrays,
     binary_model,
     boundary_loss,
     boundary_model,
     load_or_train,
     model_path,
+    normalized_arrays,
+    training_config,
     without_boundary_weight,
 )
 from course_utils.profiles import get_profile
@@ -115,10 +115,10 @@ def test_a_network_without_a_record_of_its_training_is_not_trusted(tmp_path, cap
     assert "was trained with" in capsys.readouterr().out and train.calls == 1
 
 
-@pytest.mark.parametrize("about", ["a text", ["a", "list"], None])
-def test_a_network_whose_record_is_no_dictionary_is_replaced(tmp_path, capsys, about):
+@pytest.mark.parametrize("metadata", ["a text", ["a", "list"], None])
+def test_a_network_whose_record_is_no_dictionary_is_replaced(tmp_path, capsys, metadata):
     path, train, model = tmp_path / "binary.pt", Trainer(), UNet(base_channels=2, depth=1)
-    torch.save({"sizes": model.sizes, "weights": model.state_dict(), "about": about}, path)
+    torch.save({"sizes": model.sizes, "weights": model.state_dict(), "metadata": metadata}, path)
     load_or_train(path, WANTED, train)
     assert "Training anew" in capsys.readouterr().out and train.calls == 1
     assert load_model(path)[1] == WANTED
@@ -165,7 +165,7 @@ def test_a_network_is_trained_saved_and_found_again(tmp_path, build, channels):
     kind = {1: "binary", 3: "boundary"}[channels]
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert files == [model_path(tmp_path, kind)]  # no checkpoint is left
-    assert load_model(files[0])[1] == about(kind, data, TINY, 3)
+    assert load_model(files[0])[1] == training_config(kind, data, TINY, 3)
     assert same(build(data, TINY, 3, tmp_path, on_epoch=lambda results: pytest.fail("trained again")), model)
 
 
@@ -197,27 +197,27 @@ def test_an_interrupted_training_on_other_data_or_another_seed_is_not_continued(
         binary_model(small_data(), TINY, 0, tmp_path, on_epoch=stop_after_first_epoch)
     arguments = {"data": small_data(), "seed": 0} | other
     model = binary_model(arguments["data"], TINY, arguments["seed"], tmp_path)
-    assert "it has other about" in capsys.readouterr().out
+    assert "it has other metadata" in capsys.readouterr().out
     assert same(model, binary_model(arguments["data"], TINY, arguments["seed"], tmp_path / "clean"))
 
 
 def test_training_and_validation_images_are_those_of_the_notebooks(tmp_path, monkeypatch):
     seen = {}
-    monkeypatch.setattr(recipes, "fit", lambda model, train, val, *rest, **options: seen.update(train=train, val=val))
+    monkeypatch.setattr(networks, "fit", lambda model, train, val, *rest, **options: seen.update(train=train, val=val))
     data = small_data()
-    recipes.binary_model(data, replace(TINY, validation_every=3), 0, tmp_path)
+    networks.binary_model(data, replace(TINY, validation_every=3), 0, tmp_path)
     val = [sample for index, sample in enumerate(data.train) if index % 3 == 2]
     assert len(seen["val"].dataset) == len(val) == 3 and len(seen["train"].dataset) == 6
     image, target = seen["val"].dataset[0]
     assert image.shape == target.shape
     assert all(side % 2**TINY.depth == 0 for side in image.shape[1:])
-    assert torch.equal(image[0, :32, :40], torch.from_numpy(arrays(val)[0][0]))
+    assert torch.equal(image[0, :32, :40], torch.from_numpy(normalized_arrays(val)[0][0]))
     assert torch.equal(target[0, :32, :40], torch.from_numpy(val[0].mask > 0).float())
 
 
 def test_arrays_normalises_each_image_by_itself():
     data = small_data()
-    images, masks = arrays(data.train)
+    images, masks = normalized_arrays(data.train)
     assert all(image.dtype == np.float32 for image in images)
     assert [np.percentile(image, 99.8) for image in images] == pytest.approx([1] * 9, abs=1e-5)
     assert all(mask is sample.mask for mask, sample in zip(masks, data.train, strict=True))
@@ -225,12 +225,12 @@ def test_arrays_normalises_each_image_by_itself():
 
 def test_small_images_are_padded_by_reflection_for_crops_and_not_otherwise():
     samples = small_data().train[:1]
-    (small,), (small_mask,) = arrays(samples)
-    (image,), (mask,) = arrays(samples, min_size=48)
+    (small,), (small_mask,) = normalized_arrays(samples)
+    (image,), (mask,) = normalized_arrays(samples, min_size=48)
     assert image.shape == mask.shape == (48, 48) and small.shape == (32, 40)
     assert np.array_equal(image[:32, :40], small) and np.array_equal(mask[:32, :40], small_mask)
     assert np.array_equal(image[32:, :40], small[30:14:-1]) and np.array_equal(mask[:32, 40:], small_mask[:, 38:30:-1])
-    (image,), _ = arrays(samples, min_size=36)
+    (image,), _ = normalized_arrays(samples, min_size=36)
     assert image.shape == (36, 40)
 
 
@@ -247,9 +247,9 @@ def test_too_few_images_to_validate_on_are_an_error(tmp_path):
 @pytest.mark.parametrize("key", ["base_channels", "crop_size", "binary_epochs", "learning_rate"])
 def test_a_network_of_a_changed_profile_is_not_taken(key):
     data, other = small_data(), replace(TINY, **{key: 2 * getattr(TINY, key)})
-    before, after = about("binary", data, TINY, 0), about("binary", data, other, 0)
+    before, after = training_config("binary", data, TINY, 0), training_config("binary", data, other, 0)
     assert [name for name in before if before[name] != after[name]] == [key]
-    assert about("binary", data, replace(TINY, workers=8), 0) == before  # as good a network, only sooner
+    assert training_config("binary", data, replace(TINY, workers=8), 0) == before  # as good a network, only sooner
 
 
 def test_the_boundary_class_counts_more_in_its_loss():
@@ -292,7 +292,7 @@ def test_a_weighted_loss_is_least_where_the_odds_are_too_high_by_the_weight():
 
 def test_the_boundary_network_is_saved_without_the_weight(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(recipes, "without_boundary_weight", lambda model: seen.append(model) or model)
+    monkeypatch.setattr(networks, "without_boundary_weight", lambda model: seen.append(model) or model)
     model = boundary_model(small_data(), TINY, 0, tmp_path)
     assert seen == [model]
     binary_model(small_data(), TINY, 0, tmp_path)

@@ -21,7 +21,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from course_utils import display, plotting
-from course_utils.plotting import BACKGROUND, label_colours, same_colours
+from course_utils.plotting import BACKGROUND, label_colours, with_matching_ids
 from course_utils.targets import boundary_target
 from course_utils.training import EpochResult
 
@@ -93,16 +93,16 @@ def test_the_labels_are_left_alone():
     labels = np.array([[1, 2], [0, 5]])
     labels.flags.writeable = False
     label_colours(labels)
-    same_colours(labels, labels)
+    with_matching_ids(labels, labels)
 
 
-# same_colours
+# with_matching_ids
 
 
 def test_a_matched_instance_gets_the_id_of_its_nucleus_and_the_others_ids_of_their_own():
     truth = np.array([[7, 7, 7, 0, 3, 3, 0, 0, 0]])
     prediction = np.array([[1, 1, 1, 0, 2, 2, 0, 3, 9]])
-    result = same_colours(prediction, truth)
+    result = with_matching_ids(prediction, truth)
     assert result[0, :6].tolist() == [7, 7, 7, 0, 3, 3]
     assert result[0, 6] == 0 and len({*result[0, 7:].tolist()} - {0, 3, 7}) == 2
 
@@ -110,7 +110,7 @@ def test_a_matched_instance_gets_the_id_of_its_nucleus_and_the_others_ids_of_the
 @given(LABELS.flatmap(lambda truth: st.tuples(hnp.arrays(np.int32, truth.shape, elements=IDS), st.just(truth))))
 def test_same_colours_renames_instances_without_joining_or_losing_any(pair):
     prediction, truth = pair
-    result = same_colours(prediction, truth)
+    result = with_matching_ids(prediction, truth)
     names = {(int(old), int(new)) for old, new in zip(prediction.ravel(), result.ravel(), strict=True)}
     assert len(names) == len({old for old, _ in names}) == len({new for _, new in names})
     assert np.array_equal(result == 0, prediction == 0)

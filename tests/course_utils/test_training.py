@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from course_utils import training
+from course_utils import display, results, training
 from course_utils.checkpoints import load_model, save_model
 from course_utils.dataset import NucleiDataset, training_loader
 from course_utils.display import progress
@@ -209,9 +209,9 @@ class FakeLine:
 
 def test_in_a_notebook_progress_replaces_one_line_and_says_how_long_it_will_take(monkeypatch):
     line = FakeLine()
-    monkeypatch.setattr(training, "_display_line", lambda text: line)
+    monkeypatch.setattr(display, "_display_line", lambda text: line)
     clock = iter([0.0, 2.0, 4.0, 4.5, 6.0, 8.0])  # start, four batches, end: the first batch takes its time
-    monkeypatch.setattr(training, "time", types.SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr(display, "time", types.SimpleNamespace(perf_counter=lambda: next(clock)))
     assert list(progress("abcd", "epoch 1")) == list("abcd")
     assert line.texts == [
         "epoch 1: 1 of 4 steps, 12 s left",
@@ -474,7 +474,7 @@ def stopped_training(checkpoint, **options):
 
 @pytest.mark.parametrize(
     "other",
-    [{"learning_rate": 2e-2}, {"epochs": 4}, {"about": {"data": "dsb2018"}}, {"average_decay": 0.5},
+    [{"learning_rate": 2e-2}, {"epochs": 4}, {"metadata": {"data": "dsb2018"}}, {"average_decay": 0.5},
      {"precision": torch.bfloat16}],
 )  # fmt: skip
 def test_a_checkpoint_of_another_training_is_ignored_with_a_message_that_says_why(tmp_path, capsys, other):
@@ -584,15 +584,15 @@ def test_a_saved_model_comes_back_as_it_was_in_evaluation_mode(tmp_path, batch_n
     model(torch.randn(2, 1, 8, 8))  # moves the running statistics
     save_model(tmp_path / "deep" / "net.pt", model, data="embedded", seed=3, scores={"F1": [0.5, None]})
     assert model.training
-    loaded, about = load_model(tmp_path / "deep" / "net.pt")
+    loaded, metadata = load_model(tmp_path / "deep" / "net.pt")
     assert same(weights(loaded), weights(model))
     assert not loaded.training
-    assert about == {"data": "embedded", "seed": 3, "scores": {"F1": [0.5, None]}}
+    assert metadata == {"data": "embedded", "seed": 3, "scores": {"F1": [0.5, None]}}
     x = torch.randn(1, 1, 8, 8)
     assert torch.equal(loaded(x), model.eval()(x))
 
 
-def test_numpy_numbers_in_about_become_plain_ones(tmp_path):
+def test_numpy_numbers_in_metadata_become_plain_ones(tmp_path):
     save_model(tmp_path / "net.pt", small_unet(), f1=np.float64(0.5))
     assert load_model(tmp_path / "net.pt")[1] == {"f1": 0.5}
 
@@ -613,7 +613,7 @@ def test_a_damaged_model_is_an_error_that_says_what_to_do(tmp_path, damage):
 
 
 @pytest.mark.parametrize(
-    "content", [torch.zeros(3), {"weights": {}}, {"sizes": {"depth": 1}, "weights": {}, "about": {}}]
+    "content", [torch.zeros(3), {"weights": {}}, {"sizes": {"depth": 1}, "weights": {}, "metadata": {}}]
 )
 def test_a_file_of_torch_that_is_no_model_is_an_error(tmp_path, content):
     torch.save(content, tmp_path / "net.pt")
@@ -621,15 +621,15 @@ def test_a_file_of_torch_that_is_no_model_is_an_error(tmp_path, content):
         load_model(tmp_path / "net.pt")
 
 
-def test_a_model_without_its_about_is_an_error(tmp_path):
+def test_a_model_without_its_metadata_is_an_error(tmp_path):
     model = small_unet()
     torch.save({"sizes": model.sizes, "weights": model.state_dict()}, tmp_path / "net.pt")
-    with pytest.raises(ValueError, match="KeyError: 'about'"):
+    with pytest.raises(ValueError, match="KeyError: 'metadata'"):
         load_model(tmp_path / "net.pt")
 
 
 def test_a_model_file_cannot_run_code(tmp_path):
-    torch.save({"sizes": Exploit(str(tmp_path / "ran")), "weights": {}, "about": {}}, tmp_path / "net.pt")
+    torch.save({"sizes": Exploit(str(tmp_path / "ran")), "weights": {}, "metadata": {}}, tmp_path / "net.pt")
     with pytest.raises(ValueError, match="Weights only load failed"):
         load_model(tmp_path / "net.pt")
     assert not (tmp_path / "ran").exists()
@@ -673,7 +673,7 @@ def test_an_output_folder_that_cannot_be_written_to_is_an_error_at_once(tmp_path
     def fail(**_):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(training.tempfile, "TemporaryFile", fail)
+    monkeypatch.setattr(results.tempfile, "TemporaryFile", fail)
     with pytest.raises(OSError) as caught:
         prepare_output(tmp_path)
     message = str(caught.value)

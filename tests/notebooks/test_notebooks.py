@@ -12,7 +12,7 @@ import pytest
 from website_faults import find_faults
 
 from workshop.publish.website import build_website
-from workshop.run.minimum_scores import floors_for, missed_floors
+from workshop.run.minimum_scores import minimum_scores_for, scores_below_minimum
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "solutions").glob("[0-9][0-9]_*.py"))
@@ -23,7 +23,7 @@ CORE = ["01_data_exploration", "02_unet", "03_binary_training", "04_instance_eva
 def executed(tmp_path_factory) -> Path:
     """The folder with what `course.py run` leaves."""
     folder = tmp_path_factory.mktemp("run")
-    command = [sys.executable, "-m", "workshop.command_line", "run", "--floors", "--out", str(folder)]
+    command = [sys.executable, "-m", "workshop.command_line", "run", "--minimum-scores", "--out", str(folder)]
     run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
     print(run.stdout[-6000:], run.stderr[-3000:])
     assert run.returncode == 0
@@ -71,7 +71,7 @@ def test_the_network_of_the_paper_has_31_million_parameters(scores):
 
 
 def test_the_scores_reach_their_floors(scores):
-    assert missed_floors(floors_for("embedded", "smoke"), scores.items()) == []
+    assert scores_below_minimum(minimum_scores_for("embedded", "smoke"), scores.items()) == []
 
 
 def test_watershed_is_better_than_components(scores):

@@ -32,7 +32,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-MOST_PICTURE_BYTES = 150_000
+MAX_PICTURE_BYTES = 150_000
 DPI = 80
 
 _SNIPPET = re.compile(r"^```python expected(?P<options>[^\n]*)\n(?P<code>.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
@@ -91,8 +91,8 @@ def fill_in(text: str, place: Callable[[bytes, str], str]) -> str:
         if picture is not None:
             if not snippet.alt:
                 raise ExpectedError(snippet.row - 1, 'a picture without alt text; add alt="..." after expected.')
-            if len(picture) > MOST_PICTURE_BYTES:
-                size = f"{len(picture) // 1000} kB, {MOST_PICTURE_BYTES // 1000} kB are allowed"
+            if len(picture) > MAX_PICTURE_BYTES:
+                size = f"{len(picture) // 1000} kB, {MAX_PICTURE_BYTES // 1000} kB are allowed"
                 raise ExpectedError(snippet.row - 1, f"an expected picture of {size}; make it smaller.")
             shown.append(place(picture, snippet.alt))
         elif snippet.alt:
@@ -125,7 +125,7 @@ def _run(code: str) -> tuple[str, bytes | None]:
     tree = ast.parse(code)
     last = ast.Expression(tree.body.pop().value) if tree.body and isinstance(tree.body[-1], ast.Expr) else None
     used = {node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)}
-    names = {name: getattr(course_utils, name) for name in sorted(used & set(course_utils.__all__))}
+    names = {name: getattr(course_utils, name) for name in sorted(used & set(course_utils.modules_by_name()))}
     names |= {"np": np, "torch": torch, "plt": plt, "plotting": plotting, "__name__": "expected"}
     plt.switch_backend("agg")
     printed = io.StringIO()

@@ -4,10 +4,10 @@ The rule, exactly. A line of a solution is *hidden* if it is not in the stub; a 
 space, the signs `# * > |` and backticks are left out of everything that is compared, and so are comments at the end of
 a line: indenting, quoting, commenting on a line or commenting it out does not hide it. Then
 
-* a leak is a run of neighbouring hidden lines, as few as have `LEAST_CHARACTERS` together: a telling line counts alone,
+* a leak is a run of neighbouring hidden lines, as few as have `MIN_CHARACTERS` together: a telling line counts alone,
   short ones such as `return x` or `else:` only together with their neighbours;
-* if all hidden lines of a function together are shorter, they count as a whole from `LEAST_BODY` characters on;
-* what a line returns or assigns counts without `return` or the name, too, from `LEAST_VALUE` characters on;
+* if all hidden lines of a function together are shorter, they count as a whole from `MIN_BODY` characters on;
+* what a line returns or assigns counts without `return` or the name, too, from `MIN_VALUE` characters on;
 * a comment of a solution counts like a line, by itself.
 
 Such a run may be in no text of the notebook: cells, outputs, metadata. Pictures, which are encoded, are not read.
@@ -25,9 +25,9 @@ from course_utils.exercises.registry import Exercise
 from workshop.build.source import Cell
 from workshop.build.stubs import source_of, stub_of
 
-LEAST_CHARACTERS = 24
-LEAST_BODY = 12
-LEAST_VALUE = 40  # the call `iou_matrix(prediction, truth)` gives nothing away
+MIN_CHARACTERS = 24
+MIN_BODY = 12
+MIN_VALUE = 40  # the call `iou_matrix(prediction, truth)` gives nothing away
 
 _VALUE = re.compile(r"\s*(return\b|[\w.,\s\[\]]+ [-+*/|&]?= )")
 _LEFT_OUT = re.compile(r"[\s#*`>|]+")
@@ -88,7 +88,7 @@ def hidden_lines(solution: str, stub: str) -> list[list[str]]:
         else:
             groups[-1].append(line)
     values = [_VALUE.sub("", line) for group in groups for line in group if _VALUE.match(line)]
-    groups += [[value] for value in values if len(reduced(value)) >= LEAST_VALUE and reduced(value) not in kept]
+    groups += [[value] for value in values if len(reduced(value)) >= MIN_VALUE and reduced(value) not in kept]
     groups += [[comment] for comment in comments if comment not in stub]
     return [group for group in groups if group]
 
@@ -106,11 +106,11 @@ def telling_runs(groups: Iterable[Sequence[str]]) -> list[str]:
             run = ""
             for line in lines[start:]:
                 run += line
-                if len(run) >= LEAST_CHARACTERS:
+                if len(run) >= MIN_CHARACTERS:
                     runs.append(run)
                     break
             else:
-                if start == 0 and len(run) >= LEAST_BODY:
+                if start == 0 and len(run) >= MIN_BODY:
                     runs.append(run)
     return runs
 

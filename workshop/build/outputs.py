@@ -22,7 +22,7 @@ from nbformat import NotebookNode
 TAG = "nbval-check-output"
 REQUIRE_OUTPUTS = True  # whether `build --check` wants an output in every tagged cell
 BLOCK = 8  # pixels; what differs by less than a letter's edge is averaged out in blocks of this side
-MOST_DIFFERENCE = 0.15  # of the range from black to white, in any block
+MAX_DIFFERENCE = 0.15  # of the range from black to white, in any block
 
 
 def is_tagged(cell: NotebookNode) -> bool:
@@ -85,7 +85,7 @@ def _same_picture(one: str, other: str) -> bool:
         a, b = _blocks(one), _blocks(other)
     except (ValueError, OSError, SyntaxError):
         return False
-    return a.shape == b.shape and bool(np.abs(a - b).max() <= MOST_DIFFERENCE)
+    return a.shape == b.shape and bool(np.abs(a - b).max() <= MAX_DIFFERENCE)
 
 
 def _blocks(picture: str) -> np.ndarray:

@@ -24,7 +24,7 @@ from workshop.build.versions import HEADING, MAX_CODE_LINES, PLACEHOLDER
 Found = Iterator[tuple[int, str]]
 
 PARAMETERS = ["data_source", "profile", "seed", "output"]
-LEAST_HINTS = 2
+MIN_HINTS = 2
 # Whether every exercise must have a check. False is for drafts: an exercise without one may be incomplete, and its
 # notebook has no student version yet.
 REQUIRE_BLOCKS = True
@@ -134,9 +134,9 @@ def _block_problems(cells: Sequence[Cell], block: list[str], cell: Cell, exercis
         marker = f'# %% [markdown] expected="{exercise.id}"'
         yield cell.line, f"exercise {exercise.id} has no expected result, or more than one; mark one cell {marker!r}."
     hints = [int(number) for number in _HINT.findall(text)]
-    if len(hints) < LEAST_HINTS or hints != list(range(1, len(hints) + 1)):
+    if len(hints) < MIN_HINTS or hints != list(range(1, len(hints) + 1)):
         found = ", ".join(map(str, hints)) or "none"
-        wanted = f"{LEAST_HINTS} hints or more: Hint 1, Hint 2, ..."
+        wanted = f"{MIN_HINTS} hints or more: Hint 1, Hint 2, ..."
         yield cell.line, f"exercise {exercise.id} needs {wanted}; found: {found}."
 
 

@@ -151,8 +151,8 @@ def _imported(code: str) -> set[Path]:
             files |= _file_of(node.module)
             for alias in node.names:
                 files |= _file_of(f"{node.module}.{alias.name}")
-                if node.module == "course_utils" and alias.name in course_utils._MODULE_OF:
-                    files |= _file_of(f"course_utils.{course_utils._MODULE_OF[alias.name]}")
+                if node.module == "course_utils":
+                    files |= _file_of(course_utils.modules_by_name().get(alias.name, ""))
     return files
 
 

@@ -38,9 +38,9 @@ COLUMNS = ["student", "notebook", "exercise", "name", "status", "message", "file
 RESULTS = ".results"  # what the folder of finished results is called, behind the name of the table
 SYMBOLS = {"passed": "+", "failed": "x", "todo": ".", "broken": "!"}
 START_SECONDS = 180  # until torch is loaded, on a slow disk
-MOST_PROCESSES = 10  # a notebook may end or block so many, then the rest of it is given up
-LARGEST_NOTEBOOK = 200_000_000  # bytes
-LONGEST_MESSAGE = 600
+MAX_PROCESSES = 10  # a notebook may end or block so many, then the rest of it is given up
+MAX_NOTEBOOK_BYTES = 200_000_000  # bytes
+MAX_MESSAGE = 600
 # What a grading process gets to see of the environment: what Python and torch need, and no passwords or tokens.
 ENVIRONMENT = re.compile(
     r"PATH|HOME|USER|LANG|LC_\w+|TZ|TMPDIR|TEMP|TMP|SYSTEMROOT|SYSTEMDRIVE|WINDIR|USERPROFILE|APPDATA|LOCALAPPDATA|"
@@ -275,8 +275,8 @@ def _key(one: HandedIn, course: str, limits: Limits) -> tuple[str, str]:
     if one.path.is_symlink():
         return "", "The file is a link to another place."
     try:
-        if one.path.stat().st_size > LARGEST_NOTEBOOK:
-            return "", f"The file is larger than {LARGEST_NOTEBOOK // 1_000_000} MB; clear its outputs."
+        if one.path.stat().st_size > MAX_NOTEBOOK_BYTES:
+            return "", f"The file is larger than {MAX_NOTEBOOK_BYTES // 1_000_000} MB; clear its outputs."
         files = [one.path, *one.helpers()]
         contents = [(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in files]
     except OSError as error:
@@ -310,7 +310,7 @@ def grade_notebook(one: HandedIn, limits: Limits, stop: Stop) -> Graded:
         notebook = Path(temporary) / "submitted.ipynb"
         shutil.copyfile(one.path, notebook)
         while not answers.done:
-            if len(faults) >= MOST_PROCESSES:
+            if len(faults) >= MAX_PROCESSES:
                 reason = f"The notebook was given up: its code ended or blocked {len(faults)} processes."
                 answers = replace(answers, ended=reason)
                 break
@@ -508,7 +508,7 @@ def spreadsheet_safe(text: str) -> str:
     "'=1+1"
     """
     text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    text = text if len(text) <= LONGEST_MESSAGE else text[: LONGEST_MESSAGE - 3] + "..."
+    text = text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 3] + "..."
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "＝", "＋", "－", "＠")) else text
 
 

@@ -31,9 +31,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-LARGEST_FILE = 2**30  # bytes
-MOST_CPU_SECONDS = 1800  # for what gets out of reach of the process that watches
-MOST_TRIES = 3  # a check that ran out of time is repeated: the first one may pay for slow imports, or a busy machine
+MAX_FILE_BYTES = 2**30  # bytes
+MAX_CPU_SECONDS = 1800  # for what gets out of reach of the process that watches
+MAX_TRIES = 3  # a check that ran out of time is repeated: the first one may pay for slow imports, or a busy machine
 
 Send = Callable[[dict], None]
 
@@ -118,8 +118,8 @@ def set_limits(more_bytes: int) -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE, LARGEST_FILE))
-        resource.setrlimit(resource.RLIMIT_CPU, (MOST_CPU_SECONDS, MOST_CPU_SECONDS))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_FILE_BYTES, MAX_FILE_BYTES))
+        resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU_SECONDS, MAX_CPU_SECONDS))
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit = pages * resource.getpagesize() + more_bytes
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -198,7 +198,7 @@ class NotebookRun:
         """Run one statement of the notebook. What goes wrong is remembered, and the others still run."""
         import ast
 
-        from course_utils.exercises.sandbox import TimeIsUp, silence, time_limit
+        from course_utils.exercises.sandbox import CheckTimeout, silence, time_limit
 
         if statement.place in self.faults:
             self.failures[statement] = f"{self.faults[statement.place]} In {statement.place}."
@@ -210,7 +210,7 @@ class NotebookRun:
                 flags = self.submission.future_flags
                 code = compile(tree, f"<cell {statement.cell}>", "exec", flags, dont_inherit=True)
                 exec(code, self.names)
-        except TimeIsUp:
+        except CheckTimeout:
             self.failures[statement] = f"Time: {statement.place} was stopped after {self.seconds:g} seconds."
         except BaseException as error:  # SystemExit included
             text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -223,7 +223,7 @@ class NotebookRun:
         if exercise.id in self.faults:
             return "failed", self.faults[exercise.id]
         self.send({"step": exercise.id})
-        for _ in range(MOST_TRIES):
+        for _ in range(MAX_TRIES):
             try:
                 result = evaluate(exercise.id, submitted)
             except Exception as error:  # evaluate raises nothing for what a student's code does

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-FLOORS: dict[tuple[str, str], dict[tuple[str, ...], float]] = {
+MINIMUM_SCORES: dict[tuple[str, str], dict[tuple[str, ...], float]] = {
     ("embedded", "smoke"): {
         ("03_binary_training", "validation Dice, hard"): 0.90,
         ("04_instance_evaluation", "U-Net, components", "mean F1 at IoU 0.5"): 0.65,
@@ -29,37 +29,40 @@ FLOORS: dict[tuple[str, str], dict[tuple[str, ...], float]] = {
 }
 
 
-class UnknownFloorsError(ValueError):
+class UnknownMinimumScoresError(ValueError):
     """There are no floors for these data in this profile."""
 
 
 Floors = Mapping[tuple[str, ...], float]
 
 
-def floors_for(data: str, profile: str) -> Floors:
+def minimum_scores_for(data: str, profile: str) -> Floors:
     """The floors for a data source and a profile, both as `course.py run` takes them.
 
     Raises:
-        UnknownFloorsError: no floors are known for that pair.
+        UnknownMinimumScoresError: no floors are known for that pair.
     """
     from course_utils.profiles import get_profile
     from workshop.paths import data_label
 
     pair = data_label(data), get_profile(profile).name
-    if pair not in FLOORS:
-        known = ", ".join(f"{one} in {other}" for one, other in FLOORS)
-        raise UnknownFloorsError(f"no floors are known for {pair[0]} in the profile {pair[1]}, only for {known}.")
-    return FLOORS[pair]
+    if pair not in MINIMUM_SCORES:
+        known = ", ".join(f"{one} in {other}" for one, other in MINIMUM_SCORES)
+        raise UnknownMinimumScoresError(
+            f"no floors are known for {pair[0]} in the profile {pair[1]}, only for {known}."
+        )
+    return MINIMUM_SCORES[pair]
 
 
-def missed_floors(floors: Floors, notebooks: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:
+def scores_below_minimum(floors: Floors, notebooks: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:
     """What the executed notebooks did not reach, a sentence each; empty if all is well.
 
     Args:
-        floors: of `floors_for`.
+        floors: of `minimum_scores_for`.
         notebooks: name and scores of each notebook that was executed; those left out are not asked for.
 
-    >>> missed_floors(FLOORS["embedded", "smoke"], [("03_binary_training", {"validation Dice, hard": 0.5})])
+    >>> minimum = MINIMUM_SCORES["embedded", "smoke"]
+    >>> scores_below_minimum(minimum, [("03_binary_training", {"validation Dice, hard": 0.5})])
     ['03_binary_training: validation Dice, hard is 0.500, below its floor of 0.90.']
     """
     scores = dict(notebooks)

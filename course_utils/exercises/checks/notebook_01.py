@@ -13,39 +13,39 @@ import torch
 from torch.utils.data import Dataset
 
 from course_utils.exercises.feedback import (
-    need_callable,
-    need_close,
-    need_dtype,
-    need_error,
-    need_shape,
-    need_type,
+    expect_callable,
+    expect_close,
+    expect_dtype,
+    expect_error,
+    expect_shape,
+    expect_type,
+    fail,
     untouched,
-    wrong,
 )
 
 
 def check_count_shapes(count_shapes) -> None:
-    need_callable(count_shapes, "count_shapes")
+    expect_callable(count_shapes, "count_shapes")
     images = [np.zeros(shape, dtype=np.uint8) for shape in [(2, 3), (4, 4), (2, 3), (3, 2), (2, 3)]]
     with untouched(images=images):
         found = count_shapes(images)
-    need_type("the result", found, dict, "Return a dict {(H, W): number of images}.")
+    expect_type("the result", found, dict, "Return a dict {(H, W): number of images}.")
     keys = [key for key in found if not isinstance(key, tuple) or len(key) != 2]
     if keys:
-        wrong("Keys of the dict", keys[0], "tuples (H, W)", "image.shape is such a tuple.")
+        fail("Keys of the dict", keys[0], "tuples (H, W)", "image.shape is such a tuple.")
     for shape, number in {(2, 3): 3, (4, 4): 1, (3, 2): 1}.items():
         if found.get(shape) != number:
             look = "Shapes (2, 3) and (3, 2) are different: height first." if shape != (4, 4) else ""
-            wrong(f"Number of images of shape {shape}", found.get(shape, "none"), number, look)
+            fail(f"Number of images of shape {shape}", found.get(shape, "none"), number, look)
     if len(found) != 3:
         extra = [key for key in found if key not in [(2, 3), (4, 4), (3, 2)]]
-        wrong("Number of shapes in the dict", len(found), 3, f"{extra[0]} is the shape of no image.")
+        fail("Number of shapes in the dict", len(found), 3, f"{extra[0]} is the shape of no image.")
     if count_shapes([]) != {}:
-        wrong("Result for no images", count_shapes([]), {})
+        fail("Result for no images", count_shapes([]), {})
 
 
 def check_intensity_statistics(intensity_statistics) -> None:
-    need_callable(intensity_statistics, "intensity_statistics")
+    expect_callable(intensity_statistics, "intensity_statistics")
     rng = np.random.default_rng(0)
     small, large = rng.integers(0, 10, (3, 4)).astype(np.float64), rng.integers(10, 40, (7, 5)).astype(np.float64)
     cases = [
@@ -70,14 +70,14 @@ def check_intensity_statistics(intensity_statistics) -> None:
         for name, value, expected in zip(("mean", "std"), found, (pixels.mean(), pixels.std()), strict=True):
             if type(value) is not float:  # np.float64 is a subclass of float, but not what is asked for
                 full_name = f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")
-                wrong(f"Type of the {name}", full_name, "float, Python's own", "Convert the number at the end.")
+                fail(f"Type of the {name}", full_name, "float, Python's own", "Convert the number at the end.")
             # Seven digits do, so float32 is not wrong as such; what it loses by cancellation is.
             if not abs(value - expected) <= (1e-6 if name == "mean" else 1e-3) * expected:
-                wrong(f"Value of the {name} of {what}", round(value, 4), round(float(expected), 4), look)
+                fail(f"Value of the {name} of {what}", round(value, 4), round(float(expected), 4), look)
 
 
 def check_standardize(standardize) -> None:
-    need_callable(standardize, "standardize")
+    expect_callable(standardize, "standardize")
     rng = np.random.default_rng(0)
     bright = rng.integers(0, 256, (4, 6), dtype=np.uint8)
     cases = [
@@ -93,17 +93,19 @@ def check_standardize(standardize) -> None:
         with untouched(image=image):
             found = standardize(image, mean, std)
             what = f"the result for {what}"
-            need_type(what, found, np.ndarray, "Return an array.")
-            need_shape(what, found, image.shape)
+            expect_type(what, found, np.ndarray, "Return an array.")
+            expect_shape(what, found, image.shape)
             look = "Since NumPy 2 a np.float64 number turns a float32 array into a float64 one."
-            need_dtype(what, found, np.float32, look if isinstance(mean, np.float64) else "The network wants float32.")
-            need_close(what, found, expected, "First take away the mean, then divide by std.", tolerance=1e-4)
+            expect_dtype(
+                what, found, np.float32, look if isinstance(mean, np.float64) else "The network wants float32."
+            )
+            expect_close(what, found, expected, "First take away the mean, then divide by std.", tolerance=1e-4)
     names = standardize(image=bright, mean=1.0, std=2.0)
-    need_close("the result with arguments by name", names, (bright.astype(float) - 1) / 2, tolerance=1e-4)
+    expect_close("the result with arguments by name", names, (bright.astype(float) - 1) / 2, tolerance=1e-4)
 
 
 def check_split_train_val(split_train_val) -> None:
-    need_callable(split_train_val, "split_train_val")
+    expect_callable(split_train_val, "split_train_val")
     # The samples are arrays, many of them equal: a sample is told by its place alone.
     samples = [np.full((2, 2), index % 3) for index in range(63)]
     for every in (None, 5, 2, 1, 100):
@@ -115,26 +117,26 @@ def check_split_train_val(split_train_val) -> None:
             what = f"{len(given)} samples, " + ("every left out" if every is None else f"every={every}")
             _need_pair("the result", found, "(train, val)")
             for name, part in zip(("train", "val"), found, strict=True):
-                need_type(name, part, (list, tuple), "Return two lists.")
+                expect_type(name, part, (list, tuple), "Return two lists.")
             places = [[_place(sample, chosen) for sample in part] for part in found]
             validation = list(range(step - 1, len(chosen), step))
             training = [index for index in range(len(chosen)) if index not in validation]
             if places == [validation, training] and places[0] != places[1]:
-                wrong("Order of the result", "(val, train)", "(train, val)")
+                fail("Order of the result", "(val, train)", "(train, val)")
             look = "Counting starts at 0: the 20th sample has index 19. Use the argument `every`, not the number 20."
             for name, indices, right in (("val", places[1], validation), ("train", places[0], training)):
                 if len(indices) != len(right):
-                    wrong(f"Length of {name} ({what})", len(indices), len(right), look)
+                    fail(f"Length of {name} ({what})", len(indices), len(right), look)
                 if sorted(indices) != right:
-                    wrong(f"Indices of the samples in {name} ({what})", indices, right, look)
+                    fail(f"Indices of the samples in {name} ({what})", indices, right, look)
                 if indices != right:
-                    wrong(f"Order of the samples in {name} ({what})", indices, right, "Keep the order of the samples.")
+                    fail(f"Order of the samples in {name} ({what})", indices, right, "Keep the order of the samples.")
             if len(given) != len(chosen) or any(a is not b for a, b in zip(given, chosen, strict=True)):
-                wrong("Mutation: samples after your code ran", f"{len(given)} samples or another order",
+                fail("Mutation: samples after your code ran", f"{len(given)} samples or another order",
                       "the list as it was", "Build new lists.")  # fmt: skip
     found = split_train_val([])
     if [list(part) for part in found] != [[], []]:
-        wrong("Result for no samples", found, ([], []))
+        fail("Result for no samples", found, ([], []))
 
 
 def _place(sample: object, samples: list) -> int:
@@ -143,7 +145,7 @@ def _place(sample: object, samples: list) -> int:
 
 
 def check_random_crop(random_crop) -> None:
-    need_callable(random_crop, "random_crop")
+    expect_callable(random_crop, "random_crop")
     _check_one_crop(random_crop)
     _check_crop_too_large(random_crop)
     image, mask = _positions((5, 7), np.float32)
@@ -154,7 +156,7 @@ def check_random_crop(random_crop) -> None:
             window, mask_window = random_crop(image, mask, 3, rng)
             start = _start(mask_window, mask)
             if start is None or not np.array_equal(window, _image_of(mask_window)):
-                wrong("Value of the crop", "other pixels than those of one window", "the same window of image and mask")
+                fail("Value of the crop", "other pixels than those of one window", "the same window of image and mask")
             starts.append(start)
     _need_all_starts(starts, n_rows=3, n_columns=5)
     draws = []
@@ -163,7 +165,7 @@ def check_random_crop(random_crop) -> None:
         rng = np.random.default_rng(5)
         draws.append([_start(random_crop(image, mask, 3, rng)[1], mask) for _ in range(10)])
     if draws[0] != draws[1]:
-        wrong("Randomness", "other windows for two generators made with the same seed", "the same windows",
+        fail("Randomness", "other windows for two generators made with the same seed", "the same windows",
               "Draw every random number from rng, and from nothing else.")  # fmt: skip
 
 
@@ -177,16 +179,16 @@ def _check_one_crop(random_crop) -> None:
                 _need_pair("the result", found, "(image window, mask window)")
                 for name, part, whole in (("image", found[0], image), ("mask", found[1], mask)):
                     what = f"the {name} window of a {shape[0]} x {shape[1]} image"
-                    need_type(what, part, np.ndarray)
-                    need_shape(what, part, (size, size), "Height and width of the image may differ.")
-                    need_dtype(what, part, whole.dtype, "A window keeps the dtype.")
+                    expect_type(what, part, np.ndarray)
+                    expect_shape(what, part, (size, size), "Height and width of the image may differ.")
+                    expect_dtype(what, part, whole.dtype, "A window keeps the dtype.")
                 starts = [_start(found[0], image), _start(found[1], mask)]
             if None in starts:
                 name = "image" if starts[0] is None else "mask"
-                wrong(f"Value of the {name} window", "pixels that are not one window of it", f"a window of the {name}",
+                fail(f"Value of the {name} window", "pixels that are not one window of it", f"a window of the {name}",
                       "Are rows and columns mixed up, or image and mask?")  # fmt: skip
             if starts[0] != starts[1]:
-                wrong("Value of the crop", f"the image from {starts[0]}, the mask from {starts[1]}", "the same window",
+                fail("Value of the crop", f"the image from {starts[0]}, the mask from {starts[1]}", "the same window",
                       "Draw the window once and cut it from both.")  # fmt: skip
 
 
@@ -196,7 +198,7 @@ def _check_crop_too_large(random_crop) -> None:
     for height, width, size in [(23, 301, 57), (301, 23, 57), (19, 23, 84)]:
         image = np.zeros((height, width), dtype=np.float32)
         short = (height, width) if max(height, width) < size else (min(height, width),)
-        need_error(
+        expect_error(
             f"a crop of {size} x {size} from a {height} x {width} image",
             lambda image=image, size=size: random_crop(image, image.astype(np.int32), size, np.random.default_rng(0)),
             tuple(str(number) for number in (*short, size)),
@@ -205,7 +207,7 @@ def _check_crop_too_large(random_crop) -> None:
 
 
 def check_binary_target(binary_target) -> None:
-    need_callable(binary_target, "binary_target")
+    expect_callable(binary_target, "binary_target")
     ids = np.array([[0, 1, 2, 0, 255], [0, 7, 7, 256, 0], [300, 0, 0, 32768, 65535], [0, 128, 0, 0, 9]])
     masks = [
         ("an int32 mask", ids.astype(np.int32)),
@@ -220,10 +222,10 @@ def check_binary_target(binary_target) -> None:
         with untouched(mask=mask):
             found = binary_target(mask)
             what = f"the target of {what}"
-            need_type(what, found, torch.Tensor, "Return a torch tensor.")
-            need_shape(what, found, (1, *mask.shape), "A network's output has a channel axis: (1, H, W).")
-            need_dtype(what, found, torch.float32, "Losses on probabilities want float32.")
-            need_close(what, found, expected, "1 on every nucleus, whatever its id; else 0.")
+            expect_type(what, found, torch.Tensor, "Return a torch tensor.")
+            expect_shape(what, found, (1, *mask.shape), "A network's output has a channel axis: (1, H, W).")
+            expect_dtype(what, found, torch.float32, "Losses on probabilities want float32.")
+            expect_close(what, found, expected, "1 on every nucleus, whatever its id; else 0.")
 
 
 # NucleiDataset
@@ -233,7 +235,7 @@ SHAPES = [(8, 9), (7, 12), (8, 7)]
 
 
 def check_NucleiDataset(NucleiDataset) -> None:
-    need_callable(NucleiDataset, "NucleiDataset")
+    expect_callable(NucleiDataset, "NucleiDataset")
     dtypes = (np.float32, np.float64, np.float32)
     pairs = [_positions(SHAPES[i], dtypes[i], first_id=1 + 1000 * i) for i in range(len(SHAPES))]
     images, masks = [image for image, _ in pairs], [mask for _, mask in pairs]
@@ -272,35 +274,37 @@ def _class_target(mask: np.ndarray) -> torch.Tensor:
 
 
 def _need_mask(mask: np.ndarray) -> None:
-    need_type("what target_transform is given", mask, np.ndarray, "It takes a mask, a NumPy array, and makes a tensor.")
+    expect_type(
+        "what target_transform is given", mask, np.ndarray, "It takes a mask, a NumPy array, and makes a tensor."
+    )
     if mask.ndim != 2:
-        wrong("Shape of what target_transform is given", mask.shape, "a mask (H, W)")
+        fail("Shape of what target_transform is given", mask.shape, "a mask (H, W)")
 
 
 def _check_items(make, masks) -> None:
     """Length, and type, shape, dtype and pixels of the items without augmentation."""
     dataset = make()
-    need_type("the data set", dataset, Dataset, "NucleiDataset is a subclass of torch.utils.data.Dataset.")
+    expect_type("the data set", dataset, Dataset, "NucleiDataset is a subclass of torch.utils.data.Dataset.")
     if len(dataset) != len(masks):
-        wrong("Length of the data set", len(dataset), len(masks), "One item for each image.")
+        fail("Length of the data set", len(dataset), len(masks), "One item for each image.")
     for transform, shape, dtype in ((_float_target, (1, CROP, CROP), torch.float32),
                                     (_class_target, (CROP, CROP), torch.int64)):  # fmt: skip
         dataset = make(transform)
         for index in [0, 1, 2] * 3:
             _need_pair(f"item {index}", dataset[index], "(image, target)")
             image, target = dataset[index]
-            need_type("the image of an item", image, torch.Tensor)
-            need_shape("the image of an item", image, (1, CROP, CROP), f"crop_size is {CROP} here.")
-            need_dtype(
+            expect_type("the image of an item", image, torch.Tensor)
+            expect_shape("the image of an item", image, (1, CROP, CROP), f"crop_size is {CROP} here.")
+            expect_dtype(
                 "the image of an item", image, torch.float32, "The network wants float32, whatever the image is."
             )
-            need_type("the target of an item", target, torch.Tensor, "The target is what target_transform returns.")
+            expect_type("the target of an item", target, torch.Tensor, "The target is what target_transform returns.")
             look = "The target is what target_transform makes of the mask, cut to the crop."
-            need_shape("the target of an item", target, shape, look)
-            need_dtype("the target of an item", target, dtype, look)
+            expect_shape("the target of an item", target, shape, look)
+            expect_dtype("the target of an item", target, dtype, look)
             _need_same_pixels(image, target)
             if _start(_ids(image)[0], masks[index]) is None:
-                wrong(f"Value of item {index}", "pixels that are not one window of its image",
+                fail(f"Value of item {index}", "pixels that are not one window of its image",
                       f"a window of image {index}, unchanged")  # fmt: skip
 
 
@@ -308,9 +312,9 @@ def _check_defaults(NucleiDataset, make) -> None:
     image, mask = _positions((256, 256), np.float32)
     torch.manual_seed(0)
     found, _ = NucleiDataset([image], [mask], _float_target)[0]
-    need_shape("an item with crop_size left out", found, (1, 256, 256))
+    expect_shape("an item with crop_size left out", found, (1, 256, 256))
     if not _same_draws(_draw(make()), _draw(make(seed=0))):
-        wrong("Randomness with seed left out", "other crops than with seed=0", "the same crops", "Its default is 0.")
+        fail("Randomness with seed left out", "other crops than with seed=0", "the same crops", "Its default is 0.")
 
 
 def _check_reproducible(make) -> None:
@@ -318,10 +322,10 @@ def _check_reproducible(make) -> None:
     for augment in (False, True):
         first, again = _draw(make(augment=augment, noise=1)), _draw(make(augment=augment, noise=2))
         if not _same_draws(first, again):
-            wrong("Randomness", "other crops with the same seed and the same torch.manual_seed", "the same crops",
+            fail("Randomness", "other crops with the same seed and the same torch.manual_seed", "the same crops",
                   "Numbers from random, np.random or an unseeded generator do not follow torch's seed.")  # fmt: skip
     if _same_draws(_draw(make(seed=0)), _draw(make(seed=1))):
-        wrong("Randomness", "the same crops with seed=0 and seed=1", "other crops for another seed",
+        fail("Randomness", "the same crops with seed=0 and seed=1", "other crops for another seed",
               "Let seed take part in the choice of the window.")  # fmt: skip
 
 
@@ -341,9 +345,9 @@ def _check_workers(make) -> None:
             "Torch's own seed is different in each worker and epoch."
         )
         if _same_draws(draws[0, 1000], draws[1, 1000]):
-            wrong(what, "the same crops in two workers", "other crops in each worker", look)
+            fail(what, "the same crops in two workers", "other crops in each worker", look)
         if _same_draws(draws[0, 1000], draws[0, 2000]):
-            wrong(what, "the same crops in two epochs", "other crops in each epoch", look)
+            fail(what, "the same crops in two epochs", "other crops in each epoch", look)
 
 
 @contextlib.contextmanager
@@ -362,7 +366,7 @@ def _check_choice(NucleiDataset) -> None:
     dataset = NucleiDataset([image], [mask], _float_target, crop_size=CROP)
     n = len({_start(_ids(dataset[0][0])[0], mask) for _ in range(200)})
     if n < 108:
-        wrong("Randomness: different crops among 200 of an image with 225 places", n, "about 132",
+        fail("Randomness: different crops among 200 of an image with 225 places", n, "about 132",
               "Some places are drawn far too often: what do you make the random numbers from?")  # fmt: skip
 
 
@@ -375,18 +379,18 @@ def _check_augmentation(NucleiDataset) -> None:
         orientations = set()
         for _ in range(24):
             found, target = dataset[0]
-            need_shape("the image of an augmented item", found, (1, size, size))
-            need_dtype("the image of an augmented item", found, torch.float32)
-            need_shape("the target of an augmented item", target, (*transform(mask).shape[:-2], size, size))
-            need_dtype("the target of an augmented item", target, transform(mask).dtype)
+            expect_shape("the image of an augmented item", found, (1, size, size))
+            expect_dtype("the image of an augmented item", found, torch.float32)
+            expect_shape("the target of an augmented item", target, (*transform(mask).shape[:-2], size, size))
+            expect_dtype("the target of an augmented item", target, transform(mask).dtype)
             _need_quarter_turns(found, target, mask)
             _need_same_pixels(found, target, "Flip and rotate image and mask alike, by multiples of 90 degrees.")
             orientation = _orientation(_ids(found)[0], mask)
             if orientation is None:
-                wrong("Value of an augmented item", "pixels that no flip or quarter turn of a window gives", QUARTERS)
+                fail("Value of an augmented item", "pixels that no flip or quarter turn of a window gives", QUARTERS)
             orientations.add(orientation)
         if len(orientations) < 2:
-            wrong("Randomness of the augmentation", "24 items that are all oriented alike", "several orientations",
+            fail("Randomness of the augmentation", "24 items that are all oriented alike", "several orientations",
                   "With augment=True crops are flipped and rotated at random.")  # fmt: skip
 
 
@@ -413,14 +417,14 @@ def _need_quarter_turns(image: torch.Tensor, target: torch.Tensor, mask: np.ndar
     large, small = np.linalg.svd(fit[:2], compute_uv=False)
     what = "Value of an augmented item"
     if large > 1.02 * small:
-        wrong(what, "image and target stretched or sheared", QUARTERS)
+        fail(what, "image and target stretched or sheared", QUARTERS)
     if abs(large - 1) > 0.02:
-        wrong(what, f"image and target at about {1 / large:.2f} times their size", QUARTERS)
+        fail(what, f"image and target at about {1 / large:.2f} times their size", QUARTERS)
     if abs((angle + 45) % 90 - 45) > 0.5:
-        wrong(what, f"image and target rotated by about {min(angle, 360 - angle):.0f} degrees", QUARTERS,
+        fail(what, f"image and target rotated by about {min(angle, 360 - angle):.0f} degrees", QUARTERS,
               "At other angles values are interpolated or repeated, and corners stay empty.")  # fmt: skip
     if np.mean(np.abs(ids[known] - np.round(ids[known])) > 0.01) > 0.2:
-        wrong(what, "an image of interpolated values", QUARTERS, "That only changes the order of the pixels.")
+        fail(what, "an image of interpolated values", QUARTERS, "That only changes the order of the pixels.")
 
 
 def _draw(dataset: Dataset, n: int = 16) -> list[torch.Tensor]:
@@ -437,9 +441,9 @@ def _need_same_pixels(image: torch.Tensor, target: torch.Tensor, look: str = "")
     if np.array_equal(_ids(image)[0] * 2, target.numpy()):
         return
     if np.array_equal(_ids(image)[0], target.numpy()):
-        wrong("Value of the target", "the mask itself", "what target_transform makes of it")
+        fail("Value of the target", "the mask itself", "what target_transform makes of it")
     look = look or "Cut the same window from the image and its mask, and leave the values of the image alone."
-    wrong("Value of an item", "an image and a target that do not show the same pixels", "the same window of both", look)
+    fail("Value of an item", "an image and a target that do not show the same pixels", "the same window of both", look)
 
 
 # Images that tell by its value where each pixel comes from
@@ -480,15 +484,15 @@ def _orientation(window: np.ndarray, whole: np.ndarray) -> int | None:
 def _need_all_starts(starts: list, n_rows: int, n_columns: int) -> None:
     """Every place where the window fits was drawn, the first and the last included."""
     if len(set(starts)) == 1:
-        wrong("Randomness", f"the same window {len(starts)} times", "another one at each call",
+        fail("Randomness", f"the same window {len(starts)} times", "another one at each call",
               "Draw the window anew each time.")  # fmt: skip
     for axis, name, n in ((0, "first row", n_rows), (1, "first column", n_columns)):
         found = sorted({start[axis] for start in starts})
         if found != list(range(n)):
-            wrong(f"Range of the {name} of the crops", found, list(range(n)),
+            fail(f"Range of the {name} of the crops", found, list(range(n)),
                   "Every place where the crop fits is possible, the first and the last included.")  # fmt: skip
     if len(set(starts)) != n_rows * n_columns:
-        wrong("Range of the crops", f"{len(set(starts))} different places", n_rows * n_columns,
+        fail("Range of the crops", f"{len(set(starts))} different places", n_rows * n_columns,
               "Draw row and column independently.")  # fmt: skip
 
 
@@ -496,9 +500,9 @@ def _need_all_starts(starts: list, n_rows: int, n_columns: int) -> None:
 
 
 def _need_pair(what: str, value: object, names: str) -> None:
-    need_type(what, value, (tuple, list), f"Return {names}.")
+    expect_type(what, value, (tuple, list), f"Return {names}.")
     if len(value) != 2:
-        wrong(f"Length of {what}", len(value), 2, f"Return {names}.")
+        fail(f"Length of {what}", len(value), 2, f"Return {names}.")
 
 
 def _seed_globally(seed: int) -> None:

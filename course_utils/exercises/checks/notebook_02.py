@@ -18,13 +18,13 @@ from torch import nn
 from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, max_pool2d
 
 from course_utils.exercises.feedback import (
-    need_callable,
-    need_close,
-    need_dtype,
-    need_shape,
-    need_type,
+    expect_callable,
+    expect_close,
+    expect_dtype,
+    expect_shape,
+    expect_type,
+    fail,
     untouched,
-    wrong,
 )
 
 CONSTANTS = (0.1, -0.1)  # with a positive constant every ReLU is open, with a negative one most are closed
@@ -53,9 +53,9 @@ def check_ConvBlock(ConvBlock) -> None:
             expected = conv_block_by_hand(x, out_channels, constant)
             if same(block(x), conv_block_by_hand(x, out_channels, constant, inner_relu=False)):
                 look = "Two convolutions without a ReLU between them could as well be a single one."
-                wrong(f"Nonlinearity of {name}", "no ReLU after the first convolution", "one after each", look)
+                fail(f"Nonlinearity of {name}", "no ReLU after the first convolution", "one after each", look)
             look = "Twice: a 3x3 convolution with padding 1 (zeros), then ReLU."
-            need_close(f"the result of {name} with all parameters {constant}", block(x), expected, look, 1e-3)
+            expect_close(f"the result of {name} with all parameters {constant}", block(x), expected, look, 1e-3)
 
 
 # 2.2 UpBlock
@@ -86,7 +86,7 @@ def check_UpBlock(UpBlock) -> None:
                 "skip along the channels; ConvBlock."
             )
             what = f"the result of {name} with all parameters {constant}"
-            need_close(what, block(x, skip), up_block_by_hand(x, skip, constant), look, 1e-3)
+            expect_close(what, block(x, skip), up_block_by_hand(x, skip, constant), look, 1e-3)
 
 
 UP_BLOCK = "A 2x2 transposed convolution with bias to out_channels maps, then a ConvBlock for twice as many."
@@ -102,7 +102,7 @@ def up_block_result(name: str, block: nn.Module, x: torch.Tensor, skip: torch.Te
     except NotImplementedError:
         raise
     except Exception as error:
-        wrong(f"Number of channels in {name}", f"layers that do not fit ({error})"[:200],
+        fail(f"Number of channels in {name}", f"layers that do not fit ({error})"[:200],
               f"{in_channels} from below, {out_channels} from skip", UP_BLOCK)  # fmt: skip
 
 
@@ -140,7 +140,7 @@ def accepts_size(name: str, model: nn.Module, x: torch.Tensor, divisor: int) -> 
         return model(x)
     except ValueError as error:
         found = f'ValueError "{error}"'
-        wrong(f"Divisor of {name} for {tuple(x.shape)}", found, f"no error, both sides divide by {divisor}")
+        fail(f"Divisor of {name} for {tuple(x.shape)}", found, f"no error, both sides divide by {divisor}")
 
 
 def need_linear_output(name: str, model: nn.Module, x: torch.Tensor) -> None:
@@ -152,7 +152,7 @@ def need_linear_output(name: str, model: nn.Module, x: torch.Tensor) -> None:
             found = f"only {result.min().item():.3g} to {result.max().item():.3g}"
             expected = "values above 1" if constant > 0 else "negative values"
             look = "The output is linear (logits): no sigmoid, softmax or ReLU after the last convolution."
-            wrong(f"Range of the result of {name} with all parameters {constant}", found, expected, look)
+            fail(f"Range of the result of {name} with all parameters {constant}", found, expected, look)
 
 
 def need_value_of_unet(name: str, model: nn.Module, x: torch.Tensor, sizes: tuple[int, int, int]) -> Callable:
@@ -168,13 +168,13 @@ def need_value_of_unet(name: str, model: nn.Module, x: torch.Tensor, sizes: tupl
             continue
         if any(same(found, unet_by_hand(x, *sizes, constant, pool, use_skips=False)) for pool in pools):
             look = "Remember the result of each encoder level and hand it to the decoder level of the same resolution."
-            wrong(f"Skip connections of {name}", "a result that does not depend on them", "one that does", look)
+            fail(f"Skip connections of {name}", "a result that does not depend on them", "one that does", look)
         look = (
             "Down: block with its ReLUs, remember, halve. Bottom: block. Up: transposed convolution, concatenation, "
             "block. Then a 1x1 convolution."
         )
         expected = unet_by_hand(x, *sizes, constant, pools[0])
-        need_close(f"the result of {name} with all parameters {constant}", found, expected, look, 1e-3)
+        expect_close(f"the result of {name} with all parameters {constant}", found, expected, look, 1e-3)
     return pools[0]
 
 
@@ -191,10 +191,10 @@ def need_gradients(name: str, model: nn.Module, x: torch.Tensor, pool: Callable,
     look = "Nothing may be detached on the way through the network."
     if silent:
         found = f"none for {len(silent)} of {len(list(model.parameters()))} parameter tensors"
-        wrong(f"Gradient of {name}", found, "one for each", look)
+        fail(f"Gradient of {name}", found, "one for each", look)
     by_hand = unet_by_hand(x, *sizes, CONSTANTS[0], pool).sum()
     if x.grad is None or not same(x.grad, torch.autograd.grad(by_hand, x)[0]):
-        wrong(f"Gradient of {name}", "one that leaves out a part of the network", "one through all of it", look)
+        fail(f"Gradient of {name}", "one that leaves out a part of the network", "one through all of it", look)
 
 
 def need_size_of_the_paper(UNet) -> None:
@@ -213,7 +213,7 @@ def need_size_of_the_paper(UNet) -> None:
             need_parameters(name, model, count_unet(*sizes), look)
         return
     if found != 31_030_593:
-        wrong("Number of parameters of UNet()", f"{found:,}", "31,030,593", look)
+        fail("Number of parameters of UNet()", f"{found:,}", "31,030,593", look)
 
 
 def need_refused_sizes(UNet) -> None:
@@ -230,11 +230,11 @@ def need_refused_sizes(UNet) -> None:
             side_named = re.search(rf"(?<!\d){side}(?!\d)|{names}", str(error), re.IGNORECASE)
             divisor_named = re.search(rf"(?<!\d){divisor}(?!\d)|2 ?(\*\*|\^) ?{depth}(?!\d)", str(error))
             if not (side_named and divisor_named):
-                wrong(what, f'"{error}"', expected, "Put both numbers into the text of the error.")
+                fail(what, f'"{error}"', expected, "Put both numbers into the text of the error.")
         except Exception as error:
-            wrong(what, f"{type(error).__name__}: {error}"[:160], expected, look)
+            fail(what, f"{type(error).__name__}: {error}"[:160], expected, look)
         else:
-            wrong(what, f"a result of shape {tuple(getattr(result, 'shape', ()))}", expected, look)
+            fail(what, f"a result of shape {tuple(getattr(result, 'shape', ()))}", expected, look)
 
 
 # 2.4 count_parameters
@@ -252,7 +252,7 @@ class Root(nn.Module):
 
 
 def check_count_parameters(count_parameters) -> None:
-    need_callable(count_parameters, "count_parameters")
+    expect_callable(count_parameters, "count_parameters")
     shared, frozen = nn.Linear(10, 2), nn.Linear(10, 2)
     frozen.weight.requires_grad = False
     for what, model, expected, look in [
@@ -269,19 +269,19 @@ def check_count_parameters(count_parameters) -> None:
         before = [(weight.clone(), weight.requires_grad) for weight in model.parameters()]
         found = count_parameters(model)
         if type(found) is not int:
-            wrong(f"Type of the result for {what}", type(found).__name__, "int", "Convert it with int(...).")
+            fail(f"Type of the result for {what}", type(found).__name__, "int", "Convert it with int(...).")
         if found != expected:
-            wrong(f"Value of the result for {what}", found, expected, look)
+            fail(f"Value of the result for {what}", found, expected, look)
         for (weight, trainable), after in zip(before, model.parameters(), strict=True):
             if trainable != after.requires_grad or not torch.equal(weight, after):
-                wrong(f"Mutation of {what}", "a changed parameter", "a model that stays as it was", "Only count.")
+                fail(f"Mutation of {what}", "a changed parameter", "a model that stays as it was", "Only count.")
 
 
 # 2.5 pad_to_multiple
 
 
 def check_pad_to_multiple(pad_to_multiple) -> None:
-    need_callable(pad_to_multiple, "pad_to_multiple")
+    expect_callable(pad_to_multiple, "pad_to_multiple")
     rng = np.random.default_rng(0)
     sizes = [(20, 37), (32, 20), (20, 32), (16, 48), (5, 3), (17, 1), (1, 9), (2, 16), (16, 2), (1, 1)]
     for number, (height, width) in enumerate(sizes):
@@ -300,24 +300,26 @@ def _check_padding(pad: Callable, image: np.ndarray, multiple: int, what: str) -
     found = pad(image)
     if not isinstance(found, (tuple, list)) or len(found) != 2:
         kind = f"{type(found).__name__} of {len(found)}" if isinstance(found, (tuple, list)) else type(found).__name__
-        wrong(f"Type of the result for {what}", kind, "a tuple (padded, (H, W))")
+        fail(f"Type of the result for {what}", kind, "a tuple (padded, (H, W))")
     padded, size = found
-    need_type(f"the padded image for {what}", padded, np.ndarray)
+    expect_type(f"the padded image for {what}", padded, np.ndarray)
     rows, columns = (_reflected(side, -(-side // multiple) * multiple) for side in image.shape)
     look = f"Up to the next multiple of {multiple}; a side that already fits gets nothing."
-    need_shape(f"the padded image for {what}", padded, (len(rows), len(columns)), look)
-    need_dtype(f"the padded image for {what}", padded, image.dtype, "Padding does not change the type of the numbers.")
+    expect_shape(f"the padded image for {what}", padded, (len(rows), len(columns)), look)
+    expect_dtype(
+        f"the padded image for {what}", padded, image.dtype, "Padding does not change the type of the numbers."
+    )
     if not isinstance(size, (tuple, list)) or tuple(size) != (height, width):
-        wrong(f"Size returned for {what}", size, (height, width), "The size before padding, to cut the prediction.")
+        fail(f"Size returned for {what}", size, (height, width), "The size before padding, to cut the prediction.")
     if not np.array_equal(padded[:height, :width], before):
         look = "Pad at the bottom and at the right only, so that padded[:H, :W] is the image."
-        wrong(f"Position of the image in the result for {what}", "other pixels at the upper left", "the image", look)
+        fail(f"Position of the image in the result for {what}", "other pixels at the upper left", "the image", look)
     expected = before[np.ix_(rows, columns)]
     if not np.array_equal(padded, expected):
         look = 'Reflect as np.pad(mode="reflect") does: the edge pixel is not repeated, a long pad reflects again.'
-        need_close(f"the padded image for {what}", padded, expected, look, 0)
+        expect_close(f"the padded image for {what}", padded, expected, look, 0)
     if not np.array_equal(image, before):
-        wrong(f"Mutation of {what}", "changed pixels", "an image that stays as it was", "Work on a copy.")
+        fail(f"Mutation of {what}", "changed pixels", "an image that stays as it was", "Work on a copy.")
 
 
 def _reflected(length: int, new_length: int) -> list[int]:
@@ -332,34 +334,34 @@ def _reflected(length: int, new_length: int) -> list[int]:
 def need_module_class(submission: Any, name: str) -> None:
     """A class (or a function that builds modules: it serves as well)."""
     if isinstance(submission, nn.Module) or not callable(submission):
-        wrong(f"Kind of {name}", f"an object of type {type(submission).__name__}", "a class", f"Pass {name} itself.")
+        fail(f"Kind of {name}", f"an object of type {type(submission).__name__}", "a class", f"Pass {name} itself.")
 
 
 def build(module_class: Callable, name: str, *sizes: int, **options: int) -> nn.Module:
     module = module_class(*sizes, **options)
     if not isinstance(module, nn.Module):
         look = "Derive the class from nn.Module."
-        wrong(f"Type of {name}", type(module).__name__, "a torch.nn.Module", look)
+        fail(f"Type of {name}", type(module).__name__, "a torch.nn.Module", look)
     return module
 
 
 def need_tensor(what: str, value: Any, shape: tuple, look: str) -> None:
-    need_type(what, value, torch.Tensor, "Does forward return its result?" if value is None else "")
-    need_shape(what, value, shape, look)
-    need_dtype(what, value, torch.float32)
+    expect_type(what, value, torch.Tensor, "Does forward return its result?" if value is None else "")
+    expect_shape(what, value, shape, look)
+    expect_dtype(what, value, torch.float32)
 
 
 def need_end_in_relu(name: str, result: torch.Tensor) -> None:
     lowest = result.min().item()
     if lowest < 0:
         look = "The second convolution is followed by ReLU, too."
-        wrong(f"Range of the result of {name}", f"a value of {lowest:.3f}", "no negative values", look)
+        fail(f"Range of the result of {name}", f"a value of {lowest:.3f}", "no negative values", look)
 
 
 def need_no_randomness(name: str, module: nn.Module, *inputs: torch.Tensor) -> None:
     if not torch.allclose(module(*inputs), module(*inputs), rtol=1e-5, atol=1e-7):
         look = "Nothing random belongs in here, dropout for example."
-        wrong(f"Randomness of {name}", "two results for the same input", "one", look)
+        fail(f"Randomness of {name}", "two results for the same input", "one", look)
 
 
 def need_no_normalisation(name: str, module: nn.Module, *inputs: torch.Tensor) -> None:
@@ -367,13 +369,13 @@ def need_no_normalisation(name: str, module: nn.Module, *inputs: torch.Tensor) -
     batch, alone = module(*inputs), module(*(x[:1] for x in inputs))
     look = "No normalisation (batch norm, for example) unless a keyword asks for it."
     if not same(batch[:1], alone):
-        wrong(f"Independence of {name}", "a result that depends on the other images of the batch", "one for each image",
+        fail(f"Independence of {name}", "a result that depends on the other images of the batch", "one for each image",
               look)  # fmt: skip
     module.eval()
     evaluated = module(*inputs)
     module.train()
     if not same(batch, evaluated):
-        wrong(f"Independence of {name}", "other results in evaluation mode than in training mode", "the same", look)
+        fail(f"Independence of {name}", "other results in evaluation mode than in training mode", "the same", look)
 
 
 def need_parameters(name: str, module: nn.Module, expected: int, look: str) -> None:
@@ -382,7 +384,7 @@ def need_parameters(name: str, module: nn.Module, expected: int, look: str) -> N
         return
     if found == 0:
         look = "The layers must be attributes of self; in a plain Python list they are invisible, so use nn.ModuleList."
-    wrong(f"Number of trainable parameters of {name}", found, expected, look)
+    fail(f"Number of trainable parameters of {name}", found, expected, look)
 
 
 def need_field_of_5(name: str, block: nn.Module, in_channels: int) -> None:
@@ -391,14 +393,14 @@ def need_field_of_5(name: str, block: nn.Module, in_channels: int) -> None:
     image = torch.rand(1, in_channels, 13, 13, requires_grad=True)
     result = block(image)[0, :, 6, 6].sum()
     if not result.requires_grad:
-        wrong(f"Gradient of {name}", "none", "one with respect to its input", "Nothing may be detached on the way.")
+        fail(f"Gradient of {name}", "none", "one with respect to its input", "Nothing may be detached on the way.")
     gradient = torch.autograd.grad(result, image, allow_unused=True)[0]
     seen = torch.zeros(13, 13) if gradient is None else gradient[0].abs().sum(dim=0)
     rows, columns = seen.any(dim=1).sum().item(), seen.any(dim=0).sum().item()
     if (rows, columns) != (5, 5) or seen[4:9, 4:9].count_nonzero() != 25:
         found = f"{seen.count_nonzero().item()} pixels in {rows} x {columns}"
         look = "Two 3x3 convolutions see that much, and nothing else in the block looks at neighbours."
-        wrong(f"Receptive field of {name}", found, "all 25 pixels in 5 x 5 around the output pixel", look)
+        fail(f"Receptive field of {name}", found, "all 25 pixels in 5 x 5 around the output pixel", look)
 
 
 def need_use_of_both(name: str, block: nn.Module, x: torch.Tensor, skip: torch.Tensor) -> None:
@@ -411,7 +413,7 @@ def need_use_of_both(name: str, block: nn.Module, x: torch.Tensor, skip: torch.T
             gradient = torch.autograd.grad(result, value, retain_graph=True, allow_unused=True)[0]
         if gradient is None or not gradient.any():
             look = "Both are concatenated, and neither is detached."
-            wrong(f"Use of {what} in {name}", "a gradient of zero", "a result that depends on it", look)
+            fail(f"Use of {what} in {name}", "a gradient of zero", "a result that depends on it", look)
 
 
 def same(a: torch.Tensor, b: torch.Tensor) -> bool:

@@ -18,13 +18,21 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader, TensorDataset
 
-from course_utils.exercises.feedback import need_callable, need_close, need_shape, need_type, show, untouched, wrong
+from course_utils.exercises.feedback import (
+    expect_callable,
+    expect_close,
+    expect_shape,
+    expect_type,
+    fail,
+    show,
+    untouched,
+)
 
 # 3.1 binary_cross_entropy
 
 
 def check_binary_cross_entropy(binary_cross_entropy) -> None:
-    need_callable(binary_cross_entropy, "binary_cross_entropy")
+    expect_callable(binary_cross_entropy, "binary_cross_entropy")
     rng = np.random.default_rng(0)
     for shape in [(2, 1, 3, 4), (7,), (3, 5)]:
         logits = torch.from_numpy(rng.normal(0, 2, shape).astype(np.float32))
@@ -36,10 +44,10 @@ def check_binary_cross_entropy(binary_cross_entropy) -> None:
             need_scalar(loss, "Return the tensor itself: float(...) or .item() would lose the gradient.")
             if torchs_own.called:
                 look = "Write the formula in terms of the logits; exp, log and softplus are fine."
-                wrong("Own formula", f"a call of torch's {torchs_own.called}", "none", look)
+                fail("Own formula", f"a call of torch's {torchs_own.called}", "none", look)
             expected = cross_entropy_by_hand(logits, target)
             what = f"the result for logits {shape} and targets {kind}"
-            need_close(what, loss, expected.mean(), explain_cross_entropy(float(loss), expected), 1e-4)
+            expect_close(what, loss, expected.mean(), explain_cross_entropy(float(loss), expected), 1e-4)
             logits.requires_grad_()
             need_gradient(what, binary_cross_entropy(logits, target), logits, cross_entropy_gradient(logits, target))
             logits.requires_grad_(False)
@@ -50,7 +58,7 @@ def check_binary_cross_entropy(binary_cross_entropy) -> None:
             with untouched(logits=logits, target=target):
                 loss = binary_cross_entropy(logits, target)
             look = "Rounding: do not compute log(sigmoid(x)), and no exp of a large number. Clamping changes the value."
-            need_close(what, loss, cross_entropy_by_hand(logits, target).mean(), look, 1e-4)
+            expect_close(what, loss, cross_entropy_by_hand(logits, target).mean(), look, 1e-4)
             logits.requires_grad_()
             need_gradient(what, binary_cross_entropy(logits, target), logits, cross_entropy_gradient(logits, target))
     for shape, target_shape in [((4, 1, 3, 3), (4, 3, 3)), ((3, 4), (4,)), ((2, 1), (1, 2))]:
@@ -65,7 +73,7 @@ def need_refused_shapes(loss_fn: Callable, logits: torch.Tensor, target: torch.T
         return
     except Exception as error:
         found = f"{type(error).__name__}: {error}"[:160]
-    wrong(f"Result for logits {tuple(logits.shape)} and targets {tuple(target.shape)}", found,
+    fail(f"Result for logits {tuple(logits.shape)} and targets {tuple(target.shape)}", found,
           "a ValueError, because the shapes differ", "Compare the two shapes first.")  # fmt: skip
 
 
@@ -105,7 +113,7 @@ def explain_cross_entropy(found: float, expected: np.ndarray) -> str:
 
 
 def check_dice_score(dice_score) -> None:
-    need_callable(dice_score, "dice_score")
+    expect_callable(dice_score, "dice_score")
     rng = np.random.default_rng(0)
     share = np.array([0.1, 0.4, 0.7, 0.2, 0.9, 0.3])[:, None]  # of foreground, different in each map
     for shape in [(2, 3, 4, 5), (6, 1, 5, 3), (1, 1, 2, 3)]:
@@ -124,8 +132,8 @@ def check_dice_score(dice_score) -> None:
             look = (
                 look or "It is a mean of scores, each from 0 to 1, of probabilities: apply the sigmoid to the logits."
             )
-            wrong(f"Range of {what}", float(score), "a number from 0 to 1", look)
-        need_close(what, score, expected, look, 1e-4)
+            fail(f"Range of {what}", float(score), "a number from 0 to 1", look)
+        expect_close(what, score, expected, look, 1e-4)
     need_dice_of_empty_maps(dice_score)
 
 
@@ -145,7 +153,7 @@ def need_dice_of_empty_maps(dice_score: Callable) -> None:
     ]:  # fmt: skip
         score = dice_score(logits, target)
         need_scalar(score, "Return a tensor here, too.")
-        need_close(f"the result for {what}", score, expected, look, 1e-4)
+        expect_close(f"the result for {what}", score, expected, look, 1e-4)
 
 
 def dice_by_hand(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -189,7 +197,7 @@ def explain_dice(found: float, logits: torch.Tensor, target: torch.Tensor) -> st
 
 
 def check_train_epoch(train_epoch) -> None:
-    need_callable(train_epoch, "train_epoch")
+    expect_callable(train_epoch, "train_epoch")
     torch.manual_seed(0)
     images, targets = images_and_targets(9)
     loader = DataLoader(TensorDataset(images, targets), batch_size=4)  # batches of 4, 4 and 1
@@ -203,17 +211,17 @@ def check_train_epoch(train_epoch) -> None:
     need_device(lambda model, *rest: train_epoch(model, *rest[:2], Descent(model), *rest[2:]))
     if not all(training):
         look = "Call the model's method for it before the first batch."
-        wrong("Mode of the model during the epoch", "evaluation mode", "training mode", look)
+        fail("Mode of the model during the epoch", "evaluation mode", "training mode", look)
     if not same_parameters(model, twin):
         if same_parameters(model, untrained):
             look = "Each batch needs backward, then a step of the optimizer, with gradients that are still there."
-            wrong("Parameters after the epoch", "unchanged", "changed by one step for each batch", look)
+            fail("Parameters after the epoch", "unchanged", "changed by one step for each batch", look)
         train_by_hand(careless.train(), loader, Descent(careless), reset=False)
         if same_parameters(model, careless):
             look = "Without a reset they add up from batch to batch."
-            wrong("Gradients", "those of earlier batches, too", "those of one batch at each step", look)
+            fail("Gradients", "those of earlier batches, too", "those of one batch at each step", look)
         look = "For each batch once: reset the gradients, loss_fn(logits, targets), backward, step."
-        wrong("Parameters after the epoch", "other values", "those after one step for each of the 3 batches", look)
+        fail("Parameters after the epoch", "other values", "those after one step for each of the 3 batches", look)
     need_means(found, losses, metrics, [4, 4, 1])
     for sizes in ([3, 1], [1]):
         need_any_iterable(train_epoch, sizes)
@@ -229,7 +237,7 @@ def need_any_iterable(train_epoch: Callable, sizes: list[int]) -> None:
     need_pair(found, "without a metric")
     losses, _ = train_by_hand(twin, batches, Descent(twin))
     look = "The loader may be anything that yields batches, so count the images as they come."
-    need_close("the mean loss of a generator's batches", found[0], np.average(losses, weights=sizes), look, 1e-4)
+    expect_close("the mean loss of a generator's batches", found[0], np.average(losses, weights=sizes), look, 1e-4)
 
 
 def train_by_hand(
@@ -253,7 +261,7 @@ def train_by_hand(
 
 
 def check_validate(validate) -> None:
-    need_callable(validate, "validate")
+    expect_callable(validate, "validate")
     torch.manual_seed(0)
     images, targets = images_and_targets(9)
     loader = DataLoader(TensorDataset(images, targets), batch_size=4)
@@ -272,10 +280,10 @@ def check_validate(validate) -> None:
         need_pair(found, "with a metric")
         if any(mode for mode, _ in notes):
             look = "Dropout and batch normalisation work differently in the two modes."
-            wrong("Mode of the model while it is measured", "training mode", "evaluation mode", look)
+            fail("Mode of the model while it is measured", "training mode", "evaluation mode", look)
         if any(recorded for _, recorded in notes):
             look = "Nothing is learnt here, so torch need not record how the logits came about."
-            wrong("Gradients", "logits with requires_grad", "logits without", look)
+            fail("Gradients", "logits with requires_grad", "logits without", look)
         need_unchanged_model(model, before, gradients)
         need_restored_modes(model, training, grad_after, grad)
         losses, metrics = measure_by_hand(model, loader)
@@ -292,12 +300,12 @@ def need_unchanged_model(model: nn.Module, before: dict, gradients: list) -> Non
     for name, value in model.state_dict().items():
         if not torch.equal(value, before[name]):
             kind = "parameter" if name in dict(model.named_parameters()) else "buffer"
-            wrong(f"Mutation of the model's {kind} {name}", "another value than before", "no change", look)
+            fail(f"Mutation of the model's {kind} {name}", "another value than before", "no change", look)
     if not all(weight.requires_grad for weight in model.parameters()):
-        wrong("Mutation of the model", "parameters without requires_grad", "parameters that can still learn", look)
+        fail("Mutation of the model", "parameters without requires_grad", "parameters that can still learn", look)
     for old, new in zip(gradients, gradients_of(model), strict=True):
         if (old is None) != (new is None) or (old is not None and not torch.equal(old, new)):
-            wrong("Mutation of the model", "other gradients in its parameters than before", "no change", look)
+            fail("Mutation of the model", "other gradients in its parameters than before", "no change", look)
 
 
 def need_restored_modes(model: nn.Module, training: bool, grad_after: bool, grad: bool) -> None:
@@ -305,11 +313,11 @@ def need_restored_modes(model: nn.Module, training: bool, grad_after: bool, grad
     for module in model.modules():
         if module.training != training:
             look = "Remember model.training before you change it."
-            wrong("Mode of the model afterwards", names[module.training], f"{names[training]} as before", look)
+            fail("Mode of the model afterwards", names[module.training], f"{names[training]} as before", look)
     if grad_after != grad:
         names = {True: "switched on", False: "switched off"}
         look = "A with block puts the old state back by itself."
-        wrong("Torch's grad mode afterwards", names[grad_after], f"{names[grad]} as before", look)
+        fail("Torch's grad mode afterwards", names[grad_after], f"{names[grad]} as before", look)
 
 
 def measure_by_hand(model: nn.Module, loader: Iterable) -> tuple[list[float], list[float]]:
@@ -384,24 +392,24 @@ def agreement(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 def need_scalar(value: Any, look: str) -> None:
-    need_type("the result", value, torch.Tensor, look if isinstance(value, (float, int)) else "")
-    need_shape("the result", value, (), "One number: the mean over everything.")
+    expect_type("the result", value, torch.Tensor, look if isinstance(value, (float, int)) else "")
+    expect_shape("the result", value, (), "One number: the mean over everything.")
     if not value.dtype.is_floating_point:
-        wrong("dtype of the result", str(value.dtype), "a floating point type")
+        fail("dtype of the result", str(value.dtype), "a floating point type")
 
 
 def need_gradient(what: str, result: torch.Tensor, x: torch.Tensor, expected: np.ndarray) -> None:
     if not result.requires_grad:
         look = "Compute with tensors throughout: no .item(), .detach(), .numpy() or no_grad on the way."
-        wrong(f"Gradient of {what}", "none", "one with respect to the logits", look)
+        fail(f"Gradient of {what}", "none", "one with respect to the logits", look)
     found = torch.autograd.grad(result, x, allow_unused=True)[0]
     if found is None:
-        wrong(f"Gradient of {what}", "none", "one with respect to the logits", "Does the result depend on the logits?")
+        fail(f"Gradient of {what}", "none", "one with respect to the logits", "Does the result depend on the logits?")
     close = np.isclose(found.numpy(), expected, rtol=1e-3, atol=1e-5 / expected.size)
     if not close.all():
         place = tuple(np.argwhere(~close)[0])
         look = "A gradient that is not finite, or zero for a wrong answer, comes from rounding."
-        wrong(f"Gradient of {what}", f"{found.numpy()[place]:.3g}", f"{np.float32(expected[place]):.3g}", look)
+        fail(f"Gradient of {what}", f"{found.numpy()[place]:.3g}", f"{np.float32(expected[place]):.3g}", look)
 
 
 def need_pair(found: Any, how: str) -> None:
@@ -409,14 +417,14 @@ def need_pair(found: Any, how: str) -> None:
     what = f"the result {how}"
     if not isinstance(found, (tuple, list)) or len(found) != 2:
         kind = f"{len(found)} values" if isinstance(found, (tuple, list)) else type(found).__name__
-        wrong(f"Type of {what}", kind, "a tuple (mean loss, mean metric)")
+        fail(f"Type of {what}", kind, "a tuple (mean loss, mean metric)")
     loss, metric = found
     kinds = [("loss", loss, float), ("metric", metric, float if how == "with a metric" else type(None))]
     for name, value, kind in kinds:
         if type(value) is not kind:
             look = "Convert it with float(...) or .item()." if kind is float else "Without a metric there is no mean."
             expected = "a Python float" if kind is float else "None"
-            wrong(f"Type of the mean {name} {how}", type(value).__name__, expected, look)
+            fail(f"Type of the mean {name} {how}", type(value).__name__, expected, look)
 
 
 def need_means(found: tuple, losses: list[float], metrics: list[float], sizes: list[int]) -> None:
@@ -431,7 +439,7 @@ def need_means(found: tuple, losses: list[float], metrics: list[float], sizes: l
             look = "That is the sum over images: divide by their number."
         elif math.isclose(value, values[-1], rel_tol=1e-4):
             look = "That is the value of the last batch."
-        need_close(f"the mean {name}", value, expected, look, 1e-4)
+        expect_close(f"the mean {name}", value, expected, look, 1e-4)
 
 
 def need_device(run: Callable) -> None:
@@ -459,7 +467,7 @@ def need_device(run: Callable) -> None:
     for name, device in seen.items():
         if device != "meta":
             look = "Any parameter of the model knows where it is."
-            wrong(f"Device of the {name}", device, "the device of the model's parameters", look)
+            fail(f"Device of the {name}", device, "the device of the model's parameters", look)
 
 
 def gradients_of(model: nn.Module) -> list[torch.Tensor | None]:

@@ -14,16 +14,16 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from course_utils.exercises.feedback import (
-    Wrong,
-    need_callable,
-    need_close,
-    need_dtype,
-    need_error,
-    need_label_image,
-    need_shape,
-    need_type,
+    CheckFailed,
+    expect_callable,
+    expect_close,
+    expect_dtype,
+    expect_error,
+    expect_label_image,
+    expect_shape,
+    expect_type,
+    fail,
     untouched,
-    wrong,
 )
 from course_utils.unet import UNet
 
@@ -31,7 +31,7 @@ from course_utils.unet import UNet
 
 
 def check_predict(predict) -> None:
-    need_callable(predict, "predict")
+    expect_callable(predict, "predict")
     rng = np.random.default_rng(41)
     cases = [  # sides that do not divide by 16, that do, and that are shorter than their padding
         (1, (20, 37), np.float32),
@@ -51,16 +51,16 @@ def check_predict(predict) -> None:
     model, image = PointModel(1, kernel_size=3), rng.random((36, 53), dtype=np.float32)
     found, expected = _predict(predict, model.train(), image), model.expected(image)
     look = "Give the model the whole image at once, as it is."
-    need_close("the probabilities of a 3x3 convolution (rim left out)", found[:, 1:-1, 1:-1], expected[:, 1:-1, 1:-1],
+    expect_close("the probabilities of a 3x3 convolution (rim left out)", found[:, 1:-1, 1:-1], expected[:, 1:-1, 1:-1],
                look, tolerance=0.01)  # fmt: skip
 
     torch.manual_seed(41)
     for channels, shape in [(1, (20, 20)), (3, (20, 45))]:
         unet = UNet(1, channels, base_channels=4, depth=4, batch_norm=True)
         found = _predict(predict, unet.train(), rng.random(shape, dtype=np.float32))
-        need_shape(f"the result for a U-Net and an image {shape}", found, (channels, *shape))
+        expect_shape(f"the result for a U-Net and an image {shape}", found, (channels, *shape))
         if not np.isfinite(found).all() or found.min() < 0 or found.max() > 1.0001:
-            wrong("Range of the probabilities of a U-Net", f"{found.min():.3g} to {found.max():.3g}", "0 to 1")
+            fail("Range of the probabilities of a U-Net", f"{found.min():.3g} to {found.max():.3g}", "0 to 1")
 
 
 class Refused(ValueError):
@@ -159,14 +159,14 @@ def _need_device(predict: Callable, image: np.ndarray) -> None:
     except Exception:  # this device cannot do all that a real one can
         pass
     if moved or model.notes.called and not model.notes.on_device:
-        wrong(
+        fail(
             "Device, when the model is not on the CPU",
             "the model moved" if moved else "the tensor on the CPU",
             "the tensor on the device of the model's parameters",
             "Ask the model where its parameters are.",
         )
     if _Elsewhere.not_brought_back:
-        wrong("Device of the result", "still the model's", "the CPU", "NumPy cannot read a tensor on a GPU.")
+        fail("Device of the result", "still the model's", "the CPU", "NumPy cannot read a tensor on a GPU.")
 
 
 def _predict(predict: Callable, model: torch.nn.Module, image: np.ndarray) -> Any:
@@ -178,25 +178,27 @@ def _predict(predict: Callable, model: torch.nn.Module, image: np.ndarray) -> An
             found = predict(model, image)
             grad_mode = torch.is_grad_enabled()
     except Refused as refusal:
-        raise Wrong(str(refusal)) from None
-    need_type("the result", found, np.ndarray, "A tensor becomes an array with its method numpy.")
+        raise CheckFailed(str(refusal)) from None
+    expect_type("the result", found, np.ndarray, "A tensor becomes an array with its method numpy.")
 
     if notes.training:
-        wrong("Mode of the model while it predicts", "training", "evaluation", "Dropout and batch norm must be off.")
+        fail("Mode of the model while it predicts", "training", "evaluation", "Dropout and batch norm must be off.")
     if notes.gradients:
-        wrong("Gradients while the model predicts", "recorded", "none", "torch can be told not to record them.")
+        fail("Gradients while the model predicts", "recorded", "none", "torch can be told not to record them.")
     if any(part.training != was_training for part in model.modules()):
         names = {True: "training", False: "evaluation"}
-        wrong("Mode of the model afterwards", names[not was_training], f"{names[was_training]}, as before")
+        fail("Mode of the model afterwards", names[not was_training], f"{names[was_training]}, as before")
     if not grad_mode:
-        wrong("Gradient mode of torch afterwards", "off", "on, as before", "Switch it off for one block only.")
+        fail("Gradient mode of torch afterwards", "off", "on, as before", "Switch it off for one block only.")
     if not all(parameter.requires_grad for parameter in model.parameters()):
-        raise Wrong("Mutation: the model's parameters no longer require gradients; it could not be trained further.")
+        raise CheckFailed(
+            "Mutation: the model's parameters no longer require gradients; it could not be trained further."
+        )
     for name, value in model.state_dict().items():
         if value.dtype != before[name].dtype or not torch.equal(value.cpu(), before[name]):
-            raise Wrong(f"Mutation: your code changed {name} of the model; a prediction leaves it as it is.")
+            raise CheckFailed(f"Mutation: your code changed {name} of the model; a prediction leaves it as it is.")
         if value.device != before[name].device:
-            wrong("Device of the model afterwards", value.device, before[name].device, "Move the image, not the model.")
+            fail("Device of the model afterwards", value.device, before[name].device, "Move the image, not the model.")
     return found
 
 
@@ -213,27 +215,27 @@ def _need_probabilities(found: np.ndarray, image: np.ndarray, model: PointModel)
             look = "A slice that ends at -0 is empty."
     else:
         look = "Leave the batch axis out, keep the channel axis."
-    need_shape(what, found, expected.shape, look)
-    need_dtype(what, found, np.float32)
+    expect_shape(what, found, expected.shape, look)
+    expect_dtype(what, found, np.float32)
 
     if found.min() < -0.01 or found.max() > 1.01:
-        wrong(f"Range of {what}", f"{found.min():.3g} to {found.max():.3g}", "0 to 1",
+        fail(f"Range of {what}", f"{found.min():.3g} to {found.max():.3g}", "0 to 1",
               "The model gives logits; make them probabilities.")  # fmt: skip
     sums = found.sum(axis=0)
     if channels > 1 and not np.allclose(sums, 1, atol=0.02):
-        wrong(f"Sum over the channels of {what}", round(float(sums.ravel()[0]), 4), 1,
+        fail(f"Sum over the channels of {what}", round(float(sums.ravel()[0]), 4), 1,
               "More than one channel: softmax over the channels (mind which axis that is).")  # fmt: skip
     look = "Give the model the image as it is (not resized, normalised or shifted), then one sigmoid or softmax."
     if channels == 1 and (found == 1).all():
         look = "A softmax over one channel is always 1: one channel needs the sigmoid."
-    need_close(what, found, expected, look, tolerance=0.01)
+    expect_close(what, found, expected, look, tolerance=0.01)
 
 
 # 4.2 connected_components
 
 
 def check_connected_components(connected_components) -> None:
-    need_callable(connected_components, "connected_components")
+    expect_callable(connected_components, "connected_components")
     probability = np.full((15, 18), 0.05, dtype=np.float32)
     probability[1:4, 1:4] = 0.93
     probability[5, 2] = 0.55  # a single pixel
@@ -262,7 +264,7 @@ def check_connected_components(connected_components) -> None:
 
 
 def _need_components(found: Any, probability: np.ndarray, threshold: float, what: str) -> None:
-    need_label_image(f"the result for {what}", found, probability.shape)
+    expect_label_image(f"the result for {what}", found, probability.shape)
     above = probability > threshold
     for inside, relation, expected in [(True, "above", "the id of a component"), (False, "below", "0 (background)")]:
         places = np.argwhere((above == inside) & ((found != 0) != inside))
@@ -278,22 +280,22 @@ def _need_components(found: Any, probability: np.ndarray, threshold: float, what
                     if inside
                     else ("Only pixels above it are foreground: no other threshold, no filled holes.")
                 )
-            wrong(f"Value at ({y}, {x}), where the probability {probability[y, x]:.4g} is {relation} the threshold "
+            fail(f"Value at ({y}, {x}), where the probability {probability[y, x]:.4g} is {relation} the threshold "
                   f"{threshold} ({what})", int(found[y, x]), expected, look)  # fmt: skip
     four, n_four = ndimage.label(above)
     eight, n_eight = ndimage.label(above, structure=np.ones((3, 3)))
     for region in range(1, n_four + 1):
         ids = np.unique(found[four == region])
         if len(ids) > 1:
-            wrong(f"Ids inside one connected region ({what})", f"{len(ids)}: {ids.tolist()[:5]}", "a single one")
+            fail(f"Ids inside one connected region ({what})", f"{len(ids)}: {ids.tolist()[:5]}", "a single one")
     n_found = len(np.unique(found[above]))
     for id_ in np.unique(found[above]):
         regions = np.unique(eight[found == id_])
         if len(regions) > 1:
-            wrong(f"Number of components ({what})", n_found, n_eight if n_eight == n_four else f"{n_eight} or {n_four}",
+            fail(f"Number of components ({what})", n_found, n_eight if n_eight == n_four else f"{n_eight} or {n_four}",
                   f"Regions that are not connected share the id {id_}.")  # fmt: skip
     if n_found not in (n_four, n_eight):
-        wrong(f"Number of components ({what})", n_found, f"{n_eight} or {n_four}",
+        fail(f"Number of components ({what})", n_found, f"{n_eight} or {n_four}",
               "Join diagonal neighbours everywhere, or nowhere.")  # fmt: skip
 
 
@@ -301,7 +303,7 @@ def _need_components(found: Any, probability: np.ndarray, threshold: float, what
 
 
 def check_iou_matrix(iou_matrix) -> None:
-    need_callable(iou_matrix, "iou_matrix")
+    expect_callable(iou_matrix, "iou_matrix")
     prediction, truth = _label_pair()
     with untouched(prediction=prediction, truth=truth):
         found = iou_matrix(prediction, truth)
@@ -318,7 +320,7 @@ def check_iou_matrix(iou_matrix) -> None:
         with peak_memory() as peak:
             found = iou_matrix(*pair)
         if peak[0] > 500_000:
-            wrong(f"Memory for a few ids, the largest of them {largest}", f"{peak[0] / 1e6:.1f} MB",
+            fail(f"Memory for a few ids, the largest of them {largest}", f"{peak[0] / 1e6:.1f} MB",
                   "a few kB", "Number the ids that occur 0, 1, 2, ... first; their size must not matter.")  # fmt: skip
         _need_iou(found, *pair, f"ids up to {largest + 1}")
 
@@ -345,7 +347,7 @@ def check_iou_matrix(iou_matrix) -> None:
     for first, second in [((4, 6), (6, 4)), ((1, 6), (4, 6)), ((4, 6), (4, 5))]:
         labels = np.zeros(first, dtype=np.int32), np.zeros(second, dtype=np.int32)
         labels[0][0, 1:3], labels[1][0, 1:3] = 1, 2
-        need_error(f"Result for the shapes {first} and {second}", lambda pair=labels: iou_matrix(*pair),
+        expect_error(f"Result for the shapes {first} and {second}", lambda pair=labels: iou_matrix(*pair),
                    look="Compare the shapes first.")  # fmt: skip
 
 
@@ -385,7 +387,7 @@ def _need_iou(found: Any, prediction: np.ndarray, truth: np.ndarray, name: str) 
     measures = _brute_force(prediction, truth)
     expected = measures.pop("intersection over union")
     what = f"the matrix for {name}"
-    need_type(what, found, np.ndarray)
+    expect_type(what, found, np.ndarray)
     n_pred, n_true = expected.shape
     largest = (int(prediction.max()), int(truth.max()))
     looks = {
@@ -396,10 +398,10 @@ def _need_iou(found: Any, prediction: np.ndarray, truth: np.ndarray, name: str) 
     }
     if max(largest) > 2**24 and np.shape(found) not in looks and np.shape(found) < (n_pred, n_true):
         looks[np.shape(found)] = "Large ids that differ by 1 stay two ids: a float32 cannot tell them apart."
-    need_shape(what, found, expected.shape, looks.get(found.shape, "One row for each prediction, one column for each "
+    expect_shape(what, found, expected.shape, looks.get(found.shape, "One row for each prediction, one column for each "
                                                       "nucleus; only the background has the id 0."))  # fmt: skip
     if found.dtype.kind != "f":
-        wrong(f"dtype of {what}", str(found.dtype), "a float type")
+        fail(f"dtype of {what}", str(found.dtype), "a float type")
     look = "Rows and columns are in ascending order of the ids."
     if not np.allclose(found, expected, atol=1e-5):
         for measure, matrix in measures.items():
@@ -408,7 +410,7 @@ def _need_iou(found: Any, prediction: np.ndarray, truth: np.ndarray, name: str) 
         sorted_values = np.sort(found.ravel()), np.sort(expected.ravel())
         if not np.allclose(*sorted_values, atol=1e-5) and len(look) < 60:
             look = "Count intersection and union of one pair by hand, and compare."
-    need_close(what, found, expected, look)
+    expect_close(what, found, expected, look)
 
 
 @contextlib.contextmanager
@@ -431,15 +433,15 @@ def peak_memory() -> Iterator[list[int]]:
 
 
 def check_count_matches(count_matches) -> None:
-    need_callable(count_matches, "count_matches")
+    expect_callable(count_matches, "count_matches")
 
     def need_matches(name: str, iou: Any, expected: int, look: str, *arguments: float) -> None:
         matrix = np.array(iou, dtype=float)
         with untouched(iou=matrix):
             found = count_matches(matrix, *arguments)
-        need_type(f"the number of matches ({name})", found, int, "Return a Python int.")
+        expect_type(f"the number of matches ({name})", found, int, "Return a Python int.")
         if isinstance(found, bool) or found != expected:
-            wrong(f"Value of count_matches for {name}", found, expected, look)
+            fail(f"Value of count_matches for {name}", found, expected, look)
 
     clear = [[0.8, 0.1, 0.0], [0.0, 0.6, 0.0], [0.0, 0.2, 0.3]]
     need_matches("a clear case at the default threshold", clear, 2, "Count the pairs with an IoU of at least 0.5.")
@@ -472,23 +474,23 @@ def check_count_matches(count_matches) -> None:
         need_matches(f"a matrix {shape} at {threshold}", iou, int((best >= 0).sum()), look, threshold)
     need_matches_by_name = count_matches(np.array(clear), iou_threshold=0.7)
     if need_matches_by_name != 1:
-        wrong("Value of count_matches with iou_threshold=0.7", need_matches_by_name, 1)
+        fail("Value of count_matches with iou_threshold=0.7", need_matches_by_name, 1)
 
 
 # 4.5 f1_score
 
 
 def check_f1_score(f1_score) -> None:
-    need_callable(f1_score, "f1_score")
+    expect_callable(f1_score, "f1_score")
 
     def need_score(name: str, prediction: Any, truth: Any, expected: float, look: str = "", **arguments: float) -> None:
         prediction, truth = np.asarray(prediction), np.asarray(truth)
         with untouched(prediction=prediction, truth=truth):
             found = f1_score(prediction, truth, **arguments)
         if not isinstance(found, int):  # 1 for 1.0 is right as well
-            need_type(f"the score of {name}", found, float, "Return a Python float.")
+            expect_type(f"the score of {name}", found, float, "Return a Python float.")
         if not abs(found - expected) < 1e-5:
-            wrong(f"Value of f1_score for {name}", round(float(found), 4), round(expected, 4), look)
+            fail(f"Value of f1_score for {name}", round(float(found), 4), round(expected, 4), look)
 
     # 3 matches, 1 false positive, 4 missed nuclei
     truth = np.zeros((12, 30), dtype=np.uint16)
@@ -542,5 +544,5 @@ def check_f1_score(f1_score) -> None:
     need_score("a contested case at iou_threshold=0.2", [[1, 1, 1, 1, 1, 2, 2]], [[8, 5, 5, 5, 5, 5, 5]], 1.0,
                "Most matches, one to one: count_matches finds them.", iou_threshold=0.2)  # fmt: skip
     for other in (row.T, np.vstack([row, row])):
-        need_error(f"Result for the shapes (1, 5) and {other.shape}", lambda other=other: f1_score(row, other),
+        expect_error(f"Result for the shapes (1, 5) and {other.shape}", lambda other=other: f1_score(row, other),
                    look="Compare the shapes first.")  # fmt: skip

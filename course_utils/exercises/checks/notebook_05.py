@@ -10,14 +10,14 @@ import torch
 from skimage.segmentation import find_boundaries
 
 from course_utils.exercises.feedback import (
-    need_callable,
-    need_dtype,
-    need_error,
-    need_label_image,
-    need_shape,
-    need_type,
+    expect_callable,
+    expect_dtype,
+    expect_error,
+    expect_label_image,
+    expect_shape,
+    expect_type,
+    fail,
     untouched,
-    wrong,
 )
 from course_utils.metrics import Matches, f1_score, match_instances
 from course_utils.segmentation import watershed_instances
@@ -38,7 +38,7 @@ def _touching_nuclei() -> np.ndarray:
 
 
 def check_boundary_target(boundary_target) -> None:
-    need_callable(boundary_target, "boundary_target")
+    expect_callable(boundary_target, "boundary_target")
     mask = _touching_nuclei()
     few = np.where(np.isin(mask, [3, 8]), mask // 3, 0)  # ids 1 and 2, touching
     cases = [
@@ -59,13 +59,13 @@ def check_boundary_target(boundary_target) -> None:
 
 def _need_target(found: Any, mask: np.ndarray, mode: str, name: str) -> None:
     what = f"the target ({name})"
-    need_type(what, found, torch.Tensor, "An array becomes a tensor with torch.from_numpy.")
-    need_shape(what, found, mask.shape, "No axis for the batch or the channel: one class for each pixel.")
-    need_dtype(what, found, torch.int64, "The cross entropy of torch asks for int64 classes.")
+    expect_type(what, found, torch.Tensor, "An array becomes a tensor with torch.from_numpy.")
+    expect_shape(what, found, mask.shape, "No axis for the batch or the channel: one class for each pixel.")
+    expect_dtype(what, found, torch.int64, "The cross entropy of torch asks for int64 classes.")
     values = found.cpu().numpy()
     extra = sorted(set(np.unique(values).tolist()) - {0, 1, 2})
     if extra:
-        wrong(f"Range of {what}", f"the value {extra[0]}", "0, 1 and 2", "Classes, not ids: every interior is 1.")
+        fail(f"Range of {what}", f"the value {extra[0]}", "0, 1 and 2", "Classes, not ids: every interior is 1.")
     boundary = find_boundaries(mask, mode=mode)
     expected = np.where(boundary, 2, mask > 0)
     # scikit-image marks more pixels in mode "outer" if the ids are int64: a solution may have converted them
@@ -90,7 +90,7 @@ def _need_target(found: Any, mask: np.ndarray, mode: str, name: str) -> None:
         look = "In this mode the boundary includes pixels outside the nuclei."
     names = ["background", "interior", "boundary"]
     y, x = (int(index) for index in places[0])
-    wrong(f"Value of {what} at ({y}, {x})", f"{values[y, x]} ({names[values[y, x]]})",
+    fail(f"Value of {what} at ({y}, {x})", f"{values[y, x]} ({names[values[y, x]]})",
           f"{expected[y, x]} ({names[expected[y, x]]})", look)  # fmt: skip
 
 
@@ -98,12 +98,12 @@ def _need_target(found: Any, mask: np.ndarray, mode: str, name: str) -> None:
 
 
 def check_watershed_instances(watershed_instances) -> None:
-    need_callable(watershed_instances, "watershed_instances")
+    expect_callable(watershed_instances, "watershed_instances")
 
     def run(name: str, foreground: np.ndarray, boundary: np.ndarray, *arguments: float) -> np.ndarray:
         with untouched(foreground=foreground, boundary=boundary):
             found = watershed_instances(foreground, boundary, *arguments)
-        need_label_image(f"the result for {name}", found, foreground.shape)
+        expect_label_image(f"the result for {name}", found, foreground.shape)
         return found
 
     # a perfect prediction gives the truth
@@ -121,7 +121,7 @@ def check_watershed_instances(watershed_instances) -> None:
             look = "Each component of the markers is a seed of its own."
             if number == 7:
                 look = "Their number is right, their borders are not: look at the height map."
-            wrong("Value of the F1 at IoU 0.9 for the one-hot target", f"{score:.3f} ({number} instances, 7 nuclei)",
+            fail("Value of the F1 at IoU 0.9 for the one-hot target", f"{score:.3f} ({number} instances, 7 nuclei)",
                   "at least 0.99", look)  # fmt: skip
 
     _need_mask_rule(run)
@@ -134,7 +134,7 @@ def check_watershed_instances(watershed_instances) -> None:
     found = run("many tiny instances", grid, np.zeros_like(grid))
     number = len(np.unique(found[found > 0]))
     if number != 342:
-        wrong("Number of instances for many tiny nuclei", number, 342, "Each has a seed of one pixel and an id.")
+        fail("Number of instances for many tiny nuclei", number, 342, "Each has a seed of one pixel and an id.")
 
 
 def _need_mask(name: str, found: np.ndarray, expected: np.ndarray, lost: str, extra: str) -> None:
@@ -143,7 +143,7 @@ def _need_mask(name: str, found: np.ndarray, expected: np.ndarray, lost: str, ex
         places = np.argwhere((expected == wanted) & ((found != 0) != wanted))
         if len(places):
             y, x = (int(index) for index in places[0])
-            wrong(f"Value at ({y}, {x}) for {name}", f"{found[y, x]}{' (background)' if wanted else ''}",
+            fail(f"Value at ({y}, {x}) for {name}", f"{found[y, x]}{' (background)' if wanted else ''}",
                   "the id of an instance" if wanted else "0 (background)", look)  # fmt: skip
 
 
@@ -184,7 +184,7 @@ def _need_marker_rule(run: Callable) -> None:
         found = run(f"threshold={threshold}", foreground, boundary, threshold)
         number = 1 + int(found[4, 4] != found[4, 15])
         if number != expected:
-            wrong(f"Number of instances at threshold={threshold} (two nuclei, joined by a neck of 0.6)",
+            fail(f"Number of instances at threshold={threshold} (two nuclei, joined by a neck of 0.6)",
                   number, expected, "Use the argument threshold for the markers.")  # fmt: skip
         _need_mask(
             f"threshold={threshold}, two joined nuclei",
@@ -201,7 +201,7 @@ def _need_marker_rule(run: Callable) -> None:
     _need_mask("threshold=0.1", found, foreground > 0.5, "Every pixel of the mask that is joined to a marker counts.",
                "Markers lie inside the mask.")  # fmt: skip
     if found[4, 4] == found[4, 14]:
-        wrong("Number of instances at threshold=0.1 (two nuclei, a faint bridge outside the mask between them)", 1, 2,
+        fail("Number of instances at threshold=0.1 (two nuclei, a faint bridge outside the mask between them)", 1, 2,
               "Cut the markers to the mask before they get their ids.")  # fmt: skip
 
 
@@ -243,12 +243,12 @@ def _need_height_rule(run: Callable) -> None:
                    "Markers grow until the mask is full, without a gap between them.", "Background is 0.")  # fmt: skip
         left, right = found[3, 1], found[3, 31]
         if left == right:
-            wrong("Number of instances for two nuclei with a ridge between them", 1, 2, "Each marker has its own id.")
+            fail("Number of instances for two nuclei with a ridge between them", 1, 2, "Each marker has its own id.")
         sides = found[1:6]
         if (sides[:, 1:9] == left).all() and (sides[:, 10:32] == right).all():
             continue
         border = 1 + float(np.mean(np.count_nonzero(sides == left, axis=1)))
-        wrong("Value of the border between two nuclei, in pixels from the left", round(border, 1),
+        fail("Value of the border between two nuclei, in pixels from the left", round(border, 1),
               "9 to 10, on the ridge of the boundary probability",
               "The height map is the boundary probability: markers grow uphill from low to high.")  # fmt: skip
 
@@ -308,7 +308,7 @@ def _name_score(found: float, images: list, threshold: float, iou_threshold: flo
 
 
 def check_find_best_threshold(find_best_threshold) -> None:
-    need_callable(find_best_threshold, "find_best_threshold")
+    expect_callable(find_best_threshold, "find_best_threshold")
     touching, pale, many = _touching_row(), _row_of_nuclei(1, 0), _row_of_nuclei(1, 4)
     shrunk = [array.copy() for array in _row_of_nuclei(0, 1)]
     shrunk[0][:, 7:] = shrunk[1][:, 7:] = 0  # six of the eight columns are predicted: IoU 0.75
@@ -328,24 +328,24 @@ def check_find_best_threshold(find_best_threshold) -> None:
             try:
                 found = find_best_threshold(foregrounds, boundaries, truths, thresholds, **arguments)
             except ValueError as error:
-                wrong(f"Result for label images ({name})", f"a ValueError: {error}", "a score",
+                fail(f"Result for label images ({name})", f"a ValueError: {error}", "a score",
                       "Refuse the 0/1/2 target only. Label images may have any ids and differ in shape.")  # fmt: skip
-        need_type("the result", found, (tuple, list), "Return two things: the best threshold and the dict of all.")
+        expect_type("the result", found, (tuple, list), "Return two things: the best threshold and the dict of all.")
         if len(found) != 2 or isinstance(found[0], dict) or not isinstance(found[1], dict):
             kinds = ", ".join(type(part).__name__ for part in found)
-            wrong("Type of the result", f"({kinds})", "(float, dict)", "The best threshold first, then the dict.")
+            fail("Type of the result", f"({kinds})", "(float, dict)", "The best threshold first, then the dict.")
         chosen, scores = found
         if set(scores) != set(expected):
-            wrong(f"Keys of the dict ({name})", list(scores), sorted(expected), "One for each threshold, as given.")
+            fail(f"Keys of the dict ({name})", list(scores), sorted(expected), "One for each threshold, as given.")
         for threshold, score in expected.items():
             if not isinstance(scores[threshold], (float, int)):
-                need_type(f"the mean F1 at threshold {threshold}", scores[threshold], float)
+                expect_type(f"the mean F1 at threshold {threshold}", scores[threshold], float)
             if not abs(scores[threshold] - score) < 1e-4:
                 named = _name_score(float(scores[threshold]), images, threshold, arguments.get("iou_threshold", 0.5))
-                wrong(f"Value of the mean F1 at threshold {threshold} ({name})", round(float(scores[threshold]), 4),
+                fail(f"Value of the mean F1 at threshold {threshold} ({name})", round(float(scores[threshold]), 4),
                       round(score, 4), named or look)  # fmt: skip
         if isinstance(chosen, bool) or not isinstance(chosen, (float, int)):
-            need_type("the best threshold", chosen, float, "Return the threshold itself.")
+            expect_type("the best threshold", chosen, float, "Return the threshold itself.")
         if chosen != best:
             if abs(chosen - max(expected.values())) < 1e-4:
                 look = "Return the threshold that reaches the largest mean F1, not the F1 itself."
@@ -353,7 +353,7 @@ def check_find_best_threshold(find_best_threshold) -> None:
                 look = "Of equally good thresholds the smaller one wins, in whatever order they are given."
             elif expected.get(chosen) == min(expected.values()):
                 look = "The largest mean F1 is the best."
-            wrong(f"Value of the best threshold ({name})", chosen, best, look)
+            fail(f"Value of the best threshold ({name})", chosen, best, look)
 
     merged = "Use each threshold for the markers of watershed_instances."
     need_result("one image, nuclei that touch", [touching], {0.5: 0.0, 0.7: 1.0}, 0.7, merged)
@@ -385,7 +385,7 @@ def check_find_best_threshold(find_best_threshold) -> None:
                              ("the second truth", [pale[2], target]),
                              ("a uint8 truth", [target.astype(np.uint8)])]:  # fmt: skip
         images = [touching if truth.shape == target.shape else pale for truth in truths]
-        need_error(
+        expect_error(
             f"Result when {position} is the 0/1/2 target",
             lambda truths=truths, images=images: find_best_threshold(
                 [image[0] for image in images], [image[1] for image in images], truths, [0.5, 0.7]

@@ -182,7 +182,7 @@ def test_nothing_on_kaggle(cache, tmp_path):
 
 
 def test_kaggle_search_does_not_enter_folders_of_thousands(tmp_path):
-    for index in range(data.KAGGLE_MOST_FOLDERS + 1):
+    for index in range(data.KAGGLE_MAX_FOLDERS + 1):
         (tmp_path / "many" / f"{index}").mkdir(parents=True)
     (tmp_path / "many" / "0" / "stage1_train").mkdir()
     assert find_kaggle_input(tmp_path) is None
@@ -203,7 +203,7 @@ def refusal(source) -> str:
 
 
 def test_the_smallest_usable_data_set_is_taken(mine):
-    assert len(load_data(mine).train) == data.FEWEST_TRAINING_IMAGES
+    assert len(load_data(mine).train) == data.MIN_TRAINING_IMAGES
 
 
 def test_an_image_smaller_than_the_crops_is_named_with_its_size(mine):

@@ -123,7 +123,7 @@ def failure() -> str:
 def child(server: Server, code: str = "", **options) -> subprocess.Popen:
     """Another Python process that fetches the images; `code` runs in it first."""
     script = f"""
-from course_utils import download
+from course_utils.data import download
 download.DSB2018_URL = {server.url!r}
 download.DSB2018_SHA256 = {download.DSB2018_SHA256!r}
 download.BYTES_NEEDED = 1_000_000

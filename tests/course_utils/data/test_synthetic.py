@@ -14,13 +14,13 @@ from scipy import ndimage
 
 from course_utils.data import Sample, embedded_folder, load_data, synthetic
 from course_utils.data.layouts import read_samples
-from course_utils.data.synthetic import SMALLEST_AREA, generate_image, recipe_order
+from course_utils.data.synthetic import MIN_AREA, generate_image, image_order
 from course_utils.exploration import touching_ids
 from course_utils.metrics import f1_score
 from course_utils.segmentation import connected_components, watershed_instances
 from course_utils.targets import boundary_target
 
-TRAIN, TEST = len(recipe_order("train")), len(recipe_order("test"))
+TRAIN, TEST = len(image_order("train")), len(image_order("test"))
 REAL_SHAPES = {(256, 256), (256, 320), (260, 347), (360, 360), (512, 640), (520, 696)}
 
 
@@ -74,7 +74,7 @@ def test_numbers_and_sizes_are_as_promised(embedded):
 
 
 def test_every_validation_split_of_the_course_holds_several_families():
-    names = [recipe.name for recipe in recipe_order("train")]
+    names = [family.name for family in image_order("train")]
     assert len(set(names[7::8])) >= 6
     assert len(set(names[19::20])) >= 3
     assert len(set(names[:8])) >= 4  # what notebook 01 shows first
@@ -89,7 +89,7 @@ def test_every_nucleus_is_one_piece_and_no_smaller_than_the_smallest_real_one(em
             if window is None:
                 continue
             nucleus = sample.mask[window] == number
-            assert nucleus.sum() >= SMALLEST_AREA, sample.name
+            assert nucleus.sum() >= MIN_AREA, sample.name
             assert ndimage.label(nucleus, np.ones((3, 3)))[1] == 1, sample.name
 
 
@@ -172,9 +172,9 @@ def test_an_index_outside_the_set_is_named(index):
 
 
 def test_writing_twice_gives_the_same_bytes_and_leaves_no_old_files(tmp_path, monkeypatch, capsys):
-    small = tuple(replace(recipe, train=int(recipe.name == "sparse"), test=int(recipe.name == "mixed"))
-                  for recipe in synthetic.RECIPES)  # fmt: skip
-    monkeypatch.setattr(synthetic, "RECIPES", small)
+    small = tuple(replace(family, train=int(family.name == "sparse"), test=int(family.name == "mixed"))
+                  for family in synthetic.IMAGE_FAMILIES)  # fmt: skip
+    monkeypatch.setattr(synthetic, "IMAGE_FAMILIES", small)
     leftover = tmp_path / "a" / "train" / "images" / "synthetic-0099.tif"
     own_file = tmp_path / "a" / "notes.txt"
     leftover.parent.mkdir(parents=True)
@@ -218,9 +218,9 @@ def test_a_smooth_shape_has_the_area_and_elongation_asked_for(seed, area, elonga
 
 
 def test_pushed_nuclei_touch_and_the_others_keep_their_distance():
-    recipe = replace(next(r for r in synthetic.RECIPES if r.name == "sparse"), nuclei=(20, 20))
-    apart = synthetic.place_nuclei(np.random.default_rng(0), replace(recipe, touching=0.0))[1]
-    together = synthetic.place_nuclei(np.random.default_rng(0), replace(recipe, touching=1.0))[1]
+    family = replace(next(r for r in synthetic.IMAGE_FAMILIES if r.name == "sparse"), nuclei=(20, 20))
+    apart = synthetic.place_nuclei(np.random.default_rng(0), replace(family, touching=0.0))[1]
+    together = synthetic.place_nuclei(np.random.default_rng(0), replace(family, touching=1.0))[1]
     assert apart.max() == 20
     assert len(touching_ids(apart)) == 0
     assert len(touching_ids(together)) > 0.9 * together.max()

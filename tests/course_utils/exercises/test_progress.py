@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from course_utils.exercises import ExerciseNotSolved, check, list_exercises, progress
+from course_utils.exercises import ExerciseNotSolved, check, feedback, list_exercises
 from course_utils.exercises.feedback import CheckResult
 from course_utils.exercises.progress import browse_progress, note, record_file, show_overview, statuses
 from course_utils.exercises.registry import get_exercise
@@ -99,7 +99,7 @@ def test_the_overview_lists_one_notebook_or_all(capsys):
 
 def test_in_a_notebook_the_verdict_is_an_accessible_box(monkeypatch):
     shown = []
-    monkeypatch.setattr(progress, "_display", lambda box, text: shown.append((box, text)))
+    monkeypatch.setattr(feedback, "show_box", lambda box, text: shown.append((box, text)))
     check("1.1", lambda images: "<script>")
     [(box, text)] = shown
     assert 'role="status"' in box and "✘" in box and "not right yet" in box and "#D55E00" in box

@@ -17,16 +17,16 @@ from torch import nn
 
 from course_utils.exercises import evaluate, list_exercises
 from course_utils.exercises.feedback import (
-    Wrong,
-    need_callable,
-    need_close,
-    need_dtype,
-    need_error,
-    need_shape,
-    need_type,
+    CheckFailed,
+    expect_callable,
+    expect_close,
+    expect_dtype,
+    expect_error,
+    expect_shape,
+    expect_type,
     untouched,
 )
-from course_utils.exercises.sandbox import TimeIsUp, preserved_state, run_check, time_limit
+from course_utils.exercises.sandbox import CheckTimeout, preserved_state, run_check, time_limit
 
 
 def call(submission):
@@ -152,7 +152,7 @@ def test_an_alarm_that_was_set_before_still_goes_off():
 def test_the_limit_does_not_disturb_quick_code():
     with time_limit(5):
         assert sum(range(10)) == 45
-    with pytest.raises(TimeIsUp), time_limit(0.05):
+    with pytest.raises(CheckTimeout), time_limit(0.05):
         loop()
 
 
@@ -326,7 +326,7 @@ def test_random_numbers_go_on_as_if_no_check_had_run():
 )
 def test_changed_arguments_are_named(change):
     given = [np.array([1.0, np.nan]), torch.ones(2)]
-    with pytest.raises(Wrong, match="^Mutation: your code changed its argument images"), untouched(images=given):
+    with pytest.raises(CheckFailed, match="^Mutation: your code changed its argument images"), untouched(images=given):
         change(given)
 
 
@@ -342,34 +342,34 @@ def test_unchanged_arguments_are_fine():
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        (lambda: need_callable(3, "f"), "Kind of f: found int, expected a function."),
-        (lambda: need_callable(len, "C", is_class=True), "Kind of C: found builtin_function_or_method, expected a"),
-        (lambda: need_shape("it", np.ones(3), (2,)), "Shape of it: found (3,), expected (2,)."),
-        (lambda: need_shape("it", 5, (2,)), "Shape of it: found (), expected (2,)."),
-        (lambda: need_type("it", [1], (tuple, dict)), "Type of it: found list, expected tuple or dict."),
-        (lambda: need_dtype("x", torch.ones(1), torch.int64), "dtype of x: found torch.float32, expected torch.int64."),
-        (lambda: need_dtype("it", np.ones(1), np.float32), "dtype of it: found float64, expected float32."),
-        (lambda: need_close("it", 1.5, 1.0, "Look."), "Value of it: found 1.5, expected 1.0. Look."),
-        (lambda: need_close("it", [1.0, np.nan], [1.0, 2.0]), "Value of it at (1,): found nan, expected 2.0."),
-        (lambda: need_close("it", [1.0], [1.0, 2.0]), "Shape of it: found (1,), expected (2,)."),
-        (lambda: need_error("a bad call", lambda: 1), "a bad call: found no error, expected a ValueError."),
+        (lambda: expect_callable(3, "f"), "Kind of f: found int, expected a function."),
+        (lambda: expect_callable(len, "C", is_class=True), "Kind of C: found builtin_function_or_method, expected a"),
+        (lambda: expect_shape("it", np.ones(3), (2,)), "Shape of it: found (3,), expected (2,)."),
+        (lambda: expect_shape("it", 5, (2,)), "Shape of it: found (), expected (2,)."),
+        (lambda: expect_type("it", [1], (tuple, dict)), "Type of it: found list, expected tuple or dict."),
+        (lambda: expect_dtype("x", torch.ones(1), torch.int64), "dtype of x: found torch.float32, expected torch.int64."),
+        (lambda: expect_dtype("it", np.ones(1), np.float32), "dtype of it: found float64, expected float32."),
+        (lambda: expect_close("it", 1.5, 1.0, "Look."), "Value of it: found 1.5, expected 1.0. Look."),
+        (lambda: expect_close("it", [1.0, np.nan], [1.0, 2.0]), "Value of it at (1,): found nan, expected 2.0."),
+        (lambda: expect_close("it", [1.0], [1.0, 2.0]), "Shape of it: found (1,), expected (2,)."),
+        (lambda: expect_error("a bad call", lambda: 1), "a bad call: found no error, expected a ValueError."),
     ],
 )  # fmt: skip
 def test_words_say_what_was_found_and_expected(word, message):
-    with pytest.raises(Wrong) as caught:
+    with pytest.raises(CheckFailed) as caught:
         word()
     assert str(caught.value).startswith(message)
 
 
 def test_words_accept_what_is_right():
-    need_callable(len, "f")
-    need_callable(int, "C", is_class=True)
-    need_close("it", torch.ones(2, requires_grad=True), [1.0, 1.0 + 1e-7])
-    need_close("it", torch.tensor([1, 2]), np.array([1, 2]))
+    expect_callable(len, "f")
+    expect_callable(int, "C", is_class=True)
+    expect_close("it", torch.ones(2, requires_grad=True), [1.0, 1.0 + 1e-7])
+    expect_close("it", torch.tensor([1, 2]), np.array([1, 2]))
 
     def refuse():
         raise ValueError("found 3, expected 4")
 
-    need_error("a bad call", refuse, names=("3", "4"))
-    with pytest.raises(Wrong, match="^Error message for a bad call: .* names 5"):
-        need_error("a bad call", refuse, names=("3", "5"))
+    expect_error("a bad call", refuse, names=("3", "4"))
+    with pytest.raises(CheckFailed, match="^Error message for a bad call: .* names 5"):
+        expect_error("a bad call", refuse, names=("3", "5"))

@@ -10,7 +10,7 @@ import pytest
 
 from course_utils.exercises import list_exercises
 from workshop.build import find_problems, read_cells, to_notebook
-from workshop.build.leaks import LEAST_CHARACTERS, find_leaks, hidden_lines, reduced, secrets_of, telling_runs
+from workshop.build.leaks import MIN_CHARACTERS, find_leaks, hidden_lines, reduced, secrets_of, telling_runs
 from workshop.build.stand_alone import stand_alone
 from workshop.build.stubs import source_of, stub_of
 from workshop.build.versions import solved, student
@@ -136,7 +136,7 @@ def test_every_telling_line_is_found_alone(exercise):
     count = 0
     for line in source_of(exercise).split("\n"):
         code = line.split("  #")[0]
-        if len(reduced(code)) < LEAST_CHARACTERS or reduced(line) in stub:
+        if len(reduced(code)) < MIN_CHARACTERS or reduced(line) in stub:
             continue
         for plant in PLANTS:
             notebook = empty()
@@ -152,7 +152,7 @@ def test_every_line_of_a_model_answer_is_found(path):
         if "answer" not in cell.markers:
             continue
         for line in cell.source.split("\n"):
-            if len(reduced(line)) < LEAST_CHARACTERS:
+            if len(reduced(line)) < MIN_CHARACTERS:
                 continue
             notebook = empty()
             notebook["cells"][0]["source"] += f" As we know, {line.lstrip('* ')} That is all."

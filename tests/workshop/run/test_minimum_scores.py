@@ -10,7 +10,12 @@ import pytest
 from course_utils.profiles import get_profile
 from workshop.command_line import main
 from workshop.run import course
-from workshop.run.minimum_scores import FLOORS, UnknownFloorsError, floors_for, missed_floors
+from workshop.run.minimum_scores import (
+    MINIMUM_SCORES,
+    UnknownMinimumScoresError,
+    minimum_scores_for,
+    scores_below_minimum,
+)
 
 NOTEBOOKS = {path.stem for path in (Path(__file__).parents[3] / "solutions").glob("*.py")}
 
@@ -18,7 +23,7 @@ NOTEBOOKS = {path.stem for path in (Path(__file__).parents[3] / "solutions").glo
 def reaching(data: str, profile: str, above: float) -> dict[str, dict]:
     """Scores that lie above their floors by a number."""
     scores: dict[str, dict] = {}
-    for (name, *path), floor in FLOORS[data, profile].items():
+    for (name, *path), floor in MINIMUM_SCORES[data, profile].items():
         place = scores.setdefault(name, {})
         for key in path[:-1]:
             place = place.setdefault(key, {})
@@ -26,35 +31,39 @@ def reaching(data: str, profile: str, above: float) -> dict[str, dict]:
     return scores
 
 
-@pytest.mark.parametrize(("data", "profile"), FLOORS)
+@pytest.mark.parametrize(("data", "profile"), MINIMUM_SCORES)
 def test_floors_name_notebooks_profiles_and_possible_scores(data, profile):
     assert data in ("embedded", "dsb2018") and get_profile(profile).name == profile
-    for path, floor in FLOORS[data, profile].items():
+    for path, floor in MINIMUM_SCORES[data, profile].items():
         assert path[0] in NOTEBOOKS and 0.5 < floor < 1
-    assert missed_floors(FLOORS[data, profile], reaching(data, profile, 0.0).items()) == []
-    missed = missed_floors(FLOORS[data, profile], reaching(data, profile, -0.01).items())
-    assert len(missed) == len(FLOORS[data, profile])
+    assert scores_below_minimum(MINIMUM_SCORES[data, profile], reaching(data, profile, 0.0).items()) == []
+    missed = scores_below_minimum(MINIMUM_SCORES[data, profile], reaching(data, profile, -0.01).items())
+    assert len(missed) == len(MINIMUM_SCORES[data, profile])
 
 
 @pytest.mark.parametrize("value", [float("nan"), None, "0.99", {}])
 def test_a_score_that_is_no_number_misses_its_floor(value):
-    [missed] = missed_floors(FLOORS["embedded", "smoke"], [("03_binary_training", {"validation Dice, hard": value})])
+    [missed] = scores_below_minimum(
+        MINIMUM_SCORES["embedded", "smoke"], [("03_binary_training", {"validation Dice, hard": value})]
+    )
     assert missed.startswith("03_binary_training: validation Dice, hard ")
 
 
 def test_a_score_that_was_not_recorded_misses_its_floor():
-    [missed] = missed_floors(FLOORS["embedded", "smoke"], [("05_boundary_watershed", {"boundary U-Net, watershed": 3})])
+    [missed] = scores_below_minimum(
+        MINIMUM_SCORES["embedded", "smoke"], [("05_boundary_watershed", {"boundary U-Net, watershed": 3})]
+    )
     assert "was not recorded" in missed
 
 
 def test_notebooks_that_did_not_run_are_not_asked():
-    assert missed_floors(FLOORS["embedded", "smoke"], [("01_data_exploration", {})]) == []
+    assert scores_below_minimum(MINIMUM_SCORES["embedded", "smoke"], [("01_data_exploration", {})]) == []
 
 
 def test_there_must_be_floors():
-    assert floors_for("path/to/dsb2018.zip", "laptop") is FLOORS["dsb2018", "laptop"]
-    with pytest.raises(UnknownFloorsError, match="no floors are known for my_images in the profile smoke"):
-        floors_for("my_images", "smoke")
+    assert minimum_scores_for("path/to/dsb2018.zip", "laptop") is MINIMUM_SCORES["dsb2018", "laptop"]
+    with pytest.raises(UnknownMinimumScoresError, match="no floors are known for my_images in the profile smoke"):
+        minimum_scores_for("my_images", "smoke")
 
 
 @dataclass
@@ -68,7 +77,7 @@ class Result:
 def test_the_command_fails_below_the_floors(monkeypatch, capsys, above, code):
     scores = reaching("embedded", "smoke", above)
     monkeypatch.setattr(course, "run_course", lambda *_: [Result(name, one) for name, one in scores.items()])
-    assert main(["run", "--floors"]) == code
+    assert main(["run", "--minimum-scores"]) == code
     shown = capsys.readouterr().out
     assert shown.count("below its floor of") == 3 * code
     assert ("Every score that has a floor reaches it, in 3 notebooks." in shown) == (code == 0)
@@ -79,10 +88,10 @@ def test_a_notebook_that_failed_is_a_failure_with_floors_too(monkeypatch):
     scores = reaching("embedded", "smoke", 0.01)
     results = [Result(name, one, "it failed") for name, one in scores.items()]
     monkeypatch.setattr(course, "run_course", lambda *_: results)
-    assert main(["run", "--floors"]) == 1
+    assert main(["run", "--minimum-scores"]) == 1
 
 
 def test_unknown_floors_are_told_before_anything_runs(monkeypatch, capsys):
     monkeypatch.setattr(course, "run_course", lambda *_: pytest.fail("it ran"))
-    assert main(["run", "--floors", "--data", "dsb2018", "--profile", "smoke"]) == 1
+    assert main(["run", "--minimum-scores", "--data", "dsb2018", "--profile", "smoke"]) == 1
     assert "no floors are known for dsb2018 in the profile smoke" in capsys.readouterr().err

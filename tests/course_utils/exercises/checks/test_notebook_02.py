@@ -485,7 +485,7 @@ def another_forward(skip=lambda skip: skip, below=lambda x: x, check=True):
                 x = block(x)
                 skips.append(skip(x))
                 x = self.pool(x)
-            x = self.bottom(x)
+            x = self.bottleneck(x)
             for block in self.decoder:
                 x = block(below(x), skips.pop())
             return self.output(x)
