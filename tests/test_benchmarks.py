@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from benchmarks import ablation, embedded_transfer, evaluation, large_images, loading, measuring, page, quality
+from benchmarks.__main__ import main
 from benchmarks.running import NAMES, run_benchmarks
 from course_utils import networks
 from course_utils.checkpoints import checkpoint_folder, load_model
@@ -22,7 +23,6 @@ from course_utils.metrics import IOU_THRESHOLDS, overlapping_pairs
 from course_utils.profiles import get_profile
 from course_utils.segmentation import find_best_threshold
 from course_utils.training import fit
-from workshop.command_line import main
 
 
 @pytest.fixture(scope="module")
@@ -85,12 +85,12 @@ def test_tiles_of_the_benchmark_agree_with_one_piece():
 
 
 def test_an_unknown_benchmark_is_named(capsys):
-    assert main(["bench", "--only", "speed"]) == 1
+    assert main(["--only", "speed"]) == 1
     assert "no benchmark 'speed'" in capsys.readouterr().err
 
 
 def test_the_command_prints_a_table_and_writes_the_result(tmp_path, capsys):
-    assert main(["bench", "--quick", "--only", "evaluation", "--out", str(tmp_path)]) == 0
+    assert main(["--quick", "--only", "evaluation", "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "stardist" in printed and "4096" not in printed
     result = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))

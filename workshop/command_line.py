@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("\nInterrupted.", file=sys.stderr)
         return 130
     except ValueError as error:  # the course's own errors are ValueErrors, and say what to do
-        if not type(error).__module__.startswith(("course_utils.", "workshop.", "benchmarks.")):
+        if not type(error).__module__.startswith(("course_utils.", "workshop.")):
             raise
         print(f"course.py {options.name}: {error}", file=sys.stderr)
         return 1
@@ -60,11 +61,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("course.py", description=DESCRIPTION, allow_abbrev=False)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    def add(function, text: str, example: str, passes_on: bool = False) -> argparse.ArgumentParser:
+    def add(function, text: str, example: str, passes_on: bool = False, add_help: bool = True):
         name = function.__name__.removesuffix("_command")
         one = commands.add_parser(
             name, help=text.splitlines()[0], description=text, epilog=f"example:\n  python3 course.py {example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, add_help=add_help,
         )  # fmt: skip
         one.set_defaults(command=function, name=name, passes_on=passes_on)
         return one
@@ -82,17 +83,13 @@ def make_parser() -> argparse.ArgumentParser:
 
     _add_workers(run)
     run.add_argument("--minimum-scores", action="store_true",
-                     help="fail if a score lies below the floor for these data and this profile")  # fmt: skip
+                     help="fail if a score is below the minimum for this data and profile")  # fmt: skip
 
     add(test_command, TEST_HELP, "test -k watershed", passes_on=True)
     add(lab_command, LAB_HELP, "lab --no-browser", passes_on=True)
 
-    bench = add(bench_command, BENCH_HELP, "bench --only training_step,evaluation --data ../dsb2018.zip")
-    bench.add_argument("--quick", action="store_true", help="small sizes, once: does everything run?")
-    bench.add_argument("--only", metavar="NAME[,NAME]", type=_names, help="these benchmarks only")
-    bench.add_argument("--data", metavar="SOURCE", default="embedded", help="as for run (default embedded)")
-    bench.add_argument("--out", metavar="FOLDER", type=Path, help="where the result files go")
-
+    # its options, and so its help, stand in benchmarks/__main__.py
+    add(bench_command, "Measure speed and memory.", "bench", passes_on=True, add_help=False)
     doctor = add(doctor_command, DOCTOR_HELP, "doctor")
     doctor.add_argument("--gpu", action="store_true", help="a missing GPU is a problem, not a note")
     doctor.add_argument("--download", action="store_true", help="fetch the real images, if they are not there yet")
@@ -147,11 +144,6 @@ Arguments are passed on to pytest. Tests marked slow are left out unless -m asks
 LAB_HELP = """Open the first notebook in JupyterLab.
 
 It listens on this computer only. Arguments are passed on to JupyterLab; name another notebook to open that one."""
-
-BENCH_HELP = """Measure speed and memory, print tables, and write them to benchmarks/results.
-
-The figures in docs/results.md come from the real images: --data dsb2018. With other images the results go to
-build/bench, and with --quick, too: then everything runs once, in a small size."""
 
 DOCTOR_HELP = """Say whether this machine is fit for the course, and how long each profile will take.
 
@@ -209,19 +201,19 @@ def run_command(options: argparse.Namespace, _: list[str]) -> int:
     if options.workers > 1 or options.dask:
         # A termination ends what the workers do, too, as Ctrl-C does.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if options.floors:  # looked up first: better before hours of computing than after them
+    if options.minimum_scores:  # looked up first: better before hours of computing than after them
         from workshop.run.minimum_scores import minimum_scores_for, scores_below_minimum
 
-        floors = minimum_scores_for(options.data, options.profile)
+        minimum = minimum_scores_for(options.data, options.profile)
     results = run_course(
         options.data, options.profile, options.only, options.seed, options.out, options.timeout, options.workers,
         options.dask,
     )  # fmt: skip
     missed = []
-    if options.floors:
+    if options.minimum_scores:
         ended = [(result.notebook, result.scores) for result in results if not result.error]
-        missed = scores_below_minimum(floors, ended)
-        print("\n".join(missed) or f"Every score that has a floor reaches it, in {len(ended)} notebooks.", flush=True)
+        missed = scores_below_minimum(minimum, ended)
+        print("\n".join(missed) or f"All scores with a minimum reach it, in {len(ended)} notebooks.", flush=True)
     return 1 if missed or any(result.error for result in results) else 0
 
 
@@ -262,14 +254,14 @@ def test_command(options: argparse.Namespace, further: list[str]) -> int:
     return int(pytest.main([*defaults, *further]))
 
 
-def bench_command(options: argparse.Namespace, _: list[str]) -> int:
+def bench_command(options: argparse.Namespace, further: list[str]) -> int:
     need_whole_course(options.name, "benchmarks")
     calm_threads()
-    sys.path.insert(0, str(CHECKOUT))  # benchmarks/ is not installed
-    from benchmarks.running import run_benchmarks
-
-    run_benchmarks(options.only, options.data, options.quick, options.out)
-    return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a termination ends the benchmarks, too
+    # benchmarks/ is not installed, and the current folder (-P) may hold anything
+    path = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-P", "-m", "benchmarks", *further]
+    return subprocess.call(command, env={**os.environ, "PYTHONPATH": path})
 
 
 class IncompleteCourseError(ValueError):

@@ -59,7 +59,7 @@ def test_what_students_have_no_folder_for_says_so(arguments, monkeypatch, tmp_pa
 # --- help -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["run", "test", "lab", "doctor", "build", "bench", "grade", "release"])
+@pytest.mark.parametrize("command", ["run", "test", "lab", "doctor", "build", "grade", "release"])
 def test_every_command_explains_itself_with_an_example(command, capsys):
     assert exit_code(command, "--help") == 0
     printed = capsys.readouterr().out
@@ -202,6 +202,18 @@ def test_arguments_of_test(monkeypatch, arguments, slow_left_out, parallel):
     assert ("not slow" in given) == slow_left_out
     assert ("loadfile" in given) == parallel
     assert Path.cwd() == CHECKOUT
+
+
+# --- bench ------------------------------------------------------------------------------------------------------------
+
+
+def test_bench_passes_its_arguments_on_to_benchmarks_from_any_folder(tmp_path, monkeypatch, capfd):
+    (tmp_path / "benchmarks.py").write_text("raise RuntimeError('not this one')")
+    monkeypatch.chdir(tmp_path)
+    assert main(["bench", "--help"]) == 0
+    assert "--quick" in capfd.readouterr().out
+    assert main(["bench", "--only", "speed"]) == 1
+    assert "no benchmark 'speed'" in capfd.readouterr().err
 
 
 # --- lab --------------------------------------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ def test_the_command_fails_below_the_floors(monkeypatch, capsys, above, code):
     assert main(["run", "--minimum-scores"]) == code
     shown = capsys.readouterr().out
     assert shown.count("below its floor of") == 3 * code
-    assert ("Every score that has a floor reaches it, in 3 notebooks." in shown) == (code == 0)
+    assert ("All scores with a minimum reach it, in 3 notebooks." in shown) == (code == 0)
     assert main(["run"]) == 0, "floors count only where they are asked for"
 
 

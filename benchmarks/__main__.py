@@ -1,0 +1,42 @@
+"""The command `python3 course.py bench`, which passes its arguments on to this one."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+DESCRIPTION = """Measure speed and memory, print tables, and write them to benchmarks/results.
+
+The numbers in docs/results.md come from the real images: --data dsb2018. Results for other images, and those of
+--quick, go to build/bench."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the benchmarks that the arguments name, and return the exit code."""
+    parser = argparse.ArgumentParser(
+        "course.py bench", description=DESCRIPTION, allow_abbrev=False,
+        epilog="example:\n  python3 course.py bench --only training_step,evaluation --data ../dsb2018.zip",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--quick", action="store_true", help="small sizes, once: does everything run?")
+    parser.add_argument("--only", metavar="NAME[,NAME]", type=lambda text: text.replace(" ", "").split(","),
+                        help="these benchmarks only")  # fmt: skip
+    parser.add_argument("--data", metavar="SOURCE", default="embedded", help="as for run (default embedded)")
+    parser.add_argument("--out", metavar="FOLDER", type=Path, help="where the result files go")
+    options = parser.parse_args(arguments)
+    from benchmarks.running import UnknownBenchmarkError, run_benchmarks  # loads torch: after the help
+    from course_utils.data import DataError
+
+    try:
+        run_benchmarks(options.only, options.data, options.quick, options.out)
+    except (UnknownBenchmarkError, DataError) as error:
+        print(f"course.py bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
