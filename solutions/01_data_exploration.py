@@ -51,15 +51,16 @@ output = "output"
 #
 # Two data sets have the same layout, and everything below runs on either:
 #
-# * `embedded`, a small **synthetic** set that comes with the course. Its images are drawn by a program that imitates the real
-#   ones. Nothing has to be downloaded.
-# * `dsb2018`, 497 **real** fluorescence images: the part of the 2018 Data Science Bowl that was published with StarDist. The
-#   images were contributed by many laboratories and annotated by a team of biologists; they are in the public domain (CC0, image
-#   set BBBC038v1 of the Broad Bioimage Benchmark Collection; Caicedo et al., *Nature Methods* 2019).
+# * `embedded`, a small **synthetic** set that comes with the course. Its images are drawn by a program that imitates
+#   the real ones. Nothing has to be downloaded.
+# * `dsb2018`, 497 **real** fluorescence images: the part of the 2018 Data Science Bowl that was published with
+#   StarDist. The images were contributed by many laboratories and annotated by a team of biologists; they are in the
+#   public domain (CC0, image set BBBC038v1 of the Broad Bioimage Benchmark Collection; Caicedo et al., *Nature Methods*
+#   2019).
 #
-# Each image is a 2-D array of 8-bit grey values: a fluorescent dye binds to DNA, so nuclei are bright. For each image there
-# is a **mask**, also called label image: an integer array of the same shape, 0 on the background and one number, the
-# **id**, on all pixels of one nucleus.
+# Each image is a 2-D array of 8-bit grey values: a fluorescent dye binds to DNA, so nuclei are bright. For each image
+# there is a **mask**, also called label image: an integer array of the same shape, 0 on the background and one number,
+# the **id**, on all pixels of one nucleus.
 
 # %%
 data = load_data(data_source)
@@ -83,15 +84,15 @@ show(
 )
 
 # %% [markdown]
-# You should see bright, roundish nuclei on a dark background. Some lie alone, some touch; some images hold a handful, some
-# hundreds. Each image is stretched to its own brightness here. Without that, many would look black: how
-# much they differ is measured below.
+# You should see bright, roundish nuclei on a dark background. Some lie alone, some touch; some images hold a handful,
+# some hundreds. Each image is stretched to its own brightness here. Without that, many would look black: how much they
+# differ is measured below.
 
 # %% [markdown]
 # ## Sizes
 #
-# The images came from different microscopes, and they differ in size. A network is trained on *batches*, and a batch is one array, so
-# all images in it must have the same shape. First find out which shapes there are.
+# The images came from different microscopes, and they differ in size. A network is trained on *batches*, and a batch is
+# one array, so all images in it must have the same shape. First find out which shapes there are.
 #
 # ### Exercise 1.1: Count the image sizes
 #
@@ -113,12 +114,14 @@ show(
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# Start with an empty dict. For each image, raise the number that belongs to its shape by one; `numbers.get(key, 0)` gives 0 for a key that is not there yet.
+# Start with an empty dict. For each image, raise the number that belongs to its shape by one; `numbers.get(key, 0)`
+# gives 0 for a key that is not there yet.
 #
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# Counting equal things is so common that Python has a class for it in the module `collections`. It is a dict, too; `dict(...)` shows it plainly.
+# Counting equal things is so common that Python has a class for it in the module `collections`. It is a dict, too;
+# `dict(...)` shows it plainly.
 #
 # </details>
 
@@ -138,21 +141,23 @@ assert shapes["training"].sum() == len(data.train) and shapes["test"].sum() == l
 shapes
 
 # %% [markdown]
-# Most images are square and small, some are wide. Remember the sides: a U-Net of depth 4 halves the image four times, so both sides must divide by
-# $2^4 = 16$. Of the sizes in the real set, 360, 347, 260, 520 and 696 do not. Notebook 02 deals with that.
+# Most images are square and small, some are wide. Remember the sides: a U-Net of depth 4 halves the image four times,
+# so both sides must divide by $2^4 = 16$. Of the sizes in the real set, 360, 347, 260, 520 and 696 do not. Notebook 02
+# deals with that.
 
 # %% [markdown] question="1a"
-# **Question 1a.** What breaks if images of different sizes are put in one batch? Name three remedies and the price of each.
+# **Question 1a.** What breaks if images of different sizes are put in one batch? Name three remedies and the price of
+# each.
 
 # %% [markdown] answer="1a"
 # `torch.stack` refuses tensors of different shapes, so no batch can be built at all. Remedies:
 #
-# * **Crop** all images to one size. Nothing is distorted, and random crops also multiply the data. But nuclei are cut at the
-#   crop's border, and the network sees less context there.
-# * **Pad** all images to the largest. Nothing is lost, but much computing is spent on padding, and a black border looks like
-#   an edge that no real image has (reflecting the image is better).
-# * **Resize** all images. Simple, but nuclei of the same type then appear at different scales, shapes are distorted when the
-#   aspect ratio changes, and a mask must be resized without interpolation, or new ids appear in between.
+# * **Crop** all images to one size. Nothing is distorted, and random crops also multiply the data. But nuclei are cut
+#   at the crop's border, and the network sees less context there.
+# * **Pad** all images to the largest. Nothing is lost, but much computing is spent on padding, and a black border looks
+#   like an edge that no real image has (reflecting the image is better).
+# * **Resize** all images. Simple, but nuclei of the same type then appear at different scales, shapes are distorted
+#   when the aspect ratio changes, and a mask must be resized without interpolation, or new ids appear in between.
 #
 # (Batches of one image avoid the question, at the price of speed and of noisier steps.) This course crops for
 # training and pads for prediction.
@@ -192,10 +197,12 @@ print(f"foreground: {100 * coverage.mean():.1f} % of the pixels on average")
 # %% [markdown]
 # Three things to keep in mind:
 #
-# * The largest nucleus is more than five times as large as the median one; between the smallest and the largest lie orders of magnitude. A method must handle both.
-# * Tiny nuclei exist. A filter that drops "specks" under 64 pixels, the default of some libraries, throws real nuclei away.
-# * Most pixels are background. A network that says "background" everywhere is right on most pixels and finds nothing: pixel accuracy is
-#   a poor score (notebook 03).
+# * The largest nucleus is more than five times as large as the median one; between the smallest and the largest lie
+#   orders of magnitude. A method must handle both.
+# * Tiny nuclei exist. A filter that drops "specks" under 64 pixels, the default of some libraries, throws real nuclei
+#   away.
+# * Most pixels are background. A network that says "background" everywhere is right on most pixels and finds nothing:
+#   pixel accuracy is a poor score (notebook 03).
 
 # %% [markdown]
 # ## Ids have no meaning
@@ -214,9 +221,9 @@ for sample in sorted(data.train, key=missing_ids)[-4:]:
     print(f"{sample.name[:16]:16s}  {len(ids):3d} nuclei, ids {ids[:5]} ... {ids[-2:]}, {missing_ids(sample)} left out")
 
 # %% [markdown]
-# The numbers say nothing about the nuclei. An annotation tool counted upward as people drew; where somebody deleted a drawing, or a piece was cut out of a
-# larger image, numbers are missing. To see what follows, renumber the nuclei of one mask at random. It is the same
-# annotation, just as right as before.
+# The numbers say nothing about the nuclei. An annotation tool counted upward as people drew; where somebody deleted a
+# drawing, or a piece was cut out of a larger image, numbers are missing. To see what follows, renumber the nuclei of
+# one mask at random. It is the same annotation, just as right as before.
 
 # %%
 smallest = min(sample.mask.size for sample in data.train)
@@ -246,9 +253,9 @@ print(f"mean squared difference of the ids: {difference:.0f}; variance of the id
 claim(difference > variance, "The masks differ more from each other than from a constant.")
 
 # %% [markdown]
-# As segmentations the two masks are identical (F1 = 1). As arrays of numbers they differ *more* than the mask differs from its own mean: a network
-# that answered with the average id everywhere would have a lower squared error than one that found every nucleus perfectly
-# and numbered them in another order.
+# As segmentations the two masks are identical (F1 = 1). As arrays of numbers they differ *more* than the mask differs
+# from its own mean: a network that answered with the average id everywhere would have a lower squared error than one
+# that found every nucleus perfectly and numbered them in another order.
 
 # %% [markdown] question="1b"
 # **Question 1b.** Do the ids have a meaning? Could a U-Net be trained to predict them, by regression or as classes?
@@ -256,20 +263,21 @@ claim(difference > variance, "The masks differ more from each other than from a 
 # %% [markdown] answer="1b"
 # The ids only say which pixels belong together; any renumbering is just as right. A U-Net cannot predict them:
 #
-# * **Regression** punishes right answers with another numbering, as measured above, and the target is ambiguous: nothing in the image says
-#   which nucleus is number 7. The best the network can do is the mean over all numberings, a constant. Also, "between nucleus 3 and nucleus 5" lies
-#   nothing like nucleus 4.
-# * **Classification** would need one class for each id, there is no largest number of nuclei, and class 7 would look like class 8.
-#   A convolution is moreover blind to position: two equal-looking nuclei in one image get the same answer, but need different ids.
+# * **Regression** punishes right answers with another numbering, as measured above, and the target is ambiguous:
+#   nothing in the image says which nucleus is number 7. The best the network can do is the mean over all numberings, a
+#   constant. Also, "between nucleus 3 and nucleus 5" lies nothing like nucleus 4.
+# * **Classification** would need one class for each id, there is no largest number of nuclei, and class 7 would look
+#   like class 8. A convolution is moreover blind to position: two equal-looking nuclei in one image get the same
+#   answer, but need different ids.
 #
-# So the network predicts something that every pixel can know from its surroundings, such as "nucleus or not" (notebook 03) or "interior,
-# boundary or background" (notebook 05), and instances are made from it afterwards.
+# So the network predicts something that every pixel can know from its surroundings, such as "nucleus or not"
+# (notebook 03) or "interior, boundary or background" (notebook 05), and instances are made from it afterwards.
 
 # %% [markdown]
 # ## Touching nuclei, and a ceiling
 #
-# The simplest plan for finding nuclei: decide for every pixel whether it belongs to a nucleus, then call every connected
-# region one nucleus. It fails where nuclei touch. How often is that?
+# The simplest plan for finding nuclei: decide for every pixel whether it belongs to a nucleus, then call every
+# connected region one nucleus. It fails where nuclei touch. How often is that?
 
 # %%
 n_touching = sum(len(touching_ids(sample.mask)) for sample in data.test)
@@ -277,8 +285,9 @@ n_nuclei = sum(len(nucleus_areas(sample.mask)) for sample in data.test)
 print(f"{n_touching} of {n_nuclei} test nuclei touch another: {100 * n_touching / n_nuclei:.0f} %")
 
 # %% [markdown]
-# Now suppose that a network were perfect: *every* pixel right. Take the true foreground, find its connected components, and
-# score them against the truth with the F1 score (notebook 04 builds it; 1 means that every nucleus is found and nothing else is).
+# Now suppose that a network were perfect: *every* pixel right. Take the true foreground, find its connected components,
+# and score them against the truth with the F1 score (notebook 04 builds it; 1 means that every nucleus is found and
+# nothing else is).
 
 # %%
 components = [connected_components((sample.mask > 0).astype(float)) for sample in data.test]
@@ -302,8 +311,9 @@ show(
 )
 
 # %% [markdown]
-# This is a **ceiling**: no network, however good, gets above it this way. On the 50 real test images it is 0.90, because nearly a third of their nuclei touch another. A tenth of the score is
-# lost with perfect pixels. That is why the course does not end with notebook 04: notebook 05 uses a method whose own ceiling is far higher, 0.997.
+# This is a **ceiling**: no network, however good, gets above it this way. On the 50 real test images it is 0.90,
+# because nearly a third of their nuclei touch another. A tenth of the score is lost with perfect pixels. That is why
+# the course does not end with notebook 04: notebook 05 uses a method whose own ceiling is far higher, 0.997.
 
 # %% [markdown]
 # ## Intensities
@@ -312,11 +322,12 @@ show(
 #
 # {{difficulty}}
 #
-# Write `intensity_statistics(images)`. It returns `(mean, std)` over all pixels of all images as two Python floats. The images differ in size, and
-# every *pixel* counts the same. `std` is the population standard deviation.
+# Write `intensity_statistics(images)`. It returns `(mean, std)` over all pixels of all images as two Python floats. The
+# images differ in size, and every *pixel* counts the same. `std` is the population standard deviation.
 
 # %% [markdown] expected="1.2"
-# Expected: three pixels with the values 0, 0 and 3 in two images, so the mean is 1 and the standard deviation is the square root of 2:
+# Expected: three pixels with the values 0, 0 and 3 in two images, so the mean is 1 and the standard deviation is the
+# square root of 2:
 #
 # ```python expected
 # mean, std = intensity_statistics([np.array([[0, 0]]), np.array([[3]])])
@@ -325,17 +336,20 @@ show(
 #
 # <details><summary>Hint 1</summary>
 #
-# The mean of the means of the images is not the mean of all pixels: the images differ in size. Divide once, at the end, by the number of all pixels.
+# The mean of the means of the images is not the mean of all pixels: the images differ in size. Divide once, at the end,
+# by the number of all pixels.
 #
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# The variance is the mean of the squared distances from the mean. It needs the mean first, so go over the images twice, or put all pixels into one long array.
+# The variance is the mean of the squared distances from the mean. It needs the mean first, so go over the images twice,
+# or put all pixels into one long array.
 #
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# Images are `uint8`. What are `200 + 100` and `0 - 3` in that type? Let NumPy compute in float64, and turn the results into Python floats at the end.
+# Images are `uint8`. What are `200 + 100` and `0 - 3` in that type? Let NumPy compute in float64, and turn the results
+# into Python floats at the end.
 #
 # </details>
 
@@ -353,10 +367,11 @@ print(f"mean {mean:.2f}, standard deviation {std:.2f}")
 #
 # {{difficulty}}
 #
-# Write `standardize(image, mean, std)`: `(image - mean) / std` as a **float32** array. The image itself must not change.
+# Write `standardize(image, mean, std)`: `(image - mean) / std` as a **float32** array. The image itself must not
+# change.
 #
-# A trap: `mean` and `std` are often NumPy scalars of type float64. Since NumPy 2, `float32_array - float64_scalar` is float64, and a
-# network with float32 weights refuses such an input.
+# A trap: `mean` and `std` are often NumPy scalars of type float64. Since NumPy 2, `float32_array - float64_scalar` is
+# float64, and a network with float32 weights refuses such an input.
 
 # %% [markdown] expected="1.3"
 # Expected: a float32 array, even though `std` is a float64 scalar here:
@@ -372,7 +387,8 @@ print(f"mean {mean:.2f}, standard deviation {std:.2f}")
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# Three things take part: the image, `mean` and `std`. If one of them is a float64, so is the result. Convert all three, or the result at the end.
+# Three things take part: the image, `mean` and `std`. If one of them is a float64, so is the result. Convert all three,
+# or the result at the end.
 #
 # </details>
 
@@ -381,9 +397,10 @@ print(f"mean {mean:.2f}, standard deviation {std:.2f}")
 # %% check="1.3"
 
 # %% [markdown]
-# Compare two ways to make images alike. *Dataset-wide*: one mean and one standard deviation for all images.
-# *Per image*: scale each image so that its own 1st percentile becomes 0 and its own 99.8th percentile becomes 1
-# (`normalize_percentiles`). Percentiles are used instead of minimum and maximum because a single hot pixel would otherwise set the scale.
+# Compare two ways to make images alike. *Dataset-wide*: one mean and one standard deviation for all images. *Per
+# image*: scale each image so that its own 1st percentile becomes 0 and its own 99.8th percentile becomes 1
+# (`normalize_percentiles`). Percentiles are used instead of minimum and maximum because a single hot pixel would
+# otherwise set the scale.
 
 # %%
 standardized = [standardize(image, mean, std) for image in images]
@@ -417,8 +434,9 @@ claim(np.isclose(spread["raw"], spread["dataset-wide"], rtol=0.01), "Dataset-wid
 claim(spread["per image"] < 0.5 * spread["raw"], "Per-image scaling more than halves it.")
 
 # %% [markdown]
-# Dataset-wide standardisation moves and stretches all images *together*: the ratio between bright and dim images stays exactly what it was. Per-image
-# percentiles bring them to one scale; the ratio shrinks to less than half. The rest of the course uses them.
+# Dataset-wide standardisation moves and stretches all images *together*: the ratio between bright and dim images stays
+# exactly what it was. Per-image percentiles bring them to one scale; the ratio shrinks to less than half. The rest of
+# the course uses them.
 
 # %%
 order = np.argsort([np.percentile(image, 99) for image in images])
@@ -444,10 +462,11 @@ show(
 # **Question 1c.** When would you prefer dataset-wide normalisation all the same?
 
 # %% [markdown] answer="1c"
-# When absolute brightness carries information: if all images come from one calibrated instrument and intensity answers the question (how much
-# DNA is in a nucleus? is there any nucleus at all?). Per-image scaling throws that away: an empty image is stretched until its noise
-# looks like signal. Here images come from many microscopes with arbitrary exposure, brightness means nothing, and nearly every image holds nuclei, so per-image is
-# the better choice. Either way, statistics come from the training images only, never from the test images.
+# When absolute brightness carries information: if all images come from one calibrated instrument and intensity answers
+# the question (how much DNA is in a nucleus? is there any nucleus at all?). Per-image scaling throws that away: an
+# empty image is stretched until its noise looks like signal. Here images come from many microscopes with arbitrary
+# exposure, brightness means nothing, and nearly every image holds nuclei, so per-image is the better choice. Either
+# way, statistics come from the training images only, never from the test images.
 
 # %% [markdown]
 # ## Training and validation
@@ -459,8 +478,8 @@ show(
 #
 # {{difficulty}}
 #
-# Write `split_train_val(samples, every=20)`. The samples at indices 19, 39, 59, ... go to validation, all others to training. Return `(train, val)`, both in the
-# original order.
+# Write `split_train_val(samples, every=20)`. The samples at indices 19, 39, 59, ... go to validation, all others to
+# training. Return `(train, val)`, both in the original order.
 
 # %% [markdown] expected="1.4"
 # Expected: of seven samples, every third goes to validation.
@@ -492,8 +511,9 @@ train, val = split_train_val(data.train, every=8)
 print(f"every 8th:  {len(train)} training and {len(val)} validation images")
 
 # %% [markdown]
-# A fixed rule is reproducible, and taking every 20th rather than the last twentieth keeps the mixture of sizes if the files are sorted by size or origin. The
-# later notebooks use every 8th: a score measured on a few images says little, and the thresholds of notebook 05 are tuned on these.
+# A fixed rule is reproducible, and taking every 20th rather than the last twentieth keeps the mixture of sizes if the
+# files are sorted by size or origin. The later notebooks use every 8th: a score measured on a few images says little,
+# and the thresholds of notebook 05 are tuned on these.
 
 # %% [markdown]
 # ## Batches of crops
@@ -502,9 +522,9 @@ print(f"every 8th:  {len(train)} training and {len(val)} validation images")
 #
 # {{difficulty}}
 #
-# Write `random_crop(image, mask, size, rng)`. It cuts the **same** window of `size` x `size` pixels out of both. `rng` is a `numpy.random.Generator`;
-# every possible place must be able to occur, the last one included. If the image is smaller than the window, raise a
-# `ValueError` that names both sizes.
+# Write `random_crop(image, mask, size, rng)`. It cuts the **same** window of `size` x `size` pixels out of both. `rng`
+# is a `numpy.random.Generator`; every possible place must be able to occur, the last one included. If the image is
+# smaller than the window, raise a `ValueError` that names both sizes.
 
 # %% [markdown] expected="1.5"
 # Expected: two windows of one shape that show the same place. On an image of the course:
@@ -522,7 +542,8 @@ print(f"every 8th:  {len(train)} training and {len(val)} validation images")
 #
 # <details><summary>Hint 1</summary>
 #
-# A window is given by its upper left corner. In which rows can the corner lie, if the image has `H` rows and the window `size`? How many rows are that?
+# A window is given by its upper left corner. In which rows can the corner lie, if the image has `H` rows and the window
+# `size`? How many rows are that?
 #
 # </details>
 # <details><summary>Hint 2</summary>
@@ -552,8 +573,8 @@ for column in range(5):
 show(figure, "Five random windows of one image, with the same windows of its mask below.")
 
 # %% [markdown]
-# Image and mask must show the same place in each column. Crops have a side effect on ids: a nucleus outside the window leaves a **gap** in the numbers. Code that
-# takes `mask.max()` for the number of nuclei goes wrong from here on.
+# Image and mask must show the same place in each column. Crops have a side effect on ids: a nucleus outside the window
+# leaves a **gap** in the numbers. Code that takes `mask.max()` for the number of nuclei goes wrong from here on.
 #
 # ### Exercise 1.6: From a label image to a foreground target
 #
@@ -595,22 +616,27 @@ assert target.shape == (1, *sample.mask.shape) and torch.equal(
 #
 # {{difficulty}}
 #
-# Write `NucleiDataset`, a `torch.utils.data.Dataset`. Item `i` is a random crop of image `i` as float32 tensor `(1, S, S)`, and
-# `target_transform` of the same crop of its mask. With `augment=True`, image and mask are also flipped, and rotated by multiples of 90 degrees, **both in the same way**.
+# Write `NucleiDataset`, a `torch.utils.data.Dataset`. Item `i` is a random crop of image `i` as float32 tensor
+# `(1, S, S)`, and `target_transform` of the same crop of its mask. With `augment=True`, image and mask are also
+# flipped, and rotated by multiples of 90 degrees, **both in the same way**.
 #
 # Two points that go wrong easily:
 #
-# * *Joint augmentation.* `torchvision.transforms.v2` transforms several inputs together, but only if it knows what each is: wrap the image as `tv_tensors.Image` and
-#   the mask as `tv_tensors.Mask`. A plain second tensor would pass through unchanged.
+# * *Joint augmentation.* `torchvision.transforms.v2` transforms several inputs together, but only if it knows what each
+#   is: wrap the image as `tv_tensors.Image` and the mask as `tv_tensors.Mask`. A plain second tensor would pass through
+#   unchanged.
 # * *Random numbers.* A NumPy generator made in `__init__` is copied into every loader worker: each would draw the same
-#   crops, and the same again in the next epoch. torch's own generator is seeded differently for every worker and epoch, so derive the randomness from it.
+#   crops, and the same again in the next epoch. torch's own generator is seeded differently for every worker and epoch,
+#   so derive the randomness from it.
 
 # %% [markdown] expected="1.7"
 # Expected: `dataset[0]` gives another crop each time, of the same image and mask. With `augment=True`:
 #
 # ```python expected hidden alt="Five augmented crops of one image, and below each the foreground target of the same place."
 # sample = load_data("embedded").train[0]
-# dataset = NucleiDataset([normalize_percentiles(sample.image)], [sample.mask], binary_target, crop_size=128, augment=True)
+# dataset = NucleiDataset(
+#     [normalize_percentiles(sample.image)], [sample.mask], binary_target, crop_size=128, augment=True
+# )
 # figure, axes = plotting.grid(2, 5, width=1.5)
 # for image_axes, target_axes in axes.T:
 #     image, target = dataset[0]
@@ -621,18 +647,21 @@ assert target.shape == (1, *sample.mask.shape) and torch.equal(
 #
 # <details><summary>Hint 1</summary>
 #
-# A dataset needs three methods: `__init__` keeps what it is given, `__len__` says how many items there are, `__getitem__` makes one item. `random_crop` does most of the work.
+# A dataset needs three methods: `__init__` keeps what it is given, `__len__` says how many items there are,
+# `__getitem__` makes one item. `random_crop` does most of the work.
 #
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# Where does `rng` for `random_crop` come from? Draw one large random integer from torch inside `__getitem__`, and use it together with `self.seed` to make a new NumPy generator.
+# Where does `rng` for `random_crop` come from? Draw one large random integer from torch inside `__getitem__`, and use
+# it together with `self.seed` to make a new NumPy generator.
 #
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# For the augmentation: both as tensors of shape `(1, S, S)`, wrapped as `tv_tensors.Image` and `tv_tensors.Mask`, and both passed to **one** call of the transform. `target_transform` expects a NumPy mask `(S, S)` again. `v2.RandomRotation((90, 90))` is
-# a quarter turn, and `v2.RandomChoice` picks one of several transforms.
+# For the augmentation: both as tensors of shape `(1, S, S)`, wrapped as `tv_tensors.Image` and `tv_tensors.Mask`, and
+# both passed to **one** call of the transform. `target_transform` expects a NumPy mask `(S, S)` again.
+# `v2.RandomRotation((90, 90))` is a quarter turn, and `v2.RandomChoice` picks one of several transforms.
 #
 # </details>
 
@@ -657,8 +686,8 @@ for column in range(6):
 show(figure, "One batch: six augmented crops and their foreground targets.")
 
 # %% [markdown]
-# Every column must fit: if a target looks mirrored against its image, the augmentation treated them differently. Now test the two promises: other
-# crops in the next epoch, and the same crops after the same seed.
+# Every column must fit: if a target looks mirrored against its image, the augmentation treated them differently. Now
+# test the two promises: other crops in the next epoch, and the same crops after the same seed.
 
 # %%
 torch.manual_seed(seed)
