@@ -1,8 +1,9 @@
 # %% [markdown]
 # # 02 The U-Net
 #
-# The U-Net was published in 2015 for a task with thirty training images, and ten years later it is still the first network to try in
-# biomedical segmentation. You will build it from its two parts, about thirty lines in all, and then measure what it does.
+# The U-Net was published in 2015 for a task with thirty training images, and ten years later it is still the first
+# network to try in biomedical segmentation. You will build it from its two parts, about thirty lines in all, and then
+# measure what it does.
 #
 # **After this notebook you can**
 #
@@ -39,12 +40,14 @@ output = "output"
 # %% [markdown]
 # ## The architecture
 #
-# The network answers one question for each pixel: does it belong to a nucleus? The grey value of the pixel itself does not tell; its surroundings do.
-# So the network has to collect information from an area (*context*) and still answer exactly for each pixel (*localisation*). The U-Net does both:
+# The network answers one question for each pixel: does it belong to a nucleus? The grey value of the pixel itself does
+# not tell; its surroundings do. So the network has to collect information from an area (*context*) and still answer
+# exactly for each pixel (*localisation*). The U-Net does both:
 #
 # * the **encoder** (left) halves the resolution step by step. Each step sees a larger area, with more feature maps;
 # * the **decoder** (right) doubles the resolution step by step until every pixel has its answer;
-# * **skip connections** (dashed) hand the fine detail of each encoder level directly to the decoder level of the same resolution.
+# * **skip connections** (dashed) hand the fine detail of each encoder level directly to the decoder level of the same
+#   resolution.
 
 # %%
 show(
@@ -54,17 +57,18 @@ show(
 )
 
 # %% [markdown]
-# All convolutions here are padded ("SAME"), so a box keeps its resolution and the output is as large as the input. The paper used unpadded
-# ("VALID") convolutions: its output was smaller than its input, and skip connections had to be cropped.
+# All convolutions here are padded ("SAME"), so a box keeps its resolution and the output is as large as the input. The
+# paper used unpadded ("VALID") convolutions: its output was smaller than its input, and skip connections had to be
+# cropped.
 
 # %% [markdown]
 # ### Exercise 2.1: Two convolutions
 #
 # {{difficulty}}
 #
-# Write `ConvBlock(in_channels, out_channels)`, a box of the drawing: twice a 3x3 convolution with padding 1, each followed by ReLU.
-# It maps `(N, in_channels, H, W)` to `(N, out_channels, H, W)`. The solution also has a switch `batch_norm`, off by default, which
-# later notebooks use to train faster; you may leave it out.
+# Write `ConvBlock(in_channels, out_channels)`, a box of the drawing: twice a 3x3 convolution with padding 1, each
+# followed by ReLU. It maps `(N, in_channels, H, W)` to `(N, out_channels, H, W)`. The solution also has a switch
+# `batch_norm`, off by default, which later notebooks use to train faster; you may leave it out.
 
 # %% [markdown] expected="2.1"
 # Expected: two images of one channel become two of eight, in the same size.
@@ -99,8 +103,9 @@ assert block(torch.zeros(2, 1, 32, 48)).shape == (2, 8, 32, 48)
 #
 # {{difficulty}}
 #
-# Write `UpBlock(in_channels, out_channels)`, a step of the decoder. `forward(x, skip)` doubles the resolution of `x` with a 2x2 transposed convolution
-# of stride 2 that gives `out_channels` maps, concatenates the result with `skip` (which has `out_channels` maps, too) along the channels, and applies a `ConvBlock`.
+# Write `UpBlock(in_channels, out_channels)`, a step of the decoder. `forward(x, skip)` doubles the resolution of `x`
+# with a 2x2 transposed convolution of stride 2 that gives `out_channels` maps, concatenates the result with `skip`
+# (which has `out_channels` maps, too) along the channels, and applies a `ConvBlock`.
 
 # %% [markdown] expected="2.2"
 # Expected: height and width of the skip connection, `out_channels` maps.
@@ -111,12 +116,14 @@ assert block(torch.zeros(2, 1, 32, 48)).shape == (2, 8, 32, 48)
 #
 # <details><summary>Hint 1</summary>
 #
-# `nn.ConvTranspose2d` with kernel size 2 and stride 2 doubles height and width. Let it also bring the channels down to `out_channels`.
+# `nn.ConvTranspose2d` with kernel size 2 and stride 2 doubles height and width. Let it also bring the channels down to
+# `out_channels`.
 #
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# `torch.cat` joins tensors along an axis: the channels are axis 1. How many channels are there afterwards, and what does the `ConvBlock` receive?
+# `torch.cat` joins tensors along an axis: the channels are axis 1. How many channels are there afterwards, and what
+# does the `ConvBlock` receive?
 #
 # </details>
 
@@ -141,19 +148,22 @@ assert up(from_below, skip).shape == (1, 8, 20, 24)
 # **Question 2a.** Why skip connections? What would the decoder have to work from without them?
 
 # %% [markdown] answer="2a"
-# Without them, all that the decoder gets is the bottom of the U: 16 x 16 positions for an image of 256 x 256. Where exactly an edge ran
-# within a square of 16 x 16 pixels would have to be coded in the feature maps, and outlines come out blurred. The skip connection hands over the encoder's maps of the same
-# resolution, in which every edge is still in its place: the bottom says *what* is there, the skip connection says *where* exactly. They also shorten
-# the way of the gradient to the early layers, so deep networks train more easily.
+# Without them, all that the decoder gets is the bottom of the U: 16 x 16 positions for an image of 256 x 256. Where
+# exactly an edge ran within a square of 16 x 16 pixels would have to be coded in the feature maps, and outlines come
+# out blurred. The skip connection hands over the encoder's maps of the same resolution, in which every edge is still in
+# its place: the bottom says *what* is there, the skip connection says *where* exactly. They also shorten the way of the
+# gradient to the early layers, so deep networks train more easily.
 
 # %% [markdown]
 # ### Exercise 2.3: The whole network
 #
 # {{difficulty}}
 #
-# Write `UNet(in_channels=1, out_channels=1, base_channels=64, depth=4)`. The first level has `base_channels` maps, every level below twice as many.
-# `forward` goes in three parts: down (remember the skip connections), bottom, up again (use them in reverse order), and ends in a 1x1 convolution to `out_channels` maps
-# **without** an activation: the output are *logits*, notebook 03 says why. If a side of the input does not divide by `2**depth`, raise a `ValueError` that names the side and the divisor.
+# Write `UNet(in_channels=1, out_channels=1, base_channels=64, depth=4)`. The first level has `base_channels` maps,
+# every level below twice as many. `forward` goes in three parts: down (remember the skip connections), bottom, up again
+# (use them in reverse order), and ends in a 1x1 convolution to `out_channels` maps **without** an activation: the
+# output are *logits*, notebook 03 says why. If a side of the input does not divide by `2**depth`, raise a `ValueError`
+# that names the side and the divisor.
 #
 # Hint: keep the blocks in `nn.ModuleList`s, or their parameters are invisible to the optimizer.
 
@@ -168,17 +178,20 @@ assert up(from_below, skip).shape == (1, 8, 20, 24)
 #
 # <details><summary>Hint 1</summary>
 #
-# Write down the channels of each level first: `base_channels` times 1, 2, 4, ... A `ConvBlock` of the encoder goes from one number to the next, an `UpBlock` of the decoder back.
+# Write down the channels of each level first: `base_channels` times 1, 2, 4, ... A `ConvBlock` of the encoder goes from
+# one number to the next, an `UpBlock` of the decoder back.
 #
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# On the way down, put the result of each `ConvBlock` into a list **before** pooling. On the way up, the last one comes first: that is what `list.pop()` gives.
+# On the way down, put the result of each `ConvBlock` into a list **before** pooling. On the way up, the last one comes
+# first: that is what `list.pop()` gives.
 #
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# The pooling has no parameters, so one `nn.MaxPool2d(2)` serves all levels. At the bottom there is one more `ConvBlock`, without pooling after it.
+# The pooling has no parameters, so one `nn.MaxPool2d(2)` serves all levels. At the bottom there is one more
+# `ConvBlock`, without pooling after it.
 #
 # </details>
 
@@ -222,8 +235,8 @@ assert n_parameters == 31_030_593
 print(f"{n_parameters:,}")
 
 # %% [markdown]
-# Thirty-one million, exactly 31,030,593. If you get another number, compare with the drawing: a missing bias, a bilinear upsampling in place of the transposed convolution or a
-# block too many all change it. Where do they sit?
+# Thirty-one million, exactly 31,030,593. If you get another number, compare with the drawing: a missing bias, a
+# bilinear upsampling in place of the transposed convolution or a block too many all change it. Where do they sit?
 
 # %%
 convolutions = [
@@ -238,10 +251,12 @@ assert table["parameters"].sum() == n_parameters and table.loc[1024, "parameters
 table
 
 # %% [markdown]
-# Each row adds up the convolutions that make so many feature maps. The two at the bottom of the U, with 1024 maps, hold over 40 % of all parameters: the number grows with the square of
-# the channels, and there are most channels where resolution is lowest. Computing time and memory are another matter, see below.
+# Each row adds up the convolutions that make so many feature maps. The two at the bottom of the U, with 1024 maps, hold
+# over 40 % of all parameters: the number grows with the square of the channels, and there are most channels where
+# resolution is lowest. Computing time and memory are another matter, see below.
 #
-# Now follow the data through the network. A *hook* is a function that torch calls whenever a layer has computed something:
+# Now follow the data through the network. A *hook* is a function that torch calls whenever a layer has computed
+# something:
 
 # %%
 small, size = UNet(base_channels=8), 256
@@ -258,18 +273,22 @@ steps = pd.DataFrame(steps, columns=["layer", "from", "to"])
 steps
 
 # %% [markdown]
-# Follow the last two numbers of each shape: 256, 128, 64, 32, 16 on the way down and back up again. The second number, the channels, goes the other way. After each transposed convolution the next
-# layer receives twice as many channels as were made: half of them came through the skip connection.
+# Follow the last two numbers of each shape: 256, 128, 64, 32, 16 on the way down and back up again. The second number,
+# the channels, goes the other way. After each transposed convolution the next layer receives twice as many channels as
+# were made: half of them came through the skip connection.
 #
-# From the same table, add up the work and the memory at each resolution. A convolution with a kernel of $k \times k$ costs $k^2 \cdot C_{in} \cdot C_{out}$ multiplications for each output pixel
-# (here only the 3x3 convolutions are counted), and its result has to be kept for the backward pass:
+# From the same table, add up the work and the memory at each resolution. A convolution with a kernel of $k \times k$
+# costs $k^2 \cdot C_{in} \cdot C_{out}$ multiplications for each output pixel (here only the 3x3 convolutions are
+# counted), and its result has to be kept for the backward pass:
 
 # %%
 convolutions = steps[(steps["layer"] == "Conv2d") & (steps["to"].str[1] > 1)]
 work = pd.DataFrame(
     {
         "side": [to[-1] for to in convolutions["to"]],
-        "multiplications": [9 * f[1] * to[1] * to[2] * to[3] for f, to in zip(convolutions["from"], convolutions["to"])],
+        "multiplications": [
+            9 * f[1] * to[1] * to[2] * to[3] for f, to in zip(convolutions["from"], convolutions["to"])
+        ],
         "kept values": [to[1] * to[2] * to[3] for to in convolutions["to"]],
     }
 )
@@ -280,8 +299,9 @@ claim(work["kept values"].iloc[0] > 40, "The top level needs more memory than an
 work
 
 # %% [markdown]
-# In per cent. The work is spread almost evenly over the upper levels: one level down there is a quarter of the pixels, but four times the work for each of them. Memory sits at the top: this is why large
-# images or large batches run out of it.
+# In per cent. The work is spread almost evenly over the upper levels: one level down there is a quarter of the pixels,
+# but four times the work for each of them. Memory sits at the top: this is why large images or large batches run out of
+# it.
 
 # %% [markdown]
 # ## An untrained prediction
@@ -310,14 +330,15 @@ print(f"probabilities from {probability.min():.3f} to {probability.max():.3f}")
 claim(probability.max() - probability.min() < 0.5, "The untrained network says nearly the same everywhere.")
 
 # %% [markdown]
-# With random weights the answer is nearly the same everywhere: a flat map that says "don't know". If you see something like an image
-# in it, look at the colour bar. Everything else is learnt.
+# With random weights the answer is nearly the same everywhere: a flat map that says "don't know". If you see something
+# like an image in it, look at the colour bar. Everything else is learnt.
 
 # %% [markdown]
 # ## How far does an output pixel see?
 #
-# The **receptive field** of an output pixel is the part of the input that can change it. Rather than calculating it, measure it: take one
-# output pixel and ask for the gradient with respect to every input pixel. Where the gradient is not zero, a change of the input would change the output.
+# The **receptive field** of an output pixel is the part of the input that can change it. Rather than calculating it,
+# measure it: take one output pixel and ask for the gradient with respect to every input pixel. Where the gradient is
+# not zero, a change of the input would change the output.
 
 
 # %%
@@ -352,24 +373,28 @@ show(
 claim(width[4] > 3 * diameter, "At depth 4 a pixel sees more than three nuclei across.")
 
 # %% [markdown]
-# Each level roughly doubles the field: after a halving, a 3x3 convolution covers twice the distance. At depth 4 a pixel sees an area several
-# nuclei wide. The gradient is strongest in the centre: what is near counts most (the *effective* receptive field is smaller than the possible one).
+# Each level roughly doubles the field: after a halving, a 3x3 convolution covers twice the distance. At depth 4 a pixel
+# sees an area several nuclei wide. The gradient is strongest in the centre: what is near counts most (the *effective*
+# receptive field is smaller than the possible one).
 
 # %% [markdown] question="2b"
 # **Question 2b.** Compare the receptive field with a nucleus. Is a depth of 1 enough? Would a depth of 8 be better?
 
 # %% [markdown] answer="2b"
-# The field should cover a nucleus and its surroundings, so that the network can recognise the inside of a large nucleus and tell a nucleus from a bright patch of background. At
-# depth 1 it is about as wide as a median nucleus: the middle of a large one looks like any evenly bright area. At depth 4 it covers several
-# nuclei, which is enough here. Depth 8 would see the whole image, which this task does not need; each level has four times the parameters of the one above, and sides would have to divide by 256.
+# The field should cover a nucleus and its surroundings, so that the network can recognise the inside of a large nucleus
+# and tell a nucleus from a bright patch of background. At depth 1 it is about as wide as a median nucleus: the middle
+# of a large one looks like any evenly bright area. At depth 4 it covers several nuclei, which is enough here. Depth 8
+# would see the whole image, which this task does not need; each level has four times the parameters of the one above,
+# and sides would have to divide by 256.
 
 # %% [markdown] question="2c"
 # **Question 2c.** What do SAME convolutions cost at the border of an image?
 
 # %% [markdown] answer="2c"
-# Near the border the convolution reads zeros where there is no image. The network sees a dark frame that no microscope made, and with every layer this influence
-# creeps further inwards, up to half the receptive field. Predictions at the border are therefore less reliable. VALID convolutions avoid it, but
-# then the output is smaller than the input, and the border has no prediction at all unless the image is extended, which the paper did by reflection.
+# Near the border the convolution reads zeros where there is no image. The network sees a dark frame that no microscope
+# made, and with every layer this influence creeps further inwards, up to half the receptive field. Predictions at the
+# border are therefore less reliable. VALID convolutions avoid it, but then the output is smaller than the input, and
+# the border has no prediction at all unless the image is extended, which the paper did by reflection.
 
 # %% [markdown]
 # ## Images of any size
@@ -383,15 +408,17 @@ except ValueError as error:
     print("ValueError:", error)
 
 # %% [markdown]
-# Cropping the image to a size that fits would lose nuclei at its border. A popular one-liner, `image[:-(H % 16), :-(W % 16)]`, is worse: for a side that does divide, `-(256 % 16)` is `-0`, and the slice
-# `[:-0]` is **empty**. So pad, and cut the prediction afterwards.
+# Cropping the image to a size that fits would lose nuclei at its border. A popular one-liner,
+# `image[:-(H % 16), :-(W % 16)]`, is worse: for a side that does divide, `-(256 % 16)` is `-0`, and the slice `[:-0]`
+# is **empty**. So pad, and cut the prediction afterwards.
 #
 # ### Exercise 2.5: Pad to a size the network accepts
 #
 # {{difficulty}}
 #
-# Write `pad_to_multiple(image, multiple=16)`. It returns `(padded, (H, W))`. Pad at the bottom and at the right only, by reflection as
-# `np.pad(..., mode="reflect")` does. An image that fits stays as it is. It must work for every height and width from 1.
+# Write `pad_to_multiple(image, multiple=16)`. It returns `(padded, (H, W))`. Pad at the bottom and at the right only,
+# by reflection as `np.pad(..., mode="reflect")` does. An image that fits stays as it is. It must work for every height
+# and width from 1.
 
 # %% [markdown] expected="2.5"
 # Expected: three more pixels on the right that mirror those before the last one, which is not repeated itself.
@@ -441,7 +468,8 @@ show(
 )
 
 # %% [markdown]
-# The mirrored nuclei continue across the line as if the image went on. Had it been filled with zeros, the network would see a sharp edge there.
+# The mirrored nuclei continue across the line as if the image went on. Had it been filled with zeros, the network would
+# see a sharp edge there.
 #
 # ## What to take along
 #
