@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 03 Binary training
 #
-# The network of notebook 02 knows nothing. Now it learns, from examples, to tell nucleus from background at every pixel. You write the four
-# parts of every training: a loss, a metric, the loop that learns and the loop that measures.
+# The network of notebook 02 knows nothing. Now it learns, from examples, to tell nucleus from background at every
+# pixel. You write the four parts of every training: a loss, a metric, the loop that learns and the loop that measures.
 #
 # **After this notebook you can**
 #
@@ -13,8 +13,8 @@
 #
 # **You need** notebooks 01 and 02, and an idea of gradient descent.
 #
-# **Time** about 100 minutes of work. Computing: in the profile `laptop` 5 to 15 minutes on a CPU, in `smoke` under a minute; `full`, meant for a
-# GPU, has not been measured yet.
+# **Time** about 100 minutes of work. Computing: in the profile `laptop` 5 to 15 minutes on a CPU, in `smoke` under a
+# minute; `full`, meant for a GPU, has not been measured yet.
 
 # %%
 import time
@@ -63,8 +63,8 @@ print(f"{len(train)} training and {len(val)} validation images. {data.note}")
 # %% [markdown]
 # ## The loss
 #
-# The network answers with one number $x$ for each pixel, the **logit**. The sigmoid $p = 1 / (1 + e^{-x})$ turns it into a probability. For a target $t$
-# of 0 or 1 the binary cross entropy is
+# The network answers with one number $x$ for each pixel, the **logit**. The sigmoid $p = 1 / (1 + e^{-x})$ turns it
+# into a probability. For a target $t$ of 0 or 1 the binary cross entropy is
 #
 # $$ -t \log p - (1 - t) \log (1 - p) $$
 #
@@ -90,18 +90,20 @@ print(pd.DataFrame(textbook, index=["loss", "gradient"]).T.rename_axis("logit, t
 assert not np.isfinite(list(textbook.values())).all()
 
 # %% [markdown]
-# Already from a logit of 17 on (the table shows 50), `1 - p` rounds to zero and the loss is infinite. At -200 the answer is perfectly *right*, and still the result is not a number: `p` is 0, and `0 * log(0)` is undefined. One such pixel spoils all
-# weights in the next step.
+# Already from a logit of 17 on (the table shows 50), `1 - p` rounds to zero and the loss is infinite. At -200 the
+# answer is perfectly *right*, and still the result is not a number: `p` is 0, and `0 * log(0)` is undefined. One such
+# pixel spoils all weights in the next step.
 #
 # ### Exercise 3.1: A cross entropy that survives large logits
 #
 # {{difficulty}}
 #
-# Write `binary_cross_entropy(logits, target)`: the mean over all elements as a scalar tensor, finite with finite gradients for logits of $\pm 10^4$, without a call to torch's own binary
-# cross entropy. If the two shapes differ, raise a `ValueError`.
+# Write `binary_cross_entropy(logits, target)`: the mean over all elements as a scalar tensor, finite with finite
+# gradients for logits of $\pm 10^4$, without a call to torch's own binary cross entropy. If the two shapes differ,
+# raise a `ValueError`.
 #
-# Insert the sigmoid into the formula **before** computing, and simplify: $-\log p = \log(1 + e^{-x})$ and $-\log(1 - p) = \log(1 + e^{x})$.
-# What remains needs a $\log(1 + e^x)$ that does not overflow; torch has one.
+# Insert the sigmoid into the formula **before** computing, and simplify: $-\log p = \log(1 + e^{-x})$ and
+# $-\log(1 - p) = \log(1 + e^{x})$. What remains needs a $\log(1 + e^x)$ that does not overflow; torch has one.
 
 # %% [markdown] expected="3.1"
 # Expected: a logit of 0 costs log 2, whatever the target; a wrong logit of 10,000 costs 10,000.
@@ -119,12 +121,14 @@ assert not np.isfinite(list(textbook.values())).all()
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# Both logarithms can be written with it, and $\mathrm{softplus}(-x) = \mathrm{softplus}(x) - x$. Insert, and most terms cancel.
+# Both logarithms can be written with it, and $\mathrm{softplus}(-x) = \mathrm{softplus}(x) - x$. Insert, and most terms
+# cancel.
 #
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# What is left is one softplus minus one product. Do not forget the mean. Compare the shapes first: broadcasting would hide the mistake.
+# What is left is one softplus minus one product. Do not forget the mean. Compare the shapes first: broadcasting would
+# hide the mistake.
 #
 # </details>
 
@@ -141,13 +145,15 @@ assert np.isfinite(list(stable.values())).all() and stable[10_000] == (10_000, 1
 # Now a wrong logit of 10,000 costs 10,000 with a gradient of 1: a strong, useful push back. A right one costs nothing.
 
 # %% [markdown] question="3a"
-# **Question 3a.** `torch.nn.BCELoss` takes probabilities, `torch.nn.BCEWithLogitsLoss` takes logits. Which one do you choose, and what follows for the last layer of the network?
+# **Question 3a.** `torch.nn.BCELoss` takes probabilities, `torch.nn.BCEWithLogitsLoss` takes logits. Which one do you
+# choose, and what follows for the last layer of the network?
 
 # %% [markdown] answer="3a"
-# `BCEWithLogitsLoss`, because it does what you just did: it combines sigmoid and logarithm before rounding can do harm. `BCELoss` cannot repair what the
-# sigmoid rounded away; it clamps the logarithm at -100 so that the loss stays finite, but the gradient of a confidently wrong pixel is lost, which is the one that needs it most. So the network ends in a
-# linear layer, and the sigmoid is applied only where probabilities are wanted: in the metric and in the prediction. Sigmoid in the network *and* loss with logits is a
-# frequent mistake that trains badly without an error message.
+# `BCEWithLogitsLoss`, because it does what you just did: it combines sigmoid and logarithm before rounding can do harm.
+# `BCELoss` cannot repair what the sigmoid rounded away; it clamps the logarithm at -100 so that the loss stays finite,
+# but the gradient of a confidently wrong pixel is lost, which is the one that needs it most. So the network ends in a
+# linear layer, and the sigmoid is applied only where probabilities are wanted: in the metric and in the prediction.
+# Sigmoid in the network *and* loss with logits is a frequent mistake that trains badly without an error message.
 
 # %% [markdown]
 # ## The metric
@@ -160,8 +166,8 @@ print(f"pixel accuracy of 'everything is background': {1 - foreground:.3f}")
 claim(1 - foreground > 0.5, "Saying nothing is right on more than half of the pixels.")
 
 # %% [markdown]
-# It is right on more than half of the pixels, usually far more, and has found nothing. A better score looks at the foreground only. The **Dice score** compares
-# the overlap of two masks with their sizes:
+# It is right on more than half of the pixels, usually far more, and has found nothing. A better score looks at the
+# foreground only. The **Dice score** compares the overlap of two masks with their sizes:
 #
 # $$ \mathrm{Dice} = \frac{2 \sum p\, t}{\sum p + \sum t} $$
 #
@@ -169,8 +175,9 @@ claim(1 - foreground > 0.5, "Saying nothing is right on more than half of the pi
 #
 # {{difficulty}}
 #
-# Write `dice_score(logits, target)` for tensors `(N, C, H, W)`: the Dice of `sigmoid(logits)` for each image and channel, then their mean, a scalar
-# tensor in [0, 1]. If prediction and target are both empty, the prediction is perfect: the score is 1, not 0/0. No squares in the denominator.
+# Write `dice_score(logits, target)` for tensors `(N, C, H, W)`: the Dice of `sigmoid(logits)` for each image and
+# channel, then their mean, a scalar tensor in [0, 1]. If prediction and target are both empty, the prediction is
+# perfect: the score is 1, not 0/0. No squares in the denominator.
 
 # %% [markdown] expected="3.2"
 # Expected: half of the target is found and nothing else, so 2 · 2 / (2 + 4); and 1 if both are empty.
@@ -188,7 +195,8 @@ claim(1 - foreground > 0.5, "Saying nothing is right on more than half of the pi
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# Where prediction and target are both empty, the denominator is 0. `torch.where` can put a 1 there: it takes each element from one of two tensors, and the 0/0 in the other one does no harm, because a score needs no gradient.
+# Where prediction and target are both empty, the denominator is 0. `torch.where` can put a 1 there: it takes each
+# element from one of two tensors, and the 0/0 in the other one does no harm, because a score needs no gradient.
 #
 # </details>
 
@@ -209,18 +217,20 @@ assert dice_score(nothing, target) == 0 and dice_score(nothing, torch.zeros_like
 assert hard_dice_score(timid, target) == 1 > dice_score(timid, target)
 
 # %% [markdown]
-# "Everything background" now scores 0. The second line shows the difference between the **soft** Dice (of probabilities) and the **hard** Dice (of the decided mask, $p > 0.5$): the decisions are
-# perfect, yet the soft score is far below 1 because the network is unsure. The soft one is smooth and follows training finely. The hard one says how good the mask is that you will
-# use. Report the hard one, and never call either of them accuracy.
+# "Everything background" now scores 0. The second line shows the difference between the **soft** Dice (of
+# probabilities) and the **hard** Dice (of the decided mask, $p > 0.5$): the decisions are perfect, yet the soft score
+# is far below 1 because the network is unsure. The soft one is smooth and follows training finely. The hard one says
+# how good the mask is that you will use. Report the hard one, and never call either of them accuracy.
 
 # %% [markdown] question="3b"
 # **Question 3b.** What does the small share of foreground do to the cross entropy? What would you see if it were 1 %?
 
 # %% [markdown] answer="3b"
-# Cross entropy is a mean over pixels, so the background, as the majority, decides most of it. The quickest way to a low loss is to predict the share of foreground
-# everywhere: early in training the map is uniformly dark, the loss falls, and the Dice score stays near zero. With 1 % foreground this plateau already has a loss of
-# 0.056, and errors on nuclei hardly count against it. Remedies: weigh foreground pixels more, sample crops that contain nuclei, or use a loss built on the Dice score, which does not depend on the
-# amount of background.
+# Cross entropy is a mean over pixels, so the background, as the majority, decides most of it. The quickest way to a low
+# loss is to predict the share of foreground everywhere: early in training the map is uniformly dark, the loss falls,
+# and the Dice score stays near zero. With 1 % foreground this plateau already has a loss of 0.056, and errors on nuclei
+# hardly count against it. Remedies: weigh foreground pixels more, sample crops that contain nuclei, or use a loss built
+# on the Dice score, which does not depend on the amount of background.
 
 # %% [markdown]
 # ## The loop
@@ -229,9 +239,10 @@ assert hard_dice_score(timid, target) == 1 > dice_score(timid, target)
 #
 # {{difficulty}}
 #
-# Write `train_epoch(model, loader, loss_fn, optimizer, metric=None)`. For each batch: move it to the model's device, compute logits and loss, set the old gradients to zero,
-# backward, step. Return `(mean loss, mean metric)` as Python floats (`None` without a metric). Weigh each batch by its size, since the last one may be smaller. Put the model in training mode. `loader` may be any
-# iterable of batches, also one without a length: count the images yourself.
+# Write `train_epoch(model, loader, loss_fn, optimizer, metric=None)`. For each batch: move it to the model's device,
+# compute logits and loss, set the old gradients to zero, backward, step. Return `(mean loss, mean metric)` as Python
+# floats (`None` without a metric). Weigh each batch by its size, since the last one may be smaller. Put the model in
+# training mode. `loader` may be any iterable of batches, also one without a length: count the images yourself.
 
 # %% [markdown] expected="3.3"
 # Expected: a pair of Python floats. This model knows nothing (all logits are 0), so the loss is log 2:
@@ -257,7 +268,8 @@ assert hard_dice_score(timid, target) == 1 > dice_score(timid, target)
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# `loss` is a tensor that still holds on to its graph; `loss.item()` is a number. Add up `number * batch size`, and divide once at the end.
+# `loss` is a tensor that still holds on to its graph; `loss.item()` is a number. Add up `number * batch size`, and
+# divide once at the end.
 #
 # </details>
 
@@ -266,8 +278,9 @@ assert hard_dice_score(timid, target) == 1 > dice_score(timid, target)
 # %% check="3.3"
 
 # %% [markdown]
-# Before spending minutes on a training, spend seconds on a test: **a network must be able to learn one small batch by heart**. If it cannot, the loop is wrong
-# (gradients not reset, image and mask not belonging together, an activation too many), and no amount of data will help.
+# Before spending minutes on a training, spend seconds on a test: **a network must be able to learn one small batch by
+# heart**. If it cannot, the loop is wrong (gradients not reset, image and mask not belonging together, an activation
+# too many), and no amount of data will help.
 
 # %%
 torch.manual_seed(seed)
@@ -300,15 +313,18 @@ claim(last_loss < 0.3 * first_loss, "The loss fell to less than a third.")
 claim(last_dice > first_dice + 0.2, "The Dice score rose.")
 
 # %% [markdown]
-# The loss falls to less than a third and the Dice score rises: the loop can learn. It says nothing about new images. For that there is validation.
+# The loss falls to less than a third and the Dice score rises: the loop can learn. It says nothing about new images.
+# For that there is validation.
 #
 # ### Exercise 3.4: Measure without learning
 #
 # {{difficulty}}
 #
-# Write `validate(model, loader, loss_fn, metric=None)`. It returns the same as `train_epoch` but changes nothing: evaluation mode, no gradients, and afterwards the mode the model was in before.
+# Write `validate(model, loader, loss_fn, metric=None)`. It returns the same as `train_epoch` but changes nothing:
+# evaluation mode, no gradients, and afterwards the mode the model was in before.
 #
-# Why a mode? Our networks use *batch normalisation*: in training mode it scales by mean and deviation of the current batch, and updates running averages of them; in evaluation mode it uses these averages and leaves them alone.
+# Why a mode? Our networks use *batch normalisation*: in training mode it scales by mean and deviation of the current
+# batch, and updates running averages of them; in evaluation mode it uses these averages and leaves them alone.
 
 # %% [markdown] expected="3.4"
 # Expected: the same pair, and a model that is what it was.
@@ -333,7 +349,8 @@ claim(last_dice > first_dice + 0.2, "The Dice score rose.")
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# `with torch.no_grad():` switches recording off and back on by itself. For the mode, `try` and `finally` do the same, also if an error occurs in between.
+# `with torch.no_grad():` switches recording off and back on by itself. For the mode, `try` and `finally` do the same,
+# also if an error occurs in between.
 #
 # </details>
 
@@ -352,22 +369,26 @@ print(f"weights and buffers unchanged: {unchanged}, still in training mode: {pup
 assert unchanged and pupil.training
 
 # %% [markdown]
-# The validation images are **whole images, padded, always the same**. Random crops would give another score each time, and you could not tell progress from luck.
+# The validation images are **whole images, padded, always the same**. Random crops would give another score each time,
+# and you could not tell progress from luck.
 
 # %% [markdown] question="3c"
 # **Question 3c.** Why evaluation mode? And why is `torch.no_grad()` not the same thing?
 
 # %% [markdown] answer="3c"
-# Some layers behave differently in training. Batch normalisation uses the statistics of the current batch and updates its running averages; dropout switches off units at
-# random. In evaluation mode batch normalisation uses the stored averages and changes nothing. Without `eval()` the result for one image depends on which
-# images share its batch, and validation images leak into the model through the running averages. `torch.no_grad()` is about something else: it stops torch from
-# recording operations for a backward pass, which saves memory and time. It does not change any layer's behaviour. You want both.
+# Some layers behave differently in training. Batch normalisation uses the statistics of the current batch and updates
+# its running averages; dropout switches off units at random. In evaluation mode batch normalisation uses the stored
+# averages and changes nothing. Without `eval()` the result for one image depends on which images share its batch, and
+# validation images leak into the model through the running averages. `torch.no_grad()` is about something else: it
+# stops torch from recording operations for a backward pass, which saves memory and time. It does not change any layer's
+# behaviour. You want both.
 
 # %% [markdown]
 # ## Training
 #
-# Now for real. Two helpers: `training_loader` draws crops from an image in proportion to its area and calls a certain number of crops an epoch; `prepare_model` moves the network to your device and computes
-# in bfloat16 where the hardware is faster that way, elsewhere in float32. The learning rate falls along a cosine, so that the last epochs settle.
+# Now for real. Two helpers: `training_loader` draws crops from an image in proportion to its area and calls a certain
+# number of crops an epoch; `prepare_model` moves the network to your device and computes in bfloat16 where the hardware
+# is faster that way, elsewhere in float32. The learning rate falls along a cosine, so that the last epochs settle.
 
 # %%
 torch.manual_seed(seed)
@@ -412,9 +433,12 @@ claim(last.validation_loss < first.validation_loss, "The validation loss fell.")
 # %% [markdown]
 # How to read the curves:
 #
-# * Both losses should fall. The training value is an average *over* the epoch, while the network was still changing, and the validation value is measured *after* it: early on, validation can look better than training.
-# * If validation loss rises while training loss goes on falling, the network learns the training images by heart: **overfitting**. With random, augmented crops this takes long.
-# * Dice and loss need not agree: the loss still falls as right pixels become more certain, when no decision changes any more.
+# * Both losses should fall. The training value is an average *over* the epoch, while the network was still changing,
+#   and the validation value is measured *after* it: early on, validation can look better than training.
+# * If validation loss rises while training loss goes on falling, the network learns the training images by heart:
+#   **overfitting**. With random, augmented crops this takes long.
+# * Dice and loss need not agree: the loss still falls as right pixels become more certain, when no decision changes any
+#   more.
 
 # %%
 shown = sorted({0, *np.linspace(1, settings.binary_epochs, 5).astype(int).tolist()})  # six at most
@@ -430,8 +454,9 @@ show(
 )
 
 # %% [markdown]
-# Before training the map says nothing. After the first epoch nearly everything is there already; later epochs make the map more certain and work on edges, dim nuclei and the narrow gaps between nuclei. A pixel score rewards that
-# little, but notebook 04 depends on it.
+# Before training the map says nothing. After the first epoch nearly everything is there already; later epochs make the
+# map more certain and work on edges, dim nuclei and the narrow gaps between nuclei. A pixel score rewards that little,
+# but notebook 04 depends on it.
 
 # %%
 val_loss, soft = validate(model, val_loader, binary_cross_entropy, dice_score)
@@ -441,16 +466,20 @@ claim(hard > 0.8, "The hard Dice is above 0.8.")
 claim(hard > hard_dice, "It is higher than that of the network that learnt two crops by heart.")
 
 # %% [markdown]
-# This is the number to report: the **hard Dice on whole validation images**. Compare it with that of the network that learnt two crops by heart. Their soft Dice may be alike: it also punishes a network for being unsure, and
-# the one that learnt by heart is always sure.
+# This is the number to report: the **hard Dice on whole validation images**. Compare it with that of the network that
+# learnt two crops by heart. Their soft Dice may be alike: it also punishes a network for being unsure, and the one that
+# learnt by heart is always sure.
 
 # %% [markdown] question="3d"
-# **Question 3d.** Somebody trains for 200 epochs on 20 images without augmentation. The training Dice reaches 0.99, validation falls from 0.90 to 0.86. What happened, and what would you do?
+# **Question 3d.** Somebody trains for 200 epochs on 20 images without augmentation. The training Dice reaches 0.99,
+# validation falls from 0.90 to 0.86. What happened, and what would you do?
 
 # %% [markdown] answer="3d"
-# Overfitting: with so few and always equal images the network can memorise them, including the annotators' slips. Validation got worse while training got better. More varied data is the first remedy: random crops, flips, rotations, changes of intensity, more
-# annotated images. Then: keep the weights of the epoch with the best validation score (early stopping), a smaller network, weight decay. Note that choosing the epoch by validation
-# makes the validation score optimistic: the test images stay untouched for this reason.
+# Overfitting: with so few and always equal images the network can memorise them, including the annotators' slips.
+# Validation got worse while training got better. More varied data is the first remedy: random crops, flips, rotations,
+# changes of intensity, more annotated images. Then: keep the weights of the epoch with the best validation score (early
+# stopping), a smaller network, weight decay. Note that choosing the epoch by validation makes the validation score
+# optimistic: the test images stay untouched for this reason.
 
 # %% [markdown]
 # ## What to take along
@@ -460,7 +489,8 @@ claim(hard > hard_dice, "It is higher than that of the network that learnt two c
 # * Overfit one batch before you train on all.
 # * Validate on fixed whole images, in evaluation mode.
 #
-# A pixel score of 0.9 sounds good. Whether the *nuclei* are right is another question: **04 Instances and how to score them**.
+# A pixel score of 0.9 sounds good. Whether the *nuclei* are right is another question: **04 Instances and how to score
+# them**.
 
 # %%
 record_scores(
