@@ -1,7 +1,8 @@
 # %% [markdown]
 # # 04 Instances, and how to score them
 #
-# Notebook 03 ended with a map of probabilities. A biologist asks: how many nuclei are there, and how large is each? So the map has to become **instances**, and a score must count nuclei, not pixels.
+# Notebook 03 ended with a map of probabilities. A biologist asks: how many nuclei are there, and how large is each? So
+# the map has to become **instances**, and a score must count nuclei, not pixels.
 #
 # **After this notebook you can**
 #
@@ -10,9 +11,11 @@
 # * tell mean F1 from pooled F1, and say which errors a score is made of;
 # * compare a network with a method that needs no training.
 #
-# **You need** notebooks 01 to 03. If notebook 03 has left a trained network, it is used; otherwise one that comes with the course.
+# **You need** notebooks 01 to 03. If notebook 03 has left a trained network, it is used; otherwise one that comes with
+# the course.
 #
-# **Time** about 100 minutes of work. Computing: about a minute. For data of your own, for which the course has no network, as long as notebook 03; in the profile `full` too.
+# **Time** about 100 minutes of work. Computing: about a minute. For data of your own, for which the course has no
+# network, as long as notebook 03; in the profile `full` too.
 
 # %%
 import matplotlib.pyplot as plt
@@ -60,8 +63,9 @@ model = foreground_model(data, settings, seed, output, on_epoch=draw)
 #
 # {{difficulty}}
 #
-# Write `predict(model, image)` for a normalised image `(H, W)`. It returns a float32 array `(C, H, W)` of probabilities: the sigmoid for one output channel, the softmax for more. Any height and width must
-# work: pad, predict, cut the padding off. Never crop the image. Evaluation mode, no gradients, and the model is left in the mode it was in.
+# Write `predict(model, image)` for a normalised image `(H, W)`. It returns a float32 array `(C, H, W)` of
+# probabilities: the sigmoid for one output channel, the softmax for more. Any height and width must work: pad, predict,
+# cut the padding off. Never crop the image. Evaluation mode, no gradients, and the model is left in the mode it was in.
 
 # %% [markdown] expected="4.1"
 # Expected: three probabilities for each pixel of an image of 20 x 30, a size that a U-Net refuses.
@@ -106,7 +110,8 @@ print(f"{len(val)} validation images predicted")
 #
 # {{difficulty}}
 #
-# Write `connected_components(probability, threshold=0.5)`: an integer label image in which each connected region of pixels above `threshold` has an id of its own.
+# Write `connected_components(probability, threshold=0.5)`: an integer label image in which each connected region of
+# pixels above `threshold` has an id of its own.
 
 # %% [markdown] expected="4.2"
 # Expected: two regions, two ids.
@@ -153,22 +158,25 @@ show(
 )
 
 # %% [markdown]
-# The map looks right. Yet where nuclei touch, several of them become one component: the colours in the third and fourth panel differ there.
+# The map looks right. Yet where nuclei touch, several of them become one component: the colours in the third and fourth
+# panel differ there.
 
 # %% [markdown]
 # ## Match
 #
-# To score instances, decide first which predicted instance corresponds to which true one. The measure is **intersection over union** (IoU) of their pixels: 1 for identical ones,
-# 0 for disjoint ones.
+# To score instances, decide first which predicted instance corresponds to which true one. The measure is **intersection
+# over union** (IoU) of their pixels: 1 for identical ones, 0 for disjoint ones.
 #
 # ### Exercise 4.3: Overlap of every prediction with every nucleus
 #
 # {{difficulty}}
 #
-# Write `iou_matrix(prediction, truth)`: a float array `(n_pred, n_true)`, rows and columns in ascending order of the ids, background left out. Ids may have gaps, as you saw in notebook 01:
-# `mask.max()` is not the number of nuclei, and an id of a million must not need a million columns. If the shapes differ, raise a `ValueError`.
+# Write `iou_matrix(prediction, truth)`: a float array `(n_pred, n_true)`, rows and columns in ascending order of the
+# ids, background left out. Ids may have gaps, as you saw in notebook 01: `mask.max()` is not the number of nuclei, and
+# an id of a million must not need a million columns. If the shapes differ, raise a `ValueError`.
 #
-# A loop over all pairs is right, but slow with hundreds of nuclei. Number the ids 0, 1, 2, ... first (`np.unique` can); then one `np.bincount` counts the shared pixels of all pairs at once.
+# A loop over all pairs is right, but slow with hundreds of nuclei. Number the ids 0, 1, 2, ... first (`np.unique` can);
+# then one `np.bincount` counts the shared pixels of all pairs at once.
 
 # %% [markdown] expected="4.3"
 # Expected: one row for each prediction, one column for each nucleus.
@@ -181,17 +189,20 @@ show(
 #
 # <details><summary>Hint 1</summary>
 #
-# `np.unique(labels, return_inverse=True)` gives the ids in ascending order, and for every pixel the *position* of its id among them.
+# `np.unique(labels, return_inverse=True)` gives the ids in ascending order, and for every pixel the *position* of its
+# id among them.
 #
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# Number the pairs: position in the prediction times the number of true ids, plus position in the truth. Count how often each number occurs (`minlength` fills up with zeros), and reshape the counts to a matrix: the intersections.
+# Number the pairs: position in the prediction times the number of true ids, plus position in the truth. Count how often
+# each number occurs (`minlength` fills up with zeros), and reshape the counts to a matrix: the intersections.
 #
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# The area of a prediction is the sum of its row, the area of a nucleus the sum of its column, background included. The union is the two areas minus the intersection. Take the background's row and column out last.
+# The area of a prediction is the sum of its row, the area of a nucleus the sum of its column, background included. The
+# union is the two areas minus the intersection. Take the background's row and column out last.
 #
 # </details>
 
@@ -216,13 +227,15 @@ figure.colorbar(drawn, label="IoU")
 show(figure, "IoU of every predicted instance with every true nucleus of a validation image.")
 
 # %% [markdown]
-# Nearly all entries are zero. A row with one bright entry is a nucleus that was found. A row with several dim entries is a component that covers several nuclei: it resembles none of them.
+# Nearly all entries are zero. A row with one bright entry is a nucleus that was found. A row with several dim entries
+# is a component that covers several nuclei: it resembles none of them.
 #
 # ### Exercise 4.4: Match one to one
 #
 # {{difficulty}}
 #
-# Write `count_matches(iou, iou_threshold=0.5)`: the largest number of pairs with `IoU >= iou_threshold` such that no row and no column is used twice.
+# Write `count_matches(iou, iou_threshold=0.5)`: the largest number of pairs with `IoU >= iou_threshold` such that no
+# row and no column is used twice.
 
 # %% [markdown] expected="4.4"
 # Expected: two pairs reach 0.3 if the first prediction takes the second nucleus; a greedy choice finds only one.
@@ -238,7 +251,8 @@ show(figure, "IoU of every predicted instance with every true nucleus of a valid
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# `scipy.optimize.linear_sum_assignment(matrix, maximize=True)` gives each row at most one column so that the sum over the chosen entries is largest. Which matrix do you give it, so that the *number* of matches is largest?
+# `scipy.optimize.linear_sum_assignment(matrix, maximize=True)` gives each row at most one column so that the sum over
+# the chosen entries is largest. Which matrix do you give it, so that the *number* of matches is largest?
 #
 # </details>
 # <details><summary>Hint 3</summary>
@@ -266,20 +280,24 @@ assert count_matches(clear_case) == 2 and count_matches(contested, iou_threshold
 # **Question 4a.** Above an IoU of 0.5 no assignment has to be searched: counting the entries is enough. Why?
 
 # %% [markdown] answer="4a"
-# If IoU > 0.5, the intersection is more than half of the union, and so more than half of the prediction *and* more than half of the nucleus. Two predictions (which do not overlap
-# each other, since every pixel has one id) cannot both hold more than half of one nucleus, nor can one prediction hold more than half of itself in two nuclei. So in each row and each column at most one entry
-# exceeds 0.5. At exactly 0.5 ties are possible: a nucleus of four pixels split into two halves has an IoU of 0.5 with both.
+# If IoU > 0.5, the intersection is more than half of the union, and so more than half of the prediction *and* more than
+# half of the nucleus. Two predictions (which do not overlap each other, since every pixel has one id) cannot both hold
+# more than half of one nucleus, nor can one prediction hold more than half of itself in two nuclei. So in each row and
+# each column at most one entry exceeds 0.5. At exactly 0.5 ties are possible: a nucleus of four pixels split into two
+# halves has an IoU of 0.5 with both.
 
 # %% [markdown]
 # ### Exercise 4.5: The F1 score of a segmentation
 #
 # {{difficulty}}
 #
-# Matched predictions are **true positives** (TP), the other predictions **false positives** (FP), unmatched nuclei **false negatives** (FN). The F1 score is
+# Matched predictions are **true positives** (TP), the other predictions **false positives** (FP), unmatched nuclei
+# **false negatives** (FN). The F1 score is
 #
 # $$ F_1 = \frac{2\,TP}{2\,TP + FP + FN} = \frac{2\,TP}{n_{pred} + n_{true}} $$
 #
-# Write `f1_score(prediction, truth, iou_threshold=0.5)`, a Python float. If both are empty, everything is right: 1.0. If only one is, 0.0.
+# Write `f1_score(prediction, truth, iou_threshold=0.5)`, a Python float. If both are empty, everything is right: 1.0.
+# If only one is, 0.0.
 
 # %% [markdown] expected="4.5"
 # Expected: one of two predictions matches the only nucleus, so 2 · 1 / (2 + 1).
@@ -295,7 +313,8 @@ assert count_matches(clear_case) == 2 and count_matches(contested, iou_threshold
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# With no instances at all the formula is 0/0: treat this case first. If only one side is empty, the formula is right already.
+# With no instances at all the formula is 0/0: treat this case first. If only one side is empty, the formula is right
+# already.
 #
 # </details>
 
@@ -312,13 +331,15 @@ print("nothing there or found:", f1_score(np.zeros((1, 5), int), np.zeros((1, 5)
 assert f1_score(np.array([[4, 4, 0, 2, 2]]), truth) == 1
 
 # %% [markdown]
-# The first line is a test that many implementations fail: ids 1 and 7, predicted perfectly. A metric that takes 1 to 7 as seven nuclei and counts 2 to 6 as missed would give 0.44.
+# The first line is a test that many implementations fail: ids 1 and 7, predicted perfectly. A metric that takes 1 to 7
+# as seven nuclei and counts 2 to 6 as missed would give 0.44.
 
 # %% [markdown]
 # ## What kind of errors?
 #
-# A score says how many errors there are, a picture says which. In the next figure each instance is coloured by what became of it. A **merged** prediction covers most of several nuclei, a **split** nucleus is
-# covered by several predictions; the other false positives and missed nuclei are simply wrong.
+# A score says how many errors there are, a picture says which. In the next figure each instance is coloured by what
+# became of it. A **merged** prediction covers most of several nuclei, a **split** nucleus is covered by several
+# predictions; the other false positives and missed nuclei are simply wrong.
 
 # %%
 kinds = [classify_errors(found, mask) for found, mask in zip(val_components, val_masks)]
@@ -358,7 +379,9 @@ for name in ("false_positive", "missed", "merged", "split"):
 worst.sort_values("F1").head(5).style.format({"F1": "{:.3f}"}).hide(axis="index")
 
 # %% [markdown]
-# The table lists the five worst validation images (the numbers of false positives include the merged ones, those of missed nuclei the split ones). Merging is expensive: one component over three nuclei costs one false positive *and* three missed nuclei.
+# The table lists the five worst validation images (the numbers of false positives include the merged ones, those of
+# missed nuclei the split ones). Merging is expensive: one component over three nuclei costs one false positive *and*
+# three missed nuclei.
 
 # %% [markdown] question="4b"
 # **Question 4b.** Look at the worst images. Where do their errors come from?
@@ -366,9 +389,12 @@ worst.sort_values("F1").head(5).style.format({"F1": "{:.3f}"}).hide(axis="index"
 # %% [markdown] answer="4b"
 # The columns of the table tell, and there is more than one pattern:
 #
-# * many **missed** and several **merged**: touching nuclei. One thin bridge of foreground pixels suffices to make one component out of two nuclei;
-# * many **false positives** and hardly any merged: noise in a dim image that becomes dozens of specks, or nuclei that fall apart;
-# * as many missed as false positives: the nuclei were found, but their outlines are too wide or too narrow for the IoU threshold, which happens sooner the smaller a nucleus is.
+# * many **missed** and several **merged**: touching nuclei. One thin bridge of foreground pixels suffices to make one
+#   component out of two nuclei;
+# * many **false positives** and hardly any merged: noise in a dim image that becomes dozens of specks, or nuclei that
+#   fall apart;
+# * as many missed as false positives: the nuclei were found, but their outlines are too wide or too narrow for the IoU
+#   threshold, which happens sooner the smaller a nucleus is.
 #
 # In images with few nuclei a single error weighs much.
 
@@ -376,14 +402,18 @@ worst.sort_values("F1").head(5).style.format({"F1": "{:.3f}"}).hide(axis="index"
 # **Question 4c.** How can the pixel Dice be 1.0 and the F1 score 0.9?
 
 # %% [markdown] answer="4c"
-# Pixel scores do not see instances. With the *true* foreground every pixel is right, Dice is 1.0, but touching nuclei are still one component. On the real test images the
-# components of the true foreground reach a mean F1 of 0.90 (notebook 01). A single column of wrong pixels between two nuclei changes the Dice score in the third decimal and the number of nuclei by one.
+# Pixel scores do not see instances. With the *true* foreground every pixel is right, Dice is 1.0, but touching nuclei
+# are still one component. On the real test images the components of the true foreground reach a mean F1 of 0.90
+# (notebook 01). A single column of wrong pixels between two nuclei changes the Dice score in the third decimal and the
+# number of nuclei by one.
 
 # %% [markdown]
 # ## One number
 #
-# Now score the **test** images. Nothing has been chosen on them: the threshold is the 0.5 that everybody starts with. There are two ways to get from many images to one number. **Mean F1** averages the scores of the images, so each
-# *image* counts the same. **Pooled F1** adds up TP, FP and FN of all images first, so each *nucleus* counts the same. Always say which one you print.
+# Now score the **test** images. Nothing has been chosen on them: the threshold is the 0.5 that everybody starts with.
+# There are two ways to get from many images to one number. **Mean F1** averages the scores of the images, so each
+# *image* counts the same. **Pooled F1** adds up TP, FP and FN of all images first, so each *nucleus* counts the same.
+# Always say which one you print.
 
 # %%
 test_images = [normalize_percentiles(sample.image) for sample in data.test]
@@ -396,8 +426,11 @@ summary.style.format("{:.3f}").format_index("{:g}")
 # **Question 4d.** When do mean and pooled F1 differ? Which would you report?
 
 # %% [markdown] answer="4d"
-# When the score depends on how many nuclei an image holds. If crowded images are the difficult ones, pooled F1 is lower, because these images hold most of the nuclei; if an image with three nuclei goes wrong, the mean suffers and the pooled score hardly notices. Pooled answers "how
-# large a part of all nuclei is right?", the mean answers "how well will the next image go?". Report both, or at least name the one you report: on the same predictions they can differ by 0.2.
+# When the score depends on how many nuclei an image holds. If crowded images are the difficult ones, pooled F1 is
+# lower, because these images hold most of the nuclei; if an image with three nuclei goes wrong, the mean suffers and
+# the pooled score hardly notices. Pooled answers "how large a part of all nuclei is right?", the mean answers "how well
+# will the next image go?". Report both, or at least name the one you report: on the same predictions they can differ by
+# 0.2.
 
 # %% [markdown]
 # ## How strict?
@@ -422,12 +455,16 @@ show(
 assert all(np.all(np.diff(values) <= 0) for values in strict.values())
 
 # %% [markdown]
-# Every curve falls: what matches at a strict threshold also matches at a lenient one. Where the curve of a method lies higher at strict thresholds, its outlines are better. At 0.5 outlines matter little, and the curve says how many nuclei are found and told apart at all.
+# Every curve falls: what matches at a strict threshold also matches at a lenient one. Where the curve of a method lies
+# higher at strict thresholds, its outlines are better. At 0.5 outlines matter little, and the curve says how many
+# nuclei are found and told apart at all.
 #
 # ## A network must beat this
 #
-# The two other curves belong to methods **without any training**: smooth with a Gaussian, take Otsu's threshold (1979), then either connected components or a watershed on the distance to the rim, which splits round things where they have a waist.
-# Twenty lines of code, a second of computing. Whoever trains a network should know what it is worth beside them.
+# The two other curves belong to methods **without any training**: smooth with a Gaussian, take Otsu's threshold (1979),
+# then either connected components or a watershed on the distance to the rim, which splits round things where they have
+# a waist. Twenty lines of code, a second of computing. Whoever trains a network should know what it is worth beside
+# them.
 
 # %%
 table = compare_methods(methods, test_masks)
@@ -437,9 +474,11 @@ print("U-Net, components, minus Otsu, watershed, mean F1:", gain.round(3).to_dic
 claim(gain["IoU 0.9"] > gain["IoU 0.5"], "The network gains more at a strict than at a lenient IoU threshold.")
 
 # %% [markdown]
-# Read it honestly: at an IoU threshold of 0.5 the classical watershed usually **wins** against the components of the network. Nuclei are round, and splitting round things at their waist
-# works well; the last column shows it, the share of touching nuclei that are found. At strict thresholds the network catches up or overtakes, because its outlines are better.
-# So the network's foreground is not the problem. What is missing is the separation, and a better foreground does not bring it. Notebook 05 teaches the network to do that itself.
+# Read it honestly: at an IoU threshold of 0.5 the classical watershed usually **wins** against the components of the
+# network. Nuclei are round, and splitting round things at their waist works well; the last column shows it, the share
+# of touching nuclei that are found. At strict thresholds the network catches up or overtakes, because its outlines are
+# better. So the network's foreground is not the problem. What is missing is the separation, and a better foreground
+# does not bring it. Notebook 05 teaches the network to do that itself.
 
 # %%
 thresholds = (0.1, 0.3, 0.5, 0.9)
@@ -455,7 +494,9 @@ show(
 )
 
 # %% [markdown]
-# Low thresholds merge nuclei. Higher ones separate some, but shrink all, and break pieces off. Several merges remain at every threshold. With a running kernel, try it yourself; note that `threshold` (on probabilities) and `iou_threshold` (on matches) are two different things:
+# Low thresholds merge nuclei. Higher ones separate some, but shrink all, and break pieces off. Several merges remain at
+# every threshold. With a running kernel, try it yourself; note that `threshold` (on probabilities) and `iou_threshold`
+# (on matches) are two different things:
 
 # %% tags=["optional"]
 from course_utils.widgets import explore_threshold
