@@ -632,7 +632,7 @@ assert target.shape == (1, *sample.mask.shape) and torch.equal(
 # %% [markdown] expected="1.7"
 # Expected: `dataset[0]` gives another crop each time, of the same image and mask. With `augment=True`:
 #
-# ```python expected hidden alt="Five augmented crops of one image, and below each the foreground target of the same place."
+# ```python expected hidden alt="Five augmented crops of one image; below each the foreground target of that place."
 # sample = load_data("embedded").train[0]
 # dataset = NucleiDataset(
 #     [normalize_percentiles(sample.image)], [sample.mask], binary_target, crop_size=128, augment=True

@@ -108,7 +108,7 @@ assert areas["thick"] == areas["inner"] < areas["outer"]
 # %% [markdown] expected="5.1"
 # Expected: a ring of boundary around each interior, also where two nuclei touch.
 #
-# ```python expected hidden alt="The three classes of two touching squares: each has an interior and a boundary of its own."
+# ```python expected hidden alt="The three classes of two touching squares: each has its own interior and boundary."
 # mask = np.zeros((12, 20), dtype=int)
 # mask[2:10, 2:10] = 3
 # mask[2:10, 10:18] = 8
