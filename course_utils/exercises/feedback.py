@@ -8,7 +8,7 @@ import html
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,11 +18,12 @@ from course_utils.exercises.registry import Exercise
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What a check found. `status` is "passed", "failed" or "todo"; the first message names the wrong property."""
+    """What a check found; the first message names the wrong property. `timed_out`: the time limit stopped the code."""
 
     exercise_id: str
-    status: str
+    status: Literal["passed", "failed", "todo"]
     messages: tuple[str, ...] = ()
+    timed_out: bool = False
 
 
 class CheckFailed(Exception):

@@ -46,10 +46,11 @@ def run_check(
     except CheckFailed as error:
         return CheckResult(exercise_id, "failed", (str(error),))
     except CheckTimeout:
-        return CheckResult(exercise_id, "failed", (
+        message = (
             f"Time: your code was stopped after {seconds:g} seconds. Expected: well under a second. "
-            "Look for a loop that does not end, or one over all pixels.",
-        ))  # fmt: skip
+            "Look for a loop that does not end, or one over all pixels."
+        )
+        return CheckResult(exercise_id, "failed", (message,), timed_out=True)
     except BaseException as error:  # SystemExit included, and a KeyboardInterrupt that the code raises itself
         if isinstance(error, KeyboardInterrupt) and interrupted():
             raise
@@ -218,6 +219,3 @@ def _limit_by_thread(seconds: float) -> Iterator[None]:
             with contextlib.suppress(CheckTimeout):
                 done.set()
                 watcher.join()
-
-
-# Words for checks. Each raises `CheckFailed` with what was found, what was expected, and where to look.

@@ -140,7 +140,7 @@ def report(exercise_id: str, equivalent: dict[str, str] | None = None, seconds: 
         result = run_check(exercise_id, check, mutant.object, seconds=seconds)
         if result.status != "passed":
             found.killed += 1
-            found.timeouts += result.messages[0].startswith("Time:")
+            found.timeouts += result.timed_out
             continue
         reasons = {part for part in equivalent if part in mutant.description}
         used |= reasons
