@@ -4,7 +4,7 @@
     run      execute the solved notebooks; results, web pages and a table of scores go to build/
     test     run the tests
     lab      open the first notebook in JupyterLab
-    doctor   say whether this machine is fit for the course, and how long it will take
+    doctor   say whether this machine is ready for the course
     build    generate the notebooks from their sources
     grade    check every exercise of submitted notebooks, and write a table
     bench    measure speed and memory

@@ -145,11 +145,10 @@ LAB_HELP = """Open the first notebook in JupyterLab.
 
 It listens on this computer only. Arguments are passed on to JupyterLab; name another notebook to open that one."""
 
-DOCTOR_HELP = """Say whether this machine is fit for the course, and how long each profile will take.
+DOCTOR_HELP = """Say whether this machine is ready for the course.
 
-Looks at versions, device, memory, disk, data and kernel; changes nothing, and downloads nothing unless --download asks
-for it. The exit code is 0
-unless something would stop the course."""
+Checks versions, device, memory, disk, data and kernel. Changes nothing, and downloads nothing without --download. The
+exit code is 0 unless something would stop the course."""
 
 BUILD_HELP = """Generate the notebooks from their sources in solutions/NN_topic.py.
 

@@ -1,8 +1,7 @@
-"""The doctor looks, measures and advises, and ends with 1 only if something would stop the course."""
+"""The doctor reports what it finds, gives advice, and ends with 1 only if something would stop the course."""
 
 import importlib.metadata
 import json
-import re
 import subprocess
 import sys
 import warnings
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from course_utils import device
 from course_utils.data.download import DownloadError
 from workshop import doctor
 from workshop.doctor import Check
@@ -19,92 +19,48 @@ from workshop.doctor import Check
 Usage = namedtuple("Usage", "total used free")
 
 
-def statuses(checks):
-    return {check.name: check.status for check in checks}
+def by_name(checks):
+    return {check.name: check for check in checks}
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    """Without the seconds of measuring."""
-    monkeypatch.setattr(doctor, "_training_step_seconds", lambda *args, **kwargs: 0.1)
+def status(checks, name):
+    return by_name(checks)[name].status
 
 
-def test_this_machine(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(doctor, "BENCHMARK_SECONDS", 0.1)
+def test_this_machine(tmp_path, capsys):
     checks = list(doctor.examine(tmp_path / "build"))
-    assert doctor.report(iter(checks)) == 0, capsys.readouterr().out
-    printed = capsys.readouterr().out
-    assert "fit for the course" in printed and torch.__version__.split("+")[0] in printed
-    assert set(statuses(checks)) >= {"Python", "packages", "device", "memory", "results", "disk", "data embedded",
-                                     "data dsb2018", "Jupyter kernel", "notebooks", "time"}  # fmt: skip
-    for profile in ("smoke", "laptop", "full"):
-        assert f"profile {profile}" in printed
+    assert doctor.report(checks) == 0, capsys.readouterr().out
+    assert torch.__version__.split("+")[0] in capsys.readouterr().out
+    assert set(by_name(checks)) >= {"Python", "packages", "device", "memory", "results", "disk", "data embedded",
+                                    "data dsb2018", "Jupyter kernel", "notebooks"}  # fmt: skip
     assert not (tmp_path / "build").exists(), "it changes nothing"
 
 
+def test_as_a_command(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "workshop.command_line", "doctor", "--out", str(tmp_path / "x")],
+        cwd=Path(__file__).resolve().parents[2], text=True, capture_output=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Warning" not in done.stderr
+
+
 def test_problems_decide_the_exit_code(capsys):
-    assert doctor.report(iter([Check("ok", "a", "fine"), Check("note", "b", "slow", "Wait.")])) == 0
+    assert doctor.report([Check("ok", "a", "fine"), Check("note", "b", "slow", "Wait.")]) == 0
     assert "-> Wait." in capsys.readouterr().out
-    assert doctor.report(iter([Check("problem", "a", "gone", "Get it."), Check("ok", "b", "fine")])) == 1
-    assert "1 problem would stop the course" in capsys.readouterr().out
+    problem = Check("problem", "a", "gone", "Get it.")
+    assert doctor.report([problem, Check("ok", "b", "fine"), problem]) == 1
+    assert "2 problems would stop the course" in capsys.readouterr().out
 
 
-def test_a_check_that_fails_does_not_hide_the_others(monkeypatch, tmp_path, quick):
-    def check_memory():
+def test_a_check_that_fails_does_not_hide_the_others(monkeypatch, tmp_path):
+    def available_memory():
         raise RuntimeError("no such counter")
-        yield
 
-    monkeypatch.setattr(doctor, "check_memory", check_memory)
-    checks = list(doctor.examine(tmp_path))
-    assert Check("problem", "memory", "RuntimeError: no such counter", checks[-1].advice).found in [
-        check.found for check in checks
-    ]
-    assert "time" in statuses(checks)
-
-
-# --- where this is ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def nowhere(monkeypatch):
-    for variable, _, _ in doctor.PLACES:
-        monkeypatch.delenv(variable, raising=False)
-
-
-@pytest.mark.parametrize(
-    ("variable", "name"),
-    [
-        ("KAGGLE_KERNEL_RUN_TYPE", "Kaggle"),
-        ("COLAB_RELEASE_TAG", "Colab"),
-        ("BINDER_REQUEST", "Binder"),
-        ("JUPYTERHUB_USER", "a JupyterHub"),
-        ("GITHUB_ACTIONS", "GitHub Actions"),
-        ("CODESPACES", "GitHub Codespaces"),
-        ("REMOTE_CONTAINERS", "a dev container"),
-        ("SLURM_JOB_ID", "a Slurm job"),
-        ("WSL_DISTRO_NAME", "Linux on Windows (WSL)"),
-    ],
-)
-def test_it_knows_where_it_is(nowhere, monkeypatch, variable, name):
-    monkeypatch.setenv(variable, "1")
-    [found] = doctor.check_place()
-    assert (found.status, found.found) == ("ok", f"{name} ({variable} is set)")
-
-
-def test_a_conda_environment_counts_only_if_this_python_is_in_it(nowhere, monkeypatch, tmp_path):
-    monkeypatch.setenv("CONDA_PREFIX", str(tmp_path))  # conda's own is active while course.py uses its environment
-    [found] = doctor.check_place()
-    assert "conda" not in found.found
-    monkeypatch.setenv("CONDA_PREFIX", sys.prefix)
-    [found] = doctor.check_place()
-    assert found.found == "a conda environment (CONDA_PREFIX is set)"
-
-
-def test_elsewhere_it_names_the_system(nowhere, monkeypatch):
-    for system, shown in (("Linux", "Linux"), ("Darwin", "macOS"), ("Windows", "Windows")):
-        monkeypatch.setattr(doctor.platform, "system", lambda name=system: name)
-        [found] = doctor.check_place()
-        assert re.fullmatch(f"{shown}, a (virtual environment|Python of the system)", found.found)
+    monkeypatch.setattr(doctor, "available_memory", available_memory)
+    checks = by_name(doctor.examine(tmp_path))
+    assert (checks["memory"].status, checks["memory"].found) == ("problem", "RuntimeError: no such counter")
+    assert "notebooks" in checks
 
 
 # --- software ---------------------------------------------------------------------------------------------------------
@@ -113,38 +69,33 @@ def test_elsewhere_it_names_the_system(nowhere, monkeypatch):
 def test_old_and_missing_packages(monkeypatch):
     requirements = ["numpy>=999", "nothing-of-that-name>=1", 'stardist>=99; extra == "test"', "torch>=2"]
     monkeypatch.setattr(importlib.metadata, "requires", lambda _: requirements)
-    (problem,) = [check for check in doctor.check_versions() if check.name == "packages"]
-    assert problem.status == "problem" and problem.advice
-    assert "numpy" in problem.found and ">=999" in problem.found
-    assert "nothing-of-that-name is missing" in problem.found
-    assert "stardist" not in problem.found, "only the tests need it"
-    assert "torch" not in problem.found
+    packages = by_name(doctor.check_packages())["packages"]
+    assert packages.status == "problem" and packages.advice
+    assert "numpy" in packages.found and ">=999" in packages.found
+    assert "nothing-of-that-name is missing" in packages.found
+    assert "stardist" not in packages.found, "only the tests need it"
+    assert "torch" not in packages.found
 
 
-def test_package_that_is_not_installed(monkeypatch):
+def test_course_utils_that_is_not_installed(monkeypatch):
     def requires(_):
         raise importlib.metadata.PackageNotFoundError
 
     monkeypatch.setattr(importlib.metadata, "requires", requires)
-    assert statuses(doctor.check_versions())["course-utils"] == "problem"
-
-
-def kernel(folder, python):
-    target = folder / "kernels" / "python3"
-    target.mkdir(parents=True)
-    content = {"argv": [python, "-m", "ipykernel_launcher"], "display_name": "Mine", "language": "python"}
-    (target / "kernel.json").write_text(json.dumps(content))
+    assert status(doctor.check_packages(), "course-utils") == "problem"
 
 
 @pytest.mark.parametrize(
-    ("python", "status"), [(sys.executable, "ok"), ("python", "ok"), ("/somewhere/else/python", "note")]
+    ("python", "expected"), [(sys.executable, "ok"), ("python", "ok"), ("/somewhere/else/python", "note")]
 )
-def test_kernel_of_another_python_is_noted(tmp_path, monkeypatch, python, status):
-    kernel(tmp_path, python)
+def test_kernel_of_another_python_is_noted(tmp_path, monkeypatch, python, expected):
+    folder = tmp_path / "kernels" / "python3"
+    folder.mkdir(parents=True)
+    content = {"argv": [python, "-m", "ipykernel_launcher"], "display_name": "Mine", "language": "python"}
+    (folder / "kernel.json").write_text(json.dumps(content))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
     (check,) = doctor.check_kernel()
-    assert check.status == status
-    assert ("another Python" in check.found) == (status == "note")
+    assert check.status == expected and bool(check.advice) == (expected == "note")
 
 
 def test_missing_kernel(monkeypatch):
@@ -158,109 +109,82 @@ def test_missing_kernel(monkeypatch):
     assert check.status == "problem" and "ipykernel" in check.advice
 
 
+@pytest.mark.parametrize("folder", ["solutions", "notebooks"])
+def test_notebooks_of_the_course_or_of_the_students_version(monkeypatch, tmp_path, folder):
+    monkeypatch.setattr(doctor, "checkout", lambda: tmp_path)
+    (tmp_path / folder).mkdir()
+    assert status(doctor.check_notebooks(), "notebooks") == "problem"
+    (tmp_path / folder / "01_data_exploration.ipynb").touch()
+    assert status(doctor.check_notebooks(), "notebooks") == "ok"
+
+
 # --- hardware ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("free", "status"), [(0.1e9, "problem"), (1e9, "note"), (50e9, "ok")])
-def test_disk(tmp_path, monkeypatch, free, status):
+@pytest.mark.parametrize(("free", "expected"), [(0.1e9, "problem"), (1e9, "note"), (50e9, "ok")])
+def test_disk(tmp_path, monkeypatch, free, expected):
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: Usage(100e9, 0, free))
-    assert statuses(doctor.check_folder(tmp_path))["disk"] == status
+    assert status(doctor.check_folder(tmp_path), "disk") == expected
 
 
 def test_folder_that_cannot_be_written_to(tmp_path):
     (tmp_path / "file").write_text("")
-    checks = {check.name: check for check in doctor.check_folder(tmp_path / "file" / "build")}
-    assert checks["results"].status == "problem" and "--out" in checks["results"].advice
+    results = by_name(doctor.check_folder(tmp_path / "file" / "build"))["results"]
+    assert results.status == "problem" and "--out" in results.advice
 
 
-@pytest.mark.parametrize(("free", "status"), [(None, "note"), (1.0, "problem"), (4.0, "note"), (9.0, "ok")])
-def test_memory(monkeypatch, free, status):
+@pytest.mark.parametrize(("free", "expected"), [(None, "note"), (1.0, "problem"), (4.0, "note"), (9.0, "ok")])
+def test_memory(monkeypatch, tmp_path, free, expected):
     monkeypatch.setattr(doctor, "available_memory", lambda: free)
-    assert statuses(doctor.check_memory()) == {"memory": status}
+    assert status(doctor.examine(tmp_path), "memory") == expected
 
 
 def test_memory_of_this_machine():
     assert 0.1 < doctor.available_memory() < 100_000
 
 
-def test_gpu_that_fails_is_noted_and_the_cpu_taken(monkeypatch, quick):
-    from course_utils import device
-
+def test_gpu_that_fails_is_noted_and_the_cpu_taken(monkeypatch):
     def choose_device():
         warnings.warn("torch lists a cuda device, but its first operation failed", stacklevel=2)
         return torch.device("cpu")
 
     monkeypatch.setattr(device, "choose_device", choose_device)
-    monkeypatch.setattr(device, "cpu_has_fast_bfloat16", lambda: False)
-    checks = {check.name: check for check in doctor.check_device()}
+    checks = by_name(doctor.check_device())
     assert checks["GPU"].status == "note" and "first operation failed" in checks["GPU"].found
     assert checks["device"].status == "note"
-    assert checks["bfloat16"].status == "note" and "float32" in checks["bfloat16"].found
 
 
-def test_a_gpu_that_was_asked_for_is_a_problem_where_there_is_none(monkeypatch, quick):
-    monkeypatch.setattr("course_utils.device.choose_device", lambda: torch.device("cpu"))
-    assert statuses(doctor.check_device())["device"] == "note"
-    found = next(check for check in doctor.check_device(need_gpu=True) if check.name == "device")
+def test_a_gpu_that_was_asked_for_is_a_problem_where_there_is_none(monkeypatch):
+    monkeypatch.setattr(device, "choose_device", lambda: torch.device("cpu"))
+    assert status(doctor.check_device(), "device") == "note"
+    found = by_name(doctor.check_device(need_gpu=True))["device"]
     assert found.status == "problem" and "nvidia-smi" in found.advice
 
 
-def test_device_that_cannot_train_is_a_problem(monkeypatch):
-    from course_utils import device
-
-    monkeypatch.setattr(device, "choose_device", lambda: torch.device("meta"))  # lists, but cannot compute
+def test_device_that_cannot_compute_is_a_problem(monkeypatch):
+    monkeypatch.setenv("COURSE_DEVICE", "meta")  # takes tensors, but holds no numbers
     (check,) = doctor.check_device()
     assert check.status == "problem" and "COURSE_DEVICE=cpu" in check.advice
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
 
 
 def test_missing_data(monkeypatch):
     from course_utils import data
 
     monkeypatch.setattr(data, "available_sources", lambda: {"embedded": "not found in /x", "dsb2018": "not found"})
-    assert statuses(doctor.check_data()) == {"data embedded": "problem", "data dsb2018": "note"}
-
-
-# --- time -------------------------------------------------------------------------------------------------------------
-
-
-def test_minutes_grow_with_the_seconds_of_a_step(monkeypatch):
-    from course_utils import device
-    from course_utils.profiles import get_profile
-
-    monkeypatch.setattr(device, "choose_device", lambda: torch.device("cpu"))
-    monkeypatch.setattr(doctor, "_training_step_seconds", lambda *args, **kwargs: 0.2)
-    found = [check.found for check in doctor.check_minutes()]
-    smoke = get_profile("smoke")
-    crops = smoke.crops_per_epoch * (smoke.binary_epochs + smoke.boundary_epochs)
-    assert f"about {doctor._rounded(doctor.expected_minutes(crops * 0.2 / smoke.batch_size))} for" in found[0]
-    assert doctor.expected_minutes(6000) > 100
-    assert [doctor._rounded(minutes) for minutes in (3.6, 47, 300)] == ["4 min", "50 min", "5 h"]
-
-
-def test_a_step_is_really_measured():
-    before = torch.random.get_rng_state()
-    small, large = (
-        doctor._training_step_seconds(torch.device("cpu"), torch.float32, channels=8, crop=crop, batch=2, repeats=3)
-        for crop in (32, 160)
-    )
-    assert 0 < small < large
-    assert torch.equal(torch.random.get_rng_state(), before), "global random state is left alone"
-
-
-def test_it_does_not_download(tmp_path, monkeypatch):
-    """With a cache that is empty, it stays so."""
-    monkeypatch.setenv("COURSE_DATA_DIR", str(tmp_path / "cache"))
-    checks = {check.name: check for check in doctor.check_data()}
-    assert checks["data dsb2018"].status == "note" and str(tmp_path / "cache") in checks["data dsb2018"].found
-    assert not (tmp_path / "cache").exists()
+    checks = by_name(doctor.check_data())
+    assert (checks["data embedded"].status, checks["data dsb2018"].status) == ("problem", "note")
 
 
 def test_the_real_images_are_downloaded_only_if_asked_for(monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setenv("COURSE_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("COURSE_DATA_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr("course_utils.data.download.fetch_dsb2018", lambda: asked.append("once"))
-    list(doctor.check_data())
-    assert asked == []
+    real = by_name(doctor.check_data())["data dsb2018"]
+    assert real.status == "note" and str(tmp_path / "cache") in real.found
+    assert asked == [] and not (tmp_path / "cache").exists()
     list(doctor.check_data(download=True))
     assert asked == ["once"]
 
@@ -271,14 +195,5 @@ def test_a_download_that_fails_is_a_problem(monkeypatch, tmp_path):
 
     monkeypatch.setenv("COURSE_DATA_DIR", str(tmp_path))
     monkeypatch.setattr("course_utils.data.download.fetch_dsb2018", refuse)
-    [problem] = [check for check in doctor.check_data(download=True) if check.name == "download"]
+    problem = by_name(doctor.check_data(download=True))["download"]
     assert problem.status == "problem" and "No answer: try again" in problem.found
-
-
-def test_as_a_command(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "workshop.command_line", "doctor", "--out", str(tmp_path / "x")],
-        cwd=Path(__file__).resolve().parents[2], text=True, capture_output=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Warning" not in done.stderr
