@@ -55,14 +55,14 @@ Function = Callable[[Any, Say, Stop], Any]
 
 
 @dataclass(frozen=True)
-class Lost:
+class JobFailed:
     """Stands for the result of a job that ended every worker it was given to."""
 
     reason: str
 
 
 @contextlib.contextmanager
-def workplace(workers: int = 1, address: str | None = None) -> Iterator[Here | Cluster]:
+def executor(workers: int = 1, address: str | None = None) -> Iterator[LocalExecutor | Cluster]:
     """A place where jobs are done; at the end of the `with` block nothing of it is left running.
 
     Args:
@@ -74,7 +74,7 @@ def workplace(workers: int = 1, address: str | None = None) -> Iterator[Here | C
             very course.
     """
     if address is None and workers == 1:
-        yield Here()
+        yield LocalExecutor()
         return
     if address is not None and workers != 1:
         raise ClusterError(
@@ -96,20 +96,20 @@ def workplace(workers: int = 1, address: str | None = None) -> Iterator[Here | C
             raise
 
 
-class Here:
+class LocalExecutor:
     """This process: one job after another."""
 
     description = ""
 
-    def work(
+    def run(
         self, function: Function, jobs: Sequence[Hashable], after: Mapping | None = None, say: Say = print
     ) -> Iterator[tuple[Any, Any]]:
-        """As `Cluster.work`; `jobs` come in an order that `after` allows."""
+        """As `Cluster.run`; `jobs` come in an order that `after` allows."""
         for job in jobs:
             yield job, function(job, say, threading.Event())
 
-    def must_see(self, paths: Sequence[Path]) -> None:
-        """As `Cluster.must_see`: this process does see them."""
+    def check_shared_paths(self, paths: Sequence[Path]) -> None:
+        """As `Cluster.check_shared_paths`: this process does see them."""
 
 
 class Cluster:
@@ -118,13 +118,13 @@ class Cluster:
     def __init__(self, client: Any, description: str):
         self.client = client
         self.description = description
-        self.run = f"course-{uuid.uuid4().hex}"
+        self.topic = f"course-{uuid.uuid4().hex}"
         self.futures: dict[Hashable, Any] = {}
 
-    def work(
+    def run(
         self, function: Function, jobs: Sequence[Hashable], after: Mapping | None = None, say: Say = print
     ) -> Iterator[tuple[Any, Any]]:
-        """Have the jobs done, and yield `(job, result)` as they are done; a result is `Lost` if no worker survived it.
+        """Have the jobs done, and yield `(job, result)` as they end; a result is `JobFailed` if no worker survived it.
 
         Args:
             function: `function(job, say, stop)`, from a module, because the workers import it.
@@ -140,13 +140,13 @@ class Cluster:
         left = sorted(jobs, key=lambda job: job not in awaited)
         done: set[Hashable] = set()
         news: queue.SimpleQueue = queue.SimpleQueue()  # lines and finished futures, in their order
-        self.client.subscribe_topic(self.run, lambda event: news.put(event[1]))
-        self.client.subscribe_topic("all", lambda event: news.put(self._of_lost_worker(event[1])))
+        self.client.subscribe_topic(self.topic, lambda event: news.put(event[1]))
+        self.client.subscribe_topic("all", lambda event: news.put(self._about_dead_worker(event[1])))
         while len(done) < len(jobs):
             for job in [job for job in left if after.get(job, set()) <= done]:
                 left.remove(job)
                 future = self.client.submit(
-                    _on_worker, function, job, self.run, key=f"{self.run}-{len(self.futures)}", pure=False
+                    _on_worker, function, job, self.topic, key=f"{self.topic}-{len(self.futures)}", pure=False
                 )
                 self.futures[job] = future
                 future.add_done_callback(news.put)
@@ -159,10 +159,10 @@ class Cluster:
             result = self._result(new)
             done.add(job)
             yield job, result
-        for topic in (self.run, "all"):
+        for topic in (self.topic, "all"):
             self.client.unsubscribe_topic(topic)
 
-    def must_see(self, paths: Sequence[Path]) -> None:
+    def check_shared_paths(self, paths: Sequence[Path]) -> None:
         """See whether the workers find these files and folders under the same path.
 
         Raises:
@@ -180,7 +180,7 @@ class Cluster:
         import distributed
 
         with contextlib.suppress(Exception):  # whatever is left of the cluster
-            if self.client.run(_remember_stop, self.run, on_error="ignore"):
+            if self.client.run(_remember_stop, self.topic, on_error="ignore"):
                 distributed.wait(list(self.futures.values()), timeout=SECONDS_TO_STOP)
 
     def _next(self, news: queue.SimpleQueue, say: Say) -> Any:
@@ -193,11 +193,11 @@ class Cluster:
             if waited % SECONDS_WITHOUT_NEWS == 0 and not self.client.nthreads():
                 say("The cluster has no workers at the moment: the run goes on as soon as it has one.")
 
-    def _of_lost_worker(self, event: Mapping) -> str:
+    def _about_dead_worker(self, event: Mapping) -> str:
         """A line if an event of the scheduler is the death of a worker that was busy for this run, else empty."""
         lost = event.get("action") == "remove-worker" and not event.get("expected")
         keys = [*event.get("processing-tasks", ()), *event.get("lost-computed-tasks", ())] if lost else []
-        if not any(str(key).startswith(self.run) for key in keys):
+        if not any(str(key).startswith(self.topic) for key in keys):
             return ""
         return "A worker was lost. What it had not finished is begun again by another one."
 
@@ -208,7 +208,7 @@ class Cluster:
             return future.result()
         except KilledWorker as error:
             times = error.allowed_failures + 1
-            return Lost(f"The worker died {times} times while it did this, perhaps because memory ran out.")
+            return JobFailed(f"The worker died {times} times while it did this, perhaps because memory ran out.")
         except CancelledError:
             raise ClusterError(
                 f"The connection to the cluster ({self.description}) was lost: see whether its scheduler still runs, "
@@ -222,11 +222,11 @@ _stopped: set[str] = set()  # runs that were interrupted
 
 
 class _StopOfRun:
-    def __init__(self, run: str):
-        self.run = run
+    def __init__(self, topic: str):
+        self.topic = topic
 
     def is_set(self) -> bool:
-        return self.run in _stopped
+        return self.topic in _stopped
 
 
 def _on_worker(function: Function, job: Any, run: str) -> Any:

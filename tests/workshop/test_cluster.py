@@ -16,7 +16,8 @@ import pytest
 from distributed import LocalCluster
 
 from workshop import cluster
-from workshop.cluster import ClusterError, Lost, workplace
+from workshop.cluster import ClusterError, JobFailed, executor
+from workshop.paths import checkout
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="signals as on Linux and macOS")
 
@@ -91,9 +92,9 @@ def fail(job, say, stop):
 def test_one_worker_is_this_process_and_needs_no_dask():
     program = """
 import os, sys
-from workshop.cluster import workplace
-with workplace() as place:
-    assert list(place.work(lambda job, say, stop: (job * 2, os.getpid(), stop.is_set()), [3, 1])) == [
+from workshop.cluster import executor
+with executor() as pool:
+    assert list(pool.run(lambda job, say, stop: (job * 2, os.getpid(), stop.is_set()), [3, 1])) == [
         (3, (6, os.getpid(), False)), (1, (2, os.getpid(), False))]
 print([name for name in ("dask", "distributed", "torch") if name in sys.modules])
 """
@@ -104,9 +105,9 @@ print([name for name in ("dask", "distributed", "torch") if name in sys.modules]
 def test_without_the_package_a_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ClusterError, match="need the package distributed.*pip install distributed"):
-        workplace(2).__enter__()
-    with workplace(1) as place:
-        assert list(place.work(lambda job, say, stop: job, [1])) == [(1, 1)]
+        executor(2).__enter__()
+    with executor(1) as pool:
+        assert list(pool.run(lambda job, say, stop: job, [1])) == [(1, 1)]
 
 
 # --- a cluster that is started for the jobs
@@ -116,12 +117,12 @@ def test_two_workers_do_every_job_once_on_this_computer_only(tmp_path):
     notes, said = tmp_path / "notes", []
     a, b, c, d = jobs = [(notes, name, 0.5) for name in "abcd"]
     before = dict(os.environ)
-    with workplace(2) as place:
-        workers = set(place.client.run(os.getpid).values())
+    with executor(2) as pool:
+        workers = set(pool.client.run(os.getpid).values())
         own = {os.getpid(), *workers}
         heard = [one.laddr for one in psutil.net_connections("inet") if one.pid in own and one.status == "LISTEN"]
         results = {}
-        for job, result in place.work(work, jobs, {a: [d]}, said.append):
+        for job, result in pool.run(work, jobs, {a: [d]}, said.append):
             assert f"{job[1]} says something" in said, "what a job says arrives before its result"
             results[job] = result
     assert results == {a: "A", b: "B", c: "C", d: "D"}
@@ -153,8 +154,8 @@ def test_a_worker_that_is_killed_loses_nothing_and_nothing_is_done_twice(running
 
     killed = []
     threading.Thread(target=kill_first).start()
-    with workplace(address=running) as place:
-        results = list(place.work(work, jobs, say=said.append))
+    with executor(address=running) as pool:
+        results = list(pool.run(work, jobs, say=said.append))
     assert sorted(results) == [(job, job[1].upper()) for job in jobs]
     [(victim, *_)] = killed
     begun = [line.split()[0] for line in lines_of(notes) if "begins" in line]
@@ -167,27 +168,27 @@ def test_a_worker_that_is_killed_loses_nothing_and_nothing_is_done_twice(running
 @posix_only
 def test_a_result_that_died_with_its_worker_is_not_made_again(running, tmp_path):
     jobs = [(tmp_path / "notes", "one")]
-    with workplace(address=running) as place:
-        assert list(place.work(die_before_the_result_arrives, jobs)) == [(jobs[0], "result of one")]
+    with executor(address=running) as pool:
+        assert list(pool.run(die_before_the_result_arrives, jobs)) == [(jobs[0], "result of one")]
     assert lines_of(tmp_path / "notes") == ["one"]
 
 
 @posix_only
 def test_a_job_that_kills_every_worker_is_given_up(running, tmp_path):
-    with workplace(address=running) as place:
-        [(job, result)] = place.work(die, ["deadly"])
-        assert isinstance(result, Lost) and "died 2 times" in result.reason
-        assert list(place.work(start_a_program, [1, 2, 3])) != [], "the cluster works on"
+    with executor(address=running) as pool:
+        [(job, result)] = pool.run(die, ["deadly"])
+        assert isinstance(result, JobFailed) and "died 2 times" in result.reason
+        assert list(pool.run(start_a_program, [1, 2, 3])) != [], "the cluster works on"
 
 
 def test_jobs_may_start_programs(running):
-    with workplace(address=running) as place:
-        assert sorted(place.work(start_a_program, [1, 2, 3])) == [(1, "2"), (2, "4"), (3, "6")]
+    with executor(address=running) as pool:
+        assert sorted(pool.run(start_a_program, [1, 2, 3])) == [(1, "2"), (2, "4"), (3, "6")]
 
 
 def test_a_fault_of_the_program_is_not_hidden(running):
-    with pytest.raises(ArithmeticError, match="a fault of the program"), workplace(address=running) as place:
-        list(place.work(fail, ["x"]))
+    with pytest.raises(ArithmeticError, match="a fault of the program"), executor(address=running) as pool:
+        list(pool.run(fail, ["x"]))
 
 
 def test_an_interrupted_run_leaves_nothing_computing(running, tmp_path):
@@ -200,27 +201,27 @@ def test_an_interrupted_run_leaves_nothing_computing(running, tmp_path):
         raise KeyboardInterrupt
 
     started = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), workplace(address=running) as place:
-        list(place.work(work, jobs, say=interrupt))
+    with pytest.raises(KeyboardInterrupt), executor(address=running) as pool:
+        list(pool.run(work, jobs, say=interrupt))
     assert time.monotonic() - started < 40
     lines = lines_of(notes)
     assert sum("begins" in line for line in lines) == sum("stopped" in line for line in lines) == 2
-    with workplace(address=running) as place:  # another run on the same cluster is not stopped
-        assert list(place.work(work, [(notes, "next", 0)])) == [((notes, "next", 0), "NEXT")]
+    with executor(address=running) as pool:  # another run on the same cluster is not stopped
+        assert list(pool.run(work, [(notes, "next", 0)])) == [((notes, "next", 0), "NEXT")]
 
 
 def test_workers_that_do_not_see_the_files_are_named(running, tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
-    with workplace(address=running) as place:
-        place.must_see([tmp_path / "here"])
+    with executor(address=running) as pool:
+        pool.check_shared_paths([tmp_path / "here"])
         with pytest.raises(ClusterError, match=r"worker tcp://.* does not see .*nowhere: .* folder that all computers"):
-            place.must_see([tmp_path / "here", tmp_path / "nowhere"])
+            pool.check_shared_paths([tmp_path / "here", tmp_path / "nowhere"])
 
 
 def test_workers_with_another_course_are_refused(running, monkeypatch):
     monkeypatch.setattr(cluster, "course_code", os.getpid)
     with pytest.raises(ClusterError, match=r"worker tcp://.* has another version of the course"):
-        workplace(address=running).__enter__()
+        executor(address=running).__enter__()
 
 
 def test_workers_without_the_course_are_refused(running, tmp_path, monkeypatch):
@@ -230,12 +231,12 @@ def test_workers_without_the_course_are_refused(running, tmp_path, monkeypatch):
 
     monkeypatch.setattr(cluster, "course_code", only_here.course_code)
     with pytest.raises(ClusterError, match=r"worker tcp://.* cannot load the course .*only_here.* install it there"):
-        workplace(address=running).__enter__()
+        executor(address=running).__enter__()
 
 
 def test_the_number_of_workers_is_the_clusters_own(running):
     with pytest.raises(ClusterError, match="leave out either --workers 3 or --dask"):
-        workplace(3, running).__enter__()
+        executor(3, running).__enter__()
 
 
 # --- no cluster where one should be
@@ -250,7 +251,7 @@ def test_no_scheduler_is_a_sentence_after_a_few_seconds(monkeypatch):
         for wrong, reason in [(address, "no answer within 1 seconds"), ("here", "missing port number")]:
             started = time.monotonic()
             with pytest.raises(ClusterError, match=rf"No dask scheduler is found at '{wrong}' \({reason}.*`dask sche"):
-                workplace(address=wrong).__enter__()
+                executor(address=wrong).__enter__()
             assert time.monotonic() - started < 20
 
 
@@ -261,7 +262,7 @@ def scheduler(tmp_path):
 
     def start(*arguments):
         command = [sys.executable, "-m", "distributed.cli." + arguments[0], *arguments[1:], "--no-dashboard"]
-        variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+        variables = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(checkout())])}
         log = (tmp_path / "log.txt").open("a")
         processes.append(subprocess.Popen(command, cwd=tmp_path, env=variables, stdout=log, stderr=log))
         return processes[-1]
@@ -285,10 +286,10 @@ def test_a_scheduler_without_workers_and_one_that_dies(scheduler, tmp_path, monk
     address, process, start_worker = scheduler
     monkeypatch.setattr(cluster, "SECONDS_TO_JOIN", 1)
     with pytest.raises(ClusterError, match=rf"{address} has no workers: start some with `dask worker {address} --nth"):
-        workplace(address=address).__enter__()
+        executor(address=address).__enter__()
 
     monkeypatch.setattr(cluster, "SECONDS_TO_JOIN", 60)
     start_worker()
     with pytest.raises(ClusterError, match="The connection to the cluster .* was lost"):
-        with workplace(address=address) as place:
-            list(place.work(work, [(tmp_path / "notes", "job", 300)], say=lambda line: process.kill()))
+        with executor(address=address) as pool:
+            list(pool.run(work, [(tmp_path / "notes", "job", 300)], say=lambda line: process.kill()))

@@ -32,7 +32,7 @@ from functools import partial
 from pathlib import Path
 
 from course_utils.exercises import list_exercises
-from workshop.cluster import Lost, Say, Stop, course_code, workplace
+from workshop.cluster import JobFailed, Say, Stop, course_code, executor
 
 COLUMNS = ["student", "notebook", "exercise", "name", "status", "message", "file"]
 RESULTS = ".results"  # what the folder of finished results is called, behind the name of the table
@@ -128,7 +128,7 @@ def grade(
 
     Raises:
         GradingError: there is no notebook, or the results cannot be written.
-        ClusterError: see `cluster.workplace`.
+        ClusterError: see `cluster.executor`.
     """
     folder, out, limits = Path(folder), Path(out), limits or Limits()
     submissions = find_submissions(folder)
@@ -203,11 +203,11 @@ def _grade_all(
         print(f"{len(graded)} of {len(submissions)} notebooks are done already.", flush=True)
     if not waiting:
         return graded
-    with workplace(min(workers, len(waiting)), dask) as place:
-        place.must_see([store.folder, *(one.path for one, _ in waiting)])
+    with executor(min(workers, len(waiting)), dask) as pool:
+        pool.check_shared_paths([store.folder, *(one.path for one, _ in waiting)])
         try:
-            for (one, _), result in place.work(partial(_grade_and_keep, store=store, limits=limits), waiting):
-                if isinstance(result, Lost):
+            for (one, _), result in pool.run(partial(_grade_and_keep, store=store, limits=limits), waiting):
+                if isinstance(result, JobFailed):
                     result = Graded((_broken(f"It could not be graded: {result.reason}"),), final=False)
                 graded[one] = result
                 count = Counter(row.status for row in result.rows)

@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from workshop.cluster import Cluster, Here, Lost, Stop, workplace
+from workshop.cluster import Cluster, JobFailed, LocalExecutor, Stop, executor
 from workshop.paths import RunError, checkout, data_label, resolve_data_source, select_notebooks
 from workshop.run.kernel import Progress, execute, private_jupyter, unknown_parameters
 from workshop.run.machine import machine, now
@@ -69,7 +69,7 @@ def run_course(
 
     Raises:
         RunError: no such notebook, profile, or a folder that cannot be written to.
-        ClusterError: see `cluster.workplace`.
+        ClusterError: see `cluster.executor`.
         DataError: the data source cannot be read.
     """
     from course_utils.data import load_data
@@ -91,13 +91,13 @@ def run_course(
     parameters = {"data_source": data, "profile": profile, "seed": seed, "output": str(folder / "output")}
     facts = {"data": {"source": data, "note": note}, "profile": profile, "seed": seed,
              "machine": {**machine(), "device": describe_device(choose_device())}}  # fmt: skip
-    with workplace(min(workers, len(sources)), dask) as place:
-        if place.description:
-            print(f"Workers: {place.description}", flush=True)
+    with executor(min(workers, len(sources)), dask) as pool:
+        if pool.description:
+            print(f"Workers: {pool.description}", flush=True)
         if only is None:
             shutil.rmtree(model_path(folder / "output", "any").parent, ignore_errors=True)
         timeout = cell_timeout or CELL_TIMEOUT.get(profile, 6 * 3600)
-        return run_notebooks(sources, folder, parameters, facts, timeout, place=place)
+        return run_notebooks(sources, folder, parameters, facts, timeout, pool=pool)
 
 
 # --- a list of notebooks ----------------------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ def run_notebooks(
     cell_timeout: int = 600,
     kernel_name: str = "python3",
     say: Callable[[str], None] | None = None,
-    place: Here | Cluster | None = None,
+    pool: LocalExecutor | Cluster | None = None,
 ) -> list[NotebookResult]:
     """Execute notebooks and write everything into `folder`.
 
@@ -126,7 +126,7 @@ def run_notebooks(
         cell_timeout: seconds one cell may take.
         kernel_name: for tests; "python3" is the Python that runs this.
         say: takes one line of progress; default: print.
-        place: where they are executed, from `cluster.workplace`; by default here, one after another.
+        pool: where they are executed, from `cluster.executor`; by default here, one after another.
 
     Returns:
         One result a notebook, in the order of `sources`.
@@ -135,7 +135,7 @@ def run_notebooks(
         RunError: the folder cannot be written to.
         ClusterError: a worker does not see the folder, or the connection to the cluster was lost.
     """
-    place = place or Here()
+    pool = pool or LocalExecutor()
     say = say or (lambda line: print(line, flush=True))
     output = folder / "output"
     try:
@@ -156,11 +156,11 @@ def run_notebooks(
     )  # fmt: skip
     needs = {one: [other for other in sources if other.stem in NEEDS.get(one.stem, ())] for one in sources}
     results: dict[Path, NotebookResult] = {}
-    facts = (facts or {}) | ({"workers": place.description} if place.description else {})
+    facts = (facts or {}) | ({"workers": pool.description} if pool.description else {})
     try:
-        place.must_see([*sources, finished])
-        for source, result in place.work(run_one, sources, needs, say):
-            if isinstance(result, Lost):
+        pool.check_shared_paths([*sources, finished])
+        for source, result in pool.run(run_one, sources, needs, say):
+            if isinstance(result, JobFailed):
                 error = f"{source.stem} FAILED: {result.reason}"
                 result = NotebookResult(source.stem, "failed", 0.0, error=error, date=now())
             results[source] = result

@@ -22,7 +22,7 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from workshop import paths
-from workshop.cluster import ClusterError, workplace
+from workshop.cluster import ClusterError, executor
 from workshop.paths import RunError, select_notebooks
 from workshop.run import course, summary
 from workshop.run import kernel as kernel_module
@@ -544,8 +544,8 @@ def test_a_run_solves_no_exercise_for_the_one_who_starts_it(tmp_path):
 
 @pytest.fixture(scope="module")
 def two_workers():
-    with workplace(2) as place:
-        yield place
+    with executor(2) as pool:
+        yield pool
 
 
 def noting(folder, *cells):
@@ -580,7 +580,7 @@ def test_workers_share_the_notebooks_and_one_that_is_killed_loses_nothing(run, t
     killer = threading.Thread(target=kill)
     killer.start()
     before = dict(os.environ)
-    results = run(*notebooks, place=two_workers)
+    results = run(*notebooks, pool=two_workers)
     killer.join()
     assert [result.notebook for result in results] == names
     assert [result.status for result in results] == ["passed"] * 4 + ["failed"]
