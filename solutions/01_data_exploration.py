@@ -7,8 +7,8 @@
 # **After this notebook you can**
 #
 # * describe a segmentation data set: sizes, intensities, objects, and what is unusual about it;
-# * explain why the ids in a label image carry no meaning and cannot be predicted by regression;
-# * say how well a method could do at best before you train it;
+# * explain why the ids in a label image have no meaning and cannot be predicted by regression;
+# * say what score a method can reach at best, before you train it;
 # * turn images of different sizes into batches for PyTorch.
 #
 # **You need** Python and NumPy; a little PyTorch helps at the end.
@@ -37,8 +37,9 @@ from course_utils.results import record_scores
 plotting.use_course_style()
 
 # %% [markdown]
-# The next cell holds everything you may want to change: where the images come from, how large and long to compute
-# (`smoke`, `laptop` or `full`; `auto` looks at your machine), the seed of all random numbers, and a folder for results.
+# The next cell holds everything you may want to change: where the images come from, how large the networks are and how
+# long they train (`smoke`, `laptop` or `full`; `auto` chooses for your machine), the seed of all random numbers, and a
+# folder for results.
 
 # %% tags=["parameters"]
 data_source = "embedded"  # or "dsb2018" (a download), "kaggle", "auto", a folder, a zip
@@ -51,8 +52,8 @@ output = "output"
 #
 # Two data sets have the same layout, and everything below runs on either:
 #
-# * `embedded`, a small **synthetic** set that comes with the course. Its images are drawn by a program that imitates
-#   the real ones. Nothing has to be downloaded.
+# * `embedded`, a small **synthetic** set, part of the course. Its images are drawn by a program that imitates the real
+#   ones. Nothing has to be downloaded.
 # * `dsb2018`, 497 **real** fluorescence images: the part of the 2018 Data Science Bowl that was published with
 #   StarDist. The images were contributed by many laboratories and annotated by a team of biologists; they are in the
 #   public domain (CC0, image set BBBC038v1 of the Broad Bioimage Benchmark Collection; Caicedo et al., *Nature Methods*
@@ -85,14 +86,14 @@ show(
 
 # %% [markdown]
 # You should see bright, roundish nuclei on a dark background. Some lie alone, some touch; some images hold a handful,
-# some hundreds. Each image is stretched to its own brightness here. Without that, many would look black: how much they
-# differ is measured below.
+# some hundreds. Each image is stretched to its own brightness here. Without that, many would look black; below you
+# measure how much they differ.
 
 # %% [markdown]
 # ## Sizes
 #
-# The images came from different microscopes, and they differ in size. A network is trained on *batches*, and a batch is
-# one array, so all images in it must have the same shape. First find out which shapes there are.
+# The images come from different microscopes and differ in size. A network is trained on *batches*, and a batch is one
+# array, so all images in it must have the same shape. First find out which shapes there are.
 #
 # ### Exercise 1.1: Count the image sizes
 #
@@ -109,19 +110,19 @@ show(
 #
 # <details><summary>Hint 1</summary>
 #
-# Every array has an attribute that says its shape, and it can be used as the key of a dict.
+# Every array has an attribute with its shape, which can be the key of a dict.
 #
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# Start with an empty dict. For each image, raise the number that belongs to its shape by one; `numbers.get(key, 0)`
-# gives 0 for a key that is not there yet.
+# Start with an empty dict. For each image, add one to the count of its shape; `counts.get(key, 0)` gives 0 for a key
+# that is not there yet.
 #
 # </details>
 # <details><summary>Hint 3</summary>
 #
 # Counting equal things is so common that Python has a class for it in the module `collections`. It is a dict, too;
-# `dict(...)` shows it plainly.
+# `dict(...)` turns it into a plain one.
 #
 # </details>
 
@@ -142,24 +143,24 @@ shapes
 
 # %% [markdown]
 # Most images are square and small, some are wide. Remember the sides: a U-Net of depth 4 halves the image four times,
-# so both sides must divide by $2^4 = 16$. Of the sizes in the real set, 360, 347, 260, 520 and 696 do not. Notebook 02
-# deals with that.
+# so both sides must be divisible by $2^4 = 16$. Of the sides in the real set, 360, 347, 260, 520 and 696 are not.
+# Notebook 02 deals with that.
 
 # %% [markdown] question="1a"
-# **Question 1a.** What breaks if images of different sizes are put in one batch? Name three remedies and the price of
-# each.
+# **Question 1a.** What breaks if images of different sizes are put in one batch? Name three remedies and what each
+# costs.
 
 # %% [markdown] answer="1a"
 # `torch.stack` refuses tensors of different shapes, so no batch can be built at all. Remedies:
 #
 # * **Crop** all images to one size. Nothing is distorted, and random crops also multiply the data. But nuclei are cut
 #   at the crop's border, and the network sees less context there.
-# * **Pad** all images to the largest. Nothing is lost, but much computing is spent on padding, and a black border looks
-#   like an edge that no real image has (reflecting the image is better).
+# * **Pad** all images to the largest. Nothing is lost, but much computing time goes into padding, and a black border
+#   looks like an edge that no real image has (reflecting the image is better).
 # * **Resize** all images. Simple, but nuclei of the same type then appear at different scales, shapes are distorted
 #   when the aspect ratio changes, and a mask must be resized without interpolation, or new ids appear in between.
 #
-# (Batches of one image avoid the question, at the price of speed and of noisier steps.) This course crops for
+# (Batches of one image avoid the problem, but training is slower and its steps are noisier.) This course crops for
 # training and pads for prediction.
 
 # %% [markdown]
@@ -207,7 +208,7 @@ print(f"foreground: {100 * coverage.mean():.1f} % of the pixels on average")
 # %% [markdown]
 # ## Ids have no meaning
 #
-# Print the ids of four masks with gaps.
+# Print the ids of four masks that have gaps.
 
 # %%
 def missing_ids(sample):
@@ -221,9 +222,9 @@ for sample in sorted(data.train, key=missing_ids)[-4:]:
     print(f"{sample.name[:16]:16s}  {len(ids):3d} nuclei, ids {ids[:5]} ... {ids[-2:]}, {missing_ids(sample)} left out")
 
 # %% [markdown]
-# The numbers say nothing about the nuclei. An annotation tool counted upward as people drew; where somebody deleted a
-# drawing, or a piece was cut out of a larger image, numbers are missing. To see what follows, renumber the nuclei of
-# one mask at random. It is the same annotation, just as right as before.
+# The numbers say nothing about the nuclei. An annotation tool counted upward as people drew; where somebody deleted an
+# outline, or a piece was cut out of a larger image, numbers are missing. To see what follows from that, renumber the
+# nuclei of one mask at random. It is the same annotation, as correct as before.
 
 # %%
 smallest = min(sample.mask.size for sample in data.train)
@@ -253,7 +254,7 @@ print(f"mean squared difference of the ids: {difference:.0f}; variance of the id
 claim(difference > variance, "The masks differ more from each other than from a constant.")
 
 # %% [markdown]
-# As segmentations the two masks are identical (F1 = 1). As arrays of numbers they differ *more* than the mask differs
+# As segmentations, the two masks are identical (F1 = 1). As arrays of numbers they differ *more* than the mask differs
 # from its own mean: a network that answered with the average id everywhere would have a lower squared error than one
 # that found every nucleus perfectly and numbered them in another order.
 
@@ -261,14 +262,14 @@ claim(difference > variance, "The masks differ more from each other than from a 
 # **Question 1b.** Do the ids have a meaning? Could a U-Net be trained to predict them, by regression or as classes?
 
 # %% [markdown] answer="1b"
-# The ids only say which pixels belong together; any renumbering is just as right. A U-Net cannot predict them:
+# The ids only say which pixels belong together; any renumbering is just as correct. A U-Net cannot predict them:
 #
-# * **Regression** punishes right answers with another numbering, as measured above, and the target is ambiguous:
+# * **Regression** punishes correct answers with another numbering, as measured above, and the target is ambiguous:
 #   nothing in the image says which nucleus is number 7. The best the network can do is the mean over all numberings, a
-#   constant. Also, "between nucleus 3 and nucleus 5" lies nothing like nucleus 4.
-# * **Classification** would need one class for each id, there is no largest number of nuclei, and class 7 would look
-#   like class 8. A convolution is moreover blind to position: two equal-looking nuclei in one image get the same
-#   answer, but need different ids.
+#   constant. Also, nucleus 4 is not something "between nucleus 3 and nucleus 5".
+# * **Classification** would need one class for each id, but the number of nuclei has no limit, and class 7 would look
+#   like class 8. A convolution does not know positions either: two nuclei that look alike get the same answer, but need
+#   different ids.
 #
 # So the network predicts something that every pixel can know from its surroundings, such as "nucleus or not"
 # (notebook 03) or "interior, boundary or background" (notebook 05), and instances are made from it afterwards.
@@ -276,8 +277,8 @@ claim(difference > variance, "The masks differ more from each other than from a 
 # %% [markdown]
 # ## Touching nuclei, and a ceiling
 #
-# The simplest plan for finding nuclei: decide for every pixel whether it belongs to a nucleus, then call every
-# connected region one nucleus. It fails where nuclei touch. How often is that?
+# The simplest way to find nuclei: decide for every pixel whether it belongs to a nucleus, then call every connected
+# region one nucleus. It fails where nuclei touch. How often do they?
 
 # %%
 n_touching = sum(len(touching_ids(sample.mask)) for sample in data.test)
@@ -286,8 +287,8 @@ print(f"{n_touching} of {n_nuclei} test nuclei touch another: {100 * n_touching 
 
 # %% [markdown]
 # Now suppose that a network were perfect: *every* pixel right. Take the true foreground, find its connected components,
-# and score them against the truth with the F1 score (notebook 04 builds it; 1 means that every nucleus is found and
-# nothing else is).
+# and score them against the truth with the F1 score (you write it in notebook 04; 1 means that every nucleus is found
+# and nothing else).
 
 # %%
 components = [connected_components((sample.mask > 0).astype(float)) for sample in data.test]
@@ -307,13 +308,13 @@ plotting.draw_labels(
 )
 show(
     figure,
-    "The test image that suffers most: nuclei that touch in the true mask become one component.",
+    "The test image with the lowest F1: nuclei that touch in the true mask become one component.",
 )
 
 # %% [markdown]
-# This is a **ceiling**: no network, however good, gets above it this way. On the 50 real test images it is 0.90,
-# because nearly a third of their nuclei touch another. A tenth of the score is lost with perfect pixels. That is why
-# the course does not end with notebook 04: notebook 05 uses a method whose own ceiling is far higher, 0.997.
+# This is a **ceiling**: no network, however good, can exceed it this way. On the 50 real test images it is 0.90,
+# because nearly a third of their nuclei touch another. A tenth of the score is lost even with perfect pixels. That is
+# why the course does not end with notebook 04: the method of notebook 05 has a far higher ceiling, 0.997.
 
 # %% [markdown]
 # ## Intensities
@@ -323,7 +324,7 @@ show(
 # {{difficulty}}
 #
 # Write `intensity_statistics(images)`. It returns `(mean, std)` over all pixels of all images as two Python floats. The
-# images differ in size, and every *pixel* counts the same. `std` is the population standard deviation.
+# images differ in size; every *pixel* has the same weight. `std` is the population standard deviation.
 
 # %% [markdown] expected="1.2"
 # Expected: three pixels with the values 0, 0 and 3 in two images, so the mean is 1 and the standard deviation is the
@@ -348,8 +349,8 @@ show(
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# Images are `uint8`. What are `200 + 100` and `0 - 3` in that type? Let NumPy compute in float64, and turn the results
-# into Python floats at the end.
+# Images are `uint8`. What are `200 + 100` and `0 - 3` in that type? Let NumPy compute in float64, and convert the
+# results to Python floats at the end.
 #
 # </details>
 
@@ -387,8 +388,8 @@ print(f"mean {mean:.2f}, standard deviation {std:.2f}")
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# Three things take part: the image, `mean` and `std`. If one of them is a float64, so is the result. Convert all three,
-# or the result at the end.
+# Three values enter: the image, `mean` and `std`. If one of them is float64, so is the result. Convert all three, or
+# the result at the end.
 #
 # </details>
 
@@ -397,8 +398,8 @@ print(f"mean {mean:.2f}, standard deviation {std:.2f}")
 # %% check="1.3"
 
 # %% [markdown]
-# Compare two ways to make images alike. *Dataset-wide*: one mean and one standard deviation for all images. *Per
-# image*: scale each image so that its own 1st percentile becomes 0 and its own 99.8th percentile becomes 1
+# Compare two ways to normalise images. *Dataset-wide*: one mean and one standard deviation for all images. *Per image*:
+# scale each image so that its own 1st percentile becomes 0 and its own 99.8th percentile becomes 1
 # (`normalize_percentiles`). Percentiles are used instead of minimum and maximum because a single hot pixel would
 # otherwise set the scale.
 
@@ -420,8 +421,8 @@ for panel, (name, arrays) in zip(axes[0], panels.items()):
     )
 show(
     figure,
-    "How bright the bright end of each image is: as stored, after one mean and deviation for "
-    "all, after its own percentiles.",
+    "The 99th percentile of each image: as stored, after scaling all images alike, and after "
+    "scaling each by its own percentiles.",
 )
 
 # %%
@@ -430,7 +431,7 @@ for name, arrays in panels.items():
     contrast = [np.percentile(array, 99) - np.percentile(array, 1) for array in arrays]
     spread[name] = np.percentile(contrast, 95) / np.percentile(contrast, 5)
     print(f"{name:13s} contrast of a bright image : contrast of a dim one = {spread[name]:.1f}")
-claim(np.isclose(spread["raw"], spread["dataset-wide"], rtol=0.01), "Dataset-wide scaling leaves the ratio.")
+claim(np.isclose(spread["raw"], spread["dataset-wide"], rtol=0.01), "Dataset-wide scaling does not change the ratio.")
 claim(spread["per image"] < 0.5 * spread["raw"], "Per-image scaling more than halves it.")
 
 # %% [markdown]
@@ -459,20 +460,20 @@ show(
 # In the top row the dim image is nearly flat; in the bottom row all three look alike to the eye, and to the network.
 
 # %% [markdown] question="1c"
-# **Question 1c.** When would you prefer dataset-wide normalisation all the same?
+# **Question 1c.** When would you still prefer dataset-wide normalisation?
 
 # %% [markdown] answer="1c"
-# When absolute brightness carries information: if all images come from one calibrated instrument and intensity answers
-# the question (how much DNA is in a nucleus? is there any nucleus at all?). Per-image scaling throws that away: an
+# When absolute brightness carries information: all images come from one calibrated instrument, and the question is
+# about intensity (how much DNA is in a nucleus? is there any nucleus at all?). Per-image scaling throws that away: an
 # empty image is stretched until its noise looks like signal. Here images come from many microscopes with arbitrary
-# exposure, brightness means nothing, and nearly every image holds nuclei, so per-image is the better choice. Either
-# way, statistics come from the training images only, never from the test images.
+# exposure, brightness means nothing, and nearly every image contains nuclei, so per-image normalisation is the better
+# choice. Either way, statistics come from the training images only, never from the test images.
 
 # %% [markdown]
 # ## Training and validation
 #
-# The **test** images are for the very end. Every choice on the way (how long to train, which threshold) needs other
-# images that the network was not trained on: the **validation** images. They are set aside now.
+# The **test** images are for the very end. Every choice before that (how long to train, which threshold) needs other
+# images that the network was not trained on: the **validation** images. Set them aside now.
 #
 # ### Exercise 1.4: Set validation images aside
 #
@@ -490,12 +491,12 @@ show(
 #
 # <details><summary>Hint 1</summary>
 #
-# With `every=20` the first validation sample has the index 19: counted from one, it is the 20th.
+# With `every=20` the first validation sample has index 19: counted from one, it is the 20th.
 #
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# Slices can have a step. For the training samples go over the indices, `enumerate` helps, and leave the others out.
+# Slices can have a step. For the training samples, go through the indices (`enumerate` helps) and leave the others out.
 #
 # </details>
 
@@ -512,8 +513,8 @@ print(f"every 8th:  {len(train)} training and {len(val)} validation images")
 
 # %% [markdown]
 # A fixed rule is reproducible, and taking every 20th rather than the last twentieth keeps the mixture of sizes if the
-# files are sorted by size or origin. The later notebooks use every 8th: a score measured on a few images says little,
-# and the thresholds of notebook 05 are tuned on these.
+# files are sorted by size or origin. The later notebooks use every 8th: a score from a few images says little, and the
+# thresholds of notebook 05 are tuned on these images.
 
 # %% [markdown]
 # ## Batches of crops
@@ -523,11 +524,11 @@ print(f"every 8th:  {len(train)} training and {len(val)} validation images")
 # {{difficulty}}
 #
 # Write `random_crop(image, mask, size, rng)`. It cuts the **same** window of `size` x `size` pixels out of both. `rng`
-# is a `numpy.random.Generator`; every possible place must be able to occur, the last one included. If the image is
-# smaller than the window, raise a `ValueError` that names both sizes.
+# is a `numpy.random.Generator`; every position must be possible, including the last one. If the image is smaller than
+# the window, raise a `ValueError` that names both sizes.
 
 # %% [markdown] expected="1.5"
-# Expected: two windows of one shape that show the same place. On an image of the course:
+# Expected: two windows of the same shape that show the same place. On an image of the course:
 #
 # ```python expected hidden alt="Four windows of one image, and below each the same window of its mask."
 # sample = load_data("embedded").train[0]
@@ -542,8 +543,8 @@ print(f"every 8th:  {len(train)} training and {len(val)} validation images")
 #
 # <details><summary>Hint 1</summary>
 #
-# A window is given by its upper left corner. In which rows can the corner lie, if the image has `H` rows and the window
-# `size`? How many rows are that?
+# A window is given by its upper left corner. In which rows can the corner be, if the image has `H` rows and the window
+# `size`? How many rows is that?
 #
 # </details>
 # <details><summary>Hint 2</summary>
@@ -553,7 +554,7 @@ print(f"every 8th:  {len(train)} training and {len(val)} validation images")
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# Draw the corner once and cut both arrays with the same two slices. Compare the sizes before you draw.
+# Draw the corner once and cut both arrays with the same two slices. Check the sizes before you draw.
 #
 # </details>
 
@@ -574,7 +575,7 @@ show(figure, "Five random windows of one image, with the same windows of its mas
 
 # %% [markdown]
 # Image and mask must show the same place in each column. Crops have a side effect on ids: a nucleus outside the window
-# leaves a **gap** in the numbers. Code that takes `mask.max()` for the number of nuclei goes wrong from here on.
+# leaves a **gap** in the numbers. Code that takes `mask.max()` for the number of nuclei is wrong from here on.
 #
 # ### Exercise 1.6: From a label image to a foreground target
 #
@@ -591,7 +592,7 @@ show(figure, "Five random windows of one image, with the same windows of its mas
 #
 # <details><summary>Hint 1</summary>
 #
-# One comparison of the whole array with 0 says for every pixel whether it is on a nucleus, whatever the ids are.
+# Comparing the whole array with 0 tells for every pixel whether it is on a nucleus, whatever its id.
 #
 # </details>
 # <details><summary>Hint 2</summary>
@@ -616,21 +617,21 @@ assert target.shape == (1, *sample.mask.shape) and torch.equal(
 #
 # {{difficulty}}
 #
-# Write `NucleiDataset`, a `torch.utils.data.Dataset`. Item `i` is a random crop of image `i` as float32 tensor
-# `(1, S, S)`, and `target_transform` of the same crop of its mask. With `augment=True`, image and mask are also
+# Write `NucleiDataset`, a `torch.utils.data.Dataset`. Item `i` is a pair: a random crop of image `i` as a float32
+# tensor `(1, S, S)`, and `target_transform` of the same crop of its mask. With `augment=True`, image and mask are also
 # flipped, and rotated by multiples of 90 degrees, **both in the same way**.
 #
-# Two points that go wrong easily:
+# Two things that easily go wrong:
 #
 # * *Joint augmentation.* `torchvision.transforms.v2` transforms several inputs together, but only if it knows what each
-#   is: wrap the image as `tv_tensors.Image` and the mask as `tv_tensors.Mask`. A plain second tensor would pass through
+#   is: wrap the image as `tv_tensors.Image` and the mask as `tv_tensors.Mask`. A second plain tensor would pass through
 #   unchanged.
 # * *Random numbers.* A NumPy generator made in `__init__` is copied into every loader worker: each would draw the same
-#   crops, and the same again in the next epoch. torch's own generator is seeded differently for every worker and epoch,
-#   so derive the randomness from it.
+#   crops, and again in the next epoch. torch's own generator is seeded differently for every worker and epoch, so
+#   derive the randomness from it.
 
 # %% [markdown] expected="1.7"
-# Expected: `dataset[0]` gives another crop each time, of the same image and mask. With `augment=True`:
+# Expected: each `dataset[0]` gives a new crop of the same image and mask. With `augment=True`:
 #
 # ```python expected hidden alt="Five augmented crops of one image; below each the foreground target of that place."
 # sample = load_data("embedded").train[0]
@@ -647,8 +648,8 @@ assert target.shape == (1, *sample.mask.shape) and torch.equal(
 #
 # <details><summary>Hint 1</summary>
 #
-# A dataset needs three methods: `__init__` keeps what it is given, `__len__` says how many items there are,
-# `__getitem__` makes one item. `random_crop` does most of the work.
+# A dataset needs three methods: `__init__` keeps what it is given, `__len__` returns the number of items, `__getitem__`
+# makes one item. `random_crop` does most of the work.
 #
 # </details>
 # <details><summary>Hint 2</summary>
@@ -659,8 +660,8 @@ assert target.shape == (1, *sample.mask.shape) and torch.equal(
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# For the augmentation: both as tensors of shape `(1, S, S)`, wrapped as `tv_tensors.Image` and `tv_tensors.Mask`, and
-# both passed to **one** call of the transform. `target_transform` expects a NumPy mask `(S, S)` again.
+# For the augmentation, make both tensors of shape `(1, S, S)`, wrap them as `tv_tensors.Image` and `tv_tensors.Mask`,
+# and pass both to **one** call of the transform. `target_transform` expects a NumPy mask `(S, S)` again.
 # `v2.RandomRotation((90, 90))` is a quarter turn, and `v2.RandomChoice` picks one of several transforms.
 #
 # </details>
@@ -686,8 +687,8 @@ for column in range(6):
 show(figure, "One batch: six augmented crops and their foreground targets.")
 
 # %% [markdown]
-# Every column must fit: if a target looks mirrored against its image, the augmentation treated them differently. Now
-# test the two promises: other crops in the next epoch, and the same crops after the same seed.
+# In every column, image and target must match: if a target is mirrored, the augmentation treated the two differently.
+# Now test two properties: new crops in the next epoch, and the same crops after the same seed.
 
 # %%
 torch.manual_seed(seed)
@@ -709,12 +710,12 @@ from course_utils.widgets import browse_images
 browse_images(data.train)
 
 # %% [markdown]
-# ## What to take along
+# ## What to remember
 #
 # * Ids are names, not numbers; after cropping they have gaps.
-# * Touching nuclei limit every method that cannot separate them. You know the limit before training anything.
-# * Brightness varies by more than the nuclei do: normalise each image by itself.
-# * Crops make batches; randomness must differ between epochs and workers, and be repeatable all the same.
+# * Touching nuclei limit every method that cannot separate them. You can know the limit before training.
+# * Brightness varies more between images than the nuclei do: normalise each image by itself.
+# * Crops make batches; random numbers must differ between epochs and workers, and still be repeatable.
 #
 # Next: **02 The U-Net**, the network that will learn from these batches.
 
