@@ -2,8 +2,8 @@
 # # 02 The U-Net
 #
 # The U-Net was published in 2015 for a task with thirty training images, and ten years later it is still the first
-# network to try in biomedical segmentation. You will build it from its two parts, about thirty lines in all, and then
-# measure what it does.
+# network to try in biomedical segmentation. You will build it from two kinds of blocks, about thirty lines in all, and
+# then measure what it does.
 #
 # **After this notebook you can**
 #
@@ -40,24 +40,24 @@ output = "output"
 # %% [markdown]
 # ## The architecture
 #
-# The network answers one question for each pixel: does it belong to a nucleus? The grey value of the pixel itself does
-# not tell; its surroundings do. So the network has to collect information from an area (*context*) and still answer
-# exactly for each pixel (*localisation*). The U-Net does both:
+# The network answers one question for each pixel: does it belong to a nucleus? Its own grey value does not tell; its
+# surroundings do. So the network has to collect information from an area (*context*) and still answer for each single
+# pixel (*localisation*). The U-Net does both:
 #
 # * the **encoder** (left) halves the resolution step by step. Each step sees a larger area, with more feature maps;
 # * the **decoder** (right) doubles the resolution step by step until every pixel has its answer;
-# * **skip connections** (dashed) hand the fine detail of each encoder level directly to the decoder level of the same
+# * **skip connections** (dashed) pass the fine detail of each encoder level directly to the decoder level of the same
 #   resolution.
 
 # %%
 show(
     plotting.plot_unet(base_channels=64, depth=4, side=256),
-    "The U-Net of depth 4 for an image of 256 x 256 pixels. In each box its side in pixels,"
-    " above it the number of feature maps.",
+    "The U-Net of depth 4 for an image of 256 x 256 pixels. In each box: its side in pixels;"
+    " above it: the number of feature maps.",
 )
 
 # %% [markdown]
-# All convolutions here are padded ("SAME"), so a box keeps its resolution and the output is as large as the input. The
+# All convolutions here are padded ("SAME"), so a box keeps its resolution, and the output is as large as the input. The
 # paper used unpadded ("VALID") convolutions: its output was smaller than its input, and skip connections had to be
 # cropped.
 
@@ -66,12 +66,12 @@ show(
 #
 # {{difficulty}}
 #
-# Write `ConvBlock(in_channels, out_channels)`, a box of the drawing: twice a 3x3 convolution with padding 1, each
-# followed by ReLU. It maps `(N, in_channels, H, W)` to `(N, out_channels, H, W)`. The solution also has a switch
-# `batch_norm`, off by default, which later notebooks use to train faster; you may leave it out.
+# Write `ConvBlock(in_channels, out_channels)`, a box of the drawing: two 3x3 convolutions with padding 1, each followed
+# by a ReLU. It maps `(N, in_channels, H, W)` to `(N, out_channels, H, W)`. The solution also has a switch `batch_norm`,
+# off by default, which later notebooks use to train faster; you may leave it out.
 
 # %% [markdown] expected="2.1"
-# Expected: two images of one channel become two of eight, in the same size.
+# Expected: two images with one channel become two with eight, of the same size.
 #
 # ```python expected
 # ConvBlock(1, 8)(torch.zeros(2, 1, 32, 48)).shape
@@ -79,12 +79,13 @@ show(
 #
 # <details><summary>Hint 1</summary>
 #
-# `nn.Sequential` applies layers one after the other. Here there are four.
+# `nn.Sequential` applies layers one after the other. Here you need four.
 #
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# The first convolution changes the number of channels. What does the second one receive, and what does it give?
+# The first convolution changes the number of channels. How many does the second one receive, and how many does it
+# return?
 #
 # </details>
 
@@ -104,11 +105,11 @@ assert block(torch.zeros(2, 1, 32, 48)).shape == (2, 8, 32, 48)
 # {{difficulty}}
 #
 # Write `UpBlock(in_channels, out_channels)`, a step of the decoder. `forward(x, skip)` doubles the resolution of `x`
-# with a 2x2 transposed convolution of stride 2 that gives `out_channels` maps, concatenates the result with `skip`
-# (which has `out_channels` maps, too) along the channels, and applies a `ConvBlock`.
+# with a 2x2 transposed convolution of stride 2 that returns `out_channels` maps, concatenates the result with `skip`
+# (which also has `out_channels` maps) along the channels, and applies a `ConvBlock`.
 
 # %% [markdown] expected="2.2"
-# Expected: height and width of the skip connection, `out_channels` maps.
+# Expected: the height and width of the skip connection, and `out_channels` maps.
 #
 # ```python expected
 # UpBlock(16, 8)(torch.zeros(1, 16, 10, 12), torch.zeros(1, 8, 20, 24)).shape
@@ -116,13 +117,13 @@ assert block(torch.zeros(2, 1, 32, 48)).shape == (2, 8, 32, 48)
 #
 # <details><summary>Hint 1</summary>
 #
-# `nn.ConvTranspose2d` with kernel size 2 and stride 2 doubles height and width. Let it also bring the channels down to
+# `nn.ConvTranspose2d` with kernel size 2 and stride 2 doubles height and width. Let it also reduce the channels to
 # `out_channels`.
 #
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# `torch.cat` joins tensors along an axis: the channels are axis 1. How many channels are there afterwards, and what
+# `torch.cat` joins tensors along an axis; channels are axis 1. How many channels are there afterwards, and how many
 # does the `ConvBlock` receive?
 #
 # </details>
@@ -145,14 +146,14 @@ print(
 assert up(from_below, skip).shape == (1, 8, 20, 24)
 
 # %% [markdown] question="2a"
-# **Question 2a.** Why skip connections? What would the decoder have to work from without them?
+# **Question 2a.** Why skip connections? What would the decoder have to work with without them?
 
 # %% [markdown] answer="2a"
-# Without them, all that the decoder gets is the bottom of the U: 16 x 16 positions for an image of 256 x 256. Where
-# exactly an edge ran within a square of 16 x 16 pixels would have to be coded in the feature maps, and outlines come
-# out blurred. The skip connection hands over the encoder's maps of the same resolution, in which every edge is still in
-# its place: the bottom says *what* is there, the skip connection says *where* exactly. They also shorten the way of the
-# gradient to the early layers, so deep networks train more easily.
+# Without them, all that the decoder gets is the bottleneck: 16 x 16 positions for an image of 256 x 256. Where exactly
+# an edge runs within a square of 16 x 16 pixels would have to be encoded in the feature maps, and outlines come out
+# blurred. A skip connection passes on the encoder's maps of the same resolution, in which every edge is still in its
+# place: the bottleneck says *what* is there, the skip connection says *where* exactly. Skip connections also shorten
+# the path of the gradient to the early layers, so deep networks train more easily.
 
 # %% [markdown]
 # ### Exercise 2.3: The whole network
@@ -160,15 +161,15 @@ assert up(from_below, skip).shape == (1, 8, 20, 24)
 # {{difficulty}}
 #
 # Write `UNet(in_channels=1, out_channels=1, base_channels=64, depth=4)`. The first level has `base_channels` maps,
-# every level below twice as many. `forward` goes in three parts: down (remember the skip connections), bottom, up again
-# (use them in reverse order), and ends in a 1x1 convolution to `out_channels` maps **without** an activation: the
-# output are *logits*, notebook 03 says why. If a side of the input does not divide by `2**depth`, raise a `ValueError`
-# that names the side and the divisor.
+# every level below twice as many. `forward` has three parts: down (keep the skip connections), bottleneck, up (use them
+# in reverse order). It ends in a 1x1 convolution to `out_channels` maps **without** an activation: the output is
+# *logits*; notebook 03 says why. If a side of the input is not divisible by `2**depth`, raise a `ValueError` that names
+# the side and the divisor.
 #
-# Hint: keep the blocks in `nn.ModuleList`s, or their parameters are invisible to the optimizer.
+# Hint: keep the blocks in an `nn.ModuleList`; in a plain list their parameters are invisible to the optimizer.
 
 # %% [markdown] expected="2.3"
-# Expected: as many maps as asked for, in the size of the input, with negative values among them.
+# Expected: as many maps as asked for, of the size of the input, with some negative values.
 #
 # ```python expected
 # model = UNet(in_channels=1, out_channels=3, base_channels=8)
@@ -190,8 +191,8 @@ assert up(from_below, skip).shape == (1, 8, 20, 24)
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# The pooling has no parameters, so one `nn.MaxPool2d(2)` serves all levels. At the bottom there is one more
-# `ConvBlock`, without pooling after it.
+# Pooling has no parameters, so one `nn.MaxPool2d(2)` serves all levels. The bottleneck is one more `ConvBlock`, without
+# pooling after it.
 #
 # </details>
 
@@ -204,7 +205,7 @@ assert up(from_below, skip).shape == (1, 8, 20, 24)
 #
 # {{difficulty}}
 #
-# Write `count_parameters(model)`: the number of trainable parameters, as an int.
+# Write `count_parameters(model)`. It returns the number of trainable parameters as an int.
 
 # %% [markdown] expected="2.4"
 # Expected: a layer from ten numbers to two has twenty weights and two biases.
@@ -215,7 +216,7 @@ assert up(from_below, skip).shape == (1, 8, 20, 24)
 #
 # <details><summary>Hint 1</summary>
 #
-# `model.parameters()` gives all parameter tensors, each of them once.
+# `model.parameters()` yields every parameter tensor once.
 #
 # </details>
 # <details><summary>Hint 2</summary>
@@ -235,8 +236,8 @@ assert n_parameters == 31_030_593
 print(f"{n_parameters:,}")
 
 # %% [markdown]
-# Thirty-one million, exactly 31,030,593. If you get another number, compare with the drawing: a missing bias, a
-# bilinear upsampling in place of the transposed convolution or a block too many all change it. Where do they sit?
+# Thirty-one million, exactly 31,030,593. If you get another number, compare with the drawing: a missing bias, bilinear
+# upsampling in place of the transposed convolution, or an extra block all change it. Where are they?
 
 # %%
 convolutions = [
@@ -251,12 +252,12 @@ assert table["parameters"].sum() == n_parameters and table.loc[1024, "parameters
 table
 
 # %% [markdown]
-# Each row adds up the convolutions that make so many feature maps. The two at the bottom of the U, with 1024 maps, hold
-# over 40 % of all parameters: the number grows with the square of the channels, and there are most channels where
-# resolution is lowest. Computing time and memory are another matter, see below.
+# Each row sums up the convolutions with that number of feature maps. The two in the bottleneck, with 1024 maps, hold
+# over 40 % of all parameters: the number grows with the square of the channels, and channels are most numerous where
+# resolution is lowest. Computing time and memory are distributed differently, as you will see.
 #
-# Now follow the data through the network. A *hook* is a function that torch calls whenever a layer has computed
-# something:
+# Now follow the data through the network. A *hook* is a function that torch calls whenever a layer has computed its
+# output:
 
 # %%
 small, size = UNet(base_channels=8), 256
@@ -275,11 +276,11 @@ steps
 # %% [markdown]
 # Follow the last two numbers of each shape: 256, 128, 64, 32, 16 on the way down and back up again. The second number,
 # the channels, goes the other way. After each transposed convolution the next layer receives twice as many channels as
-# were made: half of them came through the skip connection.
+# it made: the other half comes through the skip connection.
 #
-# From the same table, add up the work and the memory at each resolution. A convolution with a kernel of $k \times k$
-# costs $k^2 \cdot C_{in} \cdot C_{out}$ multiplications for each output pixel (here only the 3x3 convolutions are
-# counted), and its result has to be kept for the backward pass:
+# From the same table, sum up computing and memory at each resolution. A convolution with a kernel of $k \times k$ costs
+# $k^2 \cdot C_{in} \cdot C_{out}$ multiplications for each output pixel (here only the 3x3 convolutions are counted),
+# and its result has to be kept for the backward pass:
 
 # %%
 convolutions = steps[(steps["layer"] == "Conv2d") & (steps["to"].str[1] > 1)]
@@ -299,9 +300,9 @@ claim(work["kept values"].iloc[0] > 40, "The top level needs more memory than an
 work
 
 # %% [markdown]
-# In per cent. The work is spread almost evenly over the upper levels: one level down there is a quarter of the pixels,
-# but four times the work for each of them. Memory sits at the top: this is why large images or large batches run out of
-# it.
+# Values are percentages. Computing is spread almost evenly over the upper levels: one level down there is a quarter of
+# the pixels, but four times the work for each of them. Memory is needed at the top: this is why large images or large
+# batches run out of it.
 
 # %% [markdown]
 # ## An untrained prediction
@@ -327,18 +328,18 @@ show(
     "An image and the probability of foreground that the untrained network assigns to each pixel.",
 )
 print(f"probabilities from {probability.min():.3f} to {probability.max():.3f}")
-claim(probability.max() - probability.min() < 0.5, "The untrained network says nearly the same everywhere.")
+claim(probability.max() - probability.min() < 0.5, "The untrained network predicts nearly the same everywhere.")
 
 # %% [markdown]
-# With random weights the answer is nearly the same everywhere: a flat map that says "don't know". If you see something
-# like an image in it, look at the colour bar. Everything else is learnt.
+# With random weights the prediction is nearly the same everywhere: a flat map that says "don't know". If you see an
+# image in it, look at the colour bar: the range is small. Everything else is learnt.
 
 # %% [markdown]
 # ## How far does an output pixel see?
 #
-# The **receptive field** of an output pixel is the part of the input that can change it. Rather than calculating it,
-# measure it: take one output pixel and ask for the gradient with respect to every input pixel. Where the gradient is
-# not zero, a change of the input would change the output.
+# The **receptive field** of an output pixel is the part of the input that can change it. Measure it instead of
+# calculating it: take one output pixel and compute its gradient with respect to every input pixel. Where the gradient
+# is not zero, a change of the input changes the output.
 
 
 # %%
@@ -373,33 +374,33 @@ show(
 claim(width[4] > 3 * diameter, "At depth 4 a pixel sees more than three nuclei across.")
 
 # %% [markdown]
-# Each level roughly doubles the field: after a halving, a 3x3 convolution covers twice the distance. At depth 4 a pixel
-# sees an area several nuclei wide. The gradient is strongest in the centre: what is near counts most (the *effective*
-# receptive field is smaller than the possible one).
+# Each level roughly doubles the field: after pooling, a 3x3 convolution covers twice the distance. At depth 4 a pixel
+# sees an area several nuclei wide. The gradient is strongest in the centre: nearby pixels count most (the *effective*
+# receptive field is smaller than the theoretical one).
 
 # %% [markdown] question="2b"
 # **Question 2b.** Compare the receptive field with a nucleus. Is a depth of 1 enough? Would a depth of 8 be better?
 
 # %% [markdown] answer="2b"
-# The field should cover a nucleus and its surroundings, so that the network can recognise the inside of a large nucleus
-# and tell a nucleus from a bright patch of background. At depth 1 it is about as wide as a median nucleus: the middle
-# of a large one looks like any evenly bright area. At depth 4 it covers several nuclei, which is enough here. Depth 8
-# would see the whole image, which this task does not need; each level has four times the parameters of the one above,
-# and sides would have to divide by 256.
+# The field should cover a nucleus and its surroundings, so that the network recognises the inside of a large nucleus
+# and can tell a nucleus from a bright patch of background. At depth 1 it is about as wide as a median nucleus: the
+# middle of a large one looks like any evenly bright area. At depth 4 it covers several nuclei, which is enough here.
+# Depth 8 would see the whole image, which this task does not need; each level has four times the parameters of the one
+# above, and sides would have to be divisible by 256.
 
 # %% [markdown] question="2c"
-# **Question 2c.** What do SAME convolutions cost at the border of an image?
+# **Question 2c.** What is the drawback of SAME convolutions at the border of an image?
 
 # %% [markdown] answer="2c"
 # Near the border the convolution reads zeros where there is no image. The network sees a dark frame that no microscope
-# made, and with every layer this influence creeps further inwards, up to half the receptive field. Predictions at the
-# border are therefore less reliable. VALID convolutions avoid it, but then the output is smaller than the input, and
-# the border has no prediction at all unless the image is extended, which the paper did by reflection.
+# made, and with every layer its influence reaches further inwards, up to half the receptive field. Predictions at the
+# border are therefore less reliable. VALID convolutions avoid this, but their output is smaller than the input, and the
+# border has no prediction at all unless the image is extended; the paper did this by reflection.
 
 # %% [markdown]
 # ## Images of any size
 #
-# A size that does not divide by 16 is refused:
+# The network refuses a size that is not divisible by 16:
 
 # %%
 try:
@@ -409,19 +410,19 @@ except ValueError as error:
 
 # %% [markdown]
 # Cropping the image to a size that fits would lose nuclei at its border. A popular one-liner,
-# `image[:-(H % 16), :-(W % 16)]`, is worse: for a side that does divide, `-(256 % 16)` is `-0`, and the slice `[:-0]`
-# is **empty**. So pad, and cut the prediction afterwards.
+# `image[:-(H % 16), :-(W % 16)]`, is worse: for a side that is divisible, `-(256 % 16)` is `-0`, and the slice `[:-0]`
+# is **empty**. So pad the image, and crop the prediction afterwards.
 #
 # ### Exercise 2.5: Pad to a size the network accepts
 #
 # {{difficulty}}
 #
 # Write `pad_to_multiple(image, multiple=16)`. It returns `(padded, (H, W))`. Pad at the bottom and at the right only,
-# by reflection as `np.pad(..., mode="reflect")` does. An image that fits stays as it is. It must work for every height
-# and width from 1.
+# by reflection as `np.pad(..., mode="reflect")` does. An image that fits stays as it is. The function must work for
+# every height and width from 1.
 
 # %% [markdown] expected="2.5"
-# Expected: three more pixels on the right that mirror those before the last one, which is not repeated itself.
+# Expected: three more pixels on the right that mirror those before the last one; the last one itself is not repeated.
 #
 # ```python expected
 # padded, size = pad_to_multiple(np.array([[1, 2, 3, 4, 5]]), multiple=8)
@@ -431,7 +432,7 @@ except ValueError as error:
 #
 # <details><summary>Hint 1</summary>
 #
-# How many pixels are missing up to the next multiple? For a side of 20: 12. For a side of 32: none, not 16.
+# How many pixels are missing to the next multiple? For a side of 20: 12. For a side of 32: none, not 16.
 #
 # </details>
 # <details><summary>Hint 2</summary>
@@ -463,22 +464,21 @@ plotting.draw_image(axes[0, 1], padded, f"{padded.shape[0]} x {padded.shape[1]}"
 axes[0, 1].plot([0, width_, width_], [height, height, 0], color=plotting.ORANGE)
 show(
     figure,
-    "An image and the same image padded to a multiple of 64 (to make it visible). Beyond the "
-    "orange line it is mirrored.",
+    "An image, and the same image padded to a multiple of 64 (so that the padding is visible). "
+    "Beyond the orange line it is mirrored.",
 )
 
 # %% [markdown]
-# The mirrored nuclei continue across the line as if the image went on. Had it been filled with zeros, the network would
-# see a sharp edge there.
-#
-# ## What to take along
+# The mirrored nuclei continue across the line as if the image went on. With zeros instead, the network would see a
+# sharp edge there.
+# ## What to remember
 #
 # * Encoder for context, decoder for resolution, skip connections for detail.
-# * Parameters sit at the bottom, memory at the top, computing time is spread evenly.
-# * The receptive field must cover what has to be recognised.
-# * Sides divide by $2^{depth}$: pad, never crop.
+# * Most parameters are in the bottleneck, most memory is used at the top, computing is spread evenly.
+# * The receptive field must cover what the network is to recognise.
+# * Sides must be divisible by $2^{depth}$: pad, never crop.
 #
-# Next: **03 Binary training** teaches the network to find nuclei.
+# Next: **03 Binary training**, where the network learns to find nuclei.
 
 # %%
 record_scores(output, "02_unet", {"parameters": n_parameters, "receptive field, pixels": width[4]})
