@@ -1,12 +1,12 @@
 # %% [markdown]
 # # 03 Binary training
 #
-# The network of notebook 02 knows nothing. Now it learns, from examples, to tell nucleus from background at every
-# pixel. You write the four parts of every training: a loss, a metric, the loop that learns and the loop that measures.
+# The network of notebook 02 knows nothing. Now it learns from examples to tell nucleus from background at every pixel.
+# You write the four parts of every training: a loss, a metric, the training loop and the validation loop.
 #
 # **After this notebook you can**
 #
-# * compute a cross entropy from logits that survives any number;
+# * compute a cross entropy from logits that is stable for any number;
 # * explain why the score you report is not the loss you minimise;
 # * write a training loop, and test it by overfitting on purpose;
 # * read learning curves, and say what they do not show.
@@ -33,7 +33,7 @@ from course_utils.display import LiveFigure, progress, show
 from course_utils.exercises.claims import claim
 from course_utils.exploration import split_train_val
 from course_utils.losses import hard_dice_score
-from course_utils.networks import training_config, normalized_arrays, model_path
+from course_utils.networks import model_path, normalized_arrays, training_config
 from course_utils.results import prepare_output, record_scores
 from course_utils.training import EpochResult
 
@@ -63,12 +63,12 @@ print(f"{len(train)} training and {len(val)} validation images. {data.note}")
 # %% [markdown]
 # ## The loss
 #
-# The network answers with one number $x$ for each pixel, the **logit**. The sigmoid $p = 1 / (1 + e^{-x})$ turns it
-# into a probability. For a target $t$ of 0 or 1 the binary cross entropy is
+# The network outputs one number $x$ for each pixel, the **logit**. The sigmoid $p = 1 / (1 + e^{-x})$ turns it into a
+# probability. For a target $t$ of 0 or 1 the binary cross entropy is
 #
 # $$ -t \log p - (1 - t) \log (1 - p) $$
 #
-# Typed like this it fails for logits that are not even large:
+# Implemented literally, it already fails for moderate logits:
 
 
 # %%
@@ -90,23 +90,23 @@ print(pd.DataFrame(textbook, index=["loss", "gradient"]).T.rename_axis("logit, t
 assert not np.isfinite(list(textbook.values())).all()
 
 # %% [markdown]
-# Already from a logit of 17 on (the table shows 50), `1 - p` rounds to zero and the loss is infinite. At -200 the
-# answer is perfectly *right*, and still the result is not a number: `p` is 0, and `0 * log(0)` is undefined. One such
-# pixel spoils all weights in the next step.
+# From a logit of 17 on (the table shows 50), `1 - p` rounds to zero and the loss is infinite. At -200 the prediction is
+# perfectly *right*, yet the result is not a number: `p` is 0, and `0 * log(0)` is undefined. One such pixel ruins all
+# weights in the next step.
 #
 # ### Exercise 3.1: A cross entropy that survives large logits
 #
 # {{difficulty}}
 #
-# Write `binary_cross_entropy(logits, target)`: the mean over all elements as a scalar tensor, finite with finite
-# gradients for logits of $\pm 10^4$, without a call to torch's own binary cross entropy. If the two shapes differ,
-# raise a `ValueError`.
+# Write `binary_cross_entropy(logits, target)`. It returns the mean over all elements as a scalar tensor. Loss and
+# gradients must be finite for logits of $\pm 10^4$. Do not call torch's own binary cross entropy. If the two shapes
+# differ, raise a `ValueError`.
 #
 # Insert the sigmoid into the formula **before** computing, and simplify: $-\log p = \log(1 + e^{-x})$ and
 # $-\log(1 - p) = \log(1 + e^{x})$. What remains needs a $\log(1 + e^x)$ that does not overflow; torch has one.
 
 # %% [markdown] expected="3.1"
-# Expected: a logit of 0 costs log 2, whatever the target; a wrong logit of 10,000 costs 10,000.
+# Expected: a logit of 0 costs log 2 for either target; a wrong logit of 10,000 costs 10,000.
 #
 # ```python expected
 # for logit, target in [(0.0, 1.0), (10_000.0, 0.0), (10_000.0, 1.0)]:
@@ -128,7 +128,7 @@ assert not np.isfinite(list(textbook.values())).all()
 # <details><summary>Hint 3</summary>
 #
 # What is left is one softplus minus one product. Do not forget the mean. Compare the shapes first: broadcasting would
-# hide the mistake.
+# hide a mistake.
 #
 # </details>
 
@@ -142,28 +142,28 @@ print(pd.DataFrame(stable, index=["loss", "gradient"]).T.rename_axis("logit, tar
 assert np.isfinite(list(stable.values())).all() and stable[10_000] == (10_000, 1) and stable[-10_000] == (0, 0)
 
 # %% [markdown]
-# Now a wrong logit of 10,000 costs 10,000 with a gradient of 1: a strong, useful push back. A right one costs nothing.
+# Now a wrong logit of 10,000 costs 10,000 with a gradient of 1, which pushes it back. A right one costs nothing.
 
 # %% [markdown] question="3a"
 # **Question 3a.** `torch.nn.BCELoss` takes probabilities, `torch.nn.BCEWithLogitsLoss` takes logits. Which one do you
-# choose, and what follows for the last layer of the network?
+# choose, and what does that mean for the last layer of the network?
 
 # %% [markdown] answer="3a"
 # `BCEWithLogitsLoss`, because it does what you just did: it combines sigmoid and logarithm before rounding can do harm.
 # `BCELoss` cannot repair what the sigmoid rounded away; it clamps the logarithm at -100 so that the loss stays finite,
-# but the gradient of a confidently wrong pixel is lost, which is the one that needs it most. So the network ends in a
-# linear layer, and the sigmoid is applied only where probabilities are wanted: in the metric and in the prediction.
-# Sigmoid in the network *and* loss with logits is a frequent mistake that trains badly without an error message.
+# but a confidently wrong pixel, which needs a gradient most, gets none. So the network ends in a linear layer, and the
+# sigmoid is applied only where probabilities are needed: in the metric and in the prediction. Sigmoid in the network
+# *and* loss with logits is a frequent mistake that trains badly without an error message.
 
 # %% [markdown]
 # ## The metric
 #
-# Most pixels are background. Count the right pixels of a network that always says "background":
+# Most pixels are background. Count the correct pixels of a network that always says "background":
 
 # %%
 foreground = np.mean(np.concatenate([mask.ravel() > 0 for mask in val_masks]))
 print(f"pixel accuracy of 'everything is background': {1 - foreground:.3f}")
-claim(1 - foreground > 0.5, "Saying nothing is right on more than half of the pixels.")
+claim(1 - foreground > 0.5, "Predicting only background is right on more than half of the pixels.")
 
 # %% [markdown]
 # It is right on more than half of the pixels, usually far more, and has found nothing. A better score looks at the
@@ -175,12 +175,12 @@ claim(1 - foreground > 0.5, "Saying nothing is right on more than half of the pi
 #
 # {{difficulty}}
 #
-# Write `dice_score(logits, target)` for tensors `(N, C, H, W)`: the Dice of `sigmoid(logits)` for each image and
-# channel, then their mean, a scalar tensor in [0, 1]. If prediction and target are both empty, the prediction is
-# perfect: the score is 1, not 0/0. No squares in the denominator.
+# Write `dice_score(logits, target)` for tensors `(N, C, H, W)`. It computes the Dice of `sigmoid(logits)` for each
+# image and channel, and returns the mean, a scalar tensor in [0, 1]. If prediction and target are both empty, the
+# prediction is perfect: the score is 1, not 0/0. No squares in the denominator.
 
 # %% [markdown] expected="3.2"
-# Expected: half of the target is found and nothing else, so 2 · 2 / (2 + 4); and 1 if both are empty.
+# Expected: half of the target is found and nothing else, so 2 · 2 / (2 + 4); 1 if both are empty.
 #
 # ```python expected
 # target = torch.tensor([[[[1.0, 1.0], [1.0, 1.0]]]])
@@ -190,13 +190,13 @@ claim(1 - foreground > 0.5, "Saying nothing is right on more than half of the pi
 #
 # <details><summary>Hint 1</summary>
 #
-# Sum over the pixels only: `dim=(-2, -1)` leaves one number for each image and channel. The mean comes last.
+# Sum over the pixels only: `dim=(-2, -1)` leaves one number for each image and channel. Take the mean last.
 #
 # </details>
 # <details><summary>Hint 2</summary>
 #
 # Where prediction and target are both empty, the denominator is 0. `torch.where` can put a 1 there: it takes each
-# element from one of two tensors, and the 0/0 in the other one does no harm, because a score needs no gradient.
+# element from one of two tensors. The 0/0 in the other tensor does no harm, because a score needs no gradient.
 #
 # </details>
 
@@ -212,25 +212,25 @@ nothing = torch.full_like(target, -1e4)
 print(f"everything background: {dice_score(nothing, target):.3f}")
 soft, hard = dice_score(timid, target), hard_dice_score(timid, target)
 print(f"right but unsure:      soft {soft:.3f}, hard {hard:.3f}")
-print(f"empty and rightly so:  {dice_score(nothing, torch.zeros_like(target)):.3f}")
+print(f"empty, as the target:  {dice_score(nothing, torch.zeros_like(target)):.3f}")
 assert dice_score(nothing, target) == 0 and dice_score(nothing, torch.zeros_like(target)) == 1
 assert hard_dice_score(timid, target) == 1 > dice_score(timid, target)
 
 # %% [markdown]
 # "Everything background" now scores 0. The second line shows the difference between the **soft** Dice (of
-# probabilities) and the **hard** Dice (of the decided mask, $p > 0.5$): the decisions are perfect, yet the soft score
-# is far below 1 because the network is unsure. The soft one is smooth and follows training finely. The hard one says
-# how good the mask is that you will use. Report the hard one, and never call either of them accuracy.
+# probabilities) and the **hard** Dice (of the binary mask, $p > 0.5$): the mask is perfect, yet the soft score is far
+# below 1 because the network is unsure. The soft Dice is smooth and shows small changes during training. The hard Dice
+# says how good the mask is that you will use. Report the hard one, and never call either of them accuracy.
 
 # %% [markdown] question="3b"
-# **Question 3b.** What does the small share of foreground do to the cross entropy? What would you see if it were 1 %?
+# **Question 3b.** How does the small share of foreground affect the cross entropy? What would you see if it were 1 %?
 
 # %% [markdown] answer="3b"
-# Cross entropy is a mean over pixels, so the background, as the majority, decides most of it. The quickest way to a low
-# loss is to predict the share of foreground everywhere: early in training the map is uniformly dark, the loss falls,
-# and the Dice score stays near zero. With 1 % foreground this plateau already has a loss of 0.056, and errors on nuclei
-# hardly count against it. Remedies: weigh foreground pixels more, sample crops that contain nuclei, or use a loss built
-# on the Dice score, which does not depend on the amount of background.
+# Cross entropy is a mean over pixels, so the background, the majority, dominates it. The quickest way to a low loss is
+# to predict the share of foreground everywhere: early in training the map is uniformly dark, the loss falls, and the
+# Dice score stays near zero. With 1 % foreground this plateau already has a loss of 0.056, and errors on nuclei hardly
+# add to it. Remedies: give foreground pixels more weight, sample crops that contain nuclei, or use a loss built on the
+# Dice score, which does not depend on the amount of background.
 
 # %% [markdown]
 # ## The loop
@@ -241,8 +241,8 @@ assert hard_dice_score(timid, target) == 1 > dice_score(timid, target)
 #
 # Write `train_epoch(model, loader, loss_fn, optimizer, metric=None)`. For each batch: move it to the model's device,
 # compute logits and loss, set the old gradients to zero, backward, step. Return `(mean loss, mean metric)` as Python
-# floats (`None` without a metric). Weigh each batch by its size, since the last one may be smaller. Put the model in
-# training mode. `loader` may be any iterable of batches, also one without a length: count the images yourself.
+# floats (`None` without a metric). Weight each batch by its size, since the last one may be smaller. Put the model in
+# training mode. `loader` may be any iterable of batches, even one without a length: count the images yourself.
 
 # %% [markdown] expected="3.3"
 # Expected: a pair of Python floats. This model knows nothing (all logits are 0), so the loss is log 2:
@@ -258,7 +258,7 @@ assert hard_dice_score(timid, target) == 1 > dice_score(timid, target)
 #
 # <details><summary>Hint 1</summary>
 #
-# Where the model is: look at the device of one of its parameters. `next(model.parameters())` gives the first.
+# To find the model's device, look at one of its parameters. `next(model.parameters())` gives the first.
 #
 # </details>
 # <details><summary>Hint 2</summary>
@@ -268,8 +268,8 @@ assert hard_dice_score(timid, target) == 1 > dice_score(timid, target)
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# `loss` is a tensor that still holds on to its graph; `loss.item()` is a number. Add up `number * batch size`, and
-# divide once at the end.
+# `loss` is a tensor that keeps its graph; `loss.item()` is a number. Sum up `number * batch size`, and divide once at
+# the end.
 #
 # </details>
 
@@ -278,9 +278,9 @@ assert hard_dice_score(timid, target) == 1 > dice_score(timid, target)
 # %% check="3.3"
 
 # %% [markdown]
-# Before spending minutes on a training, spend seconds on a test: **a network must be able to learn one small batch by
-# heart**. If it cannot, the loop is wrong (gradients not reset, image and mask not belonging together, an activation
-# too many), and no amount of data will help.
+# Before spending minutes on training, spend seconds on a test: **a network must be able to learn one small batch by
+# heart**. If it cannot, the loop is wrong (gradients not reset, image and mask that do not belong together, an extra
+# activation), and no amount of data will help.
 
 # %%
 torch.manual_seed(seed)
@@ -305,7 +305,7 @@ axes[0, 1].plot([dice for _, dice in memorised], color=plotting.ORANGE)
 axes[0, 1].set(xlabel="step", ylabel="soft Dice", ylim=(0, 1))
 show(
     figure,
-    "Overfitting on purpose: loss and Dice of one batch of two crops that is shown a hundred times.",
+    "Overfitting on purpose: loss and Dice of one batch of two crops, shown a hundred times.",
 )
 (first_loss, first_dice), (last_loss, last_dice) = memorised[0], memorised[-1]
 print(f"loss {first_loss:.3f} -> {last_loss:.3f}, soft Dice {first_dice:.3f} -> {last_dice:.3f}")
@@ -313,21 +313,22 @@ claim(last_loss < 0.3 * first_loss, "The loss fell to less than a third.")
 claim(last_dice > first_dice + 0.2, "The Dice score rose.")
 
 # %% [markdown]
-# The loss falls to less than a third and the Dice score rises: the loop can learn. It says nothing about new images.
-# For that there is validation.
+# The loss falls to less than a third and the Dice score rises: the loop can learn. This says nothing about new images;
+# validation does.
 #
 # ### Exercise 3.4: Measure without learning
 #
 # {{difficulty}}
 #
 # Write `validate(model, loader, loss_fn, metric=None)`. It returns the same as `train_epoch` but changes nothing:
-# evaluation mode, no gradients, and afterwards the mode the model was in before.
+# evaluation mode, no gradients, and afterwards the model's earlier mode.
 #
-# Why a mode? Our networks use *batch normalisation*: in training mode it scales by mean and deviation of the current
-# batch, and updates running averages of them; in evaluation mode it uses these averages and leaves them alone.
+# Why a mode? Our networks use *batch normalisation*: in training mode it scales by the mean and standard deviation of
+# the current batch, and updates running averages of them; in evaluation mode it uses these averages and does not change
+# them.
 
 # %% [markdown] expected="3.4"
-# Expected: the same pair, and a model that is what it was.
+# Expected: the same pair, and an unchanged model.
 #
 # ```python expected
 # model = torch.nn.Conv2d(1, 1, 1)
@@ -339,7 +340,7 @@ claim(last_dice > first_dice + 0.2, "The Dice score rose.")
 #
 # <details><summary>Hint 1</summary>
 #
-# Start from `train_epoch` and take out what learns.
+# Start from `train_epoch` and remove the lines that learn.
 #
 # </details>
 # <details><summary>Hint 2</summary>
@@ -349,8 +350,8 @@ claim(last_dice > first_dice + 0.2, "The Dice score rose.")
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# `with torch.no_grad():` switches recording off and back on by itself. For the mode, `try` and `finally` do the same,
-# also if an error occurs in between.
+# `with torch.no_grad():` switches recording off and on again. For the mode, `try` and `finally` do the same, even if an
+# error occurs in between.
 #
 # </details>
 
@@ -369,8 +370,8 @@ print(f"weights and buffers unchanged: {unchanged}, still in training mode: {pup
 assert unchanged and pupil.training
 
 # %% [markdown]
-# The validation images are **whole images, padded, always the same**. Random crops would give another score each time,
-# and you could not tell progress from luck.
+# The validation images are **whole images, padded, always the same**. Random crops would give a different score each
+# time, and you could not tell progress from luck.
 
 # %% [markdown] question="3c"
 # **Question 3c.** Why evaluation mode? And why is `torch.no_grad()` not the same thing?
@@ -386,9 +387,10 @@ assert unchanged and pupil.training
 # %% [markdown]
 # ## Training
 #
-# Now for real. Two helpers: `training_loader` draws crops from an image in proportion to its area and calls a certain
-# number of crops an epoch; `prepare_model` moves the network to your device and computes in bfloat16 where the hardware
-# is faster that way, elsewhere in float32. The learning rate falls along a cosine, so that the last epochs settle.
+# Now for real. Two functions help: `training_loader` draws crops from each image in proportion to its area, a fixed
+# number in each epoch; `prepare_model` moves the network to your device and computes in bfloat16 where the hardware is
+# faster that way, elsewhere in float32. The learning rate falls along a cosine, so that training settles in the last
+# epochs.
 
 # %%
 torch.manual_seed(seed)
@@ -433,12 +435,12 @@ claim(last.validation_loss < first.validation_loss, "The validation loss fell.")
 # %% [markdown]
 # How to read the curves:
 #
-# * Both losses should fall. The training value is an average *over* the epoch, while the network was still changing,
-#   and the validation value is measured *after* it: early on, validation can look better than training.
-# * If validation loss rises while training loss goes on falling, the network learns the training images by heart:
+# * Both losses should fall. The training value is an average *over* the epoch, while the network still changes; the
+#   validation value is measured *after* it. Early on, validation can therefore look better than training.
+# * If validation loss rises while training loss keeps falling, the network learns the training images by heart:
 #   **overfitting**. With random, augmented crops this takes long.
-# * Dice and loss need not agree: the loss still falls as right pixels become more certain, when no decision changes any
-#   more.
+# * Dice and loss need not agree: the loss still falls as correct pixels become more certain, even when no decision
+#   changes any more.
 
 # %%
 shown = sorted({0, *np.linspace(1, settings.binary_epochs, 5).astype(int).tolist()})  # six at most
@@ -454,9 +456,9 @@ show(
 )
 
 # %% [markdown]
-# Before training the map says nothing. After the first epoch nearly everything is there already; later epochs make the
-# map more certain and work on edges, dim nuclei and the narrow gaps between nuclei. A pixel score rewards that little,
-# but notebook 04 depends on it.
+# Before training the map says nothing. After the first epoch nearly everything is there; later epochs make the map more
+# certain and improve edges, dim nuclei and the narrow gaps between nuclei. A pixel score hardly rewards this, but
+# notebook 04 depends on it.
 
 # %%
 val_loss, soft = validate(model, val_loader, binary_cross_entropy, dice_score)
@@ -467,27 +469,27 @@ claim(hard > hard_dice, "It is higher than that of the network that learnt two c
 
 # %% [markdown]
 # This is the number to report: the **hard Dice on whole validation images**. Compare it with that of the network that
-# learnt two crops by heart. Their soft Dice may be alike: it also punishes a network for being unsure, and the one that
-# learnt by heart is always sure.
+# learnt two crops by heart. Their soft Dice may be similar: it also punishes a network for being unsure, and the one
+# that learnt by heart is always sure.
 
 # %% [markdown] question="3d"
 # **Question 3d.** Somebody trains for 200 epochs on 20 images without augmentation. The training Dice reaches 0.99,
 # validation falls from 0.90 to 0.86. What happened, and what would you do?
 
 # %% [markdown] answer="3d"
-# Overfitting: with so few and always equal images the network can memorise them, including the annotators' slips.
-# Validation got worse while training got better. More varied data is the first remedy: random crops, flips, rotations,
-# changes of intensity, more annotated images. Then: keep the weights of the epoch with the best validation score (early
-# stopping), a smaller network, weight decay. Note that choosing the epoch by validation makes the validation score
-# optimistic: the test images stay untouched for this reason.
+# Overfitting: the network can memorise so few images that never change, including the annotators' mistakes. Validation
+# got worse while training got better. The first remedy is more varied data: random crops, flips, rotations, changes of
+# intensity, more annotated images. Then: the weights of the epoch with the best validation score (early stopping), a
+# smaller network, weight decay. Note that choosing the epoch by validation makes the validation score optimistic; this
+# is why the test images stay untouched.
 
 # %% [markdown]
-# ## What to take along
+# ## What to remember
 #
-# * Logits in, stable loss out; the sigmoid belongs to the prediction.
+# * Compute the loss from logits; the sigmoid belongs to the prediction.
 # * Minimise the loss, report the metric, and say which Dice it is.
-# * Overfit one batch before you train on all.
-# * Validate on fixed whole images, in evaluation mode.
+# * Overfit one batch before you train on all images.
+# * Validate on fixed, whole images, in evaluation mode.
 #
 # A pixel score of 0.9 sounds good. Whether the *nuclei* are right is another question: **04 Instances and how to score
 # them**.
