@@ -2,20 +2,20 @@
 # # 04 Instances, and how to score them
 #
 # Notebook 03 ended with a map of probabilities. A biologist asks: how many nuclei are there, and how large is each? So
-# the map has to become **instances**, and a score must count nuclei, not pixels.
+# the map has to become **instances**, and a score has to count nuclei, not pixels.
 #
 # **After this notebook you can**
 #
 # * predict an image of any size, and turn the prediction into instances;
 # * match predicted with true instances and compute the F1 score at an IoU threshold;
-# * tell mean F1 from pooled F1, and say which errors a score is made of;
+# * tell mean F1 from pooled F1, and say which errors lower a score;
 # * compare a network with a method that needs no training.
 #
-# **You need** notebooks 01 to 03. If notebook 03 has left a trained network, it is used; otherwise one that comes with
-# the course.
+# **You need** notebooks 01 to 03. If notebook 03 has saved a trained network, it is used; otherwise the pretrained
+# network of the course.
 #
-# **Time** about 100 minutes of work. Computing: about a minute. For data of your own, for which the course has no
-# network, as long as notebook 03; in the profile `full` too.
+# **Time** about 100 minutes of work. Computing: about a minute. With your own data, for which there is no pretrained
+# network, and in the profile `full`: as long as notebook 03.
 
 # %%
 import matplotlib.pyplot as plt
@@ -65,10 +65,10 @@ model = foreground_model(data, settings, seed, output, on_epoch=draw)
 #
 # Write `predict(model, image)` for a normalised image `(H, W)`. It returns a float32 array `(C, H, W)` of
 # probabilities: the sigmoid for one output channel, the softmax for more. Any height and width must work: pad, predict,
-# cut the padding off. Never crop the image. Evaluation mode, no gradients, and the model is left in the mode it was in.
+# cut the padding off. Never crop the image. Use evaluation mode and no gradients, and restore the model's mode.
 
 # %% [markdown] expected="4.1"
-# Expected: three probabilities for each pixel of an image of 20 x 30, a size that a U-Net refuses.
+# Expected: three probabilities for each pixel of an image of 20 x 30, a size that the U-Net itself refuses.
 #
 # ```python expected
 # probabilities = predict(UNet(1, 3, base_channels=4), np.zeros((20, 30), dtype=np.float32))
@@ -77,7 +77,7 @@ model = foreground_model(data, settings, seed, output, on_epoch=draw)
 #
 # <details><summary>Hint 1</summary>
 #
-# `pad_to_multiple` returns what you need to cut the result back.
+# `pad_to_multiple` also returns the size to which you cut the result.
 #
 # </details>
 # <details><summary>Hint 2</summary>
@@ -87,7 +87,8 @@ model = foreground_model(data, settings, seed, output, on_epoch=draw)
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# One output channel or more? `torch.sigmoid` or `torch.softmax` over the channels. Back to NumPy: first to the CPU.
+# One output channel or more? `torch.sigmoid` or `torch.softmax` over the channels. Move the result to the CPU before
+# you convert it to NumPy.
 #
 # </details>
 
@@ -110,8 +111,8 @@ print(f"{len(val)} validation images predicted")
 #
 # {{difficulty}}
 #
-# Write `connected_components(probability, threshold=0.5)`: an integer label image in which each connected region of
-# pixels above `threshold` has an id of its own.
+# Write `connected_components(probability, threshold=0.5)`. It returns an integer label image in which each connected
+# region of pixels above `threshold` has its own id.
 
 # %% [markdown] expected="4.2"
 # Expected: two regions, two ids.
@@ -153,7 +154,7 @@ plotting.draw_labels(
 )
 show(
     figure,
-    "A validation image, its predicted foreground, the connected components of it, and the "
+    "A validation image, its predicted foreground, the connected components of that, and the "
     "truth. A nucleus that was found has the same colour in both.",
 )
 
@@ -164,19 +165,19 @@ show(
 # %% [markdown]
 # ## Match
 #
-# To score instances, decide first which predicted instance corresponds to which true one. The measure is **intersection
-# over union** (IoU) of their pixels: 1 for identical ones, 0 for disjoint ones.
+# To score instances, first decide which predicted instance corresponds to which true one. The measure is **intersection
+# over union** (IoU) of their pixels: 1 for identical instances, 0 for disjoint ones.
 #
 # ### Exercise 4.3: Overlap of every prediction with every nucleus
 #
 # {{difficulty}}
 #
-# Write `iou_matrix(prediction, truth)`: a float array `(n_pred, n_true)`, rows and columns in ascending order of the
-# ids, background left out. Ids may have gaps, as you saw in notebook 01: `mask.max()` is not the number of nuclei, and
-# an id of a million must not need a million columns. If the shapes differ, raise a `ValueError`.
+# Write `iou_matrix(prediction, truth)`. It returns a float array `(n_pred, n_true)` with rows and columns in ascending
+# order of the ids, without the background. Ids may have gaps, as you saw in notebook 01: `mask.max()` is not the number
+# of nuclei, and an id of a million must not need a million columns. If the shapes differ, raise a `ValueError`.
 #
-# A loop over all pairs is right, but slow with hundreds of nuclei. Number the ids 0, 1, 2, ... first (`np.unique` can);
-# then one `np.bincount` counts the shared pixels of all pairs at once.
+# A loop over all pairs is correct, but slow with hundreds of nuclei. First renumber the ids 0, 1, 2, ... (`np.unique`
+# can); then a single `np.bincount` counts the shared pixels of all pairs.
 
 # %% [markdown] expected="4.3"
 # Expected: one row for each prediction, one column for each nucleus.
@@ -202,7 +203,7 @@ show(
 # <details><summary>Hint 3</summary>
 #
 # The area of a prediction is the sum of its row, the area of a nucleus the sum of its column, background included. The
-# union is the two areas minus the intersection. Take the background's row and column out last.
+# union is the sum of the two areas minus the intersection. Remove the background's row and column last.
 #
 # </details>
 
@@ -234,11 +235,11 @@ show(figure, "IoU of every predicted instance with every true nucleus of a valid
 #
 # {{difficulty}}
 #
-# Write `count_matches(iou, iou_threshold=0.5)`: the largest number of pairs with `IoU >= iou_threshold` such that no
-# row and no column is used twice.
+# Write `count_matches(iou, iou_threshold=0.5)`. It returns the largest number of pairs with `IoU >= iou_threshold` such
+# that no row and no column is used twice.
 
 # %% [markdown] expected="4.4"
-# Expected: two pairs reach 0.3 if the first prediction takes the second nucleus; a greedy choice finds only one.
+# Expected: two matches, if the first prediction takes the second nucleus; a greedy choice finds only one.
 #
 # ```python expected
 # count_matches(np.array([[0.4, 0.3], [0.45, 0.0]]), iou_threshold=0.3)
@@ -246,7 +247,7 @@ show(figure, "IoU of every predicted instance with every true nucleus of a valid
 #
 # <details><summary>Hint 1</summary>
 #
-# Which pairs may be matched at all? A comparison gives a matrix of booleans.
+# Which pairs are allowed? A comparison gives a matrix of booleans.
 #
 # </details>
 # <details><summary>Hint 2</summary>
@@ -257,7 +258,7 @@ show(figure, "IoU of every predicted instance with every true nucleus of a valid
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# It assigns as many pairs as it can, also impossible ones. Count only those that are possible.
+# It assigns as many pairs as it can, including those that are not allowed. Count only the allowed ones.
 #
 # </details>
 
@@ -274,17 +275,17 @@ print("above 0.5:", count_matches(clear_case), "  at 0.4:", count_matches(contes
 assert count_matches(clear_case) == 2 and count_matches(contested, iou_threshold=0.4) == 2
 
 # %% [markdown]
-# In the second case, taking the largest value first (0.45) would leave only one match; the best assignment has two.
+# In the second case, taking the largest value first (0.45) would give only one match; the best assignment has two.
 
 # %% [markdown] question="4a"
-# **Question 4a.** Above an IoU of 0.5 no assignment has to be searched: counting the entries is enough. Why?
+# **Question 4a.** Above an IoU of 0.5 no assignment is needed: counting the entries is enough. Why?
 
 # %% [markdown] answer="4a"
 # If IoU > 0.5, the intersection is more than half of the union, and so more than half of the prediction *and* more than
-# half of the nucleus. Two predictions (which do not overlap each other, since every pixel has one id) cannot both hold
-# more than half of one nucleus, nor can one prediction hold more than half of itself in two nuclei. So in each row and
-# each column at most one entry exceeds 0.5. At exactly 0.5 ties are possible: a nucleus of four pixels split into two
-# halves has an IoU of 0.5 with both.
+# half of the nucleus. Two predictions do not overlap, since every pixel has one id, so they cannot both cover more than
+# half of one nucleus; nor can one prediction lie with more than half of itself in each of two nuclei. So in each row
+# and each column at most one entry exceeds 0.5. At exactly 0.5 ties are possible: a nucleus of four pixels split into
+# two halves has an IoU of 0.5 with both.
 
 # %% [markdown]
 # ### Exercise 4.5: The F1 score of a segmentation
@@ -296,8 +297,8 @@ assert count_matches(clear_case) == 2 and count_matches(contested, iou_threshold
 #
 # $$ F_1 = \frac{2\,TP}{2\,TP + FP + FN} = \frac{2\,TP}{n_{pred} + n_{true}} $$
 #
-# Write `f1_score(prediction, truth, iou_threshold=0.5)`, a Python float. If both are empty, everything is right: 1.0.
-# If only one is, 0.0.
+# Write `f1_score(prediction, truth, iou_threshold=0.5)`. It returns a Python float: 1.0 if both are empty, since
+# everything is right then, and 0.0 if only one of them is.
 
 # %% [markdown] expected="4.5"
 # Expected: one of two predictions matches the only nucleus, so 2 · 1 / (2 + 1).
@@ -308,13 +309,13 @@ assert count_matches(clear_case) == 2 and count_matches(contested, iou_threshold
 #
 # <details><summary>Hint 1</summary>
 #
-# The shape of the IoU matrix says how many instances were predicted and how many there are.
+# The shape of the IoU matrix tells how many instances were predicted and how many are true.
 #
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# With no instances at all the formula is 0/0: treat this case first. If only one side is empty, the formula is right
-# already.
+# With no instances at all the formula is 0/0: handle this case first. If only one side is empty, the formula is already
+# right.
 #
 # </details>
 
@@ -337,8 +338,8 @@ assert f1_score(np.array([[4, 4, 0, 2, 2]]), truth) == 1
 # %% [markdown]
 # ## What kind of errors?
 #
-# A score says how many errors there are, a picture says which. In the next figure each instance is coloured by what
-# became of it. A **merged** prediction covers most of several nuclei, a **split** nucleus is covered by several
+# A score says how many errors there are, a picture says which. In the next figure the colour of each instance shows its
+# kind of error. A **merged** prediction covers most of several nuclei, a **split** nucleus is covered by several
 # predictions; the other false positives and missed nuclei are simply wrong.
 
 # %%
@@ -362,8 +363,8 @@ for panel, index, name in zip(
     )
 show(
     figure,
-    "Three validation images with the verdict on each instance at an IoU threshold of 0.5; "
-    "the counts stand below each image.",
+    "Three validation images with the kind of error of each instance, at an IoU threshold of 0.5; "
+    "the counts are below each image.",
 )
 
 # %%
@@ -379,41 +380,40 @@ for name in ("false_positive", "missed", "merged", "split"):
 worst.sort_values("F1").head(5).style.format({"F1": "{:.3f}"}).hide(axis="index")
 
 # %% [markdown]
-# The table lists the five worst validation images (the numbers of false positives include the merged ones, those of
-# missed nuclei the split ones). Merging is expensive: one component over three nuclei costs one false positive *and*
-# three missed nuclei.
+# The table lists the five worst validation images (false positives include the merged predictions, missed nuclei
+# include the split ones). Merging is expensive: one component over three nuclei costs one false positive *and* three
+# missed nuclei.
 
 # %% [markdown] question="4b"
 # **Question 4b.** Look at the worst images. Where do their errors come from?
 
 # %% [markdown] answer="4b"
-# The columns of the table tell, and there is more than one pattern:
+# The columns of the table tell; there is more than one pattern:
 #
-# * many **missed** and several **merged**: touching nuclei. One thin bridge of foreground pixels suffices to make one
-#   component out of two nuclei;
-# * many **false positives** and hardly any merged: noise in a dim image that becomes dozens of specks, or nuclei that
-#   fall apart;
+# * many **missed** and several **merged**: touching nuclei. A thin bridge of foreground pixels is enough to make one
+#   component of two nuclei;
+# * many **false positives** and hardly any merged: noise in a dim image became dozens of specks, or nuclei fell apart;
 # * as many missed as false positives: the nuclei were found, but their outlines are too wide or too narrow for the IoU
-#   threshold, which happens sooner the smaller a nucleus is.
+#   threshold, which happens more easily the smaller a nucleus is.
 #
-# In images with few nuclei a single error weighs much.
+# In images with few nuclei a single error has a large effect.
 
 # %% [markdown] question="4c"
 # **Question 4c.** How can the pixel Dice be 1.0 and the F1 score 0.9?
 
 # %% [markdown] answer="4c"
-# Pixel scores do not see instances. With the *true* foreground every pixel is right, Dice is 1.0, but touching nuclei
-# are still one component. On the real test images the components of the true foreground reach a mean F1 of 0.90
-# (notebook 01). A single column of wrong pixels between two nuclei changes the Dice score in the third decimal and the
+# Pixel scores do not see instances. With the *true* foreground every pixel is right and Dice is 1.0, but touching
+# nuclei are still one component. On the real test images the components of the true foreground reach a mean F1 of 0.90
+# (notebook 01). A single column of wrong pixels between two nuclei changes the Dice score in the third decimal, but the
 # number of nuclei by one.
 
 # %% [markdown]
 # ## One number
 #
-# Now score the **test** images. Nothing has been chosen on them: the threshold is the 0.5 that everybody starts with.
-# There are two ways to get from many images to one number. **Mean F1** averages the scores of the images, so each
-# *image* counts the same. **Pooled F1** adds up TP, FP and FN of all images first, so each *nucleus* counts the same.
-# Always say which one you print.
+# Now score the **test** images. Nothing has been chosen on them: the threshold is 0.5, the usual default. There are two
+# ways to get from many images to one number. **Mean F1** averages the scores of the images, so each *image* has the
+# same weight. **Pooled F1** sums up TP, FP and FN of all images first, so each *nucleus* has the same weight. Always
+# say which one you report.
 
 # %%
 test_images = [normalize_percentiles(sample.image) for sample in data.test]
@@ -426,16 +426,16 @@ summary.style.format("{:.3f}").format_index("{:g}")
 # **Question 4d.** When do mean and pooled F1 differ? Which would you report?
 
 # %% [markdown] answer="4d"
-# When the score depends on how many nuclei an image holds. If crowded images are the difficult ones, pooled F1 is
-# lower, because these images hold most of the nuclei; if an image with three nuclei goes wrong, the mean suffers and
-# the pooled score hardly notices. Pooled answers "how large a part of all nuclei is right?", the mean answers "how well
+# They differ when the score depends on how many nuclei an image contains. If crowded images are the difficult ones,
+# pooled F1 is lower, because they contain most of the nuclei; if an image with three nuclei goes wrong, the mean drops
+# and the pooled score hardly changes. Pooled F1 answers "what share of all nuclei is right?", mean F1 answers "how well
 # will the next image go?". Report both, or at least name the one you report: on the same predictions they can differ by
 # 0.2.
 
 # %% [markdown]
 # ## How strict?
 #
-# A higher IoU threshold demands better outlines.
+# A higher IoU threshold requires better outlines.
 
 # %%
 iou_thresholds = np.round(np.arange(0.5, 0.96, 0.05), 2)
@@ -455,16 +455,16 @@ show(
 assert all(np.all(np.diff(values) <= 0) for values in strict.values())
 
 # %% [markdown]
-# Every curve falls: what matches at a strict threshold also matches at a lenient one. Where the curve of a method lies
-# higher at strict thresholds, its outlines are better. At 0.5 outlines matter little, and the curve says how many
-# nuclei are found and told apart at all.
+# Every curve falls: what matches at a strict threshold also matches at a lenient one. A method whose curve is higher at
+# strict thresholds has better outlines. At 0.5 outlines matter little; there the curve says how many nuclei are found
+# and separated at all.
 #
 # ## A network must beat this
 #
-# The two other curves belong to methods **without any training**: smooth with a Gaussian, take Otsu's threshold (1979),
-# then either connected components or a watershed on the distance to the rim, which splits round things where they have
-# a waist. Twenty lines of code, a second of computing. Whoever trains a network should know what it is worth beside
-# them.
+# The two other curves belong to methods **without any training**: smooth with a Gaussian, apply Otsu's threshold
+# (1979), then either take connected components or run a watershed on the distance to the background, which splits round
+# objects at their waist. That is twenty lines of code and a second of computing. If you train a network, know how much
+# better it is than these.
 
 # %%
 table = compare_methods(methods, test_masks)
@@ -474,11 +474,11 @@ print("U-Net, components, minus Otsu, watershed, mean F1:", gain.round(3).to_dic
 claim(gain["IoU 0.9"] > gain["IoU 0.5"], "The network gains more at a strict than at a lenient IoU threshold.")
 
 # %% [markdown]
-# Read it honestly: at an IoU threshold of 0.5 the classical watershed usually **wins** against the components of the
-# network. Nuclei are round, and splitting round things at their waist works well; the last column shows it, the share
-# of touching nuclei that are found. At strict thresholds the network catches up or overtakes, because its outlines are
-# better. So the network's foreground is not the problem. What is missing is the separation, and a better foreground
-# does not bring it. Notebook 05 teaches the network to do that itself.
+# Read the table honestly: at an IoU threshold of 0.5 the classical watershed usually **wins** against the components of
+# the network. Nuclei are round, and splitting round objects at their waist works well; the last column, the share of
+# touching nuclei that are found, shows it. At strict thresholds the network catches up or overtakes, because its
+# outlines are better. So the network's foreground is not the problem. What is missing is separation, and a better
+# foreground does not provide it. In notebook 05 the network learns to separate nuclei itself.
 
 # %%
 thresholds = (0.1, 0.3, 0.5, 0.9)
@@ -489,14 +489,14 @@ for panel, threshold in zip(axes[0], thresholds):
     plotting.draw_errors(panel, val_images[shown], found, val_masks[shown], title=title)
 show(
     figure,
-    "The same probabilities cut at four thresholds: low ones merge nuclei, high ones separate some "
-    "of them, and shrink all.",
+    "The same probabilities at four thresholds: low ones merge nuclei, high ones separate some "
+    "of them and shrink all.",
 )
 
 # %% [markdown]
-# Low thresholds merge nuclei. Higher ones separate some, but shrink all, and break pieces off. Several merges remain at
-# every threshold. With a running kernel, try it yourself; note that `threshold` (on probabilities) and `iou_threshold`
-# (on matches) are two different things:
+# Low thresholds merge nuclei. Higher ones separate some, but shrink all and break some into pieces. Several nuclei stay
+# merged at every threshold. With a running kernel, try it yourself; note that `threshold` (on probabilities) and
+# `iou_threshold` (on matches) are two different things:
 
 # %% tags=["optional"]
 from course_utils.widgets import explore_threshold
@@ -504,11 +504,11 @@ from course_utils.widgets import explore_threshold
 explore_threshold(val_images, val_probabilities, val_masks)
 
 # %% [markdown]
-# ## What to take along
+# ## What to remember
 #
-# * Score what you are asked for: nuclei, not pixels.
-# * F1 needs a matching, an IoU threshold, and a word: mean or pooled.
-# * Look at the kinds of errors; merges cost double.
+# * Score what the question is about: nuclei, not pixels.
+# * An F1 score needs a matching, an IoU threshold, and the word *mean* or *pooled*.
+# * Look at the kinds of errors: a merge is one false positive and several missed nuclei.
 # * A classical baseline belongs in every table.
 #
 # Next: **05 Boundaries and watershed**.
