@@ -1,22 +1,22 @@
 # %% [markdown]
 # # 05 Boundaries and watershed
 #
-# Connected components cannot separate what touches, however good the foreground is. So ask the network for more: not
-# only "nucleus or background", but also "is this the *boundary* of a nucleus?" Between two touching nuclei there is
-# always some boundary, and a watershed turns the answers into instances.
+# Connected components cannot separate touching nuclei, however good the foreground is. So ask the network for more: not
+# only "nucleus or background?", but also "is this the *boundary* of a nucleus?" Between two touching nuclei there is
+# always some boundary, and a watershed makes instances of the answers.
 #
 # **After this notebook you can**
 #
 # * design a target whose perfect prediction gives perfect instances, and prove it before training;
 # * explain the three inputs of a watershed;
-# * tune a threshold on validation images, and know why not on test images;
+# * tune a threshold on validation images, and say why not on test images;
 # * compare two methods honestly.
 #
 # **You need** notebooks 01 to 04.
 #
-# **Time** about 90 minutes of work. Computing: a minute or two, because the course brings a trained network. If you
-# train it yourself: half an hour to an hour on a CPU in the profile `laptop`, a minute or two in `smoke`; `full`, meant
-# for a GPU, has not been measured yet.
+# **Time** about 90 minutes of work. Computing: a minute or two with the pretrained network. If you train one yourself:
+# half an hour to an hour on a CPU in the profile `laptop`, a minute or two in `smoke`; `full`, meant for a GPU, has not
+# been measured yet.
 
 # %%
 from collections.abc import Sequence
@@ -65,7 +65,7 @@ val_masks = [sample.mask for sample in val]
 # %% [markdown]
 # ## Which boundary?
 #
-# `skimage.segmentation.find_boundaries` offers several. Look at two small nuclei that touch:
+# `skimage.segmentation.find_boundaries` offers several modes. Look at two small nuclei that touch:
 
 # %%
 pair = np.zeros((15, 24), dtype=int)
@@ -80,7 +80,7 @@ for panel, mode in zip(axes[0, 1:], ("thick", "inner", "outer")):
     plotting.draw_classes(panel, classes, f'mode="{mode}"', legend=mode == "inner")
 show(
     figure,
-    "Two touching nuclei of eleven pixels and their boundaries in three modes: background, "
+    "Two touching nuclei, eleven pixels wide, and three modes of their boundaries: background, "
     "interior and boundary as classes.",
 )
 areas = {
@@ -93,8 +93,8 @@ assert areas["thick"] == areas["inner"] < areas["outer"]
 # %% [markdown]
 # * **thick** marks pixels on both sides of every edge: nuclei look larger than they are.
 # * **inner** marks the outermost pixels of each nucleus: interior and boundary *together are exactly the nucleus*.
-# * **outer** marks the background around a nucleus; most of the interior remains, but nuclei that touch have their
-#   boundary inside one another.
+# * **outer** marks the background around a nucleus; most of the interior remains, but the boundary of a nucleus that
+#   touches another lies inside the other.
 #
 # The course uses **inner**: no pixel of a nucleus is lost and none is added.
 #
@@ -102,11 +102,11 @@ assert areas["thick"] == areas["inner"] < areas["outer"]
 #
 # {{difficulty}}
 #
-# Write `boundary_target(mask, mode="inner")`: an int64 tensor `(H, W)` with 0 for background, 1 for interior and 2 for
-# boundary, as `find_boundaries` with this mode gives it.
+# Write `boundary_target(mask, mode="inner")`. It returns an int64 tensor `(H, W)` with 0 for background, 1 for interior
+# and 2 for boundary, as `find_boundaries` defines it in this mode.
 
 # %% [markdown] expected="5.1"
-# Expected: a ring of boundary around each interior, also where two nuclei touch.
+# Expected: a ring of boundary around each interior, even where two nuclei touch.
 #
 # ```python expected hidden alt="The three classes of two touching squares: each has its own interior and boundary."
 # mask = np.zeros((12, 20), dtype=int)
@@ -119,13 +119,13 @@ assert areas["thick"] == areas["inner"] < areas["outer"]
 #
 # <details><summary>Hint 1</summary>
 #
-# Begin with 1 on every nucleus and 0 elsewhere, then overwrite the boundary.
+# Start with 1 on every nucleus and 0 elsewhere, then overwrite the boundary.
 #
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# `find_boundaries` gives an array of booleans of the shape of the mask. With it as an index you can set all its pixels
-# at once. `torch.nn.CrossEntropyLoss` wants int64.
+# `find_boundaries` returns an array of booleans with the shape of the mask. Used as an index, it sets all these pixels
+# at once. `torch.nn.CrossEntropyLoss` needs int64.
 #
 # </details>
 
@@ -152,26 +152,26 @@ assert target.dtype == torch.int64 and torch.equal(target > 0, torch.from_numpy(
 # %% [markdown]
 # ## From three classes to instances
 #
-# The network will give three probabilities for each pixel that add up to one. A **watershed** needs three inputs:
+# The network will predict three probabilities for each pixel, which add up to one. A **watershed** needs three inputs:
 #
-# * a **mask**: which pixels belong to any nucleus at all? Those where interior and boundary *together* exceed 0.5;
-# * **markers**: one seed for each nucleus. the connected components of the pixels where interior outweighs boundary by
-#   more than `threshold`;
-# * a **height map**: the boundary probability. Imagine it as a landscape. Water rises from every seed, and where the
-#   water of two seeds meets, on the ridge between touching nuclei, the border is drawn.
+# * a **mask**: which pixels belong to any nucleus? Those where interior and boundary *together* exceed 0.5;
+# * **markers**: one seed for each nucleus, namely the connected components of the pixels where interior exceeds
+#   boundary by more than `threshold`;
+# * a **height map**: the boundary probability. Imagine it as a landscape. Water rises from every seed; the border is
+#   where the water of two seeds meets, on the ridge between touching nuclei.
 #
 # ### Exercise 5.2: Grow instances with the watershed
 #
 # {{difficulty}}
 #
-# Write `watershed_instances(foreground, boundary, threshold=0.5)`. Here `foreground` is the probability of the
-# *interior* alone, `boundary` that of boundary, both `(H, W)`. The mask is `foreground + boundary > 0.5`; the markers
-# are the components of `foreground - boundary > threshold` inside the mask; grow them over the boundary probability
-# inside the mask with `skimage.segmentation.watershed`.
+# Write `watershed_instances(foreground, boundary, threshold=0.5)`. Here `foreground` is the probability of *interior*
+# alone and `boundary` that of boundary, both `(H, W)`. The mask is `foreground + boundary > 0.5`; the markers are the
+# components of `foreground - boundary > threshold` inside the mask; grow them over the boundary probability inside the
+# mask with `skimage.segmentation.watershed`.
 
 # %% [markdown] expected="5.2"
 # Expected: from the perfect probabilities of two touching squares, two instances of full size. (The dark line between
-# them is only drawn; its pixels belong to a nucleus.)
+# them is only part of the drawing; its pixels belong to a nucleus.)
 #
 # ```python expected hidden alt="Interior, boundary and the resulting two instances of two touching squares."
 # mask = np.zeros((12, 20), dtype=int)
@@ -188,18 +188,18 @@ assert target.dtype == torch.int64 and torch.equal(target > 0, torch.from_numpy(
 #
 # <details><summary>Hint 1</summary>
 #
-# Three inputs, three lines: mask, markers, and the call of the watershed.
+# Three lines: mask, markers, and the call of the watershed.
 #
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# Markers are not yes or no: each seed needs a number of its own. `label` numbers connected regions.
+# Markers are not booleans: each seed needs its own number. `label` numbers connected regions.
 #
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# `watershed(height, markers=..., mask=...)`. The height map is where the water has to climb: which of your inputs is
-# high between two nuclei?
+# `watershed(height, markers=..., mask=...)`. Water must climb the height map: which of your inputs is high between two
+# nuclei?
 #
 # </details>
 
@@ -208,10 +208,10 @@ assert target.dtype == torch.int64 and torch.equal(target > 0, torch.from_numpy(
 # %% check="5.2"
 
 # %% [markdown]
-# ## First test it without a network
+# ## First test without a network
 #
 # Before training anything, run the pipeline on the **target itself**: a network that predicts perfectly. If the score
-# is not close to 1 now, no training will repair it. Beside it stands a common variant, `watershed_without_rim`: it
+# is not close to 1 now, no training will repair it. Compare it with a common variant, `watershed_without_rim`: it
 # leaves the boundary out of the mask, `mask = foreground > 0.5`. It looks harmless.
 
 
@@ -243,36 +243,36 @@ claim(right.min() > 0.99, "A perfect prediction gives more than 0.99 at every Io
 claim(rimless["IoU 0.75"] < 0.75, "Without the rim a quarter is lost at IoU 0.75.")
 
 # %% [markdown]
-# On a *perfect* prediction the variant loses more than a quarter of the score at IoU 0.75: every nucleus is one pixel
-# too small all around, and for a small nucleus one pixel is a lot. On the real test images it reaches 0.97 at IoU 0.5,
-# so nobody notices, and 0.65 at IoU 0.75. With the right mask every IoU threshold gives more than 0.99. The ceiling of
-# notebook 01 is gone.
+# On a *perfect* prediction the variant loses more than a quarter of the score at IoU 0.75: every nucleus is too small
+# by one pixel on all sides, and for a small nucleus one pixel is a lot. On the real test images it reaches 0.97 at IoU
+# 0.5, so nobody notices, but 0.65 at IoU 0.75. With the right mask, the score exceeds 0.99 at every IoU threshold. The
+# ceiling of notebook 01 is gone.
 
 # %% [markdown] question="5a"
 # **Question 5a.** What happens to tiny nuclei in this pipeline? When can even a perfect prediction score below 1?
 
 # %% [markdown] answer="5a"
 # A nucleus that is only two pixels wide consists of boundary alone. Without interior it has no seed, and without a seed
-# it gets no instance, even from a perfect prediction. A nucleus with a narrow waist has two separate interiors, so it
+# there is no instance, even from a perfect prediction. A nucleus with a narrow waist has two separate interiors, so it
 # gets two seeds and is split. Both are rare in these images (the smallest nucleus of the real set has 21 pixels), so
-# the loss is below one per cent, or nothing at all. For objects of a few pixels the pipeline would need another target,
-# a distance map for example, or images of higher resolution.
+# less than one per cent of the score is lost, or nothing at all. For objects of a few pixels the pipeline would need
+# another target, for example a distance map, or images of higher resolution.
 
 # %% [markdown]
 # ## Train
 #
 # `boundary_model` does what you did by hand in notebook 03, with three outputs and a few additions that make training
-# faster and steadier: the learning rate rises and falls once (*one-cycle*), intensities of the crops are varied at
-# random, and the weights are averaged over the last steps. The loss is the cross entropy over three classes, and the
-# thin boundary class is weighted; otherwise the network learns it late. Such a weight has a price: the network sees
-# boundary where there is none, and masks come out too large. So after the training the logarithm of the weight is
-# subtracted from the logit of the class (*logit adjustment*), which makes the probabilities honest again. The outlines
-# are better for it.
+# faster and more stable: the learning rate rises and falls once (*one-cycle*), intensities of the crops vary at random,
+# and the weights are averaged over the last steps. The loss is the cross entropy over three classes, with a higher
+# weight for the thin boundary class; otherwise the network learns it late. The weight has a drawback: the network sees
+# boundary where there is none, and masks come out too large. So after training the logarithm of the weight is
+# subtracted from the logit of the class (*logit adjustment*), which removes this bias from the probabilities. It
+# improves the outlines.
 #
-# In the profiles `smoke` and `laptop` the next cell loads a network that comes with the course. It was trained with
-# this very function, and the curves are those of its training. (The one for the real images was then trained a second
-# time, with a lower learning rate and intensities as they are; its curves show both trainings.) Add `pretrained=False`
-# to the call to train one yourself, as `full` does; it is kept in the folder `output` and found there the next time.
+# In the profiles `smoke` and `laptop` the next cell loads a pretrained network. It was trained with this very function,
+# and the curves are those of its training. (The one for the real images was then trained a second time, with a lower
+# learning rate and unchanged intensities; its curves show both trainings.) Add `pretrained=False` to the call to train
+# one yourself, as `full` does; it is saved in the folder `output` and loaded from there the next time.
 
 # %%
 live = LiveFigure()
@@ -322,13 +322,13 @@ plotting.draw_errors(axes[1, 3], image, instances, mask, title=f"F1 = {f1_score(
 show(
     figure,
     "From the image to instances: the two probabilities, the mask, the markers, the result of"
-    " the watershed, the truth, and the verdict on each instance.",
+    " the watershed, the truth, and the kind of error of each instance.",
 )
 
 # %% [markdown]
-# Follow one pair of touching nuclei: in the mask they are one region. In the boundary map a ridge runs between them.
-# Where it is strong enough there are two markers, and the watershed draws their border along the ridge; where it is too
-# weak, the pair stays one (*merged* in the last panel).
+# Follow one pair of touching nuclei. In the mask they are one region; in the boundary map a ridge runs between them.
+# Where the ridge is high enough there are two markers, and the watershed draws the border along the ridge; where it is
+# too low, the pair stays one instance (*merged* in the last panel).
 
 # %% [markdown]
 # ## Which of the three inputs matters most?
@@ -350,30 +350,30 @@ for name, variant in variants.items():
 inputs = pd.DataFrame(rows).T
 at_75 = inputs["IoU 0.75"]
 claim(at_75["mask without the rim"] < at_75["as in exercise 5.2"] - 0.05, "The rim matters.")
-claim(abs(at_75["flat height map"] - at_75["as in exercise 5.2"]) < 0.02, "The height hardly does.")
+claim(abs(at_75["flat height map"] - at_75["as in exercise 5.2"]) < 0.02, "The height map hardly matters.")
 inputs.style.format("{:.3f}")
 
 # %% [markdown]
-# The mask without the rim costs most, on a real prediction as on the perfect one. The height map, of which textbooks
-# make much, hardly matters here.
+# The mask without the rim lowers the score most, for a real prediction as for the perfect one. The height map, on which
+# textbooks spend many pages, hardly matters here.
 
 # %% [markdown] question="5b"
 # **Question 5b.** Why a height map at all, and why does a flat one do nearly as well here?
 
 # %% [markdown] answer="5b"
-# The watershed draws a border where the water of two seeds meets. With the boundary probability as height that is on
-# the ridge, where a border between nuclei is likely; with a flat map it is halfway between the seeds.
+# The watershed draws a border where the water of two seeds meets. With the boundary probability as height, they meet on
+# the ridge, where a border between nuclei is likely; with a flat map, halfway between the seeds.
 #
 # Here the seeds are nearly whole nuclei: all interior, right up to the thin boundary. Halfway between two such seeds
 # *is* the boundary, and there are only a few pixels left to distribute. With small seeds, such as single points from
-# the maxima of a distance map, or with a high threshold that shrinks them, the height decides: a small nucleus beside a
-# large one would lose or win part of it.
+# the maxima of a distance map, or with a high threshold that shrinks the seeds, the height decides: without it a small
+# nucleus beside a large one would lose or gain pixels.
 
 # %% [markdown]
 # ## Choose the threshold
 #
-# How clear must interior be to count as a seed? Too low, and seeds of neighbours melt together or appear in noise; too
-# high, and dim nuclei get no seed, or one nucleus falls into several.
+# How clear must interior be to count as a seed? If the threshold is too low, seeds of neighbours merge or appear in
+# noise; if it is too high, dim nuclei get no seed, or one nucleus is split into several.
 
 # %%
 candidates = (0.1, 0.5, 0.8, 0.95)
@@ -392,14 +392,14 @@ show(figure, "The same prediction with four thresholds for the seeds.")
 #
 # Write `find_best_threshold(foregrounds, boundaries, truths, thresholds, iou_threshold=0.5)`. For each threshold
 # compute the mean F1 of `watershed_instances` over the images. Return `(best, {threshold: mean F1})`; of equally good
-# thresholds the smaller one wins.
+# thresholds return the smallest.
 #
 # The truths are **label images**. It is easy to pass the training target with its classes 0, 1, 2 by mistake: it is an
-# integer array, too, and the search runs, but it compares with two huge "nuclei". Raise a `ValueError` then;
-# `looks_like_boundary_target(truth)` tells for one array.
+# integer array, too, so the search runs, but it compares with two huge "nuclei". Raise a `ValueError` in that case;
+# `looks_like_boundary_target(truth)` checks one array.
 
 # %% [markdown] expected="5.3"
-# Expected: for a single, perfectly predicted image every threshold is right, and the smallest one wins.
+# Expected: for one perfectly predicted image every threshold is equally good, and the smallest is returned.
 #
 # ```python expected
 # mask = np.zeros((12, 20), dtype=int)
@@ -410,20 +410,20 @@ show(figure, "The same prediction with four thresholds for the seeds.")
 #
 # <details><summary>Hint 1</summary>
 #
-# Two loops: over the thresholds, and for each of them over the images. `watershed_instances` and `f1_score` do the
+# Use two loops: over the thresholds, and for each of them over the images. `watershed_instances` and `f1_score` do the
 # rest.
 #
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# There are two cut-offs: `threshold` belongs to `watershed_instances`, `iou_threshold` to `f1_score`. The second stays
-# the same all the time.
+# There are two thresholds: `threshold` belongs to `watershed_instances`, `iou_threshold` to `f1_score`. The second
+# never changes.
 #
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# For the smallest of the best: `max` and `min` return the *first* of several equal ones, so the order in which you look
-# matters.
+# To get the smallest of the best: `max` and `min` return the *first* of several equal values, so the order of the
+# thresholds matters.
 #
 # </details>
 
@@ -455,8 +455,8 @@ show(
 )
 
 # %% [markdown]
-# Do not read too much into small differences: the interval printed above says how well the mean F1 of *one* threshold
-# is known from so few images (it comes from drawing the images again with replacement, a *bootstrap*). If the curve is
+# Do not read too much into small differences: the interval printed above says how precisely so few images determine the
+# mean F1 of *one* threshold (it comes from drawing the images again with replacement, a *bootstrap*). If the curve is
 # flat around its maximum, any threshold there is as good.
 
 # %% [markdown] question="5c"
@@ -464,23 +464,23 @@ show(
 # images and then reporting that score?
 
 # %% [markdown] answer="5c"
-# The test score is to say how well the method works on images nobody has looked at. The best of ten thresholds *on the
+# The test score should say how well the method works on images nobody has looked at. The best of ten thresholds *on the
 # test images* is best partly by chance for exactly these images; its score is too high, and nobody can say by how much.
-# The same holds for the number of epochs, the network's size or the seed. All choices are made on validation images;
-# the test images are scored once, at the end, and that number is reported whatever it is. (It would not do to choose on
-# the *training* images either: the network was fitted to them, and may be surer there than it is on new images.)
+# The same holds for the number of epochs, the network's size or the seed. Make all choices on validation images; score
+# the test images once, at the end, and report that number whatever it is. (Choosing on the *training* images would not
+# work either: the network was fitted to them, and may be surer there than on new images.)
 
 # %% [markdown]
 # ## The result
 #
 # The table of notebook 04 again. Two rows make a fair comparison: *boundary U-Net, components* and *boundary U-Net,
-# watershed* have the **same network**, and only the last step differs. Fair also means that both get the same care: the
-# threshold of the components, too, is chosen on the validation images. A high one cuts thin bridges between neighbours.
-# Specks of fewer than 20 pixels, smaller than any nucleus of the training images, are left out everywhere, as the
-# classical methods do.
+# watershed* have the **same network**, and only the last step differs. For a fair comparison the threshold of the
+# components is chosen on the validation images, too; a high one cuts thin bridges between neighbours. Specks of fewer
+# than 20 pixels, smaller than any nucleus of the training images, are removed from all results, as the classical
+# methods already do.
 #
-# (A popular addition is to predict every image eight times, flipped and turned, and to average:
-# `course_utils.segmentation.predict_flipped`. The gain is small, at eight times the price.)
+# (A popular addition is to predict every image eight times, flipped and rotated, and to average:
+# `course_utils.segmentation.predict_flipped`. The gain is small, and prediction takes eight times as long.)
 
 # %%
 component_f1 = {}
@@ -504,8 +504,8 @@ table = compare_methods(methods, test_masks)
 display(table.style.format("{:.3f}"))
 
 # %% [markdown]
-# Now compare **in pairs**: both methods on the same image, then the mean of the differences. Images differ among
-# themselves much more than the methods do, and pairing takes that out.
+# Now compare **in pairs**: both methods on the same image, then the mean of the differences. Scores vary much more
+# between images than between methods; pairing removes that variation.
 
 # %%
 def paired_difference(name, other, iou_threshold):
@@ -521,19 +521,18 @@ def paired_difference(name, other, iou_threshold):
 for other in ("boundary U-Net, components", "Otsu, watershed"):
     print(f"boundary U-Net, watershed, against {other}: mean difference of F1 (95 % interval)")
     differences = {t: paired_difference("boundary U-Net, watershed", other, t) for t in (0.5, 0.75, 0.9)}
-claim(differences[0.9] > differences[0.5], "Against the classical method the network gains most where outlines count.")
+claim(differences[0.9] > differences[0.5], "Against the classical method, the network gains most where outlines count.")
 
 # %% [markdown]
-# The first block says what the watershed is worth with the same network. The second is the question whether training
-# was worth the trouble. The answer depends on the images and on the training: smooth, round nuclei such as the
-# synthetic ones are just what a watershed on distances is made for, and a briefly trained network (`pretrained=False`
-# in the profile `smoke`) loses to it at an IoU threshold of 0.5. On the real images the network wins at all three. If
-# an interval includes 0, this experiment does not show which method is better; more test images would.
+# The first block shows what the watershed adds with the same network. The second shows whether training was worth the
+# effort. The answer depends on the images and on the training: smooth, round nuclei such as the synthetic ones are what
+# a watershed on distances is made for, and a briefly trained network (`pretrained=False` in the profile `smoke`) loses
+# to it at an IoU threshold of 0.5. On the real images the network wins at all three. If an interval includes 0, this
+# experiment does not show which method is better; that would take more test images.
 #
-# The last column of the table is what the boundary class is for: the share of touching nuclei that are found. Compare
-# components and watershed of the boundary U-Net. Then compare with the classical watershed, which may find more of
-# them: it cuts wherever an outline has a waist, right or wrong, and pays for it with nuclei cut in two and rough
-# outlines.
+# The last column of the table shows what the boundary class is for: the share of touching nuclei that are found.
+# Compare components and watershed of the boundary U-Net. Then compare with the classical watershed, which may find more
+# of them: it cuts wherever an outline has a waist, rightly or wrongly, at the cost of split nuclei and rough outlines.
 
 # %%
 test_scores = [
@@ -552,8 +551,8 @@ for panel, index, name in zip(axes[0], order[[0, len(order) // 2, -1]], ["worst"
     )
 show(
     figure,
-    "The worst, the median and the best test image of the watershed, with the verdict on each"
-    " instance.",
+    "The worst, the median and the best test image of the watershed, with the kind of error of"
+    " each instance.",
 )
 
 # %% [markdown]
@@ -565,14 +564,14 @@ from course_utils.widgets import explore_watershed
 explore_watershed(val_images, val_foregrounds, val_boundaries, val_masks)
 
 # %% [markdown]
-# ## What to take along
+# ## What to remember
 #
 # * Test the pipeline on a perfect prediction first.
 # * Mask, markers and height map are three different questions; each has its own answer.
 # * Tune on validation images, report on test images, compare in pairs.
 #
-# You have built what many published pipelines are made of. StarDist, which predicts star-shaped outlines, reaches a
-# mean F1 of 0.93 on the real test images.
+# You have built what many published pipelines consist of. StarDist, which predicts star-shaped outlines, reaches a mean
+# F1 of 0.93 on the real test images.
 
 # %%
 recorded = {
