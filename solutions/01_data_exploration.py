@@ -127,6 +127,7 @@ show(
 # </details>
 
 # %% exercise="1.1"
+from course_utils import count_shapes
 
 # %% check="1.1"
 
@@ -355,6 +356,7 @@ show(
 # </details>
 
 # %% exercise="1.2"
+from course_utils import intensity_statistics
 
 # %% check="1.2"
 
@@ -394,6 +396,7 @@ print(f"mean {mean:.2f}, standard deviation {std:.2f}")
 # </details>
 
 # %% exercise="1.3"
+from course_utils import standardize
 
 # %% check="1.3"
 
@@ -501,6 +504,7 @@ show(
 # </details>
 
 # %% exercise="1.4"
+from course_utils import split_train_val
 
 # %% check="1.4"
 
@@ -559,6 +563,7 @@ print(f"every 8th:  {len(train)} training and {len(val)} validation images")
 # </details>
 
 # %% exercise="1.5"
+from course_utils import random_crop
 
 # %% check="1.5"
 
@@ -602,6 +607,7 @@ show(figure, "Five random windows of one image, with the same windows of its mas
 # </details>
 
 # %% exercise="1.6"
+from course_utils import binary_target
 
 # %% check="1.6"
 
@@ -667,6 +673,7 @@ assert target.shape == (1, *sample.mask.shape) and torch.equal(
 # </details>
 
 # %% exercise="1.7"
+from course_utils import NucleiDataset
 
 # %% check="1.7"
 

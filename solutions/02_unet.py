@@ -90,6 +90,7 @@ show(
 # </details>
 
 # %% exercise="2.1"
+from course_utils import ConvBlock
 
 # %% check="2.1"
 
@@ -129,6 +130,7 @@ assert block(torch.zeros(2, 1, 32, 48)).shape == (2, 8, 32, 48)
 # </details>
 
 # %% exercise="2.2"
+from course_utils import UpBlock
 
 # %% check="2.2"
 
@@ -197,6 +199,7 @@ assert up(from_below, skip).shape == (1, 8, 20, 24)
 # </details>
 
 # %% exercise="2.3"
+from course_utils import UNet
 
 # %% check="2.3"
 
@@ -226,6 +229,7 @@ assert up(from_below, skip).shape == (1, 8, 20, 24)
 # </details>
 
 # %% exercise="2.4"
+from course_utils import count_parameters
 
 # %% check="2.4"
 
@@ -447,6 +451,7 @@ except ValueError as error:
 # </details>
 
 # %% exercise="2.5"
+from course_utils import pad_to_multiple
 
 # %% check="2.5"
 

@@ -133,6 +133,7 @@ assert not np.isfinite(list(textbook.values())).all()
 # </details>
 
 # %% exercise="3.1"
+from course_utils import binary_cross_entropy
 
 # %% check="3.1"
 
@@ -201,6 +202,7 @@ claim(1 - foreground > 0.5, "Predicting only background is right on more than ha
 # </details>
 
 # %% exercise="3.2"
+from course_utils import dice_score
 
 # %% check="3.2"
 
@@ -274,6 +276,7 @@ assert hard_dice_score(timid, target) == 1 > dice_score(timid, target)
 # </details>
 
 # %% exercise="3.3"
+from course_utils import train_epoch
 
 # %% check="3.3"
 
@@ -356,6 +359,7 @@ claim(last_dice > first_dice + 0.2, "The Dice score rose.")
 # </details>
 
 # %% exercise="3.4"
+from course_utils import validate
 
 # %% check="3.4"
 

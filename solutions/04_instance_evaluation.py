@@ -30,7 +30,7 @@ from course_utils import UNet, get_profile, load_data, normalize_percentiles, pa
 from course_utils.display import LiveFigure, show
 from course_utils.exercises.claims import claim
 from course_utils.exploration import split_train_val
-from course_utils.metrics import compare_methods, classify_errors, score_images, summarize_scores, touching_recall
+from course_utils.metrics import classify_errors, compare_methods, score_images, summarize_scores, touching_recall
 from course_utils.networks import foreground_model
 from course_utils.results import record_scores
 from course_utils.segmentation import otsu_components, otsu_watershed
@@ -93,6 +93,7 @@ model = foreground_model(data, settings, seed, output, on_epoch=draw)
 # </details>
 
 # %% exercise="4.1"
+from course_utils import predict
 
 # %% check="4.1"
 
@@ -133,6 +134,7 @@ print(f"{len(val)} validation images predicted")
 # </details>
 
 # %% exercise="4.2"
+from course_utils import connected_components
 
 # %% check="4.2"
 
@@ -208,6 +210,7 @@ show(
 # </details>
 
 # %% exercise="4.3"
+from course_utils import iou_matrix
 
 # %% check="4.3"
 
@@ -263,6 +266,7 @@ show(figure, "IoU of every predicted instance with every true nucleus of a valid
 # </details>
 
 # %% exercise="4.4"
+from course_utils import count_matches
 
 # %% check="4.4"
 
@@ -320,6 +324,7 @@ assert count_matches(clear_case) == 2 and count_matches(contested, iou_threshold
 # </details>
 
 # %% exercise="4.5"
+from course_utils import f1_score
 
 # %% check="4.5"
 

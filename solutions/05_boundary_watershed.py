@@ -30,20 +30,14 @@ from skimage.measure import label
 from skimage.morphology import disk
 from skimage.segmentation import find_boundaries, watershed
 
-from course_utils import connected_components, f1_score, get_profile, load_data, plotting, predict
+from course_utils import connected_components, f1_score, get_profile, load_data, plotting, predict, remove_small
 from course_utils.display import LiveFigure, show
 from course_utils.exercises.claims import claim
 from course_utils.exploration import normalize_percentiles, split_train_val
 from course_utils.metrics import compare_methods, touching_recall
 from course_utils.networks import BOUNDARY_WEIGHT, boundary_model
 from course_utils.results import record_scores
-from course_utils.segmentation import (
-    otsu_components,
-    otsu_watershed,
-    remove_small,
-    watershed_flat_height,
-    watershed_without_rim,
-)
+from course_utils.segmentation import otsu_components, otsu_watershed, watershed_flat_height, watershed_without_rim
 from course_utils.targets import looks_like_boundary_target
 
 plotting.use_course_style()
@@ -130,6 +124,7 @@ assert areas["thick"] == areas["inner"] < areas["outer"]
 # </details>
 
 # %% exercise="5.1"
+from course_utils import boundary_target
 
 # %% check="5.1"
 
@@ -204,6 +199,7 @@ assert target.dtype == torch.int64 and torch.equal(target > 0, torch.from_numpy(
 # </details>
 
 # %% exercise="5.2"
+from course_utils import watershed_instances
 
 # %% check="5.2"
 
@@ -428,6 +424,7 @@ show(figure, "The same prediction with four thresholds for the seeds.")
 # </details>
 
 # %% exercise="5.3"
+from course_utils import find_best_threshold
 
 # %% check="5.3"
 

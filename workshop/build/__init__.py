@@ -4,7 +4,8 @@ A source is a Python file in percent format. A cell starts with a line `# %%` (c
 comment lines or as one triple-quoted string). On that line may stand
 
     tags=["optional"]     code cells: tags for papermill, nbval and the HTML renderings; see `TAGS`
-    exercise="3.1"        code cells: the body stays empty, the tested object of `course_utils` is filled in
+    exercise="3.1"        code cells: import the tested object from `course_utils`; notebooks show its source or stub
+    check="3.1"           code cells: empty; the call of `check` is filled in
     question="3a"         text cells: a question; the next cell must hold its model answer
     answer="3a"           text cells: the model answer
 

@@ -31,7 +31,7 @@ REQUIRE_BLOCKS = True
 
 
 def check_exercises(cells: Sequence[Cell], path: Path, exercises: Sequence[Exercise]) -> Found:
-    """Each exercise of this notebook stands in it once, with an empty body, and its object has a source."""
+    """Each exercise of this notebook stands in it once, imports its object, and that has a source."""
     registry = {exercise.id: exercise for exercise in exercises}
     first_lines: dict[str, int] = {}
     for cell in cells:
@@ -46,8 +46,8 @@ def check_exercises(cells: Sequence[Cell], path: Path, exercises: Sequence[Exerc
             yield cell.line, f"there is no exercise {id_!r} in course_utils.exercises; known: {', '.join(registry)}."
         elif exercise.notebook != path.stem:
             yield cell.line, f"exercise {id_} belongs into {exercise.notebook}, not into {path.stem}."
-        elif cell.source:
-            yield cell.first_line, f"exercise {id_} has a body; leave it empty, it is filled from course_utils."
+        elif cell.source != (line := f"from course_utils import {exercise.name}"):
+            yield cell.line_of(0), f"exercise {id_} must hold the line {line!r} and nothing else."
         else:
             where = f"course_utils.{exercise.module}.{exercise.name}"
             try:
