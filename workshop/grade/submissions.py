@@ -19,7 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from course_utils.exercises import list_exercises
 from course_utils.exercises.registry import Exercise
+from workshop.grade.table import GradingError
 
 # Their first line says how the rest of the cell is run, and the rest is Python. Below any other `%%` it is not.
 _PYTHON_MAGIC = re.compile(r"\A(\s*)%%(time|timeit|capture|prun)\b.*")
@@ -85,6 +87,56 @@ class Submission:
             for alias in statement.node.names
         ]
         return _COMPILE_FLAGS | sum({getattr(__future__, name).compiler_flag for name in names})
+
+
+# The files of a folder
+
+
+@dataclass(frozen=True, order=True)
+class HandedIn:
+    """A submitted notebook. `student` is the folder it lies in, or its own name without that of the notebook."""
+
+    student: str
+    path: Path
+    file: str  # path inside the submissions' folder
+
+    def helpers(self) -> list[Path]:
+        """Python files beside the notebook, if its folder belongs to one student: the notebook may import them."""
+        if "/" not in self.file:
+            return []
+        return [path for path in sorted(self.path.parent.glob("*.py")) if path.is_file() and not path.is_symlink()]
+
+
+def find_submissions(folder: Path) -> list[HandedIn]:
+    """The notebooks below a folder, hidden ones and copies of Jupyter's left out.
+
+    Raises:
+        GradingError: there is no such folder, or no notebook in it.
+    """
+    if folder.is_file():
+        return [HandedIn(_student_of(folder.name), folder.absolute(), folder.name)]
+    if not folder.is_dir():
+        raise GradingError(f"There is no folder {folder}; give the one that the submitted notebooks lie in.")
+    found = []
+    for path in folder.rglob("*.ipynb"):
+        parts = path.relative_to(folder).parts
+        if any(part.startswith((".", "__MACOSX")) for part in parts) or path.is_dir():
+            continue
+        student = parts[0] if len(parts) > 1 else _student_of(parts[0])
+        found.append(HandedIn(student, path.absolute(), "/".join(parts)))
+    if not found:
+        raise GradingError(f"There is no notebook (.ipynb) in {folder}; unpack the submissions first.")
+    return sorted(found)
+
+
+def _student_of(file_name: str) -> str:
+    """The file's name without that of the notebook: `01_data_exploration_kim.ipynb` is Kim's."""
+    stem = Path(file_name).stem
+    for notebook in {exercise.notebook for exercise in list_exercises()}:
+        rest = stem.replace(notebook, " ").strip(" _-.")
+        if notebook in stem and rest:
+            return re.sub(r"[ _-]{2,}", "_", rest)
+    return stem
 
 
 # From file to cells

@@ -21,8 +21,11 @@ from course_utils.exercises.registry import get_exercise
 from workshop.build.stubs import source_of, stub_of
 from workshop.cluster import ClusterError
 from workshop.command_line import main
-from workshop.grade import grading
-from workshop.grade.grading import Graded, GradingError, HandedIn, Limits, Row, grade, spreadsheet_safe, summary
+from workshop.grade import grading, process, table
+from workshop.grade.grading import grade
+from workshop.grade.process import Graded, Limits
+from workshop.grade.submissions import HandedIn, find_submissions
+from workshop.grade.table import GradingError, Row, spreadsheet_safe, summary
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 FIRST = [exercise.id for exercise in list_exercises() if exercise.notebook == "01_data_exploration"]
@@ -271,7 +274,7 @@ def test_files_that_cannot_be_graded_get_one_line(graded_class, student, reason)
 def test_lines_are_in_order_and_complete(graded_class):
     keys = [(row["student"], row["notebook"], row["exercise"]) for row in graded_class["rows"]]
     assert keys == sorted(keys) and len(set(keys)) == len(keys)
-    assert list(graded_class["rows"][0]) == grading.COLUMNS
+    assert list(graded_class["rows"][0]) == table.COLUMNS
     by_file = Counter(row["file"] for row in graded_class["rows"])
     assert by_file["ana/notebooks/01_data_exploration.ipynb"] == len(FIRST)
     assert not any("checkpoint" in name for name in by_file)
@@ -334,8 +337,8 @@ def slow_class(tmp_path):
         note = f"noted = open({str(tmp_path / 'noted')!r}, 'a').write({name!r})"
         write(tmp_path / "in" / name, {"01_data_exploration.ipynb": submission(uses, before=[note, *slow])})
     # the course is not to change for this run, also while somebody works on it
-    code = "from course_utils import command_line, grading; grading._fingerprint = str; command_line.sys.exit("
-    code += "command_line.main())"
+    code = "import sys; from workshop import command_line; from workshop.grade import grading"
+    code += "; grading._fingerprint = str; sys.exit(command_line.main())"
 
     def start(*options):
         variables = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
@@ -353,15 +356,15 @@ def slow_class(tmp_path):
 def processes(*words):
     """Pid and parent of the processes whose command line holds all these words."""
     found = {}
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
             try:
-                command = (process / "cmdline").read_bytes()
-                state, parent = (process / "stat").read_text().rsplit(")", 1)[1].split()[:2]
+                command = (folder / "cmdline").read_bytes()
+                state, parent = (folder / "stat").read_text().rsplit(")", 1)[1].split()[:2]
             except OSError:
                 continue
             if all(str(word).encode() in command for word in words) and state != "Z":
-                found[int(process.name)] = int(parent)
+                found[int(folder.name)] = int(parent)
     return found
 
 
@@ -380,7 +383,7 @@ def test_an_interrupted_run_leaves_no_process_and_continues(tmp_path, slow_class
     results = tmp_path / "grades.csv.results"
 
     def graders():
-        return processes("grading_worker", tmp_path)
+        return processes("workshop.grade.worker", tmp_path)
 
     first = slow_class("--workers", workers)
     until(lambda: len(list(results.glob("*.json"))) >= 1 and graders())
@@ -415,8 +418,8 @@ def test_a_worker_that_is_killed_costs_no_result(tmp_path, slow_class):
     """Only the notebook that it was grading is run again."""
     noted = tmp_path / "noted"
     run = slow_class("--workers", "2")
-    until(lambda: noted.exists() and len(noted.read_text()) == 2 and len(processes("grading_worker", tmp_path)) == 2)
-    worker = min(processes("grading_worker", tmp_path).values())
+    until(lambda: noted.exists() and len(noted.read_text()) == len(processes("workshop.grade.worker", tmp_path)) == 2)
+    worker = min(processes("workshop.grade.worker", tmp_path).values())
     os.kill(worker, signal.SIGKILL)
     said = run.communicate(timeout=120)[0]
     assert run.returncode == 0 and "Traceback" not in said
@@ -439,7 +442,7 @@ def fake(monkeypatch):
     def grade_notebook(one, limits, stop=None):
         calls.append(one.file)
         text = one.path.read_text()
-        status = text if text in grading.SYMBOLS else "passed"
+        status = text if text in table.SYMBOLS else "passed"
         return Graded((Row("", "01_data_exploration", "1.1", "count_shapes", status, text, ""),), 0.1, text != "ours")
 
     monkeypatch.setattr(grading, "grade_notebook", grade_notebook)
@@ -528,7 +531,7 @@ def test_one_notebook_may_be_given(three, fake):
 )  # fmt: skip
 def test_whose_file_it_is(tmp_path, name, student):
     write(tmp_path, {name: "x"})
-    assert [one.student for one in grading.find_submissions(tmp_path)] == [student]
+    assert [one.student for one in find_submissions(tmp_path)] == [student]
 
 
 def test_faults_are_one_sentence(tmp_path, three, fake, capsys):
@@ -564,7 +567,7 @@ def test_formulas_are_texts(start):
 
 def test_messages_fit_on_one_line():
     assert spreadsheet_safe("a\n\n b\x1b[31m") == "a b [31m"
-    assert len(spreadsheet_safe("x" * 10_000)) == grading.MAX_MESSAGE
+    assert len(spreadsheet_safe("x" * 10_000)) == table.MAX_MESSAGE
     assert spreadsheet_safe("Größe: 3 µm ✔") == "Größe: 3 µm ✔"
 
 
@@ -591,18 +594,18 @@ def test_summary_counts_and_takes_the_better_of_two_files():
 
 
 def test_answers_that_make_no_sense_are_left_out():
-    said = grading._understand(
+    said = process._understand(
         b'noise\n[1]\n{"ready": true}\n{"ready": "no"}\n{"other": 1}\n{"exercise": "1.1", "status": "excellent"}\n'
         b'{"exercise": "1.2", "status": "todo", "message": 5}\n{"step": "1.3"}\n{"done": tr'
     )
     results = {"1.2": {"status": "todo", "message": "5", "cell": 0}}
-    assert said == grading.Answers(ready=True, step="1.3", results=results)
+    assert said == process.Answers(ready=True, step="1.3", results=results)
 
 
 def test_a_process_that_cannot_start_is_told_and_not_remembered(tmp_path, monkeypatch):
     path = write(tmp_path, {"x.ipynb": submission(right("1.1"))}) / "x.ipynb"
-    monkeypatch.setattr(grading.sys, "executable", shutil.which("false") or sys.executable)
-    graded = grading.grade_notebook(HandedIn("kim", path, "x.ipynb"), LIMITS, threading.Event())
+    monkeypatch.setattr(process.sys, "executable", shutil.which("false") or sys.executable)
+    graded = process.grade_notebook(HandedIn("kim", path, "x.ipynb"), LIMITS, threading.Event())
     assert not graded.final
     assert [row.status for row in graded.rows] == ["broken"] and "could not start" in graded.rows[0].message
 
