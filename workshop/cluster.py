@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import multiprocessing.resource_tracker
 import os
@@ -28,11 +27,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from workshop.paths import checkout
+from workshop.paths import course_code
 
 Say = Callable[[str], None]  # takes one line of progress
 
-PACKAGES = [checkout() / name for name in ("course_utils", "workshop")]
 SECONDS_TO_ANSWER = 5  # for a scheduler
 SECONDS_TO_JOIN = 20  # for its first worker
 SECONDS_TO_STOP = 20  # for the jobs of an interrupted run
@@ -342,14 +340,6 @@ async def _identity(address: str) -> dict:
     arguments = Security().get_connection_args("client")
     async with rpc(address, timeout=SECONDS_TO_ANSWER, connection_args=arguments) as scheduler:
         return await asyncio.wait_for(scheduler.identity(), SECONDS_TO_ANSWER)
-
-
-def course_code() -> str:
-    """A hash of the course's code."""
-    digest = hashlib.sha256()
-    for path in sorted(path for package in PACKAGES for path in package.rglob("*.py")):
-        digest.update(path.relative_to(checkout()).as_posix().encode() + path.read_bytes())
-    return digest.hexdigest()
 
 
 @contextlib.contextmanager

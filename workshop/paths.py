@@ -1,7 +1,8 @@
-"""Where the course is, which notebooks it has, and what its data sources are called in file names."""
+"""Where the course is, which code and notebooks it has, and what its data sources are called in file names."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -13,6 +14,15 @@ class RunError(ValueError):
 def checkout() -> Path:
     """The folder of the course: the one that holds `course_utils/`, and in a whole course `solutions/`."""
     return Path(__file__).resolve().parents[1]
+
+
+def course_code() -> str:
+    """A hash of the code of both packages: it says whether two computers, or two runs, have the same course."""
+    digest = hashlib.sha256()
+    packages = (checkout() / name for name in ("course_utils", "workshop"))
+    for path in sorted(path for package in packages for path in package.rglob("*.py")):
+        digest.update(path.relative_to(checkout()).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def select_notebooks(folder: Path, only: list[str] | None = None) -> list[Path]:

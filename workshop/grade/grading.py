@@ -22,10 +22,11 @@ from functools import partial
 from pathlib import Path
 
 from course_utils.exercises import list_exercises
-from workshop.cluster import JobFailed, Say, Stop, course_code, executor
+from workshop.cluster import JobFailed, Say, Stop, executor
 from workshop.grade.process import Graded, Limits, _broken, grade_notebook
 from workshop.grade.submissions import HandedIn, find_submissions
 from workshop.grade.table import SYMBOLS, GradingError, Row, _replace, _write, summary
+from workshop.paths import course_code
 
 RESULTS = ".results"  # what the folder of finished results is called, behind the name of the table
 MAX_NOTEBOOK_BYTES = 200_000_000  # bytes
