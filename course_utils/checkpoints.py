@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from course_utils.data import CourseData, embedded_folder
-from course_utils.results import reason_of, save_in_one_step
+from course_utils.results import replacing, summarize_error, writing_into
 from course_utils.training import EpochResult
 from course_utils.unet import UNet
 
@@ -78,7 +78,8 @@ def save_model(path: str | Path, model: UNet, **metadata) -> None:
     """
     metadata = json.loads(json.dumps(metadata))  # a NumPy number would be saved as an object, which load_model refuses
     state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
-    save_in_one_step(Path(path), {"sizes": model.sizes, "weights": state, "metadata": metadata})
+    with writing_into(Path(path).parent), replacing(path) as file:
+        torch.save({"sizes": model.sizes, "weights": state, "metadata": metadata}, file)
 
 
 def load_model(path: str | Path) -> tuple[UNet, dict]:
@@ -100,6 +101,6 @@ def load_model(path: str | Path) -> tuple[UNet, dict]:
         raise
     except Exception as error:  # torch raises a dozen different types for damaged files
         raise ValueError(
-            f"{path} is not a model saved by this course ({reason_of(error)}). Delete it and train again."
+            f"{path} is not a model saved by this course ({summarize_error(error)}). Delete it and train again."
         ) from error
     return model.eval(), metadata

@@ -20,7 +20,7 @@ from torch import nn
 from course_utils.device import MixedPrecision, choose_precision, fast_layout, keep_freed_memory
 from course_utils.display import progress
 from course_utils.distributed import join
-from course_utils.results import reason_of, save_in_one_step
+from course_utils.results import replacing, summarize_error, writing_into
 
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -227,7 +227,8 @@ def fit(
         if checkpoint is not None and ranks.first:
             state = {name: part.state_dict() for name, part in parts.items()}
             state |= {"settings": settings, "results": [asdict(r) for r in results], "random": torch.get_rng_state()}
-            save_in_one_step(Path(checkpoint), state)
+            with writing_into(Path(checkpoint).parent), replacing(checkpoint) as file:
+                torch.save(state, file)
         if on_epoch is not None and ranks.first:
             on_epoch(results)
     model.load_state_dict(averaged.state_dict())
@@ -269,7 +270,7 @@ def _resume(checkpoint: Path, parts: dict, settings: dict) -> list[EpochResult]:
         results = [EpochResult(**result) for result in state["results"]]
         torch.set_rng_state(state["random"])
     except Exception as error:  # torch raises a dozen different types for damaged files
-        print(f"{checkpoint} does not fit this training and is ignored ({reason_of(error)}).")
+        print(f"{checkpoint} does not fit this training and is ignored ({summarize_error(error)}).")
         for name, part in parts.items():
             part.load_state_dict(before[name])
         return []

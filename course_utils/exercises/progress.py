@@ -10,7 +10,6 @@ import contextlib
 import html
 import json
 import os
-import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 from course_utils.display import show_box
 from course_utils.exercises.feedback import LOOKS, CheckResult
 from course_utils.exercises.registry import list_exercises
+from course_utils.results import replacing
 
 
 def record_file() -> Path:
@@ -54,10 +54,8 @@ def note(result: CheckResult) -> None:
     record[result.exercise_id] = {"status": result.status, "checked": datetime.now().isoformat(timespec="seconds")}
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(record, file, indent=2, sort_keys=True)
-        os.replace(temporary, path)
+        with replacing(path) as file:
+            file.write(json.dumps(record, indent=2, sort_keys=True).encode())
 
 
 def show_overview(notebook: str | None = None) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import errno
-import json
 import math
 import multiprocessing
-import os
 import time
 import types
 
@@ -15,12 +12,11 @@ import pytest
 import torch
 from torch import nn
 
-from course_utils import display, results, training
+from course_utils import display, training
 from course_utils.checkpoints import load_model, save_model
 from course_utils.dataset import NucleiDataset, training_loader
 from course_utils.display import progress
 from course_utils.losses import binary_cross_entropy, dice_score, hard_dice_score
-from course_utils.results import prepare_output, record_scores
 from course_utils.targets import binary_target
 from course_utils.training import fit, jitter_intensity, train_epoch, validate
 from course_utils.unet import UNet
@@ -386,6 +382,12 @@ def test_a_metric_may_be_a_python_number():
     assert result.validation_metric == 1
 
 
+def test_seconds_are_those_that_passed():
+    start = time.perf_counter()
+    (result,) = fit_briefly()
+    assert 0 < result.seconds <= time.perf_counter() - start
+
+
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16, torch.float16])
 def test_fit_learns_in_every_precision_and_keeps_float32_weights(precision):
     model, kinds = small_unet(batch_norm=True), set()
@@ -638,43 +640,3 @@ def test_a_model_file_cannot_run_code(tmp_path):
 def test_a_missing_model_is_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError):
         load_model(tmp_path / "net.pt")
-
-
-# record_scores
-
-
-def test_scores_are_recorded_where_the_run_collects_them(tmp_path):
-    scores = {"F1": np.float32(0.5), "method": {"n": np.int64(3)}}
-    path = record_scores(tmp_path / "output", "04_instance_evaluation", scores)
-    assert path == tmp_path / "output" / "scores" / "04_instance_evaluation.json"
-    assert json.loads(path.read_text(encoding="utf-8")) == {"F1": 0.5, "method": {"n": 3}}
-
-
-def test_seconds_are_those_that_passed():
-    start = time.perf_counter()
-    (result,) = fit_briefly()
-    assert 0 < result.seconds <= time.perf_counter() - start
-
-
-def test_scores_that_cannot_be_written_are_an_error_that_says_what_to_do(tmp_path):
-    (tmp_path / "scores").write_text("a file")
-    with pytest.raises(OSError, match=r"Nothing can be saved in .*scores.*set `output`"):
-        record_scores(tmp_path, "04", {"F1": 1})
-
-
-def test_the_output_folder_is_made_and_left_empty(tmp_path):
-    folder = prepare_output(str(tmp_path / "a" / "b"))
-    assert folder == tmp_path / "a" / "b" and list(folder.iterdir()) == []
-    assert prepare_output(folder) == folder
-
-
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS])
-def test_an_output_folder_that_cannot_be_written_to_is_an_error_at_once(tmp_path, monkeypatch, code):
-    def fail(**_):
-        raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr(results.tempfile, "TemporaryFile", fail)
-    with pytest.raises(OSError) as caught:
-        prepare_output(tmp_path)
-    message = str(caught.value)
-    assert str(tmp_path) in message and os.strerror(code) in message and "set `output` to another folder" in message

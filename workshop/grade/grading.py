@@ -22,10 +22,11 @@ from functools import partial
 from pathlib import Path
 
 from course_utils.exercises import list_exercises
+from course_utils.results import replacing
 from workshop.cluster import JobFailed, Say, Stop, executor
 from workshop.grade.process import Graded, Limits, _broken, grade_notebook
 from workshop.grade.submissions import HandedIn, find_submissions
-from workshop.grade.table import SYMBOLS, GradingError, Row, _replace, _write, summary
+from workshop.grade.table import SYMBOLS, GradingError, Row, _write, summary
 from workshop.paths import course_code
 
 RESULTS = ".results"  # what the folder of finished results is called, behind the name of the table
@@ -165,7 +166,8 @@ class Store:
     def put(self, key: str, graded: Graded) -> None:
         """Keep a result; written in one step, so that an interruption leaves no half file."""
         text = json.dumps({"rows": [asdict(row) for row in graded.rows], "seconds": graded.seconds}, indent=1)
-        _replace(self.folder / f"{key}.json", text)
+        with replacing(self.folder / f"{key}.json") as file:
+            file.write(text.encode())
 
 
 def _key(one: HandedIn, course: str, limits: Limits) -> tuple[str, str]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from course_utils.exercises import list_exercises
+from course_utils.results import replacing
 
 COLUMNS = ["student", "notebook", "exercise", "name", "status", "message", "file"]
 SYMBOLS = {"passed": "+", "failed": "x", "todo": ".", "broken": "!"}
@@ -47,19 +46,13 @@ def _write(out: Path, rows: Sequence[Row] | None) -> None:
         table = csv.writer(text, lineterminator="\n")
         table.writerow(COLUMNS)
         table.writerows([spreadsheet_safe(str(getattr(row, column))) for column in COLUMNS] for row in rows)
-        _replace(out, text.getvalue())
+        with replacing(out) as file:
+            file.write(text.getvalue().encode(errors="backslashreplace"))
     except OSError as error:
         raise GradingError(
             f"{out} cannot be written ({error.strerror}); close it elsewhere or name another --out, and start again: "
             "finished results are kept."
         ) from error
-
-
-def _replace(path: Path, text: str) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}")
-    with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        file.write(text)
-    os.replace(temporary, path)
 
 
 def spreadsheet_safe(text: str) -> str:

@@ -9,7 +9,6 @@ The package holds the course's own solutions, because the notebooks go on with t
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
@@ -19,6 +18,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from course_utils.exercises import list_exercises
+from course_utils.results import replacing
 from workshop.build import BuildError, stand_alone_notebooks
 from workshop.paths import checkout
 
@@ -67,13 +67,10 @@ def release(file: str | Path, root: str | Path | None = None) -> list[str]:
             entry.create_system = 3  # Unix, also where it is made on Windows
             entry.external_attr = (0o100755 if name == "course.py" else 0o100644) << 16
             archive.writestr(entry, content)
-    unfinished = file.with_name(f".{file.name}.part")
     try:
-        unfinished.write_bytes(stream.getvalue())
-        os.replace(unfinished, file)
+        with replacing(file) as unfinished:
+            unfinished.write(stream.getvalue())
     except OSError as error:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
         raise ReleaseError(f"{file} cannot be written ({error.strerror}); name a file in another folder.") from error
     return sorted(contents)
 

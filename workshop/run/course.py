@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from course_utils.results import replacing
 from workshop.cluster import Cluster, JobFailed, LocalExecutor, Stop, executor
 from workshop.paths import RunError, checkout, data_label, resolve_data_source, select_notebooks
 from workshop.run.kernel import Progress, execute, private_jupyter, unknown_parameters
@@ -190,9 +191,8 @@ def _run_once(
         return NotebookResult(**json.loads(kept.read_text(encoding="utf-8")))
     with _one_at_a_time, private_jupyter():
         result = run_notebook(source, folder, say=say, stop=stop, **options)
-    unfinished = kept.with_suffix(".part")
-    unfinished.write_text(json.dumps(asdict(result)), encoding="utf-8")
-    unfinished.replace(kept)
+    with replacing(kept) as file:
+        file.write(json.dumps(asdict(result)).encode())
     return result
 
 

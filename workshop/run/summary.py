@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from course_utils.results import replacing
 from workshop.run.machine import now, versions
 
 
@@ -34,9 +35,8 @@ def write_summary(folder: Path, results: list[NotebookResult], facts: dict[str, 
         earlier = json.loads(path.read_text(encoding="utf-8"))["notebooks"]
     entries = {entry["notebook"]: entry for entry in earlier} | {one.notebook: asdict(one) for one in results}
     summary = {"date": now(), **facts, "versions": versions(), "notebooks": [entries[key] for key in sorted(entries)]}
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    with replacing(path) as file:
+        file.write((json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
     table = format_table([NotebookResult(**entry) for entry in summary["notebooks"]])
     about = [f"* {name}: {value}" for name, value in facts.items() if not isinstance(value, dict)]
     text = "\n".join(["## Executed notebooks", "", *about, "", "```", *table, "```", ""])
