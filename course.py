@@ -1,26 +1,27 @@
 #!/usr/bin/env python3
 """The one command of the course: python3 course.py COMMAND
 
-    run      execute the solved notebooks; results, web pages and a table of scores go to build/
-    test     run the tests
     lab      open the first notebook in JupyterLab
     doctor   say whether this machine is ready for the course
+    run      execute the solved notebooks; results, web pages and a table of scores go to build/
+    test     run the tests
     build    generate the notebooks from their sources
     grade    check every exercise of submitted notebooks, and write a table
-    bench    measure speed and memory
-    site     build the website
     release  pack what students get into one zip
+    site     build the website
+    bench    measure speed and memory
+    install  install everything that the commands need
 
-The first use makes an environment in .venv beside this file and installs the course there (some minutes, network
-needed); after that every command starts at once. Each command explains itself: python3 course.py run --help
+The first use makes an environment in .venv beside this file and installs what notebooks need (some minutes, network
+needed). `test`, `build`, `release`, `site`, `bench` and the options --workers and --dask install further packages when
+they are first used, `install` all of them at once. Each command explains itself: python3 course.py run --help
 
 Environment variables: COURSE_VENV names another folder for the environment; COURSE_DISK_GB is the free space that the
-installation asks for (0 skips the question); COURSE_LOCKED=yes installs the exact versions of requirements.lock.
+installation requires (0: do not check); COURSE_LOCKED=yes installs the exact versions of requirements.lock.
 """
 
 # This file uses the standard library only, because nothing else is installed yet. It must also parse on Python 3.6:
-# there it says one sentence about the version, where newer syntax would be a SyntaxError. The course itself lives in
-# course_utils, and this file does no more than make its environment and hand over to workshop/command_line.py.
+# there it says one sentence about the version, where newer syntax would be a SyntaxError.
 
 import collections
 import contextlib
@@ -36,7 +37,11 @@ import time
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent
-EXTRAS = "notebooks,test,site,cluster"
+# Extras of pyproject.toml that a command needs besides "notebooks", which all commands need.
+EXTRAS = {
+    "build": {"authoring"}, "release": {"authoring"}, "site": {"site"}, "bench": {"bench"},
+    "test": {"authoring", "cluster", "site", "test"}, "install": {"authoring", "bench", "cluster", "site", "test"},
+}  # fmt: skip
 OLDEST_PYTHON = (3, 11)
 # On Linux torch brings its CUDA libraries: 6.2 GB once installed, and pip keeps the downloads until it has finished.
 # Elsewhere torch is a tenth of that.
@@ -64,15 +69,15 @@ PIP_ADVICE = [
             "getaddrinfo failed", "nodename nor servname", "Network is unreachable", "ConnectTimeoutError",
             "ReadTimeoutError", "Connection refused", "Read timed out", "ProxyError",
         ),
-        "This machine seems to be offline: the first start needs the network once; connect, then start again.",
+        "This machine seems to be offline: an installation needs the network; connect, then start again.",
     ),
     (
         ("Permission denied", "Access is denied", "Read-only file system"),
-        "The environment's folder may not be written to: set COURSE_VENV to a folder of your own, then start again.",
+        "The environment's folder cannot be written to: set COURSE_VENV to another folder, then start again.",
     ),
     (
         ("No matching distribution found", "requires a different Python"),
-        f"A package is not to be had for this Python ({sys.version.split()[0]}): try another one, for example 3.12.",
+        f"A package is not available for this Python ({sys.version.split()[0]}): try another one, for example 3.12.",
     ),
 ]  # fmt: skip
 
@@ -86,13 +91,13 @@ def main(arguments: list) -> int:
     if sys.version_info < OLDEST_PYTHON:
         print(old_python_message(), file=sys.stderr)
         return 1
-    environment = environment_folder()
-    if not is_ready(environment):
+    environment, extras = environment_folder(), needed_extras(arguments)
+    if not is_ready(environment, extras):
         if not arguments or arguments[0] in ("-h", "--help", "help"):
             print(__doc__.strip())  # a question about the commands should not start a long installation
             return 0
         try:
-            set_up(environment)
+            set_up(environment, extras)
         except SetupError as error:
             print(f"course.py: {error}", file=sys.stderr)
             return 1
@@ -116,6 +121,16 @@ def old_python_message() -> str:
     return message + "install a newer one, for example from https://www.python.org/downloads/, and start it with that."
 
 
+def needed_extras(arguments: list) -> set:
+    """The extras of pyproject.toml that a command needs. Its help and the students' version need one only."""
+    extras = {"notebooks"}
+    if arguments and (CHECKOUT / "solutions").is_dir() and not {"-h", "--help"} & set(arguments):
+        extras |= EXTRAS.get(arguments[0], set())
+        if {"--workers", "--dask"} & {argument.split("=")[0] for argument in arguments}:
+            extras.add("cluster")
+    return extras
+
+
 # --- the environment: where it is, and whether it can be used ---------------------------------------------------------
 
 
@@ -129,18 +144,26 @@ def environment_python(environment: Path) -> Path:
     return environment / ("Scripts/python.exe" if WINDOWS else "bin/python")
 
 
-def expected_stamp(environment: Path) -> str:
-    """What an installation that fits looks like: the hash of pyproject.toml, this checkout, the real interpreter.
+def stamp_lines(environment: Path, extras: set) -> set:
+    """What the stamp of a finished installation says: hash of pyproject.toml, checkout, real interpreter, extras.
 
     The checkout is part of it because the package is installed as a link to it, and the interpreter because packages
-    are installed for one version of Python. If exact versions are wanted, the hash of their list comes last.
+    are installed for one version of Python. If exact versions are wanted, the hash of their list is part of it, too.
     """
     fingerprint = hashlib.sha256((CHECKOUT / "pyproject.toml").read_bytes()).hexdigest()
     interpreter = os.path.realpath(str(environment_python(environment)))
-    stamp = f"pyproject {fingerprint}\ncheckout {CHECKOUT}\npython {interpreter}\n"
+    lines = {f"pyproject {fingerprint}", f"checkout {CHECKOUT}", f"python {interpreter}"}
     if locked():
-        stamp += f"locked {hashlib.sha256((CHECKOUT / VERSIONS).read_bytes()).hexdigest()}\n"
-    return stamp
+        lines.add(f"locked {hashlib.sha256((CHECKOUT / VERSIONS).read_bytes()).hexdigest()}")
+    return lines | {f"extra {name}" for name in extras}
+
+
+def read_stamp(environment: Path) -> set:
+    """The lines of the environment's stamp; none if there is no stamp."""
+    try:
+        return set((environment / STAMP).read_text(encoding="utf-8").splitlines())
+    except OSError:
+        return set()
 
 
 def locked() -> bool:
@@ -148,11 +171,10 @@ def locked() -> bool:
     return os.environ.get("COURSE_LOCKED", "").lower() in ("yes", "1", "true")
 
 
-def is_ready(environment: Path) -> bool:
-    """Whether the environment is complete, unbroken and belongs to this checkout. Quick: starts no process."""
-    try:
-        # an environment with exact versions also does for those who did not ask for them
-        stamped = (environment / STAMP).read_text(encoding="utf-8").startswith(expected_stamp(environment))
+def is_ready(environment: Path, extras: set) -> bool:
+    """Whether the environment is unbroken, belongs to this checkout and has these extras. Starts no process."""
+    try:  # the stamp may say more: other extras, or exact versions that this command did not ask for
+        stamped = stamp_lines(environment, extras) <= read_stamp(environment)
     except OSError:
         return False
     return stamped and environment_python(environment).exists() and base_exists(environment)
@@ -181,8 +203,8 @@ def works(environment: Path) -> bool:
 # --- setting up -------------------------------------------------------------------------------------------------------
 
 
-def set_up(environment: Path) -> None:
-    """Make the environment or mend it, install the course into it, and stamp it last: no stamp, not finished."""
+def set_up(environment: Path, extras: set) -> None:
+    """Make or repair the environment, install the course into it, and stamp it last: no stamp, not finished."""
     if locked() and not (
         sys.platform.startswith("linux") and platform.machine() == "x86_64" and sys.version_info < (3, 14)
     ):
@@ -197,19 +219,19 @@ def set_up(environment: Path) -> None:
         refuse_foreign_folder(environment)
         environment.mkdir(parents=True, exist_ok=True)
         with setup_lock(environment):
-            if is_ready(environment):
+            if is_ready(environment, extras):
                 return  # another start has done it while this one waited
             if not works(environment):
                 check_disk(environment)
                 make_environment(environment)
             elif not (environment / STAMP).exists():
                 check_disk(environment)
-            with contextlib.suppress(FileNotFoundError):
-                (environment / STAMP).unlink()
-            install(environment)
-            write_stamp(environment)
+            # What other commands have installed is kept up to date, too.
+            extras = extras | {line[len("extra ") :] for line in read_stamp(environment) if line.startswith("extra ")}
+            install(environment, extras)
+            write_stamp(environment, extras)
     except OSError as error:
-        remedy = "copy the course to a folder of your own, or set COURSE_VENV to a folder that you may write to"
+        remedy = "copy the course to one of your folders, or set COURSE_VENV to a folder that you can write to"
         if error.errno == errno.ENOSPC:
             remedy = "free some space, then start again"
         raise SetupError(
@@ -222,7 +244,7 @@ def refuse_foreign_folder(environment: Path) -> None:
     ours = ("pyvenv.cfg", LOCK, STAMP)
     if environment.is_dir() and any(environment.iterdir()) and not any((environment / name).exists() for name in ours):
         raise SetupError(
-            f"{environment} holds files that are no Python environment: set COURSE_VENV to a new or empty folder."
+            f"{environment} is not a Python environment and not empty: set COURSE_VENV to a new or empty folder."
         )
 
 
@@ -298,8 +320,8 @@ def make_environment(environment: Path) -> None:
     if done.returncode != 0:
         print(done.stdout.strip(), file=sys.stderr)
         raise SetupError(
-            f"`{sys.executable} -m venv {environment}` failed with the message above: mend that Python, or start with "
-            "another one."
+            f"`{sys.executable} -m venv {environment}` failed with the message above: repair that Python, or start "
+            "with another one."
         )
 
 
@@ -311,12 +333,13 @@ def remove(path: Path) -> None:
         path.unlink()
 
 
-def install(environment: Path) -> None:
-    """Install the course as a link to this checkout, with everything it needs; pip's full output goes to a log."""
-    print(f"Installing the course and what it needs; pip's messages are in {environment / LOG}.", flush=True)
+def install(environment: Path, extras: set) -> None:
+    """Install the course as a link to this checkout, with what the extras name; pip's full output goes to a log."""
+    names = ",".join(sorted(extras))
+    print(f"Installing the packages for {names}; pip's messages are in {environment / LOG}.", flush=True)
     command = [
         str(environment_python(environment)), "-m", "pip", "install", "--disable-pip-version-check", "--no-input",
-        "--progress-bar", "off", "-e", f".[{EXTRAS}]", *(["-c", VERSIONS] if locked() else []),
+        "--progress-bar", "off", "-e", f".[{names}]", *(["-c", VERSIONS] if locked() else []),
     ]  # fmt: skip
     # A user-wide `user = true` in pip's settings would make every installation into an environment fail.
     variables = dict(os.environ, PIP_USER="0", PYTHONIOENCODING="utf-8")
@@ -332,6 +355,8 @@ def install(environment: Path) -> None:
                 log.write(line)
                 last_lines.append(line.rstrip())
                 show_progress(line.strip())
+                if line.startswith("Installing collected packages:"):
+                    remove(environment / STAMP)  # from here to the end an interruption leaves a mixture behind
             code = pip.wait()
         except BaseException:
             pip.terminate()
@@ -339,12 +364,12 @@ def install(environment: Path) -> None:
             raise
     if code != 0:
         print("\n".join(list(last_lines)[-12:]), file=sys.stderr)
-        raise SetupError(f"pip could not install the course (its last lines stand above). {pip_advice(last_lines)}")
+        raise SetupError(f"pip could not install the course (its last lines are above). {pip_advice(last_lines)}")
     print(f"Installed in {time.time() - started:.0f} s.", flush=True)
 
 
 def show_progress(line: str) -> None:
-    """Print those of pip's lines that tell a person that something large goes on."""
+    """Print those of pip's lines that tell a person that something large is going on."""
     if line.startswith("Downloading ") and ("MB)" in line or "GB)" in line):
         print("  " + line[:110], flush=True)
     elif line.startswith("Installing collected packages:"):
@@ -357,13 +382,13 @@ def pip_advice(lines) -> str:
     for signs, advice in PIP_ADVICE:
         if any(sign in text for sign in signs):
             return advice
-    return "Do what they say, then start again: what is installed by then is not fetched twice."
+    return "Do what they say, then start again: nothing is downloaded twice."
 
 
-def write_stamp(environment: Path) -> None:
+def write_stamp(environment: Path, extras: set) -> None:
     """Mark the installation as finished, in one step."""
     unfinished = environment / (STAMP + ".part")
-    unfinished.write_text(expected_stamp(environment), encoding="utf-8")
+    unfinished.write_text("".join(f"{line}\n" for line in sorted(stamp_lines(environment, extras))), encoding="utf-8")
     os.replace(str(unfinished), str(environment / STAMP))
 
 
@@ -372,7 +397,7 @@ def write_stamp(environment: Path) -> None:
 
 def hand_over(environment: Path, arguments: list) -> int:
     """Run the command in the environment and return its exit code, 128 + n if signal n ended it."""
-    # -P: the current folder is no place to import from; a file numpy.py there would otherwise stop everything.
+    # -P: nothing is imported from the current folder; a file numpy.py there would otherwise stop everything.
     command = [str(environment_python(environment)), "-P", "-m", "workshop.command_line", *arguments]
     process = subprocess.Popen(command)
     # The terminal sends Ctrl-C to both processes: the command ends in its own way, and this one waits for it.

@@ -175,7 +175,7 @@ def test_the_quality_script_trains_chooses_scores_and_ships(results, monkeypatch
     assert about["curve"] == result["curve"] and about["base_channels"] == 4
     for views in ("one view", "eight views"):
         for method in ("watershed", "components"):
-            assert 0 <= result[views][method]["test"]["mean_f1"]["0.5"] <= 1
+            assert 0 <= result[views][method]["test"]["0.5"]["mean F1"] <= 1
     assert hashlib.sha256((results / "tiny.pt").read_bytes()).hexdigest() in capsys.readouterr().out
     quality.main()  # the network is found, and its curve with it
     assert json.loads((results / "tiny.json").read_text(encoding="utf-8"))["curve"] == result["curve"]
@@ -283,8 +283,8 @@ def test_the_card_of_the_networks_says_what_the_result_files_say(file, result):
     card = (checkpoint_folder() / "README.md").read_text(encoding="utf-8")
     [row] = [line for line in card.splitlines() if line.startswith(f"| `{file}`") and " / " in line]
     for views, cell in zip(("one view", "eight views"), row.split(" | ")[-2:], strict=True):
-        f1 = found[views]["watershed"]["test"]["mean_f1"]
-        assert cell.removesuffix(" |") == " / ".join(f"{f1[str(iou)]:.3f}" for iou in IOU_THRESHOLDS)
+        scores = [found[views]["watershed"]["test"][f"{iou:g}"]["mean F1"] for iou in IOU_THRESHOLDS]
+        assert cell.removesuffix(" |") == " / ".join(f"{score:.3f}" for score in scores)
     _, about = load_model(checkpoint_folder() / file)
     assert about["curve"] == found["curve"]  # the network that was scored is the one that ships
 

@@ -1,4 +1,4 @@
-"""course.py makes its environment once, repairs it, says in one sentence what is wrong, and hands over quickly.
+"""course.py makes its environment once, installs what a command needs, repairs it, explains errors, and hands over.
 
 The tests run the real course.py, the real venv and the real pip, but in a small copy of the course whose package has no
 dependencies and builds itself, so that an installation takes seconds and no network.
@@ -8,6 +8,7 @@ import ast
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -40,9 +41,10 @@ METADATA = """Metadata-Version: 2.1
 Name: course-utils
 Version: 0.1
 Provides-Extra: notebooks
-Provides-Extra: test
-Provides-Extra: site
+Provides-Extra: authoring
 Provides-Extra: cluster
+Provides-Extra: site
+Provides-Extra: test
 {requirements}"""
 WHEEL = """Wheel-Version: 1.0
 Root-Is-Purelib: true
@@ -87,12 +89,13 @@ print(json.dumps({"arguments": arguments, "prefix": sys.prefix, "folder": os.get
 
 def plant(folder):
     """Write a copy of course.py with a package that is installed in seconds."""
-    (folder / "course_utils").mkdir(parents=True)
+    (folder / "workshop").mkdir(parents=True)
+    (folder / "solutions").mkdir()
     shutil.copy(CHECKOUT / "course.py", folder)
     (folder / "pyproject.toml").write_text(PYPROJECT)
     (folder / "backend.py").write_text(BACKEND)
-    (folder / "course_utils" / "__init__.py").write_text("")
-    (folder / "course_utils" / "command_line.py").write_text(COMMAND_LINE)
+    (folder / "workshop" / "__init__.py").write_text("")
+    (folder / "workshop" / "command_line.py").write_text(COMMAND_LINE)
     return folder
 
 
@@ -126,7 +129,11 @@ def own_tree(installed_tree, tmp_path):
 @pytest.fixture
 def course(tree):
     """course.py of a copy as a module."""
-    specification = importlib.util.spec_from_file_location("course_under_test", tree / "course.py")
+    return as_module(tree)
+
+
+def as_module(folder):
+    specification = importlib.util.spec_from_file_location("course_under_test", folder / "course.py")
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module
@@ -134,7 +141,8 @@ def course(tree):
 
 def variables(**changes):
     """This process's environment variables without what would leak in from the outer run."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("COURSE_", "PYTEST_", "COV_"))}
+    leaking = ("COURSE_", "PYTEST_", "COV_", "PYTHONPATH")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(leaking)}
     return {"COURSE_DISK_GB": "0", **kept, **changes}
 
 
@@ -171,9 +179,9 @@ def test_first_use_installs(first_use):
     assert Path(result["folder"]).resolve() == folder.parent.resolve()  # paths on the command line stay right
 
 
-def test_later_uses_start_in_under_a_second_and_print_nothing_of_their_own(installed_tree):
+def test_later_uses_start_in_under_a_second_and_print_nothing_themselves(installed_tree):
     seconds = []
-    for _ in range(5):
+    for _ in range(3):
         started = time.perf_counter()
         done = start(installed_tree, "again")
         seconds.append(time.perf_counter() - started)
@@ -183,7 +191,7 @@ def test_later_uses_start_in_under_a_second_and_print_nothing_of_their_own(insta
 
 def test_modules_in_the_current_folder_are_not_taken(installed_tree, tmp_path):
     (tmp_path / "json.py").write_text("raise RuntimeError('not this one')")
-    (tmp_path / "course_utils").mkdir()
+    (tmp_path / "workshop").mkdir()
     assert result_of(start(installed_tree, "x", cwd=tmp_path))
 
 
@@ -204,16 +212,12 @@ def test_two_first_uses_at_once_and_an_environment_elsewhere(tree, tmp_path):
 
 
 def test_moved_checkout_and_changed_pyproject_are_installed_again(own_tree):
-    moved = start(own_tree, "x")
-    assert "Installing" in moved.stdout and "First use" not in moved.stdout
-    assert Path(result_of(moved)["prefix"]).resolve() == (own_tree / ".venv").resolve()
-    assert "Installing" not in start(own_tree, "x").stdout
-
-    (own_tree / "pyproject.toml").write_text(PYPROJECT + "# changed\n")
-    changed = start(own_tree, "x")
-    assert "Installing" in changed.stdout and "First use" not in changed.stdout
-    assert result_of(changed)
-    assert "Installing" not in start(own_tree, "x").stdout
+    for change in ("moved", "changed"):
+        again = start(own_tree, "x")
+        assert "Installing" in again.stdout and "First use" not in again.stdout
+        assert Path(result_of(again)["prefix"]).resolve() == (own_tree / ".venv").resolve()
+        assert "Installing" not in start(own_tree, "x").stdout
+        (own_tree / "pyproject.toml").write_text(PYPROJECT + f"# {change}\n")
 
 
 def test_exact_versions_are_installed_when_asked_for(own_tree):
@@ -237,13 +241,57 @@ def test_exact_versions_are_refused_where_there_are_none(course, monkeypatch, tm
     monkeypatch.setattr(course.sys, "platform", system)
     monkeypatch.setattr(course.platform, "machine", lambda: machine)
     with pytest.raises(course.SetupError, match=f"Linux on x86_64 .* on {machine} .* unset COURSE_LOCKED"):
-        course.set_up(tmp_path / "environment")
+        course.set_up(tmp_path / "environment", {"notebooks"})
 
 
-def test_failed_installation_is_not_stamped_and_is_repeated(own_tree):
+# --- what each command needs ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "further"),
+    [("", ""), ("lab", ""), ("doctor --gpu", ""), ("run --only 03", ""), ("grade submissions", ""),
+     ("build --check", "authoring"), ("release a.zip", "authoring"), ("site", "site"), ("bench --quick", "bench"),
+     ("run --workers 2", "cluster"), ("grade x --dask=tcp://a:1", "cluster"), ("site --help", ""),
+     ("test -k x", "authoring cluster site test"), ("install", "authoring bench cluster site test")],
+)  # fmt: skip
+def test_extras_of_a_command(course, arguments, further):
+    assert course.needed_extras(arguments.split()) == {"notebooks", *further.split()}
+    shutil.rmtree(course.CHECKOUT / "solutions")
+    assert course.needed_extras(arguments.split()) == {"notebooks"}, "students need nothing else"
+
+
+def test_a_command_installs_what_it_needs_when_it_is_first_used(own_tree):
+    def installed_by(*arguments):
+        done = start(own_tree, *arguments)
+        assert result_of(done)["arguments"] == list(arguments) and "First use" not in done.stdout
+        return re.findall("Installing the packages for (.*);", done.stdout)
+
+    assert installed_by("lab") == ["notebooks"]  # a copy that was moved
+    assert installed_by("run", "--workers", "2") == ["cluster,notebooks"]
+    assert installed_by("run", "--workers", "2") == installed_by("lab") == installed_by("test", "--help") == []
+    assert installed_by("test") == ["authoring,cluster,notebooks,site,test"]
+    assert installed_by("build") == installed_by("site") == []
+    (own_tree / "pyproject.toml").write_text(PYPROJECT + "# changed\n")
+    assert installed_by("lab") == ["authoring,cluster,notebooks,site,test"], "what is there is kept up to date"
+    assert installed_by("test") == []
+
+
+def test_further_packages_that_cannot_be_had_leave_the_environment_as_it_is(own_tree):
+    start(own_tree, "lab")
+    (own_tree / "requirements.txt").write_text('Requires-Dist: a-package-from-nowhere; extra == "site"\n')
+    nowhere = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": os.devnull}
+    says(start(own_tree, "site", **nowhere), 1, "No matching distribution found", "try another one")
+    lab = start(own_tree, "lab", **nowhere)
+    assert result_of(lab) and len(lab.stdout.splitlines()) == 1
+
+
+# --- installations that fail ------------------------------------------------------------------------------------------
+
+
+def test_failed_installation_is_repeated(own_tree):
     (own_tree / "build-fails").touch()
-    says(start(own_tree, "x"), 1, "the build stops on purpose", "pip could not install the course")
-    assert not (own_tree / ".venv" / "course-stamp.txt").exists()
+    for _ in range(2):
+        says(start(own_tree, "x"), 1, "the build stops on purpose", "pip could not install the course")
     (own_tree / "build-fails").unlink()
     assert result_of(start(own_tree, "x"))
 
@@ -260,9 +308,18 @@ def test_interrupted_installation_is_repeated(own_tree):
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
     assert errors.strip() == "course.py: interrupted; the next start repeats the installation."
-    assert not (own_tree / ".venv" / "course-stamp.txt").exists()
     (own_tree / "backend.py").write_text(BACKEND)
-    assert result_of(start(own_tree, "x"))
+    again = start(own_tree, "x")
+    assert "Installing" in again.stdout and result_of(again)
+
+
+def test_there_is_no_stamp_when_pip_changes_packages(own_tree):
+    """An environment that pip has left half changed, however it ended, must not count as ready."""
+    course, environment = as_module(own_tree), own_tree / ".venv"
+    course.write_stamp(environment, {"notebooks"})
+    assert course.is_ready(environment, {"notebooks"})
+    course.install(environment, {"notebooks"})
+    assert not course.is_ready(environment, set())
 
 
 # --- a broken environment ---------------------------------------------------------------------------------------------
@@ -281,32 +338,33 @@ def test_environment_without_its_python_is_rebuilt(own_tree):
 
 def test_kinds_of_broken_environments_are_noticed(course):
     environment = course.CHECKOUT / ".venv"
-    assert not course.is_ready(environment) and not course.works(environment)
+    assert not course.is_ready(environment, set()) and not course.works(environment)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
-    assert not course.is_ready(environment), "no stamp"
-    course.write_stamp(environment)
-    assert course.is_ready(environment)
+    assert not course.is_ready(environment, set()), "no stamp"
+    course.write_stamp(environment, set())
+    assert course.is_ready(environment, set())
     assert not course.works(environment), "no pip, so the installation could not be repeated"
 
     settings = environment / "pyvenv.cfg"
     before = settings.read_text()
     settings.write_text(before.replace(sys._base_executable.rsplit(os.sep, 1)[0], "/nowhere"))
-    assert settings.read_text() != before and not course.is_ready(environment), "its base is gone"
+    assert settings.read_text() != before and not course.is_ready(environment, set()), "its base is gone"
     settings.unlink()
-    assert not course.is_ready(environment), "no pyvenv.cfg"
+    assert not course.is_ready(environment, set()), "no pyvenv.cfg"
     settings.write_text(before)
 
-    (environment / course.STAMP).write_text(course.expected_stamp(environment).replace("python ", "python /other"))
-    assert not course.is_ready(environment), "made for another Python"
-    course.write_stamp(environment)
+    stamp = (environment / course.STAMP).read_text()
+    (environment / course.STAMP).write_text(stamp.replace("python ", "python /other"))
+    assert not course.is_ready(environment, set()), "made for another Python"
+    course.write_stamp(environment, set())
     shutil.rmtree(environment / ("Scripts" if os.name == "nt" else "bin"))
-    assert not course.is_ready(environment), "no interpreter"
+    assert not course.is_ready(environment, set()), "no interpreter"
 
 
 def test_a_foreign_folder_is_left_alone(tree, tmp_path):
     (tmp_path / "documents").mkdir()
     (tmp_path / "documents" / "letter.txt").write_text("dear")
-    says(start(tree, "x", COURSE_VENV=str(tmp_path / "documents")), 1, "no Python environment", "COURSE_VENV")
+    says(start(tree, "x", COURSE_VENV=str(tmp_path / "documents")), 1, "not a Python environment", "COURSE_VENV")
     assert [path.name for path in (tmp_path / "documents").iterdir()] == ["letter.txt"]
 
 
@@ -319,8 +377,13 @@ def test_missing_ensurepip(tree, tmp_path):
     says(start(tree, "x", PYTHONPATH=str(tmp_path / "shadow")), 1, "sudo apt install python3-venv")
 
 
-def test_too_little_disk(tree):
-    says(start(tree, "x", COURSE_DISK_GB="1000000"), 1, "needs about 1000000 GB", "GB for it", "free some space")
+@pytest.mark.parametrize(
+    ("gigabytes", "said"), [("1000000", "needs about 1000000 GB.*free some space"), ("much", "'much'.*be a number")]
+)
+def test_too_little_disk_and_a_setting_that_is_not_a_number(tree, gigabytes, said):
+    done = start(tree, "x", COURSE_DISK_GB=gigabytes)
+    says(done, 1)
+    assert re.search(said, done.stderr)
 
 
 def test_disk_is_not_asked_for_once_installed(installed_tree):
@@ -339,10 +402,6 @@ def test_what_an_interrupted_installation_left_counts_as_room(course, monkeypatc
         course.check_disk(environment)
 
 
-def test_disk_setting_that_is_no_number(tree):
-    says(start(tree, "x", COURSE_DISK_GB="much"), 1, "'much'", "must be a number")
-
-
 def test_offline(own_tree):
     (own_tree / "requirements.txt").write_text("Requires-Dist: a-package-from-the-network\n")
     # An index on a closed port of this machine: what pip sees when there is no network.
@@ -350,12 +409,6 @@ def test_offline(own_tree):
                "PIP_EXTRA_INDEX_URL": "", "PIP_FIND_LINKS": "", "PIP_NO_CACHE_DIR": "1",
                "NO_PROXY": "127.0.0.1"}  # fmt: skip
     says(start(own_tree, "x", **offline), 1, "a-package-from-the-network", "offline")
-
-
-def test_package_that_does_not_exist(own_tree):
-    (own_tree / "requirements.txt").write_text("Requires-Dist: a-package-from-nowhere\n")
-    nowhere = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": os.devnull}
-    says(start(own_tree, "x", **nowhere), 1, "No matching distribution found", "try another one")
 
 
 @POSIX_ONLY
@@ -373,12 +426,9 @@ def test_read_only_folder(tree):
     says(done, 1, "cannot be written", "Permission denied", "COURSE_VENV")
 
 
-def test_environment_below_a_file(tree, tmp_path):
+def test_incomplete_copy_and_an_environment_below_a_file(tree, tmp_path):
     (tmp_path / "file").write_text("")
     says(start(tree, "x", COURSE_VENV=str(tmp_path / "file" / "venv")), 1, "cannot be written", "COURSE_VENV")
-
-
-def test_missing_pyproject(tree):
     (tree / "pyproject.toml").unlink()
     says(start(tree, "x"), 1, "pyproject.toml", "complete copy")
 
@@ -419,13 +469,10 @@ def test_old_python_gets_one_sentence(tree):
 
 
 def test_uses_the_standard_library_only():
-    imported = set()
-    for node in ast.walk(ast.parse((CHECKOUT / "course.py").read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            imported |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            imported.add(node.module.split(".")[0])
-    assert imported <= set(sys.stdlib_module_names)
+    tree = ast.parse((CHECKOUT / "course.py").read_text(encoding="utf-8"))
+    names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    assert {name.split(".")[0] for name in names} <= set(sys.stdlib_module_names)
 
 
 # --- handing over -----------------------------------------------------------------------------------------------------

@@ -4,37 +4,38 @@ from __future__ import annotations
 
 import argparse
 import os
+import runpy
 import secrets
 import signal
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 from workshop.paths import checkout
 
 CHECKOUT = checkout()
-FIRST_NOTEBOOK = "01_data_exploration.ipynb"
 LAB_PORT = 8888
 MAX_TEST_PROCESSES = 4
 # Rounds that a waiting thread of torch spins before it sleeps; the library's own choice is millions.
 SPIN_COUNT = "1000"
-# JupyterLab's own wishes for the network, switched off even for those who once agreed to them: its news, the question
-# whether there is a newer one, and the list of extensions to install. The course needs this computer only.
+# What JupyterLab would ask other computers for, switched off even for users who once agreed to it: its news, its newest
+# version, and the list of extensions. The course needs this computer only.
 STAY_HERE = {
     "--LabApp.news_url": "None",
     "--LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
     "--LabApp.extension_manager": "readonly",
 }
 
+NOT_FOR_STUDENTS = "`course.py {}` needs {}, which the students' version of the course does not have."
 DESCRIPTION = "A notebook course on nucleus segmentation with a U-Net. Help for one command: course.py COMMAND --help"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code: 0 if all is well, 130 after Ctrl-C."""
-    # Windows consoles may not know every character of a note or a path: better a "?" than an error.
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if hasattr(stream, "reconfigure"):  # a Windows console prints "?" for a character that it does not know
             stream.reconfigure(errors="replace")
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = make_parser()
@@ -44,6 +45,11 @@ def main(arguments: list[str] | None = None) -> int:
     options, further = parser.parse_known_args(arguments)
     if further and not options.passes_on:
         parser.error(f"unknown argument {further[0]!r} of {options.name}; see course.py {options.name} --help")
+    if not (CHECKOUT / options.needs).is_dir():
+        print(NOT_FOR_STUDENTS.format(options.name, f"the folder {options.needs}/"), file=sys.stderr)
+        return 1
+    # A termination ends the processes that a command has started, too, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return options.command(options, further)
     except KeyboardInterrupt:
@@ -53,7 +59,16 @@ def main(arguments: list[str] | None = None) -> int:
         if not type(error).__module__.startswith(("course_utils.", "workshop.")):
             raise
         print(f"course.py {options.name}: {error}", file=sys.stderr)
-        return 1
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith("workshop.") and not (CHECKOUT / "solutions").is_dir():
+            print(NOT_FOR_STUDENTS.format(" ".join(arguments), error.name), file=sys.stderr)
+        elif str(error.name).startswith(("course_utils", "workshop")) or not (CHECKOUT / "course.py").exists():
+            raise
+        else:  # an environment that course.py did not make
+            extras = ",".join(sorted(runpy.run_path(str(CHECKOUT / "course.py"))["needed_extras"](arguments)))
+            print(f"course.py {options.name}: {error.name} is not installed; to install it with all that this command "
+                  f'needs: python -m pip install -e "{CHECKOUT}[{extras}]"', file=sys.stderr)  # fmt: skip
+    return 1
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -61,14 +76,20 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("course.py", description=DESCRIPTION, allow_abbrev=False)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    def add(function, text: str, example: str, passes_on: bool = False, add_help: bool = True):
+    def add(function, text: str, example: str, needs: str = "", passes_on: bool = False, add_help: bool = True):
         name = function.__name__.removesuffix("_command")
         one = commands.add_parser(
             name, help=text.splitlines()[0], description=text, epilog=f"example:\n  python3 course.py {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, add_help=add_help,
         )  # fmt: skip
-        one.set_defaults(command=function, name=name, passes_on=passes_on)
+        one.set_defaults(command=function, name=name, needs=needs, passes_on=passes_on)
         return one
+
+    add(lab_command, LAB_HELP, "lab --no-browser", passes_on=True)
+    doctor = add(doctor_command, DOCTOR_HELP, "doctor")
+    doctor.add_argument("--gpu", action="store_true", help="a missing GPU is a problem, not a note")
+    doctor.add_argument("--download", action="store_true", help="fetch the real images, if they are not there yet")
+    doctor.add_argument("--out", metavar="FOLDER", type=Path, help="the folder for results")
 
     run = add(run_command, RUN_HELP, "run --data ../dsb2018.zip --profile laptop --only 03,05")
     run.add_argument("--data", metavar="SOURCE", default="embedded",
@@ -76,70 +97,53 @@ def make_parser() -> argparse.ArgumentParser:
     run.add_argument("--profile", metavar="NAME", default="smoke",
                      help="smoke (default: minutes), laptop (CPU, under an hour), full (GPU), or auto")  # fmt: skip
     run.add_argument("--only", metavar="03[,05]", type=_names, help="these notebooks only, by number or name")
-    run.add_argument("--seed", metavar="N", type=_seed, default=0, help="for crops, weights and noise (default 0)")
-    run.add_argument("--out", metavar="FOLDER", type=Path, help="where results go (default: build in the course)")
-    run.add_argument("--timeout", metavar="SECONDS", type=_positive,
-                     help="how long one cell may take (default: by profile, smoke 600)")  # fmt: skip
-
+    run.add_argument("--seed", metavar="N", type=partial(_count, low=0), default=0,
+                     help="for crops, weights and noise (default 0)")  # fmt: skip
+    run.add_argument("--out", metavar="FOLDER", type=Path, help="folder for results (default: build in the course)")
+    run.add_argument("--timeout", metavar="SECONDS", type=_count, help="for one cell (default: by profile, smoke 600)")
     _add_workers(run)
     run.add_argument("--minimum-scores", action="store_true",
                      help="fail if a score is below the minimum for this data and profile")  # fmt: skip
 
-    add(test_command, TEST_HELP, "test -k watershed", passes_on=True)
-    add(lab_command, LAB_HELP, "lab --no-browser", passes_on=True)
-
-    # its options, and so its help, stand in benchmarks/__main__.py
-    add(bench_command, "Measure speed and memory.", "bench", passes_on=True, add_help=False)
-    doctor = add(doctor_command, DOCTOR_HELP, "doctor")
-    doctor.add_argument("--gpu", action="store_true", help="a missing GPU is a problem, not a note")
-    doctor.add_argument("--download", action="store_true", help="fetch the real images, if they are not there yet")
-    doctor.add_argument("--out", metavar="FOLDER", type=Path, help="the folder that results will go to")
-
-    build = add(build_command, BUILD_HELP, "build --only 03")
+    add(test_command, TEST_HELP, "test -k watershed", "tests", passes_on=True)
+    build = add(build_command, BUILD_HELP, "build --only 03", "solutions")
     build.add_argument("--only", metavar="03[,05]", type=_names, help="these notebooks only, by number or name")
     build.add_argument("--outputs", action="store_true",
                        help="also run the notebooks for the outputs that nbval compares (minutes)")  # fmt: skip
     build.add_argument("--check", action="store_true", help="write nothing; fail if a notebook is not up to date")
 
-    grade = add(grade_command, GRADE_HELP, "grade submissions --out grades.csv --workers 2")
+    grade = add(grade_command, GRADE_HELP, "grade submissions --out grades.csv --workers 2", "workshop/grade")
     grade.add_argument("folder", metavar="FOLDER", type=Path, help="submitted notebooks, in a folder for each student")
     grade.add_argument("--out", metavar="FILE", type=Path, default=Path("grades.csv"),
                        help="the table (default grades.csv); finished results are kept in FILE.results")  # fmt: skip
     _add_workers(grade)
     grade.add_argument("--again", action="store_true", help="forget the results of earlier runs")
-    grade.add_argument("--seconds", metavar="N", type=_positive, default=30,
-                       help="how long one cell or check may hang (default 30)")  # fmt: skip
-    grade.add_argument("--memory", metavar="GB", type=_positive, default=4,
+    grade.add_argument("--seconds", metavar="N", type=_count, default=30, help="limit for a cell or check (default 30)")
+    grade.add_argument("--memory", metavar="GB", type=_count, default=4,
                        help="what a notebook may use besides torch itself (default 4)")  # fmt: skip
 
-    site = add(site_command, SITE_HELP, "site --out ../website")
+    release = add(release_command, RELEASE_HELP, "release student.zip", "solutions")
+    release.add_argument("file", metavar="FILE", type=Path, help="the zip to write")
+
+    site = add(site_command, SITE_HELP, "site --out ../website", "solutions")
     site.add_argument("--executed", metavar="FOLDER", type=Path,
                       help="executed notebooks (default: build/embedded-smoke, brought up to date)")  # fmt: skip
-    site.add_argument("--out", metavar="FOLDER", type=Path, help="where the pages go (default build/site)")
+    site.add_argument("--out", metavar="FOLDER", type=Path, help="folder for the pages (default build/site)")
 
-    release = add(release_command, RELEASE_HELP, "release student.zip")
-    release.add_argument("file", metavar="FILE", type=Path, help="the zip to write")
+    # benchmarks/__main__.py has the options, and so the help
+    add(bench_command, "Measure speed and memory.", "bench", "benchmarks", passes_on=True, add_help=False)
+    add(install_command, INSTALL_HELP, "install", "solutions")
     return parser
 
 
 def _add_workers(command: argparse.ArgumentParser) -> None:
     """Where notebooks are executed or graded: the same for both commands."""
-    command.add_argument("--workers", metavar="N", type=_positive, default=1,
+    command.add_argument("--workers", metavar="N", type=_count, default=1,
                          help="notebooks at the same time, in processes on this computer (default 1)")  # fmt: skip
     command.add_argument("--dask", metavar="ADDRESS",
                          help="use the workers of a running dask scheduler, as in tcp://127.0.0.1:8786; they need the "
-                              "course, and notebooks and results in a folder that all computers share under the same "
-                              "path")  # fmt: skip
+                              "course, and all computers the same folder of notebooks and results")  # fmt: skip
 
-
-RUN_HELP = """Execute the solved notebooks from start to end.
-
-Writes the executed notebooks, a web page of each, and summary.json with times and scores into
-build/<data>-<profile>/. If a cell fails it is shown, the other notebooks still run, and the exit code is not 0."""
-
-TEST_HELP = """Run the tests.
-
-Arguments are passed on to pytest. Tests marked slow are left out unless -m asks for them: -m slow, or -m "" for all."""
 
 LAB_HELP = """Open the first notebook in JupyterLab.
 
@@ -150,57 +154,55 @@ DOCTOR_HELP = """Say whether this machine is ready for the course.
 Checks versions, device, memory, disk, data and kernel. Changes nothing, and downloads nothing without --download. The
 exit code is 0 unless something would stop the course."""
 
+RUN_HELP = """Execute the solved notebooks from start to end.
+
+Writes the executed notebooks, a web page of each, and summary.json with times and scores into
+build/<data>-<profile>/. If a cell fails it is shown, the other notebooks still run, and the exit code is not 0."""
+
+TEST_HELP = """Run the tests.
+
+Arguments are passed on to pytest. Tests marked slow are left out unless -m asks for them: -m slow, or -m "" for all."""
+
 BUILD_HELP = """Generate the notebooks from their sources in solutions/NN_topic.py.
 
 With --check nothing is written: the exit code says whether every notebook is what its source gives."""
 
-
 GRADE_HELP = """Check every exercise of every submitted notebook, and write a table.
 
-Each notebook runs in a process of its own with limits on time and memory. A second run continues where the first one
+Each notebook runs in its own process with limits on time and memory. A second run continues where the first one
 was interrupted, and grades again what has changed. Students' code can do what you can do: see docs/instructors.md."""
+
+RELEASE_HELP = """Pack what students get: the notebooks with stubs, the package, the data.
+
+Left out are solutions/, tests/ and benchmarks/. The same course gives the same bytes."""
 
 SITE_HELP = """Build the website of the course.
 
 Static pages from the executed solved notebooks, the pages for instructors and results, and the API reference. They work
 without a network. The solutions are on them."""
 
-RELEASE_HELP = """Pack what students get: the notebooks with stubs, the package, the data.
+INSTALL_HELP = """Install everything that the commands need.
 
-Left out are solutions/, tests/ and benchmarks/. The same course gives the same bytes."""
+Otherwise each command installs what it needs when it is first used, and needs the network for that."""
 
 
 def _names(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
+    if not (names := [name.strip() for name in text.split(",") if name.strip()]):
         raise argparse.ArgumentTypeError("names no notebook; give numbers, as in 03 or 03,05")
     return names
 
 
-def _seed(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 to {2**32 - 1}")
+def _count(text: str, low: int = 1) -> int:
+    if not text.isdecimal() or not low <= int(text) < 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {2**32 - 1}")
     return int(text)
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return int(text)
-
-
-# --- the commands -----------------------------------------------------------------------------------------------------
 
 
 def run_command(options: argparse.Namespace, _: list[str]) -> int:
-    need_whole_course(options.name, "solutions")
     calm_threads(options.workers)
     from workshop.run.course import run_course
 
-    if options.workers > 1 or options.dask:
-        # A termination ends what the workers do, too, as Ctrl-C does.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if options.minimum_scores:  # looked up first: better before hours of computing than after them
+    if options.minimum_scores:  # without a minimum, fail now and not after hours of computing
         from workshop.run.minimum_scores import minimum_scores_for, scores_below_minimum
 
         minimum = minimum_scores_for(options.data, options.profile)
@@ -208,35 +210,33 @@ def run_command(options: argparse.Namespace, _: list[str]) -> int:
         options.data, options.profile, options.only, options.seed, options.out, options.timeout, options.workers,
         options.dask,
     )  # fmt: skip
+    ended = [(result.notebook, result.scores) for result in results if not result.error]
     missed = []
     if options.minimum_scores:
-        ended = [(result.notebook, result.scores) for result in results if not result.error]
         missed = scores_below_minimum(minimum, ended)
         print("\n".join(missed) or f"All scores with a minimum reach it, in {len(ended)} notebooks.", flush=True)
-    return 1 if missed or any(result.error for result in results) else 0
+    return 1 if missed or len(ended) < len(results) else 0
 
 
 def calm_threads(workers: int = 1) -> None:
-    """Keep torch's threads from waiting for each other on a busy machine. To be called before torch is imported.
+    """Keep torch's threads from waiting for each other on a busy machine. Call it before torch is imported.
 
-    Its threads meet many times in every step, and spin while they wait. Beside one other busy program on two cores,
-    two threads were measured to be twelve times slower than one. So use only as many as cores are free, and spin less.
-    Several workers share them.
+    The threads wait for each other many times in every step, and spin meanwhile. Beside one other busy program on two
+    cores, two threads were twelve times slower than one. So use as many as there are free cores, and spin less. Several
+    workers share the free cores.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     cores = os.cpu_count() or 1
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     free = max(1, round(cores - load))
-    if "OMP_NUM_THREADS" in os.environ:
+    if "OMP_NUM_THREADS" in os.environ or (free == cores and workers == 1):
         return
-    if free < cores or workers > 1:
-        os.environ["OMP_NUM_THREADS"] = str(max(1, free // workers))
+    os.environ["OMP_NUM_THREADS"] = str(max(1, free // workers))
     if free < cores:
-        print(f"This machine is busy (load {load:.1f} on {cores} cores): using {free} of its cores.", flush=True)
+        print(f"This machine is busy (load {load:.1f} on {cores} cores): using {free} of them.", flush=True)
 
 
-def test_command(options: argparse.Namespace, further: list[str]) -> int:
-    need_whole_course(options.name, "tests")
+def test_command(_: argparse.Namespace, further: list[str]) -> int:
     cores = os.cpu_count() or 1
     defaults = []
     if not any(argument.startswith(("-n", "--numprocesses", "--pdb", "--trace")) for argument in further):
@@ -253,37 +253,22 @@ def test_command(options: argparse.Namespace, further: list[str]) -> int:
     return int(pytest.main([*defaults, *further]))
 
 
-def bench_command(options: argparse.Namespace, further: list[str]) -> int:
-    need_whole_course(options.name, "benchmarks")
+def bench_command(_: argparse.Namespace, further: list[str]) -> int:
     calm_threads()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a termination ends the benchmarks, too
     # benchmarks/ is not installed, and the current folder (-P) may hold anything
     path = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-P", "-m", "benchmarks", *further]
     return subprocess.call(command, env={**os.environ, "PYTHONPATH": path})
 
 
-class IncompleteCourseError(ValueError):
-    """A command needs a folder that students do not get."""
-
-
-def need_whole_course(command: str, folder: str) -> None:
-    """Say in a sentence what is missing in the zip that students get."""
-    if not (CHECKOUT / folder).is_dir():
-        raise IncompleteCourseError(
-            f"`course.py {command}` needs the folder {folder}/, which is not part of the students' version of the "
-            "course. Students need `course.py lab` only."
-        )
-
-
 def lab_command(_: argparse.Namespace, further: list[str]) -> int:
     from jupyterlab.labapp import main as start_jupyterlab
 
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
-    # A kernel "python3" of the user's own would have other packages; this Python's comes first.
+    # This Python's kernel "python3" comes first; the user's may have other packages.
     os.environ.update(JUPYTER_PREFER_ENV_PATH="1", JUPYTER_PLATFORM_DIRS="1", PYDEVD_DISABLE_FILE_VALIDATION="1")
     options = [f"--ServerApp.root_dir={CHECKOUT}", "--ServerApp.ip=127.0.0.1"]
-    # Given twice, an option would be an error.
+    # JupyterLab refuses an option that is given twice.
     given = {argument.split("=")[0] for argument in further}
     options += [f"{name}={value}" for name, value in STAY_HERE.items() if name not in given]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
@@ -296,7 +281,7 @@ def lab_command(_: argparse.Namespace, further: list[str]) -> int:
     else:
         port = free_port(LAB_PORT)
         options += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
-        # By the environment, because other users can read a command line.
+        # In the environment, because other users can read a command line.
         token = os.environ.setdefault("JUPYTER_TOKEN", secrets.token_hex(16))
         notebook = opened[0] if opened else first_notebook().relative_to(CHECKOUT).as_posix()
         print(f"JupyterLab: http://127.0.0.1:{port}/lab/tree/{notebook}?token={token}\nCtrl-C ends it.", flush=True)
@@ -306,8 +291,8 @@ def lab_command(_: argparse.Namespace, further: list[str]) -> int:
 
 def first_notebook() -> Path:
     """The student version of notebook 01 if it is there, else the solved one."""
-    student = CHECKOUT / "notebooks" / FIRST_NOTEBOOK
-    return student if student.exists() else CHECKOUT / "solutions" / FIRST_NOTEBOOK
+    student, solved = (CHECKOUT / folder / "01_data_exploration.ipynb" for folder in ("notebooks", "solutions"))
+    return student if student.exists() else solved
 
 
 def free_port(first: int) -> int:
@@ -330,11 +315,9 @@ def doctor_command(options: argparse.Namespace, _: list[str]) -> int:
 
 
 def build_command(options: argparse.Namespace, _: list[str]) -> int:
-    need_whole_course(options.name, "solutions")
     from workshop.build import build
 
-    written = build(only=options.only, check=options.check, outputs=options.outputs)
-    for path in written:
+    for path in build(only=options.only, check=options.check, outputs=options.outputs):
         print(f"Wrote {path}")
     if options.check:
         print("Every notebook is what its source gives.")
@@ -344,15 +327,12 @@ def build_command(options: argparse.Namespace, _: list[str]) -> int:
 def grade_command(options: argparse.Namespace, _: list[str]) -> int:
     from workshop.grade.grading import Limits, grade
 
-    # A termination ends the grading processes and their folders, too, as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     limits = Limits(options.seconds, options.memory)
     grade(options.folder, options.out, options.workers, options.again, limits, options.dask)
     return 0
 
 
 def site_command(options: argparse.Namespace, _: list[str]) -> int:
-    need_whole_course(options.name, "solutions")
     calm_threads()
     from workshop.publish.website import build_website
 
@@ -361,12 +341,19 @@ def site_command(options: argparse.Namespace, _: list[str]) -> int:
 
 
 def release_command(options: argparse.Namespace, _: list[str]) -> int:
-    need_whole_course(options.name, "solutions")
     from workshop.publish.release import release
 
     files = release(options.file)
     print(f"Wrote {options.file}: {len(files)} files, {options.file.stat().st_size / 1e6:.1f} MB")
     return 0
+
+
+def install_command(*_) -> int:
+    from importlib.metadata import metadata
+
+    from workshop.doctor import check_packages, report
+
+    return report(check_packages(metadata("course-utils").get_all("Provides-Extra")))  # course.py has installed them
 
 
 if __name__ == "__main__":

@@ -10,13 +10,12 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from workshop.paths import checkout
 
-EXTRA = "notebooks"  # the group of packages that everybody needs
 GIGABYTE = 1e9
 # Measured: the processes of a smoke run use 2.4 GB together. The other profiles hold more images and larger batches.
 MEMORY_NEEDED, MEMORY_WANTED = 3.0, 5.0
@@ -70,8 +69,8 @@ def report(checks: Iterable[Check]) -> int:
     return min(problems, 1)
 
 
-def check_packages() -> Iterator[Check]:
-    """Python, and every package that the notebooks need, against its lower bound in pyproject.toml."""
+def check_packages(extras: Sequence[str] = ("notebooks",)) -> Iterator[Check]:
+    """Python, and every package of these groups of pyproject.toml against its lower bound there."""
     from packaging.requirements import Requirement
 
     yield Check("ok", "Python", f"{platform.python_version()} ({sys.executable}), {platform.platform()}")
@@ -80,9 +79,10 @@ def check_packages() -> Iterator[Check]:
     except importlib.metadata.PackageNotFoundError:
         yield Check("problem", "course-utils", "not installed", "Start with: python3 course.py doctor")
         return
-    wanted = [one for one in map(Requirement, requirements) if not one.marker or one.marker.evaluate({"extra": EXTRA})]
     wrong, shown = [], []
-    for requirement in wanted:
+    for requirement in map(Requirement, requirements):
+        if requirement.marker and not any(requirement.marker.evaluate({"extra": extra}) for extra in extras):
+            continue
         version = next((one.version for one in importlib.metadata.distributions(name=requirement.name)), None)
         if version is None or not requirement.specifier.contains(version, prereleases=True):
             wrong.append(f"{requirement.name} {version or 'is missing'} (needed: {requirement.specifier})")
@@ -91,7 +91,8 @@ def check_packages() -> Iterator[Check]:
     if not wrong:
         yield Check("ok", "packages", ", ".join(shown) + ", and the others as required")
         return
-    advice = "Install again: delete the folder .venv and start course.py; with conda: conda env update."
+    how = f'python -m pip install -e ".[{",".join(extras)}]"'
+    advice = f"Install again: delete the folder .venv and start course.py; without course.py: {how}"
     yield Check("problem", "packages", "; ".join(wrong), advice)
 
 

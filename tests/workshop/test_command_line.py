@@ -1,5 +1,6 @@
 """The commands: what they pass on, what they refuse, and how quickly they answer."""
 
+import importlib
 import os
 import re
 import signal
@@ -47,13 +48,41 @@ def course_runs(monkeypatch):
 # --- a course without some of its folders, as students get it
 
 
-@pytest.mark.parametrize("arguments", [["run"], ["test"], ["build"], ["bench"], ["release", "x.zip"]])
-def test_what_students_have_no_folder_for_says_so(arguments, monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize("arguments", ["test", "build", "bench", "grade x", "release x.zip", "site", "install"])
+def test_commands_that_students_do_not_have_say_so(arguments, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(command_line, "CHECKOUT", tmp_path)
-    assert exit_code(*arguments) == 1
+    assert exit_code(*arguments.split()) == 1
     said = capsys.readouterr().err
-    assert f"`course.py {arguments[0]}` needs the folder" in said and "course.py lab" in said
+    assert f"`course.py {arguments.split()[0]}` needs the folder" in said and "students' version" in said
     assert said.count("\n") == 1
+
+
+def test_a_part_of_a_command_that_students_do_not_have_says_so(monkeypatch, tmp_path, capsys, course_runs):
+    monkeypatch.setattr(command_line, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(course, "run_course", lambda *_: importlib.import_module("workshop.not_in_the_zip"))
+    assert exit_code("run", "--workers", "2") == 1
+    assert "`course.py run --workers 2` needs workshop.not_in_the_zip" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("arguments", "extras"), [("", "notebooks"), ("--workers 2", "cluster,notebooks")])
+def test_a_missing_package_is_named_with_the_extras_of_the_command(monkeypatch, capsys, course_runs, arguments, extras):
+    """Outside the environment of course.py: conda, Binder."""
+    monkeypatch.setattr(course, "run_course", lambda *_: importlib.import_module("nothing_of_that_name"))
+    assert exit_code("run", *arguments.split()) == 1
+    said = capsys.readouterr().err
+    assert "nothing_of_that_name is not installed; " in said and f"[{extras}]" in said and said.count("\n") == 1
+
+
+def test_a_module_of_the_course_that_is_missing_is_a_fault(monkeypatch, course_runs):
+    monkeypatch.setattr(course, "run_course", lambda *_: importlib.import_module("workshop.not_there"))
+    with pytest.raises(ModuleNotFoundError):
+        main(["run"])
+
+
+def test_install_looks_at_the_packages_of_all_extras(monkeypatch, capsys):
+    monkeypatch.setattr("importlib.metadata.requires", lambda _: ['no-such-thing>=1; extra == "bench"', "numpy>=2"])
+    assert main(["install"]) == 1
+    assert "no-such-thing is missing" in capsys.readouterr().out
 
 
 # --- help -------------------------------------------------------------------------------------------------------------
@@ -97,7 +126,7 @@ def test_without_a_command_the_commands_are_listed(capsys, course_runs):
 
 def test_a_seed_below_0_is_refused_with_a_sentence(capsys):
     assert exit_code("run", "--seed", "-1") == 2
-    assert "argument --seed: '-1' is no whole number from 0 to 4294967295" in capsys.readouterr().err
+    assert "argument --seed: '-1' is not a whole number from 0 to 4294967295" in capsys.readouterr().err
 
 
 # --- run --------------------------------------------------------------------------------------------------------------
