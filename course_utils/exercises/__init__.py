@@ -1,9 +1,7 @@
-"""The exercises of the course: which there are, and whether a solution is right.
-"""
+"""The exercises of the course: list them, and check whether a solution is right."""
 
 from __future__ import annotations
 
-import importlib
 import os
 from typing import Any
 
@@ -14,11 +12,11 @@ from course_utils.exercises.sandbox import run_check
 
 __all__ = ["CheckResult", "Exercise", "ExerciseNotSolved", "check", "evaluate", "get_exercise", "list_exercises"]
 
-OWN_FIRST = "This is the course's own solution. Run the cell with your answer first, then this one."
+REFERENCE_GIVEN = "This is the reference, not your answer. Run the cell with your answer first, then this one."
 
 
 class ExerciseNotSolved(Exception):
-    """Raised by `check` with `COURSE_STRICT=1` for an exercise that is not solved, or not rightly."""
+    """Raised by `check` with `COURSE_STRICT=1` for an exercise whose solution is missing or wrong."""
 
 
 def evaluate(exercise_id: str, submission: Any) -> CheckResult:
@@ -29,7 +27,8 @@ def evaluate(exercise_id: str, submission: Any) -> CheckResult:
         submission: the student's function or class.
 
     Returns:
-        A `CheckResult`. It is "todo" if the stub raised `NotImplementedError`, and never an exception of the student's.
+        A `CheckResult`. It is "todo" if the student's code raised `NotImplementedError`; every other exception that
+        this code raises becomes a "failed" with a message.
 
     Raises:
         KeyError: there is no such exercise.
@@ -37,23 +36,21 @@ def evaluate(exercise_id: str, submission: Any) -> CheckResult:
     >>> evaluate("1.1", lambda images: {}).status
     'failed'
     """
-    exercise = get_exercise(exercise_id)
-    checks = importlib.import_module(f"course_utils.exercises.checks.notebook_{exercise.notebook[:2]}")
-    return run_check(exercise_id, getattr(checks, f"check_{exercise.name}"), submission)
+    return run_check(exercise_id, get_exercise(exercise_id).check, submission)
 
 
 def check(exercise_id: str, submission: Any) -> Any:
     """Check a student's solution, show the result, and return what to go on with.
 
     Returns:
-        The submission if it is right, else the course's own solution, so that the rest of the notebook runs either way.
+        The submission if it is right, else the reference solution, so that the rest of the notebook runs either way.
 
     Raises:
         ExerciseNotSolved: with the environment variable `COURSE_STRICT=1`, if the solution is missing or wrong.
     """
     exercise = get_exercise(exercise_id)
-    if submission is exercise.reference:  # the last check has put it there: it says nothing about the student's own
-        result = CheckResult(exercise_id, "todo", (OWN_FIRST,))
+    if submission is exercise.reference:  # put there by an earlier check that failed
+        result = CheckResult(exercise_id, "todo", (REFERENCE_GIVEN,))
     else:
         result = evaluate(exercise_id, submission)
         progress.note(result)

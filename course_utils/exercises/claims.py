@@ -1,4 +1,4 @@
-"""Sentences in the notebooks that state a result, checked where they stand."""
+"""Sentences in the notebooks that state a result are checked in the cell above them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import os
 def claim(holds: bool, sentence: str) -> None:
     """Print whether a sentence about the data holds.
 
-    The notebooks also run on your own data, where a sentence that is true for the course's data may be false. That
-    stops nothing: it is said. With the environment variable `COURSE_STRICT=1`, as in the tests, it is an error.
+    The notebooks also run on your own data, where a sentence that is true for the data of the course may be false. Then
+    the notebook prints so and goes on.
 
     Args:
         holds: the result of the comparison that the sentence states in words.
-        sentence: the claim, as a person would say it.
+        sentence: the claim.
 
     Raises:
-        AssertionError: with `COURSE_STRICT=1`, if it does not hold.
+        AssertionError: it does not hold, and the environment variable `COURSE_STRICT` is 1, as in the tests.
 
     >>> claim(2 > 1, "Two is more than one.")
     ✔ Two is more than one.
@@ -26,4 +26,4 @@ def claim(holds: bool, sentence: str) -> None:
         return
     if os.environ.get("COURSE_STRICT") == "1":
         raise AssertionError(f"Does not hold: {sentence}")
-    print(f"✘ Not in these data: {sentence}")
+    print(f"✘ Does not hold for this data set: {sentence}")

@@ -1,4 +1,4 @@
-"""What a check says: its result, how that looks in a notebook, and words for what is wrong."""
+"""What a check says: its result, how the result looks in a notebook, and the words for what is wrong."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from course_utils.exercises.registry import Exercise
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What a check found; the first message names the wrong property. `timed_out`: the time limit stopped the code."""
+    """What a check found. The first message names the wrong property; `timed_out` if it took too long."""
 
     exercise_id: str
     status: Literal["passed", "failed", "todo"]
@@ -27,7 +27,7 @@ class CheckResult:
 
 
 class CheckFailed(Exception):
-    """A property of the student's object is not right; the text says which, what was found and what was expected."""
+    """A property of the student's object is wrong; the text says which, what was found and what was expected."""
 
 
 # A symbol, a word and a colour each (Okabe and Ito's, dark enough for text on a light and on a dark page).
@@ -42,9 +42,10 @@ def show_result(exercise: Exercise, result: CheckResult) -> None:
     """Show the result of a check: a box in a notebook, plain text elsewhere."""
     symbol, word, colour = LOOKS[result.status]
     title = f"{symbol} Exercise {exercise.id}, {exercise.name}: {word}"
-    goes_on = f"The notebook goes on with the course's own {exercise.name}: run your cell again before you try yours."
-    after = [] if result.status == "passed" else [goes_on]
-    messages = [message for message in result.messages if result.status != "passed"] + after
+    messages = []
+    if result.status != "passed":
+        reference_used = f"From here on the notebook uses the reference `{exercise.name}`."
+        messages = [*result.messages, f"{reference_used} Edit your cell, run it, then run this check again."]
     box = (
         f'<div role="status" style="border-left: 6px solid {colour}; padding: 0.4em 0.8em; margin: 0.4em 0;">'
         f"<strong>{html.escape(title)}</strong>"
@@ -55,12 +56,12 @@ def show_result(exercise: Exercise, result: CheckResult) -> None:
 
 
 def fail(what: str, found: Any, expected: Any, look: str = "") -> None:
-    """Raise `CheckFailed`: "what: found ..., expected ... . look"."""
-    raise CheckFailed(f"{what}: found {show(found)}, expected {show(expected)}." + (f" {look}" if look else ""))
+    """Raise `CheckFailed` with a text such as "Shape of the result: found (3,), expected (2,). Look here."."""
+    raise CheckFailed(f"{what}: found {_short(found)}, expected {_short(expected)}." + (f" {look}" if look else ""))
 
 
-def show(value: Any) -> str:
-    """A value in few characters."""
+def _short(value: Any) -> str:
+    """A value in at most 160 characters."""
     if isinstance(value, str):
         return value
     text = re.sub(r"\s+", " ", repr(value))
@@ -68,7 +69,7 @@ def show(value: Any) -> str:
 
 
 def expect_callable(submission: Any, name: str, is_class: bool = False) -> None:
-    """The submission is a function (or a class) at all."""
+    """The submission is a function or, with `is_class`, a class."""
     if is_class and not isinstance(submission, type):
         fail(f"Kind of {name}", type(submission).__name__, "a class", f"Pass {name} itself, not an instance of it.")
     if not callable(submission):
@@ -87,13 +88,22 @@ def expect_type(what: str, value: Any, expected: type | tuple[type, ...], look: 
         fail(f"Type of {what}", type(value).__name__, " or ".join(kind.__name__ for kind in kinds), look)
 
 
+def expect_pair(what: str, value: Any, names: str) -> None:
+    """A tuple or a list of two things, whose `names` are given as in "(mean, std)"."""
+    kind = type(value).__name__
+    if not isinstance(value, (tuple, list)):
+        fail(f"Type of {what}", kind, f"a tuple {names}")
+    if len(value) != 2:
+        fail(f"Type of {what}", f"{kind} of {len(value)}", f"a tuple {names}")
+
+
 def expect_dtype(what: str, value: Any, expected: Any, look: str = "") -> None:
     if value.dtype != expected:
         fail(f"dtype of {what}", str(value.dtype), getattr(expected, "__name__", str(expected)), look)
 
 
 def expect_close(what: str, value: Any, expected: Any, look: str = "", tolerance: float = 1e-5) -> None:
-    """Numbers or arrays are equal up to rounding; names the first place where they are not."""
+    """Numbers or arrays are equal up to rounding; the message names the first place where they differ."""
     found_array, expected_array = _array(value), _array(expected)
     if found_array.shape != expected_array.shape:
         fail(f"Shape of {what}", found_array.shape, expected_array.shape, look)
@@ -126,14 +136,12 @@ def expect_error(what: str, call: Callable[[], Any], names: tuple[str, ...] = ()
 
 @contextlib.contextmanager
 def untouched(**arguments: Any) -> Iterator[None]:
-    """The arguments (arrays, tensors, lists of them) are afterwards what they were before."""
+    """The code inside leaves its arguments (arrays, tensors, lists of them) as they were."""
     before = copy.deepcopy(arguments)
     yield
     for name, value in arguments.items():
         if not _same(value, before[name]):
-            raise CheckFailed(
-                f"Mutation: your code changed its argument {name}; it must stay as it was. Work on a copy."
-            )
+            raise CheckFailed(f"Mutation: your code changed its argument {name}, which must not change. Use a copy.")
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -1,7 +1,7 @@
-"""The small record of which exercises are solved, and how the result of a check looks.
+"""A record of the exercises solved so far, and its overview.
 
-The record is a JSON file in the user's data folder (or the file that `COURSE_PROGRESS` names). Deleting it loses
-nothing but the overview; if it cannot be written, the checks work all the same.
+The record is a JSON file in the user's data folder, or the file that `COURSE_PROGRESS` names. If it is deleted, only
+the overview is lost; if it cannot be written, the checks still work.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from course_utils.results import replacing
 
 
 def record_file() -> Path:
-    """Where the record is kept."""
+    """The file of the record."""
     from platformdirs import user_data_path
 
     named = os.environ.get("COURSE_PROGRESS")
@@ -29,7 +29,7 @@ def record_file() -> Path:
 
 
 def statuses() -> dict[str, str]:
-    """Exercise id -> "passed", "failed" or "todo", as last checked; exercises never checked are missing."""
+    """Exercise id -> "passed", "failed" or "todo" of its last check; exercises never checked are missing."""
     found = {}
     for key, entry in _read(record_file()).items():
         status = entry.get("status") if isinstance(entry, dict) else None
@@ -39,7 +39,7 @@ def statuses() -> dict[str, str]:
 
 
 def _read(path: Path) -> dict:
-    """The record; empty if there is none, or none that can be read."""
+    """The record; empty if it is missing or damaged."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -48,7 +48,7 @@ def _read(path: Path) -> dict:
 
 
 def note(result: CheckResult) -> None:
-    """Remember the result of a check; a record that cannot be written is left alone."""
+    """Write the result of a check into the record, if it can be written."""
     path = record_file()
     record = _read(path)
     record[result.exercise_id] = {"status": result.status, "checked": datetime.now().isoformat(timespec="seconds")}
@@ -59,7 +59,7 @@ def note(result: CheckResult) -> None:
 
 
 def show_overview(notebook: str | None = None) -> None:
-    """List the exercises of one notebook, or of the whole course, with the status of each as last checked.
+    """List the exercises of one notebook or of the whole course, with the status of the last check.
 
     Args:
         notebook: as in "03_binary_training"; None for all.
@@ -68,7 +68,7 @@ def show_overview(notebook: str | None = None) -> None:
 
 
 def browse_progress() -> Any:
-    """A widget that shows the exercises of the notebook chosen, or of all; the button reads the record again.
+    """A widget that shows the exercises of one notebook or of all; a button reads the record again.
 
     It needs ipywidgets and a running kernel.
     """
@@ -95,7 +95,7 @@ def _overview(notebook: str | None) -> tuple[str, str]:
     rows = [(exercise, *LOOKS[found.get(exercise.id, "todo")]) for exercise in exercises]
     solved = sum(found.get(exercise.id) == "passed" for exercise in exercises)
     title = f"{solved} of {len(exercises)} exercises solved"
-    # In the widget, other than in the page itself, a table has no spacing of its own.
+    # Unlike a page, a widget gives a table no spacing.
     cell = "text-align: left; padding: 0.3em 0.6em;"
     table = "".join(
         f'<tr><th style="{cell}" scope="row">{exercise.id}</th><td style="{cell}">{html.escape(exercise.title)}</td>'

@@ -1,19 +1,19 @@
-"""The exercises of the course: which object, in which notebook, how hard, and whether a solution is right.
+"""The table of the exercises: which object, from which module, in which notebook, how difficult.
 
-The objects themselves live in the modules named in the table; what each check looks at stands in `checks`, one module
-for each notebook.
+Each check is in `checks`, one module for each notebook.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Exercise:
-    """One exercise. `reference` is the solution: the tested object of this package."""
+    """One exercise."""
 
     id: str
     name: str
@@ -25,7 +25,14 @@ class Exercise:
 
     @property
     def reference(self) -> Any:
+        """The solution: the tested object of `course_utils`."""
         return getattr(importlib.import_module(f"course_utils.{self.module}"), self.name)
+
+    @property
+    def check(self) -> Callable[[Any], None]:
+        """The function that raises `CheckFailed` for a wrong solution."""
+        checks = importlib.import_module(f"course_utils.exercises.checks.notebook_{self.notebook[:2]}")
+        return getattr(checks, f"check_{self.name}")
 
 
 _TABLE = {

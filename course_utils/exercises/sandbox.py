@@ -1,9 +1,8 @@
-"""What every check of an exercise is made of: a safe place to run a student's code, and words for what is wrong.
+"""A safe place to run a student's code.
 
-A check is a function that takes the student's object, tries it out, and raises `CheckFailed` with the first property
-that is not right. It judges behaviour only. `run_check` gives it a safe place: prints are swallowed, random state and
-torch's modes are put back, an exception in the student's code becomes a message that quotes its line, and an endless
-loop is stopped.
+A check is a function that takes the student's object, tries it out, and raises `CheckFailed` for the first property
+that is wrong. `run_check` runs it: prints are swallowed, random state and torch's modes are restored, an exception in
+the student's code becomes a message that quotes its line, and an endless loop is stopped.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ import numpy as np
 
 from course_utils.exercises.feedback import CheckFailed, CheckResult
 
-TIME_LIMIT = 1.6  # seconds for one check: with its overhead it stays under two
+TIME_LIMIT = 1.6  # seconds; with the overhead a check stays under two
 PACKAGE = Path(__file__).parents[1]
 
 
@@ -39,7 +38,7 @@ class CheckTimeout(BaseException):
 def run_check(
     exercise_id: str, check: Callable[[Any], None], submission: Any, seconds: float = TIME_LIMIT
 ) -> CheckResult:
-    """Run one check on a student's object. Prints nothing, and raises nothing for what the student's code does."""
+    """Run one check on a student's object. It prints nothing, and no exception of the student's code gets out."""
     try:
         with noted_interrupts() as interrupted, preserved_state(), silence(), time_limit(seconds):
             check(submission)
@@ -62,10 +61,10 @@ def run_check(
 
 @contextlib.contextmanager
 def noted_interrupts() -> Iterator[Callable[[], bool]]:
-    """Whether somebody really pressed Ctrl-C (or the stop button) in the code inside."""
+    """Yield a function that tells whether somebody really pressed Ctrl-C or the stop button."""
     pressed = []
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: True  # only the main thread gets signals; better to end than to go on
+        yield lambda: True  # only the main thread gets signals; if in doubt, stop
         return
 
     def note(number, frame):
@@ -81,10 +80,10 @@ def noted_interrupts() -> Iterator[Callable[[], bool]]:
 
 
 def describe_exception(error: BaseException) -> str:
-    """The error in a student's code as a sentence: its type, its text, and the line of the student's that led to it."""
+    """An error as a sentence: its type, its text, and the last line of the student's code that led to it."""
     try:
         text = f"{type(error).__name__}: {error}".removesuffix(": ")
-    except Exception:  # an exception class of the student's may fail to describe itself
+    except Exception:  # an exception class that the student wrote may fail here
         text = type(error).__name__
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if _is_students(frame):
@@ -94,14 +93,14 @@ def describe_exception(error: BaseException) -> str:
 
 
 def _is_students(frame: traceback.FrameSummary) -> bool:
-    """Whether a line belongs to the student: not to this package, to an installed one, or to Python itself."""
+    """Whether a line is the student's, so neither this package's, nor an installed one's, nor Python's."""
     path = Path(frame.filename)
     ours = (PACKAGE, Path(contextlib.__file__).parent)
     return not (
         any(folder in path.parents for folder in ours)
         or path.parts[:1] == ("<frozen",)
         or "site-packages" in path.parts
-        or path.suffix in (".pyx", ".pxd")  # compiled parts of libraries name their sources
+        or path.suffix in (".pyx", ".pxd")  # sources of compiled libraries
     )
 
 
@@ -120,8 +119,8 @@ def silence() -> Iterator[None]:
 
 @contextlib.contextmanager
 def preserved_state() -> Iterator[None]:
-    """Put global random states and torch's modes back, whatever the code inside does to them."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 (the state that students' code may use)
+    """Restore global random states and torch's modes, whatever the code inside does to them."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 (students' code may use it)
     torch = sys.modules.get("torch")
     if torch is not None:
         state, grad, dtype, threads = (
@@ -147,12 +146,12 @@ def preserved_state() -> Iterator[None]:
 
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise `CheckTimeout` in this thread if the code inside takes longer, again and again until it gives in.
+    """Raise `CheckTimeout` in this thread if the code inside takes longer, again and again until it ends.
 
-    Where there are signals (Linux and macOS, main thread) an alarm interrupts even a sleeping thread. Elsewhere a
-    second thread sends the exception, which arrives with the next line of Python: it ends a loop, but not always
-    one that catches everything. Nowhere can it end a loop that runs in C without a line of Python in it, such as
-    `sum(itertools.count())`; stop the kernel then (`course.py grade` ends the process).
+    Where there are signals (main thread, on Linux and macOS) an alarm interrupts even a sleeping thread. Elsewhere a
+    second thread sends the exception, which arrives at the next line of Python: it ends a loop, but not always one
+    that catches everything. Neither ends a loop that runs in C without a line of Python, such as
+    `sum(itertools.count())`: stop the kernel then (`course.py grade` ends the process).
     """
     if hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread():
         yield from _limit_by_alarm(seconds)
@@ -165,14 +164,14 @@ def _limit_by_alarm(seconds: float) -> Iterator[None]:
     pauses = itertools.cycle([5e-6, 1e-5, 2e-5, 4e-5, 8e-5])
     running = True
 
-    def is_ours(frame):  # this module must not be stopped before it has put everything back
+    def is_ours(frame):  # this module must restore everything before it is stopped
         return not running or frame is None or frame.f_code.co_filename in (__file__, contextlib.__file__)
 
     def stop(number, frame):
         if is_ours(frame):
             return
         if next(count) > 0:
-            # The first one was swallowed. Raise again in the handler that swallows this one, at its first line.
+            # The first exception was swallowed: raise again at the first line of the handler that swallows this one.
             sys.settrace(stop_at_line)
             while not is_ours(frame):
                 frame.f_trace, frame = stop_at_line, frame.f_back
@@ -180,7 +179,7 @@ def _limit_by_alarm(seconds: float) -> Iterator[None]:
 
     def stop_at_line(frame, event, argument):
         if event == "line" and not is_ours(frame):
-            # A loop around this loop may swallow that as well: the next alarm, at once, may find it doing so.
+            # A loop around this loop may swallow that, too: the next alarm comes at once and may find it there.
             signal.setitimer(signal.ITIMER_REAL, next(pauses), 0.02)
             raise CheckTimeout
         return stop_at_line
@@ -195,13 +194,13 @@ def _limit_by_alarm(seconds: float) -> Iterator[None]:
         sys.settrace(tracing)
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
-        if waiting:  # somebody else's alarm was set before
+        if waiting:  # an alarm that was set before
             signal.setitimer(signal.ITIMER_REAL, max(1e-3, waiting - (time.monotonic() - started)), interval)
 
 
 def _limit_by_thread(seconds: float) -> Iterator[None]:
     thread, done = threading.get_ident(), threading.Event()
-    # Uneven pauses do not fall into step with a loop: one exception may come while another is being handled.
+    # Uneven pauses do not fall into step with a loop, so that one exception may come while another is handled.
     pauses = [seconds, 0.05, *[2e-4, 7e-4, 3e-4, 1.1e-3, 5e-4] * 200]
 
     def watch():

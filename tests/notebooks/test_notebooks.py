@@ -91,7 +91,8 @@ def test_watershed_finds_more_of_the_touching_nuclei(scores):
 def test_what_the_text_claims_holds_for_the_data_of_the_course(executed, name):
     notebook = nbformat.read(executed / f"{name}.ipynb", as_version=4)
     outputs = [output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert not [line for text in outputs for line in text.splitlines() if line.startswith("✘ Not in these data")]
+    lines = [line for text in outputs for line in text.splitlines()]
+    assert not [line for line in lines if line.startswith("✘ Does not hold for this data set")]
 
 
 def test_the_website_of_the_executed_notebooks_is_whole(executed, tmp_path):

@@ -1,4 +1,4 @@
-"""Checks of notebook 01: see `course_utils.exercises.sandbox` for what a check is."""
+"""The checks of notebook 01."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from course_utils.exercises.feedback import (
     expect_close,
     expect_dtype,
     expect_error,
+    expect_pair,
     expect_shape,
     expect_type,
     fail,
@@ -39,7 +40,7 @@ def check_count_shapes(count_shapes) -> None:
             fail(f"Number of images of shape {shape}", found.get(shape, "none"), number, look)
     if len(found) != 3:
         extra = [key for key in found if key not in [(2, 3), (4, 4), (3, 2)]]
-        fail("Number of shapes in the dict", len(found), 3, f"{extra[0]} is the shape of no image.")
+        fail("Number of shapes in the dict", len(found), 3, f"No image has the shape {extra[0]}.")
     if count_shapes([]) != {}:
         fail("Result for no images", count_shapes([]), {})
 
@@ -49,29 +50,29 @@ def check_intensity_statistics(intensity_statistics) -> None:
     rng = np.random.default_rng(0)
     small, large = rng.integers(0, 10, (3, 4)).astype(np.float64), rng.integers(10, 40, (7, 5)).astype(np.float64)
     cases = [
-        ("one image", [large], "std divides by the number of pixels, not by one less."),
-        ("images of different sizes", [small, large, small + 5], "Every pixel counts the same, not every image."),
+        ("one image", [large], "std divides by the number of pixels, not by that minus 1."),
+        ("images of different sizes", [small, large, small + 5], "Every pixel has the same weight, not every image."),
         (
             "8-bit images",
             [rng.integers(0, 256, (20, 30), dtype=np.uint8), rng.integers(150, 256, (9, 8), dtype=np.uint8)],
-            "A uint8 holds 0 to 255 only: what happens to its squares and differences?",
+            "A uint8 holds 0 to 255: what happens to its squares and differences?",
         ),
         (
             "float32 images with values near 3000",
             [rng.normal(3000, 1, shape).astype(np.float32) for shape in [(40, 50), (30, 20)]],
-            "float32 keeps seven digits only: add up in float64.",
+            "float32 has seven digits: add in float64.",
         ),
     ]
     for what, images, look in cases:
         with untouched(images=images):
             found = intensity_statistics(images)
-        _need_pair("the result", found, "(mean, std)")
+        expect_pair("the result", found, "(mean, std)")
         pixels = np.concatenate([image.ravel() for image in images]).astype(np.float64)
         for name, value, expected in zip(("mean", "std"), found, (pixels.mean(), pixels.std()), strict=True):
-            if type(value) is not float:  # np.float64 is a subclass of float, but not what is asked for
+            if type(value) is not float:  # np.float64 is a subclass of float, but the task asks for a float
                 full_name = f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")
-                fail(f"Type of the {name}", full_name, "float, Python's own", "Convert the number at the end.")
-            # Seven digits do, so float32 is not wrong as such; what it loses by cancellation is.
+                fail(f"Type of the {name}", full_name, "a Python float", "Convert the number at the end.")
+            # float32 itself is not wrong, since seven digits are enough; what it loses by cancellation is wrong.
             if not abs(value - expected) <= (1e-6 if name == "mean" else 1e-3) * expected:
                 fail(f"Value of the {name} of {what}", round(value, 4), round(float(expected), 4), look)
 
@@ -95,18 +96,18 @@ def check_standardize(standardize) -> None:
             what = f"the result for {what}"
             expect_type(what, found, np.ndarray, "Return an array.")
             expect_shape(what, found, image.shape)
-            look = "Since NumPy 2 a np.float64 number turns a float32 array into a float64 one."
-            expect_dtype(
-                what, found, np.float32, look if isinstance(mean, np.float64) else "The network wants float32."
-            )
-            expect_close(what, found, expected, "First take away the mean, then divide by std.", tolerance=1e-4)
+            look = "The network needs float32."
+            if isinstance(mean, np.float64):
+                look = "Since NumPy 2, a float32 array minus an np.float64 number is a float64 array."
+            expect_dtype(what, found, np.float32, look)
+            expect_close(what, found, expected, "First subtract the mean, then divide by std.", tolerance=1e-4)
     names = standardize(image=bright, mean=1.0, std=2.0)
     expect_close("the result with arguments by name", names, (bright.astype(float) - 1) / 2, tolerance=1e-4)
 
 
 def check_split_train_val(split_train_val) -> None:
     expect_callable(split_train_val, "split_train_val")
-    # The samples are arrays, many of them equal: a sample is told by its place alone.
+    # The samples are arrays, many of them equal: only its place identifies a sample.
     samples = [np.full((2, 2), index % 3) for index in range(63)]
     for every in (None, 5, 2, 1, 100):
         n_samples = 20 if every is None else 63
@@ -115,7 +116,7 @@ def check_split_train_val(split_train_val) -> None:
             found = split_train_val(given) if every is None else split_train_val(given, every=every)
             step = 20 if every is None else every
             what = f"{len(given)} samples, " + ("every left out" if every is None else f"every={every}")
-            _need_pair("the result", found, "(train, val)")
+            expect_pair("the result", found, "(train, val)")
             for name, part in zip(("train", "val"), found, strict=True):
                 expect_type(name, part, (list, tuple), "Return two lists.")
             places = [[_place(sample, chosen) for sample in part] for part in found]
@@ -133,14 +134,14 @@ def check_split_train_val(split_train_val) -> None:
                     fail(f"Order of the samples in {name} ({what})", indices, right, "Keep the order of the samples.")
             if len(given) != len(chosen) or any(a is not b for a, b in zip(given, chosen, strict=True)):
                 fail("Mutation: samples after your code ran", f"{len(given)} samples or another order",
-                      "the list as it was", "Build new lists.")  # fmt: skip
+                     "the list as it was", "Build new lists.")  # fmt: skip
     found = split_train_val([])
     if [list(part) for part in found] != [[], []]:
         fail("Result for no samples", found, ([], []))
 
 
 def _place(sample: object, samples: list) -> int:
-    """Where a sample stands in the list, by identity; -1 if nowhere."""
+    """The index of a sample in the list, by identity; -1 if it is not there."""
     return next((index for index, other in enumerate(samples) if other is sample), -1)
 
 
@@ -156,27 +157,27 @@ def check_random_crop(random_crop) -> None:
             window, mask_window = random_crop(image, mask, 3, rng)
             start = _start(mask_window, mask)
             if start is None or not np.array_equal(window, _image_of(mask_window)):
-                fail("Value of the crop", "other pixels than those of one window", "the same window of image and mask")
+                fail("Value of the crop", "pixels from different places", "one window of image and mask")
             starts.append(start)
-    _need_all_starts(starts, n_rows=3, n_columns=5)
+    _expect_all_starts(starts, n_rows=3, n_columns=5)
     draws = []
     for noise in (1, 2):  # global random states must not matter
         _seed_globally(noise)
         rng = np.random.default_rng(5)
         draws.append([_start(random_crop(image, mask, 3, rng)[1], mask) for _ in range(10)])
     if draws[0] != draws[1]:
-        fail("Randomness", "other windows for two generators made with the same seed", "the same windows",
-              "Draw every random number from rng, and from nothing else.")  # fmt: skip
+        fail("Randomness", "other windows for two generators with the same seed", "the same windows",
+             "Draw every random number from rng.")  # fmt: skip
 
 
 def _check_one_crop(random_crop) -> None:
-    """Kind, shape, dtype and values of crops of images that leave little choice."""
+    """Type, shape, dtype and values of crops of images that fit in few places."""
     for shape, size in [((6, 9), 4), ((4, 9), 4), ((9, 4), 4), ((5, 5), 5)]:
         for image_dtype, mask_dtype in [(np.float32, np.int32), (np.uint8, np.uint16)]:
             image, mask = _positions(shape, image_dtype, mask_dtype)
             with untouched(image=image, mask=mask):
                 found = random_crop(image, mask, size, np.random.default_rng(3))
-                _need_pair("the result", found, "(image window, mask window)")
+                expect_pair("the result", found, "(image window, mask window)")
                 for name, part, whole in (("image", found[0], image), ("mask", found[1], mask)):
                     what = f"the {name} window of a {shape[0]} x {shape[1]} image"
                     expect_type(what, part, np.ndarray)
@@ -185,15 +186,15 @@ def _check_one_crop(random_crop) -> None:
                 starts = [_start(found[0], image), _start(found[1], mask)]
             if None in starts:
                 name = "image" if starts[0] is None else "mask"
-                fail(f"Value of the {name} window", "pixels that are not one window of it", f"a window of the {name}",
-                      "Are rows and columns mixed up, or image and mask?")  # fmt: skip
+                fail(f"Value of the {name} window", "pixels that are not a window of it", f"a window of the {name}",
+                     "Are rows and columns mixed up, or image and mask?")  # fmt: skip
             if starts[0] != starts[1]:
                 fail("Value of the crop", f"the image from {starts[0]}, the mask from {starts[1]}", "the same window",
-                      "Draw the window once and cut it from both.")  # fmt: skip
+                     "Draw the window once and cut it from both.")  # fmt: skip
 
 
 def _check_crop_too_large(random_crop) -> None:
-    """Too small an image is an error that names its size and the crop's, whichever side is short."""
+    """An image that is too small raises an error with its size and the crop's, whichever side is short."""
     look = "Name the size of the image and the size of the crop."
     for height, width, size in [(23, 301, 57), (301, 23, 57), (19, 23, 84)]:
         image = np.zeros((height, width), dtype=np.float32)
@@ -215,7 +216,7 @@ def check_binary_target(binary_target) -> None:
         ("an int64 mask with large ids", ids * 65536),
         ("a uint8 mask", (ids % 256).astype(np.uint8)),
         ("a mask without nuclei", np.zeros((3, 2), dtype=np.int32)),
-        ("a mask that is all nucleus", np.full((2, 3), 4, dtype=np.int32)),
+        ("a mask that is one nucleus", np.full((2, 3), 4, dtype=np.int32)),
     ]
     for what, mask in masks:
         expected = (mask > 0)[None].astype(np.float32)
@@ -223,8 +224,10 @@ def check_binary_target(binary_target) -> None:
             found = binary_target(mask)
             what = f"the target of {what}"
             expect_type(what, found, torch.Tensor, "Return a torch tensor.")
-            expect_shape(what, found, (1, *mask.shape), "A network's output has a channel axis: (1, H, W).")
-            expect_dtype(what, found, torch.float32, "Losses on probabilities want float32.")
+            expect_shape(
+                what, found, (1, *mask.shape), "Like the output of a network it has a channel axis: (1, H, W)."
+            )
+            expect_dtype(what, found, torch.float32, "Losses on probabilities need float32.")
             expect_close(what, found, expected, "1 on every nucleus, whatever its id; else 0.")
 
 
@@ -241,19 +244,19 @@ def check_NucleiDataset(NucleiDataset) -> None:
     images, masks = [image for image, _ in pairs], [mask for _, mask in pairs]
 
     def make(transform=_float_target, noise=0, **options):
-        """A data set made under torch seed 0, and under other global random states for another `noise`."""
+        """A data set made with torch's seed 0, and with other global random states for another `noise`."""
         torch.manual_seed(0)
         _seed_globally(noise)
         return NucleiDataset(images, masks, transform, **{"crop_size": CROP} | options)
 
-    with untouched(images=images, masks=masks):  # first, because a changed image would spoil all that follows
+    with untouched(images=images, masks=masks):  # first, since a changed image would spoil what follows
         dataset = make()
         for index in range(len(images)):
             dataset[index]
     with untouched(images=images, masks=masks):
         _check_items(make, masks)
         dataset = make()
-        _need_all_starts([_start(_ids(dataset[2][0])[0], masks[2]) for _ in range(100)], n_rows=3, n_columns=2)
+        _expect_all_starts([_start(_ids(dataset[2][0])[0], masks[2]) for _ in range(100)], n_rows=3, n_columns=2)
         _check_reproducible(make)
         _check_workers(make)
         _check_defaults(NucleiDataset, make)
@@ -262,50 +265,47 @@ def check_NucleiDataset(NucleiDataset) -> None:
 
 
 def _float_target(mask: np.ndarray) -> torch.Tensor:
-    """A target with a channel axis, `(1, H, W)` float32. It looks at single pixels: crops can come before or after."""
-    _need_mask(mask)
+    """A target with a channel axis, `(1, H, W)` float32, pixel by pixel: the crop can come before or after it."""
+    _expect_mask(mask)
     return torch.from_numpy(np.array(mask, dtype=np.float32) * 2)[None]
 
 
 def _class_target(mask: np.ndarray) -> torch.Tensor:
     """A target without a channel axis, `(H, W)` int64."""
-    _need_mask(mask)
+    _expect_mask(mask)
     return torch.from_numpy(np.array(mask, dtype=np.int64) * 2)
 
 
-def _need_mask(mask: np.ndarray) -> None:
-    expect_type(
-        "what target_transform is given", mask, np.ndarray, "It takes a mask, a NumPy array, and makes a tensor."
-    )
+def _expect_mask(mask: np.ndarray) -> None:
+    expect_type("the argument of target_transform", mask, np.ndarray, "It turns a mask, a NumPy array, into a tensor.")
     if mask.ndim != 2:
-        fail("Shape of what target_transform is given", mask.shape, "a mask (H, W)")
+        fail("Shape of the argument of target_transform", mask.shape, "a mask (H, W)")
 
 
 def _check_items(make, masks) -> None:
     """Length, and type, shape, dtype and pixels of the items without augmentation."""
     dataset = make()
-    expect_type("the data set", dataset, Dataset, "NucleiDataset is a subclass of torch.utils.data.Dataset.")
+    expect_type("the data set", dataset, Dataset, "Derive NucleiDataset from torch.utils.data.Dataset.")
     if len(dataset) != len(masks):
         fail("Length of the data set", len(dataset), len(masks), "One item for each image.")
     for transform, shape, dtype in ((_float_target, (1, CROP, CROP), torch.float32),
                                     (_class_target, (CROP, CROP), torch.int64)):  # fmt: skip
         dataset = make(transform)
         for index in [0, 1, 2] * 3:
-            _need_pair(f"item {index}", dataset[index], "(image, target)")
+            expect_pair(f"item {index}", dataset[index], "(image, target)")
             image, target = dataset[index]
             expect_type("the image of an item", image, torch.Tensor)
             expect_shape("the image of an item", image, (1, CROP, CROP), f"crop_size is {CROP} here.")
-            expect_dtype(
-                "the image of an item", image, torch.float32, "The network wants float32, whatever the image is."
-            )
-            expect_type("the target of an item", target, torch.Tensor, "The target is what target_transform returns.")
-            look = "The target is what target_transform makes of the mask, cut to the crop."
+            look = "The network needs float32, whatever the dtype of the image."
+            expect_dtype("the image of an item", image, torch.float32, look)
+            expect_type("the target of an item", target, torch.Tensor, "It is the result of target_transform.")
+            look = "The target is the result of target_transform for the mask, cut to the crop."
             expect_shape("the target of an item", target, shape, look)
             expect_dtype("the target of an item", target, dtype, look)
-            _need_same_pixels(image, target)
+            _expect_same_pixels(image, target)
             if _start(_ids(image)[0], masks[index]) is None:
                 fail(f"Value of item {index}", "pixels that are not one window of its image",
-                      f"a window of image {index}, unchanged")  # fmt: skip
+                     f"a window of image {index}, unchanged")  # fmt: skip
 
 
 def _check_defaults(NucleiDataset, make) -> None:
@@ -318,31 +318,31 @@ def _check_defaults(NucleiDataset, make) -> None:
 
 
 def _check_reproducible(make) -> None:
-    """New crops at each access, governed by the seed and by torch's seed and by nothing else."""
+    """New crops at each access, which depend on the seed and torch's seed alone."""
     for augment in (False, True):
         first, again = _draw(make(augment=augment, noise=1)), _draw(make(augment=augment, noise=2))
         if not _same_draws(first, again):
             fail("Randomness", "other crops with the same seed and the same torch.manual_seed", "the same crops",
-                  "Numbers from random, np.random or an unseeded generator do not follow torch's seed.")  # fmt: skip
+                 "Numbers from random, np.random or an unseeded generator do not depend on torch's seed.")  # fmt: skip
     if _same_draws(_draw(make(seed=0)), _draw(make(seed=1))):
         fail("Randomness", "the same crops with seed=0 and seed=1", "other crops for another seed",
-              "Let seed take part in the choice of the window.")  # fmt: skip
+             "The choice of the window must depend on seed.")  # fmt: skip
 
 
 def _check_workers(make) -> None:
-    """A loader's workers get copies of one data set. Copies made alike must draw differently in each of them."""
+    """A loader's workers get copies of one data set, and each copy must draw other crops."""
     for used in (False, True):
         draws = {}
         for number, epoch_seed in [(0, 1000), (1, 1000), (0, 2000)]:
             dataset = make()
-            if used:  # as in a notebook that shows an item before it starts a loader
+            if used:  # like a notebook that shows an item before it starts a loader
                 _draw(dataset, 3)
             with _in_worker(number, epoch_seed, dataset):
                 draws[number, epoch_seed] = _draw(dataset)
-        what = "Randomness in loader workers" + (" that start after an item was drawn without them" if used else "")
+        what = "Randomness in loader workers" + (" that start after an item was drawn" if used else "")
         look = (
-            "A random generator kept in the data set is copied, state and all, into every worker. "
-            "Torch's own seed is different in each worker and epoch."
+            "A random generator kept in the data set is copied with its state into every worker. "
+            "Torch's seed differs in each worker and epoch."
         )
         if _same_draws(draws[0, 1000], draws[1, 1000]):
             fail(what, "the same crops in two workers", "other crops in each worker", look)
@@ -352,7 +352,7 @@ def _check_workers(make) -> None:
 
 @contextlib.contextmanager
 def _in_worker(number: int, epoch_seed: int, dataset: Dataset) -> Iterator[None]:
-    """What a dataset finds in a worker of a loader, without a process: seeds and worker info as torch sets them."""
+    """Seeds and worker info as torch sets them in a loader's worker, without a process."""
     torch.manual_seed(epoch_seed + number)
     _seed_globally(epoch_seed + number)
     info = SimpleNamespace(id=number, num_workers=2, seed=epoch_seed + number, dataset=dataset)
@@ -361,17 +361,17 @@ def _in_worker(number: int, epoch_seed: int, dataset: Dataset) -> Iterator[None]
 
 
 def _check_choice(NucleiDataset) -> None:
-    """Crops are chosen among all places: 200 draws from 225 places give about 132 different ones, 108 nearly surely."""
+    """All places can be drawn: 200 draws from 225 places give about 132 different ones, nearly always at least 108."""
     image, mask = _positions((20, 20), np.float32)
     dataset = NucleiDataset([image], [mask], _float_target, crop_size=CROP)
     n = len({_start(_ids(dataset[0][0])[0], mask) for _ in range(200)})
     if n < 108:
         fail("Randomness: different crops among 200 of an image with 225 places", n, "about 132",
-              "Some places are drawn far too often: what do you make the random numbers from?")  # fmt: skip
+             "Some places are drawn far too often: from how many seeds do you draw?")  # fmt: skip
 
 
 def _check_augmentation(NucleiDataset) -> None:
-    """Image and target turn alike, and not always the same way."""
+    """Image and target are flipped and turned together, in different ways."""
     size = 64  # large enough that a rotation by one degree moves pixels
     image, mask = _positions((size + 1, size + 2), np.float32)
     for transform in (_float_target, _class_target):
@@ -383,27 +383,27 @@ def _check_augmentation(NucleiDataset) -> None:
             expect_dtype("the image of an augmented item", found, torch.float32)
             expect_shape("the target of an augmented item", target, (*transform(mask).shape[:-2], size, size))
             expect_dtype("the target of an augmented item", target, transform(mask).dtype)
-            _need_quarter_turns(found, target, mask)
-            _need_same_pixels(found, target, "Flip and rotate image and mask alike, by multiples of 90 degrees.")
+            _expect_quarter_turns(found, target, mask)
+            _expect_same_pixels(found, target, "Flip and rotate image and mask alike, by multiples of 90 degrees.")
             orientation = _orientation(_ids(found)[0], mask)
             if orientation is None:
-                fail("Value of an augmented item", "pixels that no flip or quarter turn of a window gives", QUARTERS)
+                fail("Value of an augmented item", "pixels that are not a flipped or rotated window", QUARTERS)
             orientations.add(orientation)
         if len(orientations) < 2:
-            fail("Randomness of the augmentation", "24 items that are all oriented alike", "several orientations",
-                  "With augment=True crops are flipped and rotated at random.")  # fmt: skip
+            fail("Randomness of the augmentation", "24 items of the same orientation", "several orientations",
+                 "With augment=True crops are flipped and rotated at random.")  # fmt: skip
 
 
 QUARTERS = "a window of the image, flipped or rotated by a multiple of 90 degrees"
 
 
-def _need_quarter_turns(image: torch.Tensor, target: torch.Tensor, mask: np.ndarray) -> None:
-    """Say so if image and target went through one transform together, but one that the task does not ask for."""
+def _expect_quarter_turns(image: torch.Tensor, target: torch.Tensor, mask: np.ndarray) -> None:
+    """Name the transform if image and target went through the same one, but not a flip or a quarter turn."""
     ids, target_ids = _ids(image)[0], target.reshape(image.shape[1:]).numpy() / 2
     known = (target_ids == np.round(target_ids)) & (target_ids >= mask[0, 0]) & (target_ids <= mask[-1, -1])
     if np.mean(known) < 0.3:
         return
-    # the linear map from the pixels of the item to the places in the mask that they come from
+    # the linear map from the pixels of the item to their places in the mask
     pixels = np.stack([*np.nonzero(known), np.ones(known.sum())], axis=1)
     sources = np.stack(np.divmod(target_ids[known] - mask[0, 0], mask.shape[1]), axis=1)
     fit, *_ = np.linalg.lstsq(pixels, sources, rcond=None)
@@ -422,9 +422,9 @@ def _need_quarter_turns(image: torch.Tensor, target: torch.Tensor, mask: np.ndar
         fail(what, f"image and target at about {1 / large:.2f} times their size", QUARTERS)
     if abs((angle + 45) % 90 - 45) > 0.5:
         fail(what, f"image and target rotated by about {min(angle, 360 - angle):.0f} degrees", QUARTERS,
-              "At other angles values are interpolated or repeated, and corners stay empty.")  # fmt: skip
+             "At other angles values are interpolated or repeated, and corners remain empty.")  # fmt: skip
     if np.mean(np.abs(ids[known] - np.round(ids[known])) > 0.01) > 0.2:
-        fail(what, "an image of interpolated values", QUARTERS, "That only changes the order of the pixels.")
+        fail(what, "an image of interpolated values", QUARTERS, "Those only change the order of the pixels.")
 
 
 def _draw(dataset: Dataset, n: int = 16) -> list[torch.Tensor]:
@@ -435,22 +435,22 @@ def _same_draws(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def _need_same_pixels(image: torch.Tensor, target: torch.Tensor, look: str = "") -> None:
-    """Image and target of an item show the same pixels; both tell by their values where those come from."""
+def _expect_same_pixels(image: torch.Tensor, target: torch.Tensor, look: str = "") -> None:
+    """Image and target of an item show the same pixels; the values tell where each comes from."""
     target = target.reshape(image.shape[1:])
     if np.array_equal(_ids(image)[0] * 2, target.numpy()):
         return
     if np.array_equal(_ids(image)[0], target.numpy()):
-        fail("Value of the target", "the mask itself", "what target_transform makes of it")
-    look = look or "Cut the same window from the image and its mask, and leave the values of the image alone."
-    fail("Value of an item", "an image and a target that do not show the same pixels", "the same window of both", look)
+        fail("Value of the target", "the mask itself", "the result of target_transform")
+    look = look or "Cut the same window from the image and its mask, and keep the values of the image."
+    fail("Value of an item", "an image and a target of different pixels", "the same window of both", look)
 
 
-# Images that tell by its value where each pixel comes from
+# Images whose values tell where each pixel comes from
 
 
 def _positions(shape: tuple[int, int], image_dtype, mask_dtype=np.int32, first_id: int = 1):
-    """An image and a mask, all pixels different. In a float image the values are exact, and some are negative."""
+    """An image and a mask without equal pixels. The values of a float image are exact, and some are negative."""
     mask = np.arange(first_id, first_id + shape[0] * shape[1]).reshape(shape).astype(mask_dtype)
     image = _image_of(mask) if np.dtype(image_dtype).kind == "f" else mask
     return image.astype(image_dtype), mask
@@ -466,7 +466,7 @@ def _ids(image: torch.Tensor) -> np.ndarray:
 
 
 def _start(window: np.ndarray, whole: np.ndarray) -> tuple[int, int] | None:
-    """Where a window was cut from an image whose pixels all differ; None if it is no window of it."""
+    """Where a window was cut from an image without equal pixels; None if it is not a window of it."""
     found = np.argwhere(whole == window.flat[0])
     if len(found) == 0:
         return None
@@ -476,36 +476,27 @@ def _start(window: np.ndarray, whole: np.ndarray) -> tuple[int, int] | None:
 
 
 def _orientation(window: np.ndarray, whole: np.ndarray) -> int | None:
-    """Which of the eight flips and quarter turns a window of `whole` went through; None if none of them."""
+    """Which of the eight flips and quarter turns made this of a window of `whole`; None if none of them."""
     turned = [np.rot90(side, turns) for side in (window, window.T) for turns in range(4)]
     return next((number for number, candidate in enumerate(turned) if _start(candidate, whole)), None)
 
 
-def _need_all_starts(starts: list, n_rows: int, n_columns: int) -> None:
-    """Every place where the window fits was drawn, the first and the last included."""
+def _expect_all_starts(starts: list, n_rows: int, n_columns: int) -> None:
+    """Every place where the window fits was drawn, including the first and the last."""
     if len(set(starts)) == 1:
         fail("Randomness", f"the same window {len(starts)} times", "another one at each call",
-              "Draw the window anew each time.")  # fmt: skip
+             "Draw the window anew each time.")  # fmt: skip
     for axis, name, n in ((0, "first row", n_rows), (1, "first column", n_columns)):
         found = sorted({start[axis] for start in starts})
         if found != list(range(n)):
             fail(f"Range of the {name} of the crops", found, list(range(n)),
-                  "Every place where the crop fits is possible, the first and the last included.")  # fmt: skip
+                 "Every place where the crop fits is possible, including the first and the last.")  # fmt: skip
     if len(set(starts)) != n_rows * n_columns:
         fail("Range of the crops", f"{len(set(starts))} different places", n_rows * n_columns,
-              "Draw row and column independently.")  # fmt: skip
-
-
-# Words that several checks share
-
-
-def _need_pair(what: str, value: object, names: str) -> None:
-    expect_type(what, value, (tuple, list), f"Return {names}.")
-    if len(value) != 2:
-        fail(f"Length of {what}", len(value), 2, f"Return {names}.")
+             "Draw row and column independently.")  # fmt: skip
 
 
 def _seed_globally(seed: int) -> None:
-    """Seed Python's and NumPy's global generators, which no right solution depends on."""
+    """Seed Python's and NumPy's global generators, on which no right solution depends."""
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002

@@ -1,8 +1,8 @@
-"""Checks of notebook 02: see `course_utils.exercises.sandbox` for what a check is.
+"""The checks of notebook 02.
 
-How a student stores the weights is their own affair, so networks are compared in a way that does not depend on it: all
-parameters are set to one constant, and then every right network gives the result that a few calls of
-`torch.nn.functional` give, whatever the order of a concatenation.
+Students may store the weights in any way, so networks are compared in a way that does not depend on it: all parameters
+are set to one constant. Then the result of every right network is that of a few calls of `torch.nn.functional`,
+whatever the order of a concatenation.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from course_utils.exercises.feedback import (
     expect_callable,
     expect_close,
     expect_dtype,
+    expect_pair,
     expect_shape,
     expect_type,
     fail,
@@ -33,28 +34,28 @@ CONSTANTS = (0.1, -0.1)  # with a positive constant every ReLU is open, with a n
 
 
 def check_ConvBlock(ConvBlock) -> None:
-    need_module_class(ConvBlock, "ConvBlock")
+    expect_module_class(ConvBlock, "ConvBlock")
     torch.manual_seed(0)
     for in_channels, out_channels in [(3, 8), (8, 5), (1, 4)]:
         name = f"ConvBlock({in_channels}, {out_channels})"
         block, x = build(ConvBlock, name, in_channels, out_channels), torch.randn(2, in_channels, 7, 10)
         with untouched(x=x):
             result = block(x)
-        look = "Channels change from in_channels to out_channels; with padding 1 height and width stay."
-        need_tensor(f"the result of {name} for {tuple(x.shape)}", result, (2, out_channels, 7, 10), look)
-        need_end_in_relu(name, result)
-        need_no_randomness(name, block, x)
-        need_no_normalisation(name, block, x)
+        look = "Channels change from in_channels to out_channels; padding 1 keeps height and width."
+        expect_tensor(f"the result of {name} for {tuple(x.shape)}", result, (2, out_channels, 7, 10), look)
+        expect_end_in_relu(name, result)
+        expect_no_randomness(name, block, x)
+        expect_no_normalisation(name, block, x)
         look = "Two 3x3 convolutions with bias, in_channels to out_channels to out_channels, and nothing else."
-        need_parameters(name, block, count_conv_block(in_channels, out_channels), look)
-        need_field_of_5(name, block, in_channels)
+        expect_parameters(name, block, count_conv_block(in_channels, out_channels), look)
+        expect_field_of_5(name, block, in_channels)
         for constant in CONSTANTS:
             set_parameters(block, constant)
             expected = conv_block_by_hand(x, out_channels, constant)
             if same(block(x), conv_block_by_hand(x, out_channels, constant, inner_relu=False)):
-                look = "Two convolutions without a ReLU between them could as well be a single one."
+                look = "Two convolutions without a ReLU between them are equivalent to a single one."
                 fail(f"Nonlinearity of {name}", "no ReLU after the first convolution", "one after each", look)
-            look = "Twice: a 3x3 convolution with padding 1 (zeros), then ReLU."
+            look = "Two 3x3 convolutions with padding 1 (zeros), each followed by ReLU."
             expect_close(f"the result of {name} with all parameters {constant}", block(x), expected, look, 1e-3)
 
 
@@ -62,38 +63,38 @@ def check_ConvBlock(ConvBlock) -> None:
 
 
 def check_UpBlock(UpBlock) -> None:
-    need_module_class(UpBlock, "UpBlock")
+    expect_module_class(UpBlock, "UpBlock")
     torch.manual_seed(0)
-    for in_channels, out_channels in [(8, 4), (6, 3), (7, 3), (12, 4), (3, 5)]:  # not only what a U-Net has
+    for in_channels, out_channels in [(8, 4), (6, 3), (7, 3), (12, 4), (3, 5)]:  # not only those of a U-Net
         name = f"UpBlock({in_channels}, {out_channels})"
         block = build(UpBlock, name, in_channels, out_channels)
         x, skip = torch.randn(2, in_channels, 3, 5), torch.randn(2, out_channels, 6, 10)
         with untouched(x=x, skip=skip):
             result = up_block_result(name, block, x, skip)
-        look = "Height and width are those of skip, twice those of x, with out_channels maps."
+        look = "out_channels maps, with the height and width of skip, twice those of x."
         what = f"the result of {name} for x {tuple(x.shape)} and skip {tuple(skip.shape)}"
-        need_tensor(what, result, (2, out_channels, 6, 10), look)
-        need_end_in_relu(name, result)
-        need_no_randomness(name, block, x, skip)
-        need_no_normalisation(name, block, x, skip)
+        expect_tensor(what, result, (2, out_channels, 6, 10), look)
+        expect_end_in_relu(name, result)
+        expect_no_randomness(name, block, x, skip)
+        expect_no_normalisation(name, block, x, skip)
         set_parameters(block, 0.1)
-        need_use_of_both(name, block, x.abs(), skip.abs())
-        need_parameters(name, block, count_up_block(in_channels, out_channels), UP_BLOCK)
+        expect_use_of_both(name, block, x.abs(), skip.abs())
+        expect_parameters(name, block, count_up_block(in_channels, out_channels), UP_BLOCK)
         for constant in CONSTANTS:
             set_parameters(block, constant)
             look = (
-                "Transposed convolution of x, kernel size 2 and stride 2, without an activation; concatenation with "
-                "skip along the channels; ConvBlock."
+                "Transposed convolution of x with kernel size 2 and stride 2, without an activation; concatenation "
+                "with skip along the channels; ConvBlock."
             )
             what = f"the result of {name} with all parameters {constant}"
             expect_close(what, block(x, skip), up_block_by_hand(x, skip, constant), look, 1e-3)
 
 
-UP_BLOCK = "A 2x2 transposed convolution with bias to out_channels maps, then a ConvBlock for twice as many."
+UP_BLOCK = "A 2x2 transposed convolution with bias to out_channels maps, then a ConvBlock of twice as many."
 
 
 def up_block_result(name: str, block: nn.Module, x: torch.Tensor, skip: torch.Tensor) -> Any:
-    """The block's result. An error can come from taking for granted that in_channels is twice out_channels."""
+    """The block's result. The cause of an error may be a block that needs in_channels to be twice out_channels."""
     in_channels, out_channels = x.shape[1], skip.shape[1]
     if in_channels == 2 * out_channels:
         return block(x, skip)
@@ -103,14 +104,14 @@ def up_block_result(name: str, block: nn.Module, x: torch.Tensor, skip: torch.Te
         raise
     except Exception as error:
         fail(f"Number of channels in {name}", f"layers that do not fit ({error})"[:200],
-              f"{in_channels} from below, {out_channels} from skip", UP_BLOCK)  # fmt: skip
+             f"{in_channels} from below, {out_channels} from skip", UP_BLOCK)  # fmt: skip
 
 
 # 2.3 UNet
 
 
 def check_UNet(UNet) -> None:
-    need_module_class(UNet, "UNet")
+    expect_module_class(UNet, "UNet")
     torch.manual_seed(0)
     for in_channels, out_channels, base_channels, depth, size in [
         (2, 3, 2, 2, (8, 12)), (1, 1, 3, 4, (32, 16)), (3, 2, 4, 1, (2, 6)),
@@ -120,19 +121,19 @@ def check_UNet(UNet) -> None:
             UNet, name, in_channels=in_channels, out_channels=out_channels, base_channels=base_channels, depth=depth
         )
         x = torch.randn(2, in_channels, *size)
-        look = "out_channels maps, in the height and width of the input: each step down is undone by one up."
+        look = "out_channels maps, with the height and width of the input: one step up for each step down."
         with untouched(x=x):
             result = accepts_size(name, model, x, 2**depth)
-        need_tensor(f"the result of {name} for {tuple(x.shape)}", result, (2, out_channels, *size), look)
-        need_no_randomness(name, model, x)
-        need_no_normalisation(name, model, x)
+        expect_tensor(f"the result of {name} for {tuple(x.shape)}", result, (2, out_channels, *size), look)
+        expect_no_randomness(name, model, x)
+        expect_no_normalisation(name, model, x)
         look = explain_count(model, in_channels, out_channels, base_channels, depth)
-        need_parameters(name, model, count_unet(in_channels, out_channels, base_channels, depth), look)
-        need_linear_output(name, model, x)
-        pool = need_value_of_unet(name, model, x, (out_channels, base_channels, depth))
-        need_gradients(name, model, x.abs(), pool, (out_channels, base_channels, depth))
-    need_size_of_the_paper(UNet)
-    need_refused_sizes(UNet)
+        expect_parameters(name, model, count_unet(in_channels, out_channels, base_channels, depth), look)
+        expect_linear_output(name, model, x)
+        pool = expect_value_of_unet(name, model, x, (out_channels, base_channels, depth))
+        expect_gradients(name, model, x.abs(), pool, (out_channels, base_channels, depth))
+    expect_size_of_the_paper(UNet)
+    expect_refused_sizes(UNet)
 
 
 def accepts_size(name: str, model: nn.Module, x: torch.Tensor, divisor: int) -> Any:
@@ -140,11 +141,11 @@ def accepts_size(name: str, model: nn.Module, x: torch.Tensor, divisor: int) -> 
         return model(x)
     except ValueError as error:
         found = f'ValueError "{error}"'
-        fail(f"Divisor of {name} for {tuple(x.shape)}", found, f"no error, both sides divide by {divisor}")
+        fail(f"Divisor of {name} for {tuple(x.shape)}", found, f"no error, since both sides are divisible by {divisor}")
 
 
-def need_linear_output(name: str, model: nn.Module, x: torch.Tensor) -> None:
-    """Large weights lead far above 1, small negative ones below 0: only a linear output shows both."""
+def expect_linear_output(name: str, model: nn.Module, x: torch.Tensor) -> None:
+    """Large weights give values far above 1, small negative ones values below 0: only a linear output has both."""
     for constant in CONSTANTS:
         set_parameters(model, constant)
         result = model(x.abs())
@@ -155,9 +156,9 @@ def need_linear_output(name: str, model: nn.Module, x: torch.Tensor) -> None:
             fail(f"Range of the result of {name} with all parameters {constant}", found, expected, look)
 
 
-def need_value_of_unet(name: str, model: nn.Module, x: torch.Tensor, sizes: tuple[int, int, int]) -> Callable:
-    """The result for known parameters is right. Returns how the model halves the resolution."""
-    # The task does not say how, so each of the usual ways is right.
+def expect_value_of_unet(name: str, model: nn.Module, x: torch.Tensor, sizes: tuple[int, int, int]) -> Callable:
+    """Check the result for known parameters, and return how the model halves the resolution."""
+    # The task leaves open how, so each of the usual ways is right.
     pools = [lambda maps: max_pool2d(maps, 2), lambda maps: avg_pool2d(maps, 2), lambda maps: maps[..., ::2, ::2]]
     for constant in CONSTANTS:
         set_parameters(model, constant)
@@ -167,19 +168,19 @@ def need_value_of_unet(name: str, model: nn.Module, x: torch.Tensor, sizes: tupl
             pools = fitting
             continue
         if any(same(found, unet_by_hand(x, *sizes, constant, pool, use_skips=False)) for pool in pools):
-            look = "Remember the result of each encoder level and hand it to the decoder level of the same resolution."
+            look = "Keep the result of each encoder level for the decoder level of the same resolution."
             fail(f"Skip connections of {name}", "a result that does not depend on them", "one that does", look)
         look = (
-            "Down: block with its ReLUs, remember, halve. Bottom: block. Up: transposed convolution, concatenation, "
-            "block. Then a 1x1 convolution."
+            "Encoder: block with its ReLUs, keep the result, halve. Bottleneck: block. Decoder: transposed "
+            "convolution, concatenation, block. Then a 1x1 convolution."
         )
         expected = unet_by_hand(x, *sizes, constant, pools[0])
         expect_close(f"the result of {name} with all parameters {constant}", found, expected, look, 1e-3)
     return pools[0]
 
 
-def need_gradients(name: str, model: nn.Module, x: torch.Tensor, pool: Callable, sizes: tuple[int, int, int]) -> None:
-    """Every parameter can learn, and the gradient takes every way that the values take."""
+def expect_gradients(name: str, model: nn.Module, x: torch.Tensor, pool: Callable, sizes: tuple[int, int, int]) -> None:
+    """Every parameter gets a gradient, through every part of the network."""
     set_parameters(model, CONSTANTS[0])
     model.zero_grad()
     x = x.clone().requires_grad_()
@@ -188,7 +189,7 @@ def need_gradients(name: str, model: nn.Module, x: torch.Tensor, pool: Callable,
     if result.requires_grad:
         result.sum().backward()
         silent = [weight for weight in model.parameters() if weight.grad is None or not weight.grad.any()]
-    look = "Nothing may be detached on the way through the network."
+    look = "Nothing in the network may be detached."
     if silent:
         found = f"none for {len(silent)} of {len(list(model.parameters()))} parameter tensors"
         fail(f"Gradient of {name}", found, "one for each", look)
@@ -197,26 +198,26 @@ def need_gradients(name: str, model: nn.Module, x: torch.Tensor, pool: Callable,
         fail(f"Gradient of {name}", "one that leaves out a part of the network", "one through all of it", look)
 
 
-def need_size_of_the_paper(UNet) -> None:
-    """The defaults are those of the paper's network: 31 million weights, which are only counted."""
+def expect_size_of_the_paper(UNet) -> None:
+    """The defaults give the network of the paper: 31 million weights, which are counted and not allocated."""
     look = "The defaults are in_channels=1, out_channels=1, base_channels=64, depth=4."
     try:
         with torch.device("meta"):  # shapes without memory
             found = count(UNet())
-    except Exception:  # a right network may look at numbers while it is made, or get its weights with the first image
+    except Exception:  # a right network may need numbers in its constructor, or make its weights with the first image
         for name, options, sizes in [
             ("UNet(base_channels=2)", {"base_channels": 2}, (1, 1, 2, 4)),
             ("UNet(depth=1)", {"depth": 1}, (1, 1, 64, 1)),
         ]:
             model = UNet(**options)
             model(torch.zeros(1, 1, 16, 16))
-            need_parameters(name, model, count_unet(*sizes), look)
+            expect_parameters(name, model, count_unet(*sizes), look)
         return
     if found != 31_030_593:
         fail("Number of parameters of UNet()", f"{found:,}", "31,030,593", look)
 
 
-def need_refused_sizes(UNet) -> None:
+def expect_refused_sizes(UNet) -> None:
     for depth, size, side, names in [
         (4, (40, 48), 40, "height"), (4, (48, 40), 40, "width"), (3, (24, 20), 20, "width"), (4, (8, 32), 8, "height"),
     ]:  # fmt: skip
@@ -241,7 +242,7 @@ def need_refused_sizes(UNet) -> None:
 
 
 class Root(nn.Module):
-    """A model that cannot be called, with a parameter of its own, one without dimensions, and one that is frozen."""
+    """A model without a forward method, with direct parameters: one without dimensions, one frozen."""
 
     def __init__(self):
         super().__init__()
@@ -259,11 +260,11 @@ def check_count_parameters(count_parameters) -> None:
         ("nn.Linear(10, 2)", nn.Linear(10, 2), 22, "10 * 2 weights and 2 biases: count numbers, not tensors."),
         ("a network of several layers", nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Linear(5, 1)), 118,
          "The parameters of all layers count."),
-        ("nn.Linear(10, 2) with a frozen weight", frozen, 2, "A parameter is trainable if its requires_grad is set."),
+        ("nn.Linear(10, 2) with a frozen weight", frozen, 2, "A parameter is trainable if its requires_grad is True."),
         ("nn.BatchNorm2d(5)", nn.BatchNorm2d(5), 10, "Running averages are buffers, not parameters."),
         ("a network that uses one nn.Linear(10, 2) twice", nn.Sequential(shared, shared), 22,
          "A shared parameter counts once."),
-        ("a module with parameters of its own", Root(), 2 * 3 * 4 + 1 + 6, "model.parameters() lists them all."),
+        ("a module with direct parameters", Root(), 2 * 3 * 4 + 1 + 6, "model.parameters() lists them all."),
         ("nn.ReLU()", nn.ReLU(), 0, "It has no parameters."),
     ]:  # fmt: skip
         before = [(weight.clone(), weight.requires_grad) for weight in model.parameters()]
@@ -298,21 +299,22 @@ def check_pad_to_multiple(pad_to_multiple) -> None:
 def _check_padding(pad: Callable, image: np.ndarray, multiple: int, what: str) -> None:
     before, (height, width) = image.copy(), image.shape
     found = pad(image)
-    if not isinstance(found, (tuple, list)) or len(found) != 2:
-        kind = f"{type(found).__name__} of {len(found)}" if isinstance(found, (tuple, list)) else type(found).__name__
-        fail(f"Type of the result for {what}", kind, "a tuple (padded, (H, W))")
+    expect_pair(f"the result for {what}", found, "(padded, (H, W))")
     padded, size = found
     expect_type(f"the padded image for {what}", padded, np.ndarray)
     rows, columns = (_reflected(side, -(-side // multiple) * multiple) for side in image.shape)
-    look = f"Up to the next multiple of {multiple}; a side that already fits gets nothing."
+    look = f"Pad to the next multiple of {multiple}; a side that already fits gets no padding."
     expect_shape(f"the padded image for {what}", padded, (len(rows), len(columns)), look)
-    expect_dtype(
-        f"the padded image for {what}", padded, image.dtype, "Padding does not change the type of the numbers."
-    )
+    expect_dtype(f"the padded image for {what}", padded, image.dtype, "Padding keeps the dtype.")
     if not isinstance(size, (tuple, list)) or tuple(size) != (height, width):
-        fail(f"Size returned for {what}", size, (height, width), "The size before padding, to cut the prediction.")
+        fail(
+            f"Size returned for {what}",
+            size,
+            (height, width),
+            "The size before padding, with which the prediction is cropped.",
+        )
     if not np.array_equal(padded[:height, :width], before):
-        look = "Pad at the bottom and at the right only, so that padded[:H, :W] is the image."
+        look = "Pad only at the bottom and at the right, so that padded[:H, :W] is the image."
         fail(f"Position of the image in the result for {what}", "other pixels at the upper left", "the image", look)
     expected = before[np.ix_(rows, columns)]
     if not np.array_equal(padded, expected):
@@ -323,7 +325,7 @@ def _check_padding(pad: Callable, image: np.ndarray, multiple: int, what: str) -
 
 
 def _reflected(length: int, new_length: int) -> list[int]:
-    """Where each of `new_length` pixels comes from if a line of `length` is folded back and forth between its ends."""
+    """The source of each of `new_length` pixels if a line of `length` is reflected back and forth between its ends."""
     period = max(1, 2 * (length - 1))
     return [min(place % period, period - place % period) if length > 1 else 0 for place in range(new_length)]
 
@@ -331,8 +333,8 @@ def _reflected(length: int, new_length: int) -> list[int]:
 # What several checks need
 
 
-def need_module_class(submission: Any, name: str) -> None:
-    """A class (or a function that builds modules: it serves as well)."""
+def expect_module_class(submission: Any, name: str) -> None:
+    """A class, or a function that returns modules."""
     if isinstance(submission, nn.Module) or not callable(submission):
         fail(f"Kind of {name}", f"an object of type {type(submission).__name__}", "a class", f"Pass {name} itself.")
 
@@ -345,32 +347,32 @@ def build(module_class: Callable, name: str, *sizes: int, **options: int) -> nn.
     return module
 
 
-def need_tensor(what: str, value: Any, shape: tuple, look: str) -> None:
+def expect_tensor(what: str, value: Any, shape: tuple, look: str) -> None:
     expect_type(what, value, torch.Tensor, "Does forward return its result?" if value is None else "")
     expect_shape(what, value, shape, look)
     expect_dtype(what, value, torch.float32)
 
 
-def need_end_in_relu(name: str, result: torch.Tensor) -> None:
+def expect_end_in_relu(name: str, result: torch.Tensor) -> None:
     lowest = result.min().item()
     if lowest < 0:
-        look = "The second convolution is followed by ReLU, too."
+        look = "A ReLU follows the second convolution, too."
         fail(f"Range of the result of {name}", f"a value of {lowest:.3f}", "no negative values", look)
 
 
-def need_no_randomness(name: str, module: nn.Module, *inputs: torch.Tensor) -> None:
+def expect_no_randomness(name: str, module: nn.Module, *inputs: torch.Tensor) -> None:
     if not torch.allclose(module(*inputs), module(*inputs), rtol=1e-5, atol=1e-7):
-        look = "Nothing random belongs in here, dropout for example."
+        look = "It must contain nothing random, such as dropout."
         fail(f"Randomness of {name}", "two results for the same input", "one", look)
 
 
-def need_no_normalisation(name: str, module: nn.Module, *inputs: torch.Tensor) -> None:
-    """An image's result depends neither on the other images of its batch nor on the mode."""
+def expect_no_normalisation(name: str, module: nn.Module, *inputs: torch.Tensor) -> None:
+    """The result for an image depends neither on the other images of its batch nor on the mode."""
     batch, alone = module(*inputs), module(*(x[:1] for x in inputs))
-    look = "No normalisation (batch norm, for example) unless a keyword asks for it."
+    look = "No normalisation, such as batch norm, unless a keyword asks for it."
     if not same(batch[:1], alone):
         fail(f"Independence of {name}", "a result that depends on the other images of the batch", "one for each image",
-              look)  # fmt: skip
+             look)  # fmt: skip
     module.eval()
     evaluated = module(*inputs)
     module.train()
@@ -378,32 +380,32 @@ def need_no_normalisation(name: str, module: nn.Module, *inputs: torch.Tensor) -
         fail(f"Independence of {name}", "other results in evaluation mode than in training mode", "the same", look)
 
 
-def need_parameters(name: str, module: nn.Module, expected: int, look: str) -> None:
+def expect_parameters(name: str, module: nn.Module, expected: int, look: str) -> None:
     found = count(module)
     if found == expected:
         return
     if found == 0:
-        look = "The layers must be attributes of self; in a plain Python list they are invisible, so use nn.ModuleList."
+        look = "Layers must be attributes of self; torch does not find them in a Python list, so use nn.ModuleList."
     fail(f"Number of trainable parameters of {name}", found, expected, look)
 
 
-def need_field_of_5(name: str, block: nn.Module, in_channels: int) -> None:
-    """One output pixel sees 5x5 pixels of the input. Positive numbers keep every ReLU open."""
+def expect_field_of_5(name: str, block: nn.Module, in_channels: int) -> None:
+    """An output pixel depends on 5x5 pixels of the input. Positive numbers keep every ReLU open."""
     set_parameters(block, None)
     image = torch.rand(1, in_channels, 13, 13, requires_grad=True)
     result = block(image)[0, :, 6, 6].sum()
     if not result.requires_grad:
-        fail(f"Gradient of {name}", "none", "one with respect to its input", "Nothing may be detached on the way.")
+        fail(f"Gradient of {name}", "none", "one with respect to its input", "Nothing in the block may be detached.")
     gradient = torch.autograd.grad(result, image, allow_unused=True)[0]
     seen = torch.zeros(13, 13) if gradient is None else gradient[0].abs().sum(dim=0)
     rows, columns = seen.any(dim=1).sum().item(), seen.any(dim=0).sum().item()
     if (rows, columns) != (5, 5) or seen[4:9, 4:9].count_nonzero() != 25:
         found = f"{seen.count_nonzero().item()} pixels in {rows} x {columns}"
-        look = "Two 3x3 convolutions see that much, and nothing else in the block looks at neighbours."
+        look = "That is the field of two 3x3 convolutions; nothing else in the block uses neighbours."
         fail(f"Receptive field of {name}", found, "all 25 pixels in 5 x 5 around the output pixel", look)
 
 
-def need_use_of_both(name: str, block: nn.Module, x: torch.Tensor, skip: torch.Tensor) -> None:
+def expect_use_of_both(name: str, block: nn.Module, x: torch.Tensor, skip: torch.Tensor) -> None:
     """The result depends on both inputs, and so does its gradient."""
     inputs = {"x": x.clone().requires_grad_(), "skip": skip.clone().requires_grad_()}
     result = block(*inputs.values()).sum()
@@ -451,14 +453,14 @@ def count_unet(in_channels: int, out_channels: int, base_channels: int, depth: i
 
 
 def explain_count(model: nn.Module, in_channels: int, out_channels: int, base_channels: int, depth: int) -> str:
-    """Where to look if a U-Net has another number of parameters than it should."""
+    """Where to look if a U-Net has the wrong number of parameters."""
     found = count(model)
     if found == count_unet(in_channels, out_channels, base_channels, 4):
         return "That is the number for depth=4: does your code use its argument depth?"
     if found == count_unet(in_channels, out_channels, 64, depth):
         return "That is the number for base_channels=64: does your code use its argument base_channels?"
     return (
-        "Compare with the drawing, level by level: two 3x3 convolutions in a block, a 2x2 transposed convolution for "
+        "Compare with the diagram, level by level: two 3x3 convolutions in a block, a 2x2 transposed convolution for "
         "each step up, a 1x1 convolution at the end, all with bias; channels double from level to level."
     )
 

@@ -1,6 +1,6 @@
-"""Checks of notebook 03: see `course_utils.exercises.sandbox` for what a check is.
+"""The checks of notebook 03.
 
-Losses are compared with the formula in float64, and the loops with the same loop written out here, on a network of
+Losses are compared with the formula in float64, and training loops with the same loop written here, for a network of
 thirty parameters.
 """
 
@@ -10,6 +10,7 @@ import contextlib
 import copy
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,15 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader, TensorDataset
 
+from course_utils.exercises.checks.models import ModelState, Notes
 from course_utils.exercises.feedback import (
     expect_callable,
     expect_close,
+    expect_error,
+    expect_pair,
     expect_shape,
     expect_type,
     fail,
-    show,
     untouched,
 )
 
@@ -41,15 +44,15 @@ def check_binary_cross_entropy(binary_cross_entropy) -> None:
         for kind, target in [("0 and 1", hard), ("between 0 and 1", soft)]:
             with untouched(logits=logits, target=target), TorchsOwn() as torchs_own:
                 loss = binary_cross_entropy(logits, target)
-            need_scalar(loss, "Return the tensor itself: float(...) or .item() would lose the gradient.")
+            expect_scalar(loss, "Return the tensor itself: float(...) and .item() lose the gradient.")
             if torchs_own.called:
-                look = "Write the formula in terms of the logits; exp, log and softplus are fine."
+                look = "Write the formula for logits; you may use exp, log and softplus."
                 fail("Own formula", f"a call of torch's {torchs_own.called}", "none", look)
             expected = cross_entropy_by_hand(logits, target)
             what = f"the result for logits {shape} and targets {kind}"
             expect_close(what, loss, expected.mean(), explain_cross_entropy(float(loss), expected), 1e-4)
             logits.requires_grad_()
-            need_gradient(what, binary_cross_entropy(logits, target), logits, cross_entropy_gradient(logits, target))
+            expect_gradient(what, binary_cross_entropy(logits, target), logits, cross_entropy_gradient(logits, target))
             logits.requires_grad_(False)
     for logit in (-1e4, -200.0, -50.0, 50.0, 200.0, 1e4):
         for value in (0.0, 0.3, 1.0):
@@ -57,30 +60,20 @@ def check_binary_cross_entropy(binary_cross_entropy) -> None:
             what = f"the result for logits {logit:g} and targets {value:g}"
             with untouched(logits=logits, target=target):
                 loss = binary_cross_entropy(logits, target)
-            look = "Rounding: do not compute log(sigmoid(x)), and no exp of a large number. Clamping changes the value."
+            look = "Rounding: avoid log(sigmoid(x)) and exp of a large number. Clamping changes the value."
             expect_close(what, loss, cross_entropy_by_hand(logits, target).mean(), look, 1e-4)
             logits.requires_grad_()
-            need_gradient(what, binary_cross_entropy(logits, target), logits, cross_entropy_gradient(logits, target))
+            expect_gradient(what, binary_cross_entropy(logits, target), logits, cross_entropy_gradient(logits, target))
     for shape, target_shape in [((4, 1, 3, 3), (4, 3, 3)), ((3, 4), (4,)), ((2, 1), (1, 2))]:
-        need_refused_shapes(binary_cross_entropy, torch.zeros(shape), torch.ones(target_shape))
-
-
-def need_refused_shapes(loss_fn: Callable, logits: torch.Tensor, target: torch.Tensor) -> None:
-    """Two shapes that broadcasting makes one are a `ValueError` nevertheless."""
-    try:
-        found = show(loss_fn(logits, target))
-    except ValueError:
-        return
-    except Exception as error:
-        found = f"{type(error).__name__}: {error}"[:160]
-    fail(f"Result for logits {tuple(logits.shape)} and targets {tuple(target.shape)}", found,
-          "a ValueError, because the shapes differ", "Compare the two shapes first.")  # fmt: skip
+        logits, target = torch.zeros(shape), torch.ones(target_shape)
+        call, look = partial(binary_cross_entropy, logits, target), "The shapes differ: compare them first."
+        expect_error(f"Result for logits {shape} and targets {target_shape}", call, look=look)
 
 
 class TorchsOwn(TorchFunctionMode):
-    """Notices calls of torch's own binary cross entropy, under whatever name it was imported."""
+    """Notices calls of torch's binary cross entropy, whatever the name of its import."""
 
-    names = ("binary_cross_entropy", "multilabel_soft_margin_loss")  # the second is the same function of the logits
+    names = ("binary_cross_entropy", "multilabel_soft_margin_loss")  # the second is the same function
     called = ""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
@@ -103,7 +96,7 @@ def cross_entropy_gradient(logits: torch.Tensor, target: torch.Tensor) -> np.nda
 
 def explain_cross_entropy(found: float, expected: np.ndarray) -> str:
     if math.isclose(found, expected.sum(), rel_tol=1e-4):
-        return "That is the sum; the mean over all elements is asked for."
+        return "That is the sum; the task asks for the mean over all elements."
     if math.isclose(found, -expected.mean(), rel_tol=1e-4):
         return "The sign is wrong."
     return "The mean over all elements of -t log(p) - (1 - t) log(1 - p), where p is the sigmoid of the logit."
@@ -115,7 +108,7 @@ def explain_cross_entropy(found: float, expected: np.ndarray) -> str:
 def check_dice_score(dice_score) -> None:
     expect_callable(dice_score, "dice_score")
     rng = np.random.default_rng(0)
-    share = np.array([0.1, 0.4, 0.7, 0.2, 0.9, 0.3])[:, None]  # of foreground, different in each map
+    share = np.array([0.1, 0.4, 0.7, 0.2, 0.9, 0.3])[:, None]  # of foreground, another one for each map
     for shape in [(2, 3, 4, 5), (6, 1, 5, 3), (1, 1, 2, 3)]:
         maps = (shape[0] * shape[1], shape[2] * shape[3])
         target = (rng.random(maps) < share[: maps[0]]).astype(np.float32)
@@ -125,34 +118,33 @@ def check_dice_score(dice_score) -> None:
         what = f"the result for tensors {shape}"
         with untouched(logits=logits, target=target):
             score = dice_score(logits, target)
-        need_scalar(score, "Return the tensor itself, without float(...) or .item().")
+        expect_scalar(score, "Return the tensor itself, without float(...) or .item().")
         expected = float(dice_by_hand(logits, target))
         look = explain_dice(float(score), logits, target)
         if not 0 <= float(score) <= 1:
-            look = (
-                look or "It is a mean of scores, each from 0 to 1, of probabilities: apply the sigmoid to the logits."
-            )
+            look = look or "Each score is from 0 to 1, and so is their mean: apply the sigmoid to the logits."
             fail(f"Range of {what}", float(score), "a number from 0 to 1", look)
         expect_close(what, score, expected, look, 1e-4)
-    need_dice_of_empty_maps(dice_score)
+    expect_dice_of_empty_maps(dice_score)
 
 
-def need_dice_of_empty_maps(dice_score: Callable) -> None:
+def expect_dice_of_empty_maps(dice_score: Callable) -> None:
     nothing, everything = torch.full((1, 1, 3, 4), -1e4), torch.full((1, 1, 3, 4), 1e4)
     empty, full, one_pixel = torch.zeros(1, 1, 3, 4), torch.ones(1, 1, 3, 4), torch.zeros(1, 1, 3, 4)
     one_pixel[0, 0, 1, 2] = 1
+    each_map = "The rule for empty maps holds for each map, not for the whole batch."
     for what, logits, target, expected, look in [
         ("a full prediction of a full target", everything, full, 1.0, ""),
         ("an empty prediction of one pixel", nothing, one_pixel, 0.0, "Nothing overlaps."),
-        ("a full prediction of an empty target", everything, empty, 0.0, "Nothing overlaps: only both empty give 1."),
-        ("an empty prediction of an empty target", nothing, empty, 1.0, "0/0 needs a rule: there was nothing to find."),
-        ("one map found and one rightly empty", torch.cat([everything, nothing], 1), torch.cat([one_pixel, empty], 1),
-         (2 / 13 + 1) / 2, "The rule for two empty maps holds for each map, not for the whole batch."),
-        ("one image found and one rightly empty", torch.cat([nothing, everything]), torch.cat([empty, one_pixel]),
-         (2 / 13 + 1) / 2, "The rule for two empty maps holds for each map, not for the whole batch."),
+        ("a full prediction of an empty target", everything, empty, 0.0, "Nothing overlaps: only both empty gives 1."),
+        ("an empty prediction of an empty target", nothing, empty, 1.0, "0/0 needs a rule: nothing was to be found."),
+        ("one map found and one correctly empty", torch.cat([everything, nothing], 1), torch.cat([one_pixel, empty], 1),
+         (2 / 13 + 1) / 2, each_map),
+        ("one image found and one correctly empty", torch.cat([nothing, everything]), torch.cat([empty, one_pixel]),
+         (2 / 13 + 1) / 2, each_map),
     ]:  # fmt: skip
         score = dice_score(logits, target)
-        need_scalar(score, "Return a tensor here, too.")
+        expect_scalar(score, "Return a tensor here, too.")
         expect_close(f"the result for {what}", score, expected, look, 1e-4)
 
 
@@ -163,7 +155,7 @@ def dice_by_hand(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def explain_dice(found: float, logits: torch.Tensor, target: torch.Tensor) -> str:
-    """Which of the usual mistakes leads to this value."""
+    """Where to look if one of the usual mistakes gives this value; else empty."""
     x, t = logits.double().flatten(2), target.double().flatten(2)
     p = x.sigmoid()
 
@@ -172,17 +164,17 @@ def explain_dice(found: float, logits: torch.Tensor, target: torch.Tensor) -> st
 
     right = dice(p, t, 2)
     overlap = (p * t).sum(2)
-    each_map = "Compute the Dice of each image and channel first, then the mean of these."
+    each_map = "First compute the Dice of each image and channel, then their mean."
     mistakes = [
         (dice(p, t, (0, 1, 2)), f"That is the Dice of all pixels together. {each_map}"),
         (dice(p, t, (0, 2)), f"That is the Dice of the whole batch for each channel. {each_map}"),
         (dice(p, t, (1, 2)), f"That is the Dice of all channels together for each image. {each_map}"),
         (dice(x, t, 2), "Logits are not probabilities: apply the sigmoid."),
-        (dice((p > 0.5).double(), t, 2), "That is the Dice of the decided mask; here the probabilities count."),
+        (dice((p > 0.5).double(), t, 2), "That is the Dice of the thresholded mask; use the probabilities."),
         (dice(p, t, 2, factor=1.0), "The factor 2 is missing."),
         ((2 * overlap / (p.square().sum(2) + t.square().sum(2))).mean().item(), "No squares in the denominator."),
         ((overlap / (p.sum(2) + t.sum(2) - overlap)).mean().item(), "That is the IoU (Jaccard index)."),
-        (dice(p, t, 2, smooth=1.0), "A smoothing constant of 1 changes the score of small maps; treat 0/0 by itself."),
+        (dice(p, t, 2, smooth=1.0), "A smoothing constant of 1 changes the score of small maps; treat 0/0 separately."),
         (1 - right, "That is one minus the score: a loss."),
     ]
     if math.isclose(found, right, rel_tol=1e-4):
@@ -201,42 +193,41 @@ def check_train_epoch(train_epoch) -> None:
     torch.manual_seed(0)
     images, targets = images_and_targets(9)
     loader = DataLoader(TensorDataset(images, targets), batch_size=4)  # batches of 4, 4 and 1
-    notes: list[tuple[bool, bool]] = []
-    model = Network(notes).eval()
+    model = Network().eval()
     untrained, twin, careless = (copy.deepcopy(model) for _ in range(3))
     found = train_epoch(model, loader, squared_error, Descent(model), agreement)
-    training = [mode for mode, _ in notes]
+    modes = set(model.notes.modes)  # the copies write into the same notes
     losses, metrics = train_by_hand(twin.train(), loader, Descent(twin))
-    need_pair(found, "with a metric")
-    need_device(lambda model, *rest: train_epoch(model, *rest[:2], Descent(model), *rest[2:]))
-    if not all(training):
-        look = "Call the model's method for it before the first batch."
+    expect_means_of("with a metric", found)
+    expect_device(lambda model, *rest: train_epoch(model, *rest[:2], Descent(model), *rest[2:]))
+    if False in modes:
+        look = "Switch it to training mode before the first batch."
         fail("Mode of the model during the epoch", "evaluation mode", "training mode", look)
     if not same_parameters(model, twin):
         if same_parameters(model, untrained):
-            look = "Each batch needs backward, then a step of the optimizer, with gradients that are still there."
+            look = "Each batch needs backward, then a step of the optimizer, before the gradients are reset."
             fail("Parameters after the epoch", "unchanged", "changed by one step for each batch", look)
         train_by_hand(careless.train(), loader, Descent(careless), reset=False)
         if same_parameters(model, careless):
-            look = "Without a reset they add up from batch to batch."
+            look = "Without a reset they accumulate from batch to batch."
             fail("Gradients", "those of earlier batches, too", "those of one batch at each step", look)
         look = "For each batch once: reset the gradients, loss_fn(logits, targets), backward, step."
         fail("Parameters after the epoch", "other values", "those after one step for each of the 3 batches", look)
-    need_means(found, losses, metrics, [4, 4, 1])
+    expect_means(found, losses, metrics, [4, 4, 1])
     for sizes in ([3, 1], [1]):
-        need_any_iterable(train_epoch, sizes)
+        expect_any_iterable(train_epoch, sizes)
 
 
-def need_any_iterable(train_epoch: Callable, sizes: list[int]) -> None:
-    """All that is asked of a loader is that it yields batches; and without a metric there is no mean metric."""
+def expect_any_iterable(train_epoch: Callable, sizes: list[int]) -> None:
+    """A loader may be anything that yields batches; without a metric the mean metric is None."""
     batches = [images_and_targets(size) for size in sizes]
     model = Network()
     twin = copy.deepcopy(model)
     with untouched(images=[images for images, _ in batches], targets=[targets for _, targets in batches]):
         found = train_epoch(model, (batch for batch in batches), squared_error, Descent(model))
-    need_pair(found, "without a metric")
+    expect_means_of("without a metric", found)
     losses, _ = train_by_hand(twin, batches, Descent(twin))
-    look = "The loader may be anything that yields batches, so count the images as they come."
+    look = "The loader may be any iterable of batches, so count the images in each."
     expect_close("the mean loss of a generator's batches", found[0], np.average(losses, weights=sizes), look, 1e-4)
 
 
@@ -266,58 +257,25 @@ def check_validate(validate) -> None:
     images, targets = images_and_targets(9)
     loader = DataLoader(TensorDataset(images, targets), batch_size=4)
     for training, grad in [(True, True), (False, True), (True, False)]:
-        notes: list[tuple[bool, bool]] = []
-        model = Network(notes)
+        model = Network()
         train_by_hand(model, loader, Descent(model))  # so that there are gradients, and averages of normalisation
         if training:
             model.zero_grad()
-        model.train(training)
-        notes.clear()
-        before, gradients = copy.deepcopy(model.state_dict()), gradients_of(model)
+        model.train(training).notes.clear()
+        before = ModelState(model, grad)
         with torch.set_grad_enabled(grad):
             found = validate(model, loader, squared_error, agreement)
             grad_after = torch.is_grad_enabled()
-        need_pair(found, "with a metric")
-        if any(mode for mode, _ in notes):
-            look = "Dropout and batch normalisation work differently in the two modes."
-            fail("Mode of the model while it is measured", "training mode", "evaluation mode", look)
-        if any(recorded for _, recorded in notes):
-            look = "Nothing is learnt here, so torch need not record how the logits came about."
-            fail("Gradients", "logits with requires_grad", "logits without", look)
-        need_unchanged_model(model, before, gradients)
-        need_restored_modes(model, training, grad_after, grad)
+        expect_means_of("with a metric", found)
+        model.notes.expect_inference()
+        before.expect_unchanged(grad_after)
         losses, metrics = measure_by_hand(model, loader)
-        need_means(found, losses, metrics, [4, 4, 1])
+        expect_means(found, losses, metrics, [4, 4, 1])
         with untouched(images=images, targets=targets):
             found = validate(model, [(images, targets), (images[:1], targets[:1])], squared_error)
-        need_pair(found, "without a metric")
-        need_pair(validate(model, [(images[:1], targets[:1])], squared_error), "without a metric")
-    need_device(validate)
-
-
-def need_unchanged_model(model: nn.Module, before: dict, gradients: list) -> None:
-    look = "Measuring must not change the model."
-    for name, value in model.state_dict().items():
-        if not torch.equal(value, before[name]):
-            kind = "parameter" if name in dict(model.named_parameters()) else "buffer"
-            fail(f"Mutation of the model's {kind} {name}", "another value than before", "no change", look)
-    if not all(weight.requires_grad for weight in model.parameters()):
-        fail("Mutation of the model", "parameters without requires_grad", "parameters that can still learn", look)
-    for old, new in zip(gradients, gradients_of(model), strict=True):
-        if (old is None) != (new is None) or (old is not None and not torch.equal(old, new)):
-            fail("Mutation of the model", "other gradients in its parameters than before", "no change", look)
-
-
-def need_restored_modes(model: nn.Module, training: bool, grad_after: bool, grad: bool) -> None:
-    names = {True: "training mode", False: "evaluation mode"}
-    for module in model.modules():
-        if module.training != training:
-            look = "Remember model.training before you change it."
-            fail("Mode of the model afterwards", names[module.training], f"{names[training]} as before", look)
-    if grad_after != grad:
-        names = {True: "switched on", False: "switched off"}
-        look = "A with block puts the old state back by itself."
-        fail("Torch's grad mode afterwards", names[grad_after], f"{names[grad]} as before", look)
+        expect_means_of("without a metric", found)
+        expect_means_of("without a metric", validate(model, [(images[:1], targets[:1])], squared_error))
+    expect_device(validate)
 
 
 def measure_by_hand(model: nn.Module, loader: Iterable) -> tuple[list[float], list[float]]:
@@ -331,27 +289,23 @@ def measure_by_hand(model: nn.Module, loader: Iterable) -> tuple[list[float], li
 
 
 class Network(nn.Module):
-    """A small network that behaves differently in training mode.
+    """A small network that behaves differently in training mode, and takes notes."""
 
-    For each call it adds to `notes` whether a part of it was in training mode and whether the result has a graph. The
-    list is the caller's, so it also gets the calls of a copy that the student works with.
-    """
-
-    def __init__(self, notes: list[tuple[bool, bool]] | None = None):
+    def __init__(self):
         super().__init__()
         self.layers = nn.Sequential(
             nn.Conv2d(1, 2, 3, padding=1), nn.BatchNorm2d(2), nn.Tanh(), nn.Conv2d(2, 1, 1, bias=False)
         )
-        self.note = ([] if notes is None else notes).append
+        self.notes = Notes()
 
     def forward(self, x):
         result = self.layers(x)
-        self.note((any(module.training for module in self.modules()), result.requires_grad))
+        self.notes.add(self, result)
         return result
 
 
 def images_and_targets(number: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images of which the last one is much brighter than the others, so that its weight in a mean shows."""
+    """Images, the last one much brighter than the others, so that its weight in a mean shows."""
     rng = torch.Generator().manual_seed(number)
     images = torch.randn(number, 1, 4, 4, generator=rng)
     images[-1] *= 5
@@ -361,7 +315,7 @@ def images_and_targets(number: int) -> tuple[torch.Tensor, torch.Tensor]:
 class Descent:
     """Gradient descent with momentum, used like an optimizer of torch.
 
-    The first optimizer of torch's own in a process loads the whole compiler, which takes longer than a check may.
+    The first optimizer of torch in a process loads torch's compiler, which takes longer than a check may.
     """
 
     def __init__(self, model: nn.Module):
@@ -391,16 +345,16 @@ def agreement(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return (logits.sigmoid() * (0.5 + targets)).mean()
 
 
-def need_scalar(value: Any, look: str) -> None:
+def expect_scalar(value: Any, look: str) -> None:
     expect_type("the result", value, torch.Tensor, look if isinstance(value, (float, int)) else "")
     expect_shape("the result", value, (), "One number: the mean over everything.")
     if not value.dtype.is_floating_point:
         fail("dtype of the result", str(value.dtype), "a floating point type")
 
 
-def need_gradient(what: str, result: torch.Tensor, x: torch.Tensor, expected: np.ndarray) -> None:
+def expect_gradient(what: str, result: torch.Tensor, x: torch.Tensor, expected: np.ndarray) -> None:
     if not result.requires_grad:
-        look = "Compute with tensors throughout: no .item(), .detach(), .numpy() or no_grad on the way."
+        look = "Compute with tensors throughout, without .item(), .detach(), .numpy() or no_grad."
         fail(f"Gradient of {what}", "none", "one with respect to the logits", look)
     found = torch.autograd.grad(result, x, allow_unused=True)[0]
     if found is None:
@@ -408,33 +362,29 @@ def need_gradient(what: str, result: torch.Tensor, x: torch.Tensor, expected: np
     close = np.isclose(found.numpy(), expected, rtol=1e-3, atol=1e-5 / expected.size)
     if not close.all():
         place = tuple(np.argwhere(~close)[0])
-        look = "A gradient that is not finite, or zero for a wrong answer, comes from rounding."
+        look = "A gradient that is not finite, or zero for a wrong answer, is due to rounding."
         fail(f"Gradient of {what}", f"{found.numpy()[place]:.3g}", f"{np.float32(expected[place]):.3g}", look)
 
 
-def need_pair(found: Any, how: str) -> None:
+def expect_means_of(how: str, found: Any) -> None:
     """`(mean loss, mean metric or None)` as Python floats."""
-    what = f"the result {how}"
-    if not isinstance(found, (tuple, list)) or len(found) != 2:
-        kind = f"{len(found)} values" if isinstance(found, (tuple, list)) else type(found).__name__
-        fail(f"Type of {what}", kind, "a tuple (mean loss, mean metric)")
-    loss, metric = found
-    kinds = [("loss", loss, float), ("metric", metric, float if how == "with a metric" else type(None))]
-    for name, value, kind in kinds:
+    expect_pair(f"the result {how}", found, "(mean loss, mean metric)")
+    kinds = [float, float if how == "with a metric" else type(None)]
+    for name, value, kind in zip(("loss", "metric"), found, kinds, strict=True):
         if type(value) is not kind:
             look = "Convert it with float(...) or .item()." if kind is float else "Without a metric there is no mean."
             expected = "a Python float" if kind is float else "None"
             fail(f"Type of the mean {name} {how}", type(value).__name__, expected, look)
 
 
-def need_means(found: tuple, losses: list[float], metrics: list[float], sizes: list[int]) -> None:
+def expect_means(found: tuple, losses: list[float], metrics: list[float], sizes: list[int]) -> None:
     for name, value, values in [("loss", found[0], losses), ("metric", found[1], metrics)]:
         expected = float(np.average(values, weights=sizes))
         look = f"{name}(logits, targets) of each batch (before the step, if any), weighted by its number of images."
         if math.isclose(value, np.mean(values), rel_tol=1e-4):
-            look = "That is the mean over batches; the last batch has fewer images and must count less."
+            look = "That is the mean over batches; the last batch has fewer images, so its weight is smaller."
         elif math.isclose(value, np.sum(values), rel_tol=1e-4):
-            look = "That is the sum over batches; the mean over images is asked for."
+            look = "That is the sum over batches; the task asks for the mean over images."
         elif math.isclose(value, np.dot(values, sizes), rel_tol=1e-4):
             look = "That is the sum over images: divide by their number."
         elif math.isclose(value, values[-1], rel_tol=1e-4):
@@ -442,10 +392,10 @@ def need_means(found: tuple, losses: list[float], metrics: list[float], sizes: l
         expect_close(f"the mean {name}", value, expected, look, 1e-4)
 
 
-def need_device(run: Callable) -> None:
-    """Batches travel to the device of the model.
+def expect_device(run: Callable) -> None:
+    """Batches are moved to the device of the model.
 
-    A GPU may be missing, but there is always the meta device: tensors that have shapes and no numbers.
+    Not every machine has a GPU, but each has the meta device, whose tensors have a shape and no numbers.
     """
     seen: dict[str, str] = {}
 
@@ -460,18 +410,14 @@ def need_device(run: Callable) -> None:
 
     def loss_or_metric(_logits, targets):
         seen.setdefault("targets", targets.device.type)
-        raise RuntimeError("There is nothing to compute without numbers. All that is asked for is known by now.")
+        raise RuntimeError("On this device nothing can be computed, and the devices are known by now.")
 
-    with contextlib.suppress(Exception):  # also for what else a right loop may do that this device cannot
+    with contextlib.suppress(Exception):  # a right loop may need what this device cannot do
         run(OnMeta(), [images_and_targets(2)], loss_or_metric, loss_or_metric)
     for name, device in seen.items():
         if device != "meta":
-            look = "Any parameter of the model knows where it is."
+            look = "Every parameter of the model has a device."
             fail(f"Device of the {name}", device, "the device of the model's parameters", look)
-
-
-def gradients_of(model: nn.Module) -> list[torch.Tensor | None]:
-    return [None if weight.grad is None else weight.grad.clone() for weight in model.parameters()]
 
 
 def same_parameters(a: nn.Module, b: nn.Module) -> bool:

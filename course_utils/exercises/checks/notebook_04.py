@@ -1,4 +1,4 @@
-"""Checks of notebook 04: see `course_utils.exercises.sandbox` for what a check is."""
+"""The checks of notebook 04."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from scipy import ndimage
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
+from course_utils.exercises.checks.models import ModelState, Notes
 from course_utils.exercises.feedback import (
     CheckFailed,
     expect_callable,
@@ -33,7 +34,7 @@ from course_utils.unet import UNet
 def check_predict(predict) -> None:
     expect_callable(predict, "predict")
     rng = np.random.default_rng(41)
-    cases = [  # sides that do not divide by 16, that do, and that are shorter than their padding
+    cases = [  # sides divisible by 16, others, and some shorter than their padding
         (1, (20, 37), np.float32),
         (3, (33, 16), np.float64),
         (2, (16, 32), np.float32),
@@ -44,15 +45,15 @@ def check_predict(predict) -> None:
     for number, (channels, shape, dtype) in enumerate(cases):
         model, image = PointModel(channels), rng.random(shape).astype(dtype)
         found = _predict(predict, model.train(number % 2 == 0), image)
-        _need_probabilities(found, image, model)
-    _need_device(predict, rng.random((20, 37), dtype=np.float32))
+        _expect_probabilities(found, image, model)
+    _expect_device(predict, rng.random((20, 37), dtype=np.float32))
 
-    # every pixel is predicted together with its neighbours: no seams, no mirror images
+    # every pixel is predicted together with its neighbours: no seams
     model, image = PointModel(1, kernel_size=3), rng.random((36, 53), dtype=np.float32)
     found, expected = _predict(predict, model.train(), image), model.expected(image)
-    look = "Give the model the whole image at once, as it is."
+    look = "Pass the whole image to the model at once, as it is."
     expect_close("the probabilities of a 3x3 convolution (rim left out)", found[:, 1:-1, 1:-1], expected[:, 1:-1, 1:-1],
-               look, tolerance=0.01)  # fmt: skip
+                 look, tolerance=0.01)  # fmt: skip
 
     torch.manual_seed(41)
     for channels, shape in [(1, (20, 20)), (3, (20, 45))]:
@@ -64,23 +65,13 @@ def check_predict(predict) -> None:
 
 
 class Refused(ValueError):
-    """What the model of the check says to a tensor that a U-Net would not take."""
-
-
-class Notes:
-    """How a model was used. Copies of the model write into the same notes."""
-
-    def __init__(self):
-        self.called = self.training = self.gradients = self.on_device = False
-
-    def __deepcopy__(self, memo):
-        return self
+    """The model of the check refuses a tensor that a U-Net could not take."""
 
 
 class PointModel(torch.nn.Module):
-    """A network in which a pixel sees only itself (or its neighbours), as particular about its input as a U-Net.
+    """A network whose pixels depend on themselves (or on their neighbours) only, with the input of a U-Net.
 
-    So the right result is known for every pixel, whatever the padding holds.
+    So the right result for every pixel is known, whatever the padding contains.
     """
 
     def __init__(self, channels: int, kernel_size: int = 1):
@@ -95,27 +86,25 @@ class PointModel(torch.nn.Module):
             else:
                 self.convolution.weight.copy_(torch.tensor([6.0, -4.0, 1.0])[:channels].reshape(-1, 1, 1, 1))
                 self.convolution.bias.copy_(torch.tensor([-3.0, 2.0, 0.0])[:channels])
-        self.dropout = torch.nn.Dropout()  # a part that must be switched to evaluation, too
+        self.dropout = torch.nn.Dropout()  # a part that must be in evaluation mode, too
         self.notes = Notes()
 
     def forward(self, x):
-        self.notes.called = True
-        self.notes.training |= any(part.training for part in self.modules())
-        shape = tuple(x.shape)
+        self.notes.called, shape = True, tuple(x.shape)
         if len(shape) != 4 or shape[1] != 1:
             raise Refused(f"Shape of the tensor that reaches the model: found {shape}, expected (1, 1, H, W). "
                           "Add an axis for the batch and one for the channel.")  # fmt: skip
         if shape[2] % 16 or shape[3] % 16 or 0 in shape:
-            raise Refused(f"Shape of the tensor that reaches the model: found {shape}, expected sides that divide by "
+            raise Refused(f"Shape of the tensor that reaches the model: found {shape}, expected sides divisible by "
                           "16. Pad the image first.")  # fmt: skip
         if x.dtype != self.convolution.weight.dtype or x.dtype == torch.float64:
             raise Refused(f"dtype of the tensor that reaches the model: found {x.dtype}, expected torch.float32. "
                           "The image may be float64; convert it, not the model.")  # fmt: skip
         self.notes.on_device |= x.device == self.convolution.weight.device
-        if x.device.type == "meta" or self.convolution.weight.device.type == "meta":  # see _need_device
+        if x.device.type == "meta" or self.convolution.weight.device.type == "meta":  # see _expect_device
             return torch.zeros(len(x), self.convolution.out_channels, *shape[2:]).as_subclass(_Elsewhere)
         logits = self.convolution(x)
-        self.notes.gradients |= logits.requires_grad
+        self.notes.add(self, logits)
         return logits
 
     def expected(self, image: np.ndarray) -> np.ndarray:
@@ -125,7 +114,7 @@ class PointModel(torch.nn.Module):
 
 
 class _Elsewhere(torch.Tensor):
-    """A tensor that pretends to lie on another device: `numpy` does not get at it before it is brought to the CPU."""
+    """A tensor that seems to be on another device: `numpy` works only after a move to the CPU."""
 
     not_brought_back = False
 
@@ -145,87 +134,69 @@ class _Elsewhere(torch.Tensor):
         return super().__torch_function__(function, types, args, kwargs)
 
 
-def _need_device(predict: Callable, image: np.ndarray) -> None:
-    """The tensor goes to where the model is, and the result comes back, on machines with a CPU only as well.
+def _expect_device(predict: Callable, image: np.ndarray) -> None:
+    """The tensor is moved to the device of the model, and the result to the CPU, checked without a GPU.
 
-    The parameters lie on torch's "meta" device, which holds no numbers: only where the tensors go is looked at.
+    The parameters are on torch's "meta" device, which has no numbers: the check looks at devices only.
     """
     model, moved = PointModel(1).to("meta").eval(), False
     _Elsewhere.not_brought_back = False
     try:
         predict(model, image)
-    except NotImplementedError:  # torch: there is nothing to copy from the meta device
+    except NotImplementedError:  # torch cannot copy from the meta device
         moved = not model.notes.called
     except Exception:  # this device cannot do all that a real one can
         pass
     if moved or model.notes.called and not model.notes.on_device:
-        fail(
-            "Device, when the model is not on the CPU",
-            "the model moved" if moved else "the tensor on the CPU",
-            "the tensor on the device of the model's parameters",
-            "Ask the model where its parameters are.",
-        )
+        found = "the model moved" if moved else "the tensor on the CPU"
+        fail("Device, when the model is not on the CPU", found, "the tensor on the device of the model's parameters",
+             "Every parameter of the model has a device.")  # fmt: skip
     if _Elsewhere.not_brought_back:
-        fail("Device of the result", "still the model's", "the CPU", "NumPy cannot read a tensor on a GPU.")
+        fail("Device of the result", "the model's", "the CPU", "NumPy cannot read a tensor on a GPU.")
 
 
 def _predict(predict: Callable, model: torch.nn.Module, image: np.ndarray) -> Any:
-    """Call `predict`, and look at all but the numbers: the model and the image are what they were."""
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    was_training, notes = model.training, getattr(model, "notes", Notes())
+    """Call `predict`, and check everything but the numbers: the model and the image are what they were."""
+    before = ModelState(model, grad_mode=True)
     try:
         with untouched(image=image), torch.enable_grad():
             found = predict(model, image)
             grad_mode = torch.is_grad_enabled()
     except Refused as refusal:
         raise CheckFailed(str(refusal)) from None
-    expect_type("the result", found, np.ndarray, "A tensor becomes an array with its method numpy.")
-
-    if notes.training:
-        fail("Mode of the model while it predicts", "training", "evaluation", "Dropout and batch norm must be off.")
-    if notes.gradients:
-        fail("Gradients while the model predicts", "recorded", "none", "torch can be told not to record them.")
-    if any(part.training != was_training for part in model.modules()):
-        names = {True: "training", False: "evaluation"}
-        fail("Mode of the model afterwards", names[not was_training], f"{names[was_training]}, as before")
-    if not grad_mode:
-        fail("Gradient mode of torch afterwards", "off", "on, as before", "Switch it off for one block only.")
-    if not all(parameter.requires_grad for parameter in model.parameters()):
-        raise CheckFailed(
-            "Mutation: the model's parameters no longer require gradients; it could not be trained further."
-        )
-    for name, value in model.state_dict().items():
-        if value.dtype != before[name].dtype or not torch.equal(value.cpu(), before[name]):
-            raise CheckFailed(f"Mutation: your code changed {name} of the model; a prediction leaves it as it is.")
-        if value.device != before[name].device:
-            fail("Device of the model afterwards", value.device, before[name].device, "Move the image, not the model.")
+    expect_type("the result", found, np.ndarray, "The method numpy of a tensor gives an array.")
+    if isinstance(model, PointModel):
+        model.notes.expect_inference()
+    before.expect_unchanged(grad_mode)
     return found
 
 
-def _need_probabilities(found: np.ndarray, image: np.ndarray, model: PointModel) -> None:
+def _expect_probabilities(found: np.ndarray, image: np.ndarray, model: PointModel) -> None:
     expected = model.expected(image)
     channels, height, width = expected.shape
     what = f"the result for an image {image.shape} and {channels} channel{'s' * (channels > 1)}"
     if found.ndim == 3 and found.shape != expected.shape:
         larger = found.shape[1] >= height and found.shape[2] >= width
-        look = "Cut the padding off." if larger else "Pad the image instead of cropping it: every pixel counts."
+        look = "Cut the padding off." if larger else "Pad the image instead of cropping it: every pixel needs a result."
         if found.shape == (channels, width, height):
             look = "Height first, then width."
         if 0 in found.shape:
             look = "A slice that ends at -0 is empty."
     else:
-        look = "Leave the batch axis out, keep the channel axis."
+        look = "Remove the batch axis, keep the channel axis."
     expect_shape(what, found, expected.shape, look)
     expect_dtype(what, found, np.float32)
 
     if found.min() < -0.01 or found.max() > 1.01:
         fail(f"Range of {what}", f"{found.min():.3g} to {found.max():.3g}", "0 to 1",
-              "The model gives logits; make them probabilities.")  # fmt: skip
+             "The model returns logits; turn them into probabilities.")  # fmt: skip
     sums = found.sum(axis=0)
     if channels > 1 and not np.allclose(sums, 1, atol=0.02):
         fail(f"Sum over the channels of {what}", round(float(sums.ravel()[0]), 4), 1,
-              "More than one channel: softmax over the channels (mind which axis that is).")  # fmt: skip
-    look = "Give the model the image as it is (not resized, normalised or shifted), then one sigmoid or softmax."
+             "More than one channel: softmax over the channels. Which axis is that?")  # fmt: skip
+    look = (
+        "Pass the image to the model as it is (not resized, normalised or shifted), then apply one sigmoid or softmax."
+    )
     if channels == 1 and (found == 1).all():
         look = "A softmax over one channel is always 1: one channel needs the sigmoid."
     expect_close(what, found, expected, look, tolerance=0.01)
@@ -243,8 +214,8 @@ def check_connected_components(connected_components) -> None:
     probability[8:11, 2:5] = 0.2
     probability[1:8, 7], probability[1:8, 11], probability[7, 7:12] = 0.6, 0.6, 0.6  # two arms, joined at the bottom
     probability[9:11, 13:15], probability[11:13, 15:17] = 0.9, 0.85  # two that touch at a corner
-    probability[10:12, 10:12], probability[12:14, 8:10] = 0.9, 0.85  # and two that do so the other way
-    probability[2:5, 14:17] = 0.4  # only above low thresholds
+    probability[10:12, 10:12], probability[12:14, 8:10] = 0.9, 0.85  # and two at the other corner
+    probability[2:5, 14:17] = 0.4  # above low thresholds only
     probability[14, :6] = 0.75
     probability[14, 12], probability[14, 17] = 0.5004, 0.4996  # just above and just below the default threshold
     for dtype in (np.float32, np.float64):
@@ -253,17 +224,17 @@ def check_connected_components(connected_components) -> None:
             with untouched(probability=image):
                 found = connected_components(image, *arguments)
             default = "the default threshold" if not arguments else f"threshold={threshold}"
-            _need_components(found, image, threshold, default)
-    _need_components(connected_components(probability, threshold=0.65), probability, 0.65, "threshold=0.65")
+            _expect_components(found, image, threshold, default)
+    _expect_components(connected_components(probability, threshold=0.65), probability, 0.65, "threshold=0.65")
 
     many = np.full((41, 43), 0.1)
-    many[::2, ::2] = 0.9  # 462 components: more than a byte can number
+    many[::2, ::2] = 0.9  # 462 components: too many ids for a byte
     for name, image in [("an image of many single pixels", many), ("an image all above the threshold", 1 - many / 3),
                         ("an image all below the threshold", many / 3)]:  # fmt: skip
-        _need_components(connected_components(image), image, 0.5, name)
+        _expect_components(connected_components(image), image, 0.5, name)
 
 
-def _need_components(found: Any, probability: np.ndarray, threshold: float, what: str) -> None:
+def _expect_components(found: Any, probability: np.ndarray, threshold: float, what: str) -> None:
     expect_label_image(f"the result for {what}", found, probability.shape)
     above = probability > threshold
     for inside, relation, expected in [(True, "above", "the id of a component"), (False, "below", "0 (background)")]:
@@ -271,17 +242,15 @@ def _need_components(found: Any, probability: np.ndarray, threshold: float, what
         if len(places):
             y, x = (int(index) for index in places[0])
             if np.array_equal(found != 0, ~above):
-                look = "It is the other way round: pixels above the threshold are foreground."
+                look = "Pixels above the threshold are foreground, not those below."
             elif np.array_equal(found != 0, probability > 0.5):
                 look = "Use the argument threshold."
             else:
-                look = (
-                    "Every pixel above it counts, also a single one."
-                    if inside
-                    else ("Only pixels above it are foreground: no other threshold, no filled holes.")
-                )
+                look = "Only pixels above it are foreground: no other threshold, no filled holes."
+                if inside:
+                    look = "Every pixel above it is foreground, even a single one."
             fail(f"Value at ({y}, {x}), where the probability {probability[y, x]:.4g} is {relation} the threshold "
-                  f"{threshold} ({what})", int(found[y, x]), expected, look)  # fmt: skip
+                 f"{threshold} ({what})", int(found[y, x]), expected, look)  # fmt: skip
     four, n_four = ndimage.label(above)
     eight, n_eight = ndimage.label(above, structure=np.ones((3, 3)))
     for region in range(1, n_four + 1):
@@ -293,10 +262,10 @@ def _need_components(found: Any, probability: np.ndarray, threshold: float, what
         regions = np.unique(eight[found == id_])
         if len(regions) > 1:
             fail(f"Number of components ({what})", n_found, n_eight if n_eight == n_four else f"{n_eight} or {n_four}",
-                  f"Regions that are not connected share the id {id_}.")  # fmt: skip
+                 f"Regions that are not connected share the id {id_}.")  # fmt: skip
     if n_found not in (n_four, n_eight):
         fail(f"Number of components ({what})", n_found, f"{n_eight} or {n_four}",
-              "Join diagonal neighbours everywhere, or nowhere.")  # fmt: skip
+             "Join diagonal neighbours everywhere or nowhere.")  # fmt: skip
 
 
 # 4.3 iou_matrix
@@ -307,12 +276,12 @@ def check_iou_matrix(iou_matrix) -> None:
     prediction, truth = _label_pair()
     with untouched(prediction=prediction, truth=truth):
         found = iou_matrix(prediction, truth)
-    _need_iou(found, prediction, truth, "ids with gaps")
+    _expect_iou(found, prediction, truth, "ids with gaps")
 
     swapped = iou_matrix(truth, prediction)
-    _need_iou(swapped, truth, prediction, "more predictions than nuclei")
-    # Large ids, before the memory they could fill does harm: what passes 2,000 can be asked for a million, and so on.
-    # Two ids that differ by 1 stay two: float32 counts no further than 2**24.
+    _expect_iou(swapped, truth, prediction, "more predictions than nuclei")
+    # Ids grow step by step, so that code whose memory depends on their size fails before it fills the machine. Two ids
+    # that differ by 1 must remain two: float32 represents integers up to 2**24.
     for largest in (2_000, 1_000_000, 2**40):
         pair = [labels.astype(np.int64) for labels in (prediction, truth)]
         for labels in pair:
@@ -321,8 +290,8 @@ def check_iou_matrix(iou_matrix) -> None:
             found = iou_matrix(*pair)
         if peak[0] > 500_000:
             fail(f"Memory for a few ids, the largest of them {largest}", f"{peak[0] / 1e6:.1f} MB",
-                  "a few kB", "Number the ids that occur 0, 1, 2, ... first; their size must not matter.")  # fmt: skip
-        _need_iou(found, *pair, f"ids up to {largest + 1}")
+                 "a few kB", "First number the ids that occur 0, 1, 2, ...; their size must not matter.")  # fmt: skip
+        _expect_iou(found, *pair, f"ids up to {largest + 1}")
 
     for dtypes in [(np.uint8, np.uint8), (np.uint16, np.int32), (np.int64, np.uint8), (np.int64, np.int64)]:
         pair = [labels.astype(dtype) for labels, dtype in zip((prediction, truth), dtypes, strict=True)]
@@ -330,29 +299,29 @@ def check_iou_matrix(iou_matrix) -> None:
             labels[labels == 250] = min(np.iinfo(labels.dtype).max, 65535)
         with untouched(prediction=pair[0], truth=pair[1]):
             found = iou_matrix(*pair)
-        _need_iou(found, *pair, " and ".join(np.dtype(dtype).name for dtype in dtypes))
+        _expect_iou(found, *pair, " and ".join(np.dtype(dtype).name for dtype in dtypes))
 
     full = np.repeat(np.repeat([[3, 5], [9, 9]], 3, axis=0), 4, axis=1)
     striped = np.repeat([[4, 1, 0, 6]], 6, axis=0).repeat(2, axis=1)
-    _need_iou(iou_matrix(full, striped), full, striped, "a prediction without background")
-    _need_iou(iou_matrix(striped, full), striped, full, "a truth without background")
+    _expect_iou(iou_matrix(full, striped), full, striped, "a prediction without background")
+    _expect_iou(iou_matrix(striped, full), striped, full, "a truth without background")
     one = np.ones((1, 1), dtype=np.int32)
-    _need_iou(iou_matrix(one, one), one, one, "an image of one pixel")
+    _expect_iou(iou_matrix(one, one), one, one, "an image of one pixel")
 
     empty = np.zeros_like(prediction)
     for first, second, name in [(empty, truth, "an empty prediction"), (prediction, empty, "an empty truth"),
                                 (empty, empty, "two empty label images")]:  # fmt: skip
-        _need_iou(iou_matrix(first, second), first, second, name)
+        _expect_iou(iou_matrix(first, second), first, second, name)
 
     for first, second in [((4, 6), (6, 4)), ((1, 6), (4, 6)), ((4, 6), (4, 5))]:
         labels = np.zeros(first, dtype=np.int32), np.zeros(second, dtype=np.int32)
         labels[0][0, 1:3], labels[1][0, 1:3] = 1, 2
         expect_error(f"Result for the shapes {first} and {second}", lambda pair=labels: iou_matrix(*pair),
-                   look="Compare the shapes first.")  # fmt: skip
+                     look="Compare the shapes first.")  # fmt: skip
 
 
 def _label_pair() -> tuple[np.ndarray, np.ndarray]:
-    """A prediction of 4 instances and a truth of 6. The order of the ids is not the order in the image."""
+    """A prediction of 4 instances and a truth of 6, whose ids are not in the order of the image."""
     prediction, truth = np.zeros((2, 24, 40), dtype=np.int32)
     truth[1:9, 1:9], truth[1:9, 12:20], truth[1:9, 20:30] = 12, 3, 250
     truth[12:22, 2:14], truth[12:22, 20:26], truth[14:20, 30:38] = 1, 40, 251
@@ -363,7 +332,7 @@ def _label_pair() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _brute_force(prediction: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
-    """The matrix of every plausible measure, pair by pair."""
+    """The matrix of each plausible measure, computed pair by pair."""
     pairs = [
         [(prediction == i, truth == j) for j in np.unique(truth[truth != 0])]
         for i in np.unique(prediction[prediction != 0])
@@ -383,7 +352,7 @@ def _brute_force(prediction: np.ndarray, truth: np.ndarray) -> dict[str, np.ndar
     }
 
 
-def _need_iou(found: Any, prediction: np.ndarray, truth: np.ndarray, name: str) -> None:
+def _expect_iou(found: Any, prediction: np.ndarray, truth: np.ndarray, name: str) -> None:
     measures = _brute_force(prediction, truth)
     expected = measures.pop("intersection over union")
     what = f"the matrix for {name}"
@@ -392,12 +361,12 @@ def _need_iou(found: Any, prediction: np.ndarray, truth: np.ndarray, name: str) 
     largest = (int(prediction.max()), int(truth.max()))
     looks = {
         (n_true, n_pred): "Rows are predictions, columns are true nuclei.",
-        (n_pred + 1, n_true + 1): "Leave the background out.",
+        (n_pred + 1, n_true + 1): "Leave out the background.",
         largest: "Ids have gaps: the largest is not their number.",
         tuple(size + 1 for size in largest): "Ids have gaps: the largest is not their number.",
     }
     if max(largest) > 2**24 and np.shape(found) not in looks and np.shape(found) < (n_pred, n_true):
-        looks[np.shape(found)] = "Large ids that differ by 1 stay two ids: a float32 cannot tell them apart."
+        looks[np.shape(found)] = "Two large ids that differ by 1 are two ids: float32 cannot distinguish them."
     expect_shape(what, found, expected.shape, looks.get(found.shape, "One row for each prediction, one column for each "
                                                       "nucleus; only the background has the id 0."))  # fmt: skip
     if found.dtype.kind != "f":
@@ -415,7 +384,7 @@ def _need_iou(found: Any, prediction: np.ndarray, truth: np.ndarray, name: str) 
 
 @contextlib.contextmanager
 def peak_memory() -> Iterator[list[int]]:
-    """The list holds afterwards how many bytes Python and NumPy had at most allocated inside."""
+    """Yield a list that afterwards contains the peak of the bytes that Python and NumPy allocated inside."""
     peak, was_tracing = [0], tracemalloc.is_tracing()
     if not was_tracing:
         tracemalloc.start()
@@ -435,7 +404,7 @@ def peak_memory() -> Iterator[list[int]]:
 def check_count_matches(count_matches) -> None:
     expect_callable(count_matches, "count_matches")
 
-    def need_matches(name: str, iou: Any, expected: int, look: str, *arguments: float) -> None:
+    def expect_matches(name: str, iou: Any, expected: int, look: str, *arguments: float) -> None:
         matrix = np.array(iou, dtype=float)
         with untouched(iou=matrix):
             found = count_matches(matrix, *arguments)
@@ -444,37 +413,39 @@ def check_count_matches(count_matches) -> None:
             fail(f"Value of count_matches for {name}", found, expected, look)
 
     clear = [[0.8, 0.1, 0.0], [0.0, 0.6, 0.0], [0.0, 0.2, 0.3]]
-    need_matches("a clear case at the default threshold", clear, 2, "Count the pairs with an IoU of at least 0.5.")
-    need_matches("a clear case at 0.7", clear, 1, "Use the argument iou_threshold.", 0.7)
-    need_matches("a clear case at 0.25", clear, 3, "Use the argument iou_threshold.", 0.25)
-    need_matches("a pair exactly at the threshold 0.5", [[0.5]], 1, "An IoU at the threshold is a match.")
-    need_matches("a pair exactly at the threshold 0.75", [[0.75, 0.0]], 1, "An IoU at the threshold is a match.", 0.75)
-    need_matches("pairs all below the threshold", [[0.4, 0.3], [0.0, 0.2]], 0, "Nothing reaches the threshold.")
+    expect_matches("a clear case at the default threshold", clear, 2, "Count the pairs with an IoU of at least 0.5.")
+    expect_matches("a clear case at 0.7", clear, 1, "Use the argument iou_threshold.", 0.7)
+    expect_matches("a clear case at 0.25", clear, 3, "Use the argument iou_threshold.", 0.25)
+    expect_matches("a pair exactly at the threshold 0.5", [[0.5]], 1, "An IoU at the threshold is a match.")
+    expect_matches(
+        "a pair exactly at the threshold 0.75", [[0.75, 0.0]], 1, "An IoU at the threshold is a match.", 0.75
+    )
+    expect_matches("pairs all below the threshold", [[0.4, 0.3], [0.0, 0.2]], 0, "No pair reaches the threshold.")
     one_to_one = "One to one: no row and no column is used twice."
-    need_matches("a nucleus in two halves", [[0.5], [0.5]], 1, one_to_one)
-    need_matches("one prediction over two nuclei", [[0.4, 0.45]], 1, one_to_one, 0.3)
-    need_matches("two predictions that want one nucleus, and two nuclei that want one prediction",
-                 [[0.4, 0.0, 0.0], [0.4, 0.0, 0.0], [0.0, 0.4, 0.4]], 2, one_to_one, 0.3)  # fmt: skip
-    greedy = "Taking the best pair first can block two others: the best assignment has to be searched."
-    need_matches("the notebook's contested case at 0.4", [[0.45, 0.40], [0.42, 0.0]], 2, greedy, 0.4)
-    need_matches("its mirror image at 0.4", [[0.0, 0.42], [0.40, 0.45]], 2, greedy, 0.4)
-    need_matches("its transpose at 0.4", [[0.45, 0.42], [0.40, 0.0]], 2, greedy, 0.4)
-    need_matches("a long chain at 0.2", [[0.3, 0.2, 0.0], [0.0, 0.3, 0.2], [0.0, 0.25, 0.0]], 3, greedy, 0.2)
-    need_matches("a case where fewer pairs have the larger sum", [[8 / 12, 0.2], [0.2, 0.0]], 2,
-                 "The number of pairs counts, not the sum of their IoU.", 0.2)  # fmt: skip
+    expect_matches("a nucleus in two halves", [[0.5], [0.5]], 1, one_to_one)
+    expect_matches("one prediction over two nuclei", [[0.4, 0.45]], 1, one_to_one, 0.3)
+    expect_matches("two predictions that want one nucleus, and two nuclei that want one prediction",
+                   [[0.4, 0.0, 0.0], [0.4, 0.0, 0.0], [0.0, 0.4, 0.4]], 2, one_to_one, 0.3)  # fmt: skip
+    greedy = "The best pair first can block two others: search for the best assignment."
+    expect_matches("the notebook's contested case at 0.4", [[0.45, 0.40], [0.42, 0.0]], 2, greedy, 0.4)
+    expect_matches("its mirror image at 0.4", [[0.0, 0.42], [0.40, 0.45]], 2, greedy, 0.4)
+    expect_matches("its transpose at 0.4", [[0.45, 0.42], [0.40, 0.0]], 2, greedy, 0.4)
+    expect_matches("a long chain at 0.2", [[0.3, 0.2, 0.0], [0.0, 0.3, 0.2], [0.0, 0.25, 0.0]], 3, greedy, 0.2)
+    expect_matches("a case where fewer pairs have the larger sum", [[8 / 12, 0.2], [0.2, 0.0]], 2,
+                   "Maximize the number of pairs, not the sum of their IoU.", 0.2)  # fmt: skip
     for shape in [(0, 3), (3, 0), (0, 0)]:
-        need_matches(f"an empty matrix {shape}", np.zeros(shape), 0, "Nothing to match.")
+        expect_matches(f"an empty matrix {shape}", np.zeros(shape), 0, "Nothing to match.")
 
     rng = np.random.default_rng(44)
     for shape in [(4, 7), (7, 4), (6, 6), (60, 50)] * 3:
         iou = rng.random(shape) * (rng.random(shape) < min(1, 8 / sum(shape)))
         threshold = float(rng.choice([0.1, 0.3, 0.5]))
         best = maximum_bipartite_matching(csr_array(iou >= threshold), perm_type="column")
-        look = "More pairs are possible, one to one." if 0 in shape else "Most pairs, one to one, in any shape."
-        need_matches(f"a matrix {shape} at {threshold}", iou, int((best >= 0).sum()), look, threshold)
-    need_matches_by_name = count_matches(np.array(clear), iou_threshold=0.7)
-    if need_matches_by_name != 1:
-        fail("Value of count_matches with iou_threshold=0.7", need_matches_by_name, 1)
+        look = "Find the largest number of pairs, one to one, for any shape."
+        expect_matches(f"a matrix {shape} at {threshold}", iou, int((best >= 0).sum()), look, threshold)
+    expect_matches_by_name = count_matches(np.array(clear), iou_threshold=0.7)
+    if expect_matches_by_name != 1:
+        fail("Value of count_matches with iou_threshold=0.7", expect_matches_by_name, 1)
 
 
 # 4.5 f1_score
@@ -483,11 +454,13 @@ def check_count_matches(count_matches) -> None:
 def check_f1_score(f1_score) -> None:
     expect_callable(f1_score, "f1_score")
 
-    def need_score(name: str, prediction: Any, truth: Any, expected: float, look: str = "", **arguments: float) -> None:
+    def expect_score(
+        name: str, prediction: Any, truth: Any, expected: float, look: str = "", **arguments: float
+    ) -> None:
         prediction, truth = np.asarray(prediction), np.asarray(truth)
         with untouched(prediction=prediction, truth=truth):
             found = f1_score(prediction, truth, **arguments)
-        if not isinstance(found, int):  # 1 for 1.0 is right as well
+        if not isinstance(found, int):  # 1 for 1.0 is right, too
             expect_type(f"the score of {name}", found, float, "Return a Python float.")
         if not abs(found - expected) < 1e-5:
             fail(f"Value of f1_score for {name}", round(float(found), 4), round(expected, 4), look)
@@ -507,42 +480,42 @@ def check_f1_score(f1_score) -> None:
         "the Dice of the pixels, not of the instances": 2 * 36 / (36 + 21 + 84),
         "the IoU of the pixels, not of the instances": 36 / (21 + 84),
         "the mean of precision and recall": (3 / 4 + 3 / 7) / 2,
-        "one that takes the largest id for the number of instances": 2 * 3 / (38 + 31),
-        "one that counts the background as an instance": 2 * 4 / (5 + 8),
-        "a number of matches, not a share": 3.0,
+        "the F1 with the largest id as the number of instances": 2 * 3 / (38 + 31),
+        "the F1 with the background as an instance": 2 * 4 / (5 + 8),
+        "the number of matches": 3.0,
     }
     is_number = isinstance(score, (float, int))
     look = "Count TP, FP and FN of this case by hand: 3, 1 and 4."
     for formula, value in formulas.items():
         if is_number and abs(score - value) < 1e-4:
             look = f"That is {formula}."
-    need_score("3 matches, 1 false positive and 4 missed nuclei", prediction, truth, 6 / 11, look)
+    expect_score("3 matches, 1 false positive and 4 missed nuclei", prediction, truth, 6 / 11, look)
 
     row = np.array([[1, 1, 0, 7, 7]])
-    need_score("ids 1 and 7, predicted perfectly", row, row, 1.0, "Ids have gaps: the largest is not their number.")
-    need_score("right shapes with other ids", [[4, 4, 0, 2, 2]], row, 1.0, "Ids need not agree, pixels must.")
-    need_score("a prediction without background", [[3, 3, 9, 9, 9]], row, 1.0, "Only the id 0 is background.")
+    expect_score("ids 1 and 7, predicted perfectly", row, row, 1.0, "Ids have gaps: the largest is not their number.")
+    expect_score("right shapes with other ids", [[4, 4, 0, 2, 2]], row, 1.0, "The pixels must agree, not the ids.")
+    expect_score("a prediction without background", [[3, 3, 9, 9, 9]], row, 1.0, "Only the id 0 is background.")
     empty = np.zeros((1, 5), dtype=np.int32)
-    need_score("two empty label images", empty, empty, 1.0, "Nothing to find and nothing found: everything is right.")
-    need_score("an empty prediction", empty, row, 0.0)
-    need_score("an empty truth", row, empty, 0.0)
+    expect_score("two empty label images", empty, empty, 1.0, "Nothing to find and nothing found: all is right.")
+    expect_score("an empty prediction", empty, row, 0.0)
+    expect_score("an empty truth", row, empty, 0.0)
 
     two = np.array([[5, 5, 5, 0, 8, 8, 8, 8]])
     part = np.array([[1, 1, 0, 0, 2, 2, 0, 0]])  # IoU 2/3, and exactly 1/2
     at = "The default is 0.5, and a pair exactly at it is a match."
-    need_score("an IoU of 0.67 and one of 0.5 at the default iou_threshold", part, two, 1.0, at)
-    need_score("an IoU of 0.67 and one of 0.5 at iou_threshold=0.6", part, two, 0.5, "Pass iou_threshold on.",
-               iou_threshold=0.6)  # fmt: skip
-    need_score("an IoU of 0.67 and one of 0.5 at iou_threshold=0.75", part, two, 0.0, "Pass iou_threshold on.",
-               iou_threshold=0.75)  # fmt: skip
+    expect_score("an IoU of 0.67 and one of 0.5 at the default iou_threshold", part, two, 1.0, at)
+    expect_score("an IoU of 0.67 and one of 0.5 at iou_threshold=0.6", part, two, 0.5, "Pass iou_threshold on.",
+                 iou_threshold=0.6)  # fmt: skip
+    expect_score("an IoU of 0.67 and one of 0.5 at iou_threshold=0.75", part, two, 0.0, "Pass iou_threshold on.",
+                 iou_threshold=0.75)  # fmt: skip
     halves, whole = [[1, 1, 2, 2]], [[6, 6, 6, 6]]
-    need_score("a nucleus split into two halves", halves, whole, 2 / 3, "Matches are one to one.")
-    need_score("two nuclei in one prediction", whole, halves, 2 / 3, "Matches are one to one.")
-    need_score("a nucleus in two halves beside two nuclei in one prediction", [[1, 1, 2, 2, 3, 3, 3, 3]],
-               [[8, 8, 8, 8, 5, 5, 6, 6]], 2 / 3, "Matches are one to one.")  # fmt: skip
+    expect_score("a nucleus split into two halves", halves, whole, 2 / 3, "Matches are one to one.")
+    expect_score("two nuclei in one prediction", whole, halves, 2 / 3, "Matches are one to one.")
+    expect_score("a nucleus in two halves beside two nuclei in one prediction", [[1, 1, 2, 2, 3, 3, 3, 3]],
+                 [[8, 8, 8, 8, 5, 5, 6, 6]], 2 / 3, "Matches are one to one.")  # fmt: skip
     # the first prediction overlaps both nuclei, the second only the first nucleus
-    need_score("a contested case at iou_threshold=0.2", [[1, 1, 1, 1, 1, 2, 2]], [[8, 5, 5, 5, 5, 5, 5]], 1.0,
-               "Most matches, one to one: count_matches finds them.", iou_threshold=0.2)  # fmt: skip
+    expect_score("a contested case at iou_threshold=0.2", [[1, 1, 1, 1, 1, 2, 2]], [[8, 5, 5, 5, 5, 5, 5]], 1.0,
+                 "Use the largest number of matches: count_matches finds it.", iou_threshold=0.2)  # fmt: skip
     for other in (row.T, np.vstack([row, row])):
         expect_error(f"Result for the shapes (1, 5) and {other.shape}", lambda other=other: f1_score(row, other),
-                   look="Compare the shapes first.")  # fmt: skip
+                     look="Compare the shapes first.")  # fmt: skip

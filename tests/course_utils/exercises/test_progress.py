@@ -28,7 +28,7 @@ def test_the_courses_own_object_is_not_taken_for_a_solution(monkeypatch, capsys)
     assert "○ Exercise 1.1" in (printed := capsys.readouterr().out) and "Run the cell with your answer first" in printed
     assert statuses() == {"1.1": "failed"}
     monkeypatch.setenv("COURSE_STRICT", "1")
-    with pytest.raises(ExerciseNotSolved, match="course's own solution"):
+    with pytest.raises(ExerciseNotSolved, match="This is the reference"):
         check("1.1", left)
 
 
@@ -73,10 +73,11 @@ def test_a_place_that_cannot_be_written_does_not_matter(monkeypatch, tmp_path, c
     assert "✔ Exercise 2.4" in capsys.readouterr().out
 
 
-def test_what_is_not_solved_gives_the_courses_own_object_or_strictly_an_error(monkeypatch, capsys):
+def test_an_unsolved_exercise_gives_the_reference_or_with_strict_an_error(monkeypatch, capsys):
     assert check("1.1", not_yet) is get_exercise("1.1").reference
     printed = capsys.readouterr().out
-    assert "○ Exercise 1.1, count_shapes: to do" in printed and "goes on with the course's own" in printed
+    assert "○ Exercise 1.1, count_shapes: to do" in printed
+    assert "From here on the notebook uses the reference `count_shapes`. Edit your cell, run it, then run" in printed
     assert check("1.1", lambda images: 3) is get_exercise("1.1").reference
     assert "✘ Exercise 1.1, count_shapes: not right yet" in capsys.readouterr().out
     monkeypatch.setenv("COURSE_STRICT", "1")

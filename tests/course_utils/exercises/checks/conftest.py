@@ -1,15 +1,11 @@
-"""What the tests of the checks share: mutants held to a bar, and a table of figures at the end of the run."""
+"""One thread for many small checks, and a table of figures at the end of the run."""
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import torch
-from mutation import BAR, report
 
-from course_utils.exercises import evaluate
-from course_utils.exercises.registry import get_exercise
+pytest.register_assert_rewrite("runner")
 
 
 @pytest.fixture(autouse=True)
@@ -19,39 +15,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture
-def kill_mutants(record_property):
-    """A function that runs the check on every mutant of the reference and fails below the bar: see `mutation`."""
-
-    def kill(exercise_id: str, equivalent: dict[str, str] | None = None, seconds: float = 0.5) -> None:
-        found = report(exercise_id, equivalent, seconds)
-        figures = [found.killed, found.timeouts, found.all, found.equivalent, found.seconds]
-        record_property("mutants", [exercise_id, *figures])
-        survivors = "\n  ".join(found.survivors)
-        assert found.all > 0
-        assert found.share >= BAR, f"{exercise_id}: only {found.share:.0%} killed. Survivors:\n  {survivors}"
-        assert not found.stale, f"{exercise_id}: no survivor needs these entries of EQUIVALENT: {found.stale}"
-
-    return kill
-
-
-@pytest.fixture
-def quick_check(record_property):
-    """A function that checks a right solution (default: the reference): it passes, and in under two seconds."""
-
-    def pass_quickly(exercise_id: str, solution=None) -> None:
-        solution = get_exercise(exercise_id).reference if solution is None else solution
-        evaluate(exercise_id, solution)  # the first call pays for imports
-        start = time.perf_counter()
-        result = evaluate(exercise_id, solution)
-        seconds = time.perf_counter() - start
-        record_property("check_seconds", [exercise_id, seconds])
-        assert result.status == "passed", result.messages
-        assert seconds < 2.0
-
-    return pass_quickly
 
 
 def pytest_terminal_summary(terminalreporter):

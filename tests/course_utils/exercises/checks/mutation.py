@@ -3,42 +3,43 @@
 `mutants` walks the source of a reference and makes one change at a time: another operator, comparison or constant, an
 argument dropped or swapped, a statement left out, a condition negated, another return value, a method replaced by a
 near one. Each mutant is compiled in the namespace of the reference's module, so it is a function or class like a
-student's. A check that lets one pass either has a gap, or the mutant is right, too.
+student's. If a check lets one pass, either the check has a gap or the mutant is right, too: an equivalent mutant.
+
+A mutant's name says what was changed and where, without quoting the source, so that a renamed local variable or a
+reformatted line changes no name: "split_train_val, if: < -> <=" is the comparison in the first `if` of the function,
+"split_train_val, if 2" would be the second.
 
     from mutation import mutants, report
 
     for mutant in mutants(get_exercise("1.4").reference):
-        print(mutant.line, mutant.description)   # a line of the module, and "statement -> changed statement"
-        mutant.object                            # the changed function or class
+        print(mutant.name, mutant.source)   # the source is "statement -> changed statement", for people
+        mutant.object                       # the changed function or class
 
-    EQUIVALENT = {"if every < 1": "the contract says nothing about every < 1"}  # part of a description -> reason
+    EQUIVALENT = {"split_train_val, if": "the task does not mention every < 1"}  # a mutant, or all of a statement
     found = report("1.4", EQUIVALENT)
     found.killed, found.timeouts, found.all, found.equivalent, found.survivors, found.stale
 
 In a test the fixture `kill_mutants` of `conftest.py` does the rest: it records the figures for the table that ends the
-test run, fails below the bar of 95 %, and fails for entries of EQUIVALENT that no survivor needs any more:
+test run, fails below the bar of 95 %, and fails for entries of EQUIVALENT that no survivor needs any more.
 
-    @pytest.mark.parametrize("exercise_id", ["1.1", "1.2"])
-    def test_mutants_are_rejected(exercise_id, kill_mutants):
-        kill_mutants(exercise_id, EQUIVALENT.get(exercise_id, {}))
-
-To see survivors while writing a check: `python tests/checks/mutation.py 1.4 1.5` (from the repository's root).
-Docstrings and type hints are left alone. In a `raise` only the kind of the exception changes, and each value that the
-message names is blotted out.
+To see survivors while writing a check, from the repository's root:
+`python tests/course_utils/exercises/checks/mutation.py 1.4 1.5`. Docstrings and type hints are left alone. In a `raise`
+only the kind of the exception changes, and each value in its message is replaced by "?".
 """
 
 from __future__ import annotations
 import __future__
 
 import ast
+import builtins
 import copy
-import importlib
 import inspect
 import sys
 import textwrap
 import time
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,18 +95,26 @@ NEAR_STRINGS = {
 }  # fmt: skip
 
 
+SYMBOLS = {
+    ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Mod: "%", ast.Pow: "**",
+    ast.MatMult: "@", ast.BitAnd: "&", ast.BitOr: "|", ast.And: "and", ast.Or: "or", ast.Not: "not", ast.USub: "-",
+    ast.UAdd: "+", ast.Invert: "~", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==",
+    ast.NotEq: "!=", ast.In: "in", ast.NotIn: "not in", ast.Is: "is", ast.IsNot: "is not",
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Mutant:
-    """One changed reference: what was changed, in which line of the module, and the changed function or class."""
+    """One changed reference: the name of the change, the changed statement for people, and the function or class."""
 
-    description: str
-    line: int
+    name: str
+    source: str
     object: Any
 
 
 @dataclass
 class Report:
-    """Figures of one exercise. `survivors` are descriptions of mutants that passed without an entry in the table."""
+    """Figures of one exercise. `survivors` are the mutants that passed without an entry in the table, in words."""
 
     exercise_id: str
     all: int = 0
@@ -121,34 +130,29 @@ class Report:
         return self.killed / max(1, self.all - self.equivalent)
 
 
-def report(exercise_id: str, equivalent: dict[str, str] | None = None, seconds: float = 0.5) -> Report:
+def report(exercise_id: str, equivalent: dict[str, str] | None = None, seconds: float = 10) -> Report:
     """Run an exercise's check on every mutant of its reference.
 
     Args:
         exercise_id: as in "1.4".
-        equivalent: part of the description of a mutant that is right as well -> reason. A part covers every surviving
-            mutant whose description contains it.
-        seconds: time limit for one mutant (some loop for ever); longer than the check takes for the reference.
+        equivalent: name of a mutant that is right as well -> reason. The part of a name before its colon stands for
+            all mutants of that statement.
+        seconds: time limit for one mutant. A busy machine must not kill one.
     """
-    equivalent = equivalent or {}
     exercise = get_exercise(exercise_id)
-    checks = importlib.import_module(f"course_utils.exercises.checks.notebook_{exercise.notebook[:2]}")
-    check = getattr(checks, f"check_{exercise.name}")
     found, used, start = Report(exercise_id), set(), time.perf_counter()
     for mutant in mutants(exercise.reference):
         found.all += 1
-        result = run_check(exercise_id, check, mutant.object, seconds=seconds)
+        result = run_check(exercise_id, exercise.check, mutant.object, seconds=seconds)
         if result.status != "passed":
             found.killed += 1
             found.timeouts += result.timed_out
-            continue
-        reasons = {part for part in equivalent if part in mutant.description}
-        used |= reasons
-        if reasons:
+        elif reasons := {mutant.name, mutant.name.split(": ")[0]} & set(equivalent or {}):
             found.equivalent += 1
+            used |= reasons
         else:
-            found.survivors.append(mutant.description)
-    found.stale = [part for part in equivalent if part not in used]
+            found.survivors.append(f"{mutant.name}    {mutant.source}")
+    found.stale = [name for name in equivalent or {} if name not in used]
     found.seconds = time.perf_counter() - start
     return found
 
@@ -159,29 +163,58 @@ def mutants(reference: Any) -> Iterator[Mutant]:
     lines, first_line = inspect.getsourcelines(reference)
     tree = ast.parse(textwrap.dedent("".join(lines)))
     ast.increment_lineno(tree, first_line - 1)
-    seen, numbers = {ast.dump(tree)}, {}
-    places = list(_places(tree, None))
-    places.sort(key=lambda place: place[3].lineno)
-    for owner, name, index, statement in places:
-        node = _get(owner, name, index)
+    _label(tree, vars(builtins).keys() | vars(module).keys())
+    seen, names = {ast.dump(tree)}, Counter()
+    places = sorted(_places(tree, None), key=lambda place: place[3].lineno)
+    for owner, field_name, index, statement in places:
+        node = _get(owner, field_name, index)
         before = _header(statement)
-        for new, how in _changes(node, owner, name):
-            _set(owner, name, index, new)
+        for new, change in _changes(node, owner, field_name):
+            _set(owner, field_name, index, new)
             try:
                 dump = ast.dump(tree)
                 if dump in seen:
                     continue
                 seen.add(dump)
-                description = f"{before}  ->  {_header(statement) if node is not statement else how}"
+                after = _header(statement) if node is not statement else change
                 changed = _compile(tree, reference, module)
             finally:
-                _set(owner, name, index, node)
+                _set(owner, field_name, index, node)
             if changed is None:
                 continue
-            numbers[description] = numbers.get(description, 0) + 1
-            if numbers[description] > 1:  # the same line stands twice in the source
-                description += f"  (no. {numbers[description]})"
-            yield Mutant(description, getattr(node, "lineno", statement.lineno), changed)
+            name = f"{statement.label}: {change}"
+            names[name] += 1
+            yield Mutant(name if names[name] == 1 else f"{name} #{names[name]}", f"{before}  ->  {after}", changed)
+
+
+def _label(tree: ast.Module, known: Collection[str]) -> None:
+    """Label statements and calls without local names: "UNet.forward, if 2", "UNet.__init__, self.pool", "zip"."""
+
+    def visit(node: ast.AST, function: str, numbers: Counter) -> None:
+        for child in ast.iter_child_nodes(node):
+            inside, counter = function, numbers
+            if isinstance(child, (ast.FunctionDef, ast.ClassDef)) and not isinstance(node, ast.FunctionDef):
+                inside, counter = f"{function}.{child.name}".lstrip("."), Counter()
+            if isinstance(child, ast.Call):
+                called = child.func
+                child.label = getattr(called, "attr", called.id if getattr(called, "id", "") in known else "call")
+            visit(child, inside, counter)
+            if isinstance(child, ast.stmt):
+                kind = _kind(child)
+                counter[kind] += 1
+                child.label = f"{inside}, {kind}" + (f" {counter[kind]}" if counter[kind] > 1 else "")
+
+    visit(tree, "", Counter())
+
+
+def _kind(statement: ast.stmt) -> str:
+    """The keyword of a statement, the function that it calls, or the attribute that it sets."""
+    target = statement.targets[0] if isinstance(statement, ast.Assign) else getattr(statement, "target", None)
+    if isinstance(statement, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
+        return ast.unparse(target) if isinstance(target, ast.Attribute) else "assignment"
+    if isinstance(statement, ast.Expr):
+        return f"{statement.value.label}()" if isinstance(statement.value, ast.Call) else "expression"
+    return type(statement).__name__.lower().removesuffix("functiondef") or "def"
 
 
 def _compile(tree: ast.Module, reference: Any, module: Any) -> Any:
@@ -261,23 +294,27 @@ def _negated(test: ast.expr) -> ast.expr:
     return ast.UnaryOp(ast.Not(), test)
 
 
+def _symbol(operator: ast.AST) -> str:
+    return SYMBOLS[type(operator)]
+
+
 def _changes(node: ast.AST, owner: ast.AST, name: str) -> Iterator[tuple[ast.AST, str]]:
-    """What may stand in the place of a node, each with a few words (used where a whole statement changes)."""
+    """What may stand in the place of a node, each with the words for the change."""
     if isinstance(node, ast.stmt):
         yield from _changed_statements(node, owner)
     elif isinstance(node, ast.expr) and isinstance(getattr(node, "ctx", ast.Load()), ast.Load):
         if name == "test" or (isinstance(owner, ast.comprehension) and name == "ifs"):
-            for test in (_negated(node), ast.Constant(True), ast.Constant(False)):
-                yield test, ""
-        for new in _changed_expressions(node):
-            yield new, ""
+            yield _negated(node), "condition negated"
+            for value in (True, False):
+                yield ast.Constant(value), f"condition -> {value}"
+        yield from _changed_expressions(node)
         if name == "decorator_list":
-            yield ast.parse("lambda same: same", mode="eval").body, ""
+            yield ast.parse("lambda same: same", mode="eval").body, "decorator left out"
     elif isinstance(node, ast.Tuple):  # targets of an assignment or a loop
-        for new in _swaps(node.elts):
-            yield _with(node, elts=new), ""
+        for new, which in _swaps(node.elts):
+            yield _with(node, elts=new), f"targets {which} swapped"
     elif isinstance(node, ast.comprehension):
-        yield _with(node, iter=_without_first(node.iter)), ""
+        yield _with(node, iter=_without_first(node.iter)), "without the first"
 
 
 def _changed_statements(node: ast.stmt, owner: ast.AST) -> Iterator[tuple[ast.stmt, str]]:
@@ -296,85 +333,93 @@ def _changed_statements(node: ast.stmt, owner: ast.AST) -> Iterator[tuple[ast.st
         if isinstance(node, ast.For):
             yield _with(node, iter=_without_first(node.iter)), "without the first"
     elif isinstance(node, ast.Return) and node.value is not None:
-        yield ast.Return(ast.Constant(None)), "return None"
+        yield ast.Return(ast.Constant(None)), "-> None"
     elif isinstance(node, ast.Break):
-        yield ast.Continue(), "continue"
+        yield ast.Continue(), "-> continue"
     elif isinstance(node, ast.Continue):
-        yield ast.Break(), "break"
+        yield ast.Break(), "-> break"
     elif isinstance(node, ast.AugAssign):
-        yield ast.Assign([node.target], node.value), f"{ast.unparse(node.target)} = {ast.unparse(node.value)}"
+        symbol = _symbol(node.op)
+        yield ast.Assign([node.target], node.value), f"{symbol}= -> ="
         for operator in OPERATORS.get(type(node.op), []):
-            new = _with(node, op=operator())
-            yield new, _header(new)
+            yield _with(node, op=operator()), f"{symbol}= -> {_symbol(operator())}="
 
 
-def _changed_expressions(node: ast.expr) -> Iterator[ast.expr]:
+def _changed_expressions(node: ast.expr) -> Iterator[tuple[ast.expr, str]]:
     if isinstance(node, ast.BinOp):
+        symbol = _symbol(node.op)
         for operator in OPERATORS.get(type(node.op), []):
-            yield _with(node, op=operator())
-        yield node.left
-        yield node.right
+            yield _with(node, op=operator()), f"{symbol} -> {_symbol(operator())}"
+        yield node.left, f"{symbol} -> left side"
+        yield node.right, f"{symbol} -> right side"
     elif isinstance(node, ast.UnaryOp):
-        yield node.operand
+        yield node.operand, f"{_symbol(node.op)} left out"
     elif isinstance(node, ast.BoolOp):
-        yield _with(node, op=ast.And() if isinstance(node.op, ast.Or) else ast.Or())
+        other = ast.And() if isinstance(node.op, ast.Or) else ast.Or()
+        yield _with(node, op=other), f"{_symbol(node.op)} -> {_symbol(other)}"
         for index in range(len(node.values)):
             rest = node.values[:index] + node.values[index + 1 :]
-            yield rest[0] if len(rest) == 1 else _with(node, values=rest)
+            new = rest[0] if len(rest) == 1 else _with(node, values=rest)
+            yield new, f"{_symbol(node.op)} without part {index + 1}"
     elif isinstance(node, ast.Compare):
         for index, operator in enumerate(node.ops):
             for near in COMPARISONS[type(operator)]:
-                yield _with(node, ops=[*node.ops[:index], near(), *node.ops[index + 1 :]])
+                new = _with(node, ops=[*node.ops[:index], near(), *node.ops[index + 1 :]])
+                yield new, f"{_symbol(operator)} -> {_symbol(near())}"
     elif isinstance(node, ast.IfExp):
-        yield node.body
-        yield node.orelse
+        yield node.body, "if else -> if part"
+        yield node.orelse, "if else -> else part"
     elif isinstance(node, ast.Constant):
         for value in _near_values(node.value):
-            yield ast.Constant(value)
+            yield ast.Constant(value), f"{node.value!r} -> {value!r}"
     elif isinstance(node, ast.Name):
         for near in NEAR_FUNCTIONS.get(node.id, []):
-            yield _with(node, id=near)
+            yield _with(node, id=near), f"{node.id} -> {near}"
     elif isinstance(node, ast.Attribute):
         for near in NEAR_ATTRIBUTES.get(node.attr, []):
-            yield _with(node, attr=near)
+            yield _with(node, attr=near), f"{node.attr} -> {near}"
     elif isinstance(node, ast.Call):
         yield from _changed_calls(node)
     elif isinstance(node, (ast.Tuple, ast.List)):
-        for new in _swaps(node.elts):
-            yield _with(node, elts=new)
+        for new, which in _swaps(node.elts):
+            yield _with(node, elts=new), f"items {which} swapped"
     elif isinstance(node, ast.Slice):
         for part in ("lower", "upper", "step"):
             if getattr(node, part) is not None:
-                yield _with(node, **{part: None})
+                yield _with(node, **{part: None}), f"slice without {part}"
     elif isinstance(node, ast.Subscript):
-        yield node.value
+        yield node.value, "index left out"
     elif isinstance(node, ast.JoinedStr):
         shown = {ast.dump(part.value): part for part in node.values if isinstance(part, ast.FormattedValue)}
-        for key in shown:
-            yield _with(node, values=[
+        for number, key in enumerate(shown, start=1):
+            values = [
                 ast.Constant("?") if isinstance(part, ast.FormattedValue) and ast.dump(part.value) == key else part
                 for part in node.values
-            ])  # fmt: skip
+            ]
+            yield _with(node, values=values), f"value {number} -> ?"
 
 
-def _changed_calls(node: ast.Call) -> Iterator[ast.expr]:
+def _changed_calls(node: ast.Call) -> Iterator[tuple[ast.expr, str]]:
+    called = f"{node.label}()"
     for index in range(len(node.args)):
-        yield _with(node, args=node.args[:index] + node.args[index + 1 :])
-    for index in range(len(node.keywords)):
-        yield _with(node, keywords=node.keywords[:index] + node.keywords[index + 1 :])
-    for args in _swaps(node.args):
-        yield _with(node, args=args)
+        yield _with(node, args=node.args[:index] + node.args[index + 1 :]), f"{called} without argument {index + 1}"
+    for index, keyword in enumerate(node.keywords):
+        rest = node.keywords[:index] + node.keywords[index + 1 :]
+        yield _with(node, keywords=rest), f"{called} without {keyword.arg}"
+    for args, which in _swaps(node.args):
+        yield _with(node, args=args), f"{called} arguments {which} swapped"
     if isinstance(node.func, ast.Attribute):
-        yield node.func.value  # the method is not called: x.detach() -> x
+        yield node.func.value, f"{called} left out"  # the method is not called: x.detach() -> x
     if node.args and not isinstance(node.args[0], ast.Starred):
-        yield node.args[0]  # the function is not called: float(x) -> x
+        yield node.args[0], f"{called} -> argument 1"  # the function is not called: float(x) -> x
 
 
-def _swaps(items: list[ast.expr]) -> Iterator[list[ast.expr]]:
-    """The list with two neighbours swapped, for every pair of neighbours."""
+def _swaps(items: list[ast.expr]) -> Iterator[tuple[list[ast.expr], str]]:
+    """The list with two neighbours swapped, for every pair of neighbours, and which they are."""
     for index in range(len(items) - 1):
         if not any(isinstance(item, ast.Starred) for item in items[index : index + 2]):
-            yield [*items[:index], items[index + 1], items[index], *items[index + 2 :]]
+            swapped = [*items[:index], items[index + 1], items[index], *items[index + 2 :]]
+            yield swapped, f"{index + 1} and {index + 2}"
 
 
 def _without_first(iterable: ast.expr) -> ast.expr:
@@ -400,8 +445,8 @@ def main() -> None:
         found = report(exercise_id)
         times = f"{found.timeouts} by the time limit"
         print(f"{exercise_id}: {found.killed} of {found.all} killed ({times}) in {found.seconds:.1f} s. Survivors:")
-        for description in found.survivors:
-            print("   ", description)
+        for survivor in found.survivors:
+            print("   ", survivor)
 
 
 if __name__ == "__main__":

@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import itertools
 import random
-import re
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
+from runner import CheckTests
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from course_utils.exercises import evaluate
-from course_utils.exercises.checks import notebook_01
-from course_utils.exercises.registry import get_exercise
+from course_utils.exercises import evaluate, get_exercise
 from course_utils.exploration import intensity_statistics, random_crop, split_train_val, standardize
 from course_utils.targets import binary_target, boundary_target
-
-EXERCISES = ["1.1", "1.2", "1.3", "1.4", "1.5", "1.6", "1.7"]
-
-
-@pytest.mark.parametrize("exercise_id", EXERCISES)
-def test_the_reference_passes_quickly(exercise_id, quick_check):
-    quick_check(exercise_id)
-
 
 # Right solutions, written differently
 
@@ -176,24 +166,22 @@ class GeneratorForEachWorker(Base):
         return self.item(index, self.rng.integers)
 
 
-class Transformed(TorchNumbersOnly):
-    """Image and mask go through one transform of torchvision together."""
-
-    transform: v2.Transform
+def transformed(name, transform):
+    """A data set whose image and mask go through one transform of torchvision together."""
 
     def __getitem__(self, index):
         rows, columns = self.window(index, lambda n: (int(torch.randint(n, ())) + self.seed * 7919) % n)
         image = torch.from_numpy(self.images[index][rows, columns].astype(np.float32))[None]
         mask = torch.from_numpy(self.masks[index][rows, columns].astype(np.int64))[None]
         if self.augment:
-            image, mask = self.transform(tv_tensors.Image(image), tv_tensors.Mask(mask))
+            image, mask = transform(tv_tensors.Image(image), tv_tensors.Mask(mask))
         return image.as_subclass(torch.Tensor), self.target_transform(mask[0].numpy())
 
+    return type(name, (Base,), {"__getitem__": __getitem__})
 
-class RotatedByQuarters(Transformed):
-    turns = v2.RandomChoice([v2.RandomRotation((angle, angle)) for angle in (0, 90, 270)])
-    transform = v2.Compose([v2.RandomVerticalFlip(), turns])
 
+TURNS = v2.RandomChoice([v2.RandomRotation((angle, angle)) for angle in (0, 90, 270)])
+RotatedByQuarters = transformed("RotatedByQuarters", v2.Compose([v2.RandomVerticalFlip(), TURNS]))
 
 RIGHT = {
     "1.1": [shapes_by_loop, lambda images: Counter(image.shape for image in images)],
@@ -207,20 +195,7 @@ RIGHT = {
     "1.5": [crop_from_all_starts, crop_with_floats],
     "1.6": [target_by_where, target_by_bool, lambda mask: torch.tensor(mask.astype("int64")).clamp(0, 1).float()[None]],
     "1.7": [TorchNumbersOnly, TargetsMadeBefore, InitialSeedAndCounter, GeneratorForEachWorker, RotatedByQuarters],
-}
-
-
-def cases(table):
-    for exercise_id, entries in table.items():
-        for number, entry in enumerate(entries):
-            name = getattr(entry if callable(entry) else entry[0], "__name__", "")
-            yield pytest.param(exercise_id, entry, id=f"{exercise_id}-{number}-{name}")
-
-
-@pytest.mark.parametrize(("exercise_id", "solution"), [*cases(RIGHT)])
-def test_right_solutions_pass(exercise_id, solution):
-    result = evaluate(exercise_id, solution)
-    assert result.status == "passed", result.messages
+}  # fmt: skip
 
 
 # Wrong solutions: each with a pattern of the message that names the mistake
@@ -367,48 +342,25 @@ class SeedOfTheWorkerNumber(Base):
         return self.item(index, self.rng.integers)
 
 
-class SameCropAlways(Base):
-    def __getitem__(self, index):
-        return self.item(index, np.random.default_rng([self.seed, index]).integers)
+def drawing(draw):
+    """A data set whose windows `draw(self, index)`, a function of the number of starts, decides."""
+    return type("Drawing", (Base,), {"__getitem__": lambda self, index: self.item(index, draw(self, index))})
 
 
-class GlobalNumPyNumbers(Base):
-    def __getitem__(self, index):
-        return self.item(index, np.random.randint)
+def changed(change):
+    """A right data set whose items `change(image, target)` changes."""
+    right = TorchNumbersOnly.__getitem__
+    return type("Changed", (TorchNumbersOnly,), {"__getitem__": lambda self, index: change(*right(self, index))})
 
 
-class UnseededGenerator(Base):
-    def __getitem__(self, index):
-        return self.item(index, np.random.default_rng().integers)
-
-
-class SeedIgnored(Base):
-    def __getitem__(self, index):
-        return self.item(index, lambda n: int(torch.randint(n, ())))
+def with_attributes(**attributes):
+    """A right data set that uses other values than those it was given."""
+    return type("Other", (TorchNumbersOnly,), {"prepare": lambda self: vars(self).update(attributes)})
 
 
 class LastStartMissing(TorchNumbersOnly):
     def window(self, index, draw):
         return super().window(index, lambda n: draw(max(1, n - 1)))
-
-
-class FewSeeds(Base):
-    def __getitem__(self, index):
-        rng = np.random.default_rng([self.seed, int(torch.randint(100, ()))])
-        return self.item(index, rng.integers)
-
-
-def changed(**methods):
-    """A right data set but for what `item` does to its result."""
-
-    def make(name, function):
-        def __getitem__(self, index):
-            return function(self, index, *TorchNumbersOnly.__getitem__(self, index))
-
-        return type(name, (TorchNumbersOnly,), {"__getitem__": __getitem__})
-
-    ((name, function),) = methods.items()
-    return make(name, function)
 
 
 class OnlyImageTurned(TorchNumbersOnly):
@@ -419,18 +371,8 @@ class OnlyImageTurned(TorchNumbersOnly):
         return (torch.rot90(image, draw(4), (1, 2)) if augment else image), target
 
 
-class NotTurned(TorchNumbersOnly):
-    def prepare(self):
-        self.augment = False
-
-
-class TurnedAlways(TorchNumbersOnly):
-    def prepare(self):
-        self.augment = True
-
-
-class Scaled(TorchNumbersOnly):
-    """Augmentation that is no flip or turn: rows are repeated."""
+class RowsRepeated(TorchNumbersOnly):
+    """Augmentation that is neither a flip nor a turn."""
 
     def item(self, index, draw):
         image, target = super().item(index, draw)
@@ -440,39 +382,15 @@ class Scaled(TorchNumbersOnly):
         return image, target
 
 
-class RotatedByAnyAngle(Transformed):
-    transform = v2.RandomRotation((20, 45), interpolation=v2.InterpolationMode.BILINEAR)
-
-
-class RotatedByAnyAngleNearest(Transformed):
-    transform = v2.RandomRotation((-31, -29))
-
-
-class FlippedAndRotatedByAnyAngle(Transformed):
-    transform = v2.Compose([v2.RandomHorizontalFlip(1.0), v2.RandomRotation((29, 31))])
-
-
-class RandomlyResized(Transformed):
-    transform = v2.RandomAffine(0, scale=(1.25, 1.25), interpolation=v2.InterpolationMode.BILINEAR)
-
-
-class Sheared(Transformed):
-    transform = v2.RandomAffine(0, shear=(20, 20))
-
-
-class ShiftedByHalfAPixel(Transformed):
-    transform = v2.Lambda(lambda part: part)
+class ShiftedByHalfAPixel(TorchNumbersOnly):
+    def prepare(self):
+        self.shift, self.augment = self.augment, False
 
     def __getitem__(self, index):
         image, target = super().__getitem__(index)
-        if self.augment:
+        if self.shift:
             image[..., :-1] = (image[..., :-1] + image[..., 1:]) / 2
         return image, target
-
-
-class TransformIgnored(TorchNumbersOnly):
-    def prepare(self):
-        self.target_transform = binary_target
 
 
 class TransformGivenTensor(TorchNumbersOnly):
@@ -487,22 +405,15 @@ class NextMask(TorchNumbersOnly):
                       for i, m in enumerate(self.masks)]  # fmt: skip
 
 
-class ImagesNormalisedAgain(Base):
+class ImagesNormalisedAgain(TorchNumbersOnly):
     def prepare(self):
         for image in self.images:
             image -= image.mean()
-
-    __getitem__ = TorchNumbersOnly.__getitem__
 
 
 class ImagesShuffled(TorchNumbersOnly):
     def __getitem__(self, index):
         return super().__getitem__(int(torch.randint(len(self), ())))
-
-
-class CropSizeIgnored(TorchNumbersOnly):
-    def prepare(self):
-        self.size = 5
 
 
 class WrongLength(TorchNumbersOnly):
@@ -518,229 +429,229 @@ class EmptiesLists(TorchNumbersOnly):
         masks.clear()
 
 
+BILINEAR = v2.InterpolationMode.BILINEAR
+ANY_ANGLE = v2.RandomRotation((20, 45), interpolation=BILINEAR)
+FLIP_AND_ANY_ANGLE = v2.Compose([v2.RandomHorizontalFlip(1.0), v2.RandomRotation((29, 31))])
+LARGER = v2.RandomAffine(0, scale=(1.25, 1.25), interpolation=BILINEAR)
+
+
+def rms_in(dtype):
+    """The standard deviation of one type of image by the mean of squares, in that type; else right."""
+
+    def statistics(images):
+        mean, std = intensity_statistics(images)
+        if images[0].dtype != dtype:
+            return mean, std
+        pixels = np.concatenate([image.ravel() for image in images])
+        mean_of_squares = float(np.square(pixels).mean())
+        return mean, max(0.0, mean_of_squares - (mean if dtype == "u1" else float(pixels.mean())) ** 2) ** 0.5
+
+    return statistics
+
+
+WRONG_SHAPES = {
+    "a list": (lambda images: [image.shape for image in images], "^Type of the result: found list, expected dict"),
+    "sizes as keys": (lambda images: {image.size: 1 for image in images}, "^Keys of the dict: found 6, expected tup"),
+    "not counted": (lambda images: {image.shape: 1 for image in images}, r"shape \(2, 3\): found 1, expected 3"),
+    "width first": (lambda images: {image.shape[::-1]: 1 for image in images}, r"\(2, 3\): found 1, .*height first"),
+    "sides sorted": (lambda images: Counter(tuple(sorted(i.shape)) for i in images), r"shape \(2, 3\): found 4"),
+    "one too many": (lambda images: {**Counter(i.shape for i in images), (9, 9): 0}, "^Number of shapes in the dict"),
+    "None for none": (lambda images: Counter(i.shape for i in images) or None, "^Result for no images: found None"),
+    "images changed": (changed_images, "^Mutation: your code changed its argument images"),
+}  # fmt: skip
+WRONG_STATISTICS = {
+    "an array": (lambda images: np.array(intensity_statistics(images)), "^Type of the result: found ndarray"),
+    "one number": (lambda images: intensity_statistics(images)[:1], "^Type of the result: found tuple of 1"),
+    "NumPy numbers": (lambda images: tuple(map(np.float64, intensity_statistics(images))), "^Type of the mean: .*nump"),
+    "a tensor": (lambda images: (intensity_statistics(images)[0], torch.tensor(1.0)), "^Type of the std: .*Tensor"),
+    "mean of means": (
+        lambda images: (float(np.mean([i.mean() for i in images])), float(np.mean([i.std() for i in images]))),
+        "^Value of the mean of images of different sizes.*[Ee]very pixel"),
+    "mean of stds": (lambda images: (intensity_statistics(images)[0], float(np.mean([i.std() for i in images]))),
+                     "^Value of the std of images of different sizes"),
+    "sample std": (
+        lambda images: (intensity_statistics(images)[0],
+                        float(np.concatenate([i.ravel() for i in images]).std(ddof=1))),
+        "^Value of the std of one image: .*number of pixels"),
+    "variance": (lambda images: (intensity_statistics(images)[0], intensity_statistics(images)[1] ** 2),
+                 "^Value of the std of one image"),
+    "squares of uint8": (rms_in("u1"), "^Value of the std of 8-bit images.*uint8"),
+    "squares of float32": (rms_in("f4"), "^Value of the std of float32 images.*float32"),
+    "exchanged": (lambda images: intensity_statistics(images)[::-1], "^Value of the mean of one image"),
+    "images changed": (statistics_in_place, "^Mutation: your code changed its argument images"),
+}  # fmt: skip
+WRONG_STANDARDIZE = {
+    "NumPy 2": (lambda image, mean, std: (image.astype("float32") - mean) / std, "^dtype of .*np.float64.*float64"),
+    "float64": (lambda image, mean, std: (image - mean) / std, "^dtype of .*: found float64, expected float32"),
+    "order": (lambda image, mean, std: image.astype("float32") - np.float32(mean / std), "^Value of .* a float32"),
+    "std first": (lambda image, mean, std: standardize(image, 0, std) - np.float32(mean), "^Value of .*the mean"),
+    "variance": (lambda image, mean, std: standardize(image, mean, std * std), "^Value of the result for a float32"),
+    "a tensor": (lambda image, mean, std: torch.from_numpy(standardize(image, mean, std)), "^Type of .*Tensor"),
+    "flat": (lambda image, mean, std: standardize(image, mean, std).ravel(), r"^Shape of .*: found \(15,\)"),
+    "own mean": (lambda image, mean, std: standardize(image, image.mean(), image.std()), "^Value of .* a float32"),
+    "uint8": (lambda image, mean, std: standardize(image - image.dtype.type(int(mean)), mean % 1, std), "Value.*uint8"),
+    "clipped": (lambda image, mean, std: standardize(image, mean, std).clip(0, None), "^Value of "),
+    "image changed": (standardize_in_place, "^Mutation: your code changed its argument image"),
+    "nothing": (lambda image, mean, std: print(image), "^Type of .*: found NoneType, expected ndarray"),
+}  # fmt: skip
+WRONG_SPLITS = {
+    "val only": (lambda samples, every=20: samples[every - 1 :: every], "^Type of the result: found list of 3"),
+    "exchanged": (lambda samples, every=20: split_train_val(samples, every)[::-1], "^Order of the result"),
+    "all in train": (lambda samples, every=20: (samples, samples[every - 1 :: every]), "^Length of train"),
+    "from 0": (lambda samples, every=20: ([s for i, s in enumerate(samples) if i % every], samples[::every]),
+               "^Length of val .*starts at 0"),
+    "another default": (lambda samples, every=10: split_train_val(samples, every), "^Length of val .*every left out"),
+    "every ignored": (lambda samples, every=20: split_train_val(samples), "^Length of val .*every=5.: found 3, .* 12"),
+    "the last ones": (
+        lambda samples, every=20: (samples[: -(len(samples) // every)], samples[-(len(samples) // every) :]),
+        "^Indices of the samples in val"),
+    "at random": (random_split, "^Indices of the samples in val"),
+    "reversed": (reversed_split, "^Order of the samples in train"),
+    "in place": (split_in_place, "^Mutation: samples"),
+    "iterators": (lambda samples, every=20: tuple(map(iter, split_train_val(samples, every))), "^Type of train"),
+    "by value": (lambda samples, every=20: ([s for s in samples if s not in samples[19::20]], samples[19::20]),
+                 "^Error: your code raised ValueError"),
+}  # fmt: skip
+OTHER_WINDOWS = "^Randomness: found other windows for two generators"
+WRONG_CROPS = {
+    "no start": (crop(draw_right, top=lambda height, size: height - size), "^Error: .*ValueError: high <= 0"),
+    "last row missing": (crop(draw_right, top=lambda height, size: max(1, height - size)), "^Range of the first row"),
+    "last column missing": (crop(draw_right, left=lambda width, size: max(1, width - size)), "^Range of the first col"),
+    "first missing": (crop(lambda rng, n: 1 + draw_right(rng, n - 1) if n > 1 else 0), "^Range of the first row"),
+    "upper left": (crop(lambda rng, n: 0), "^Randomness: found the same window 300 times"),
+    "seeded anew": (crop(lambda rng, n: draw_right(np.random.default_rng(0), n)), "^Randomness: found the same window"),
+    "np.random": (crop(lambda rng, n: np.random.randint(n)), OTHER_WINDOWS),  # noqa: NPY002
+    "random": (crop(lambda rng, n: random.randrange(n)), OTHER_WINDOWS),
+    "torch": (crop(lambda rng, n: int(torch.randint(n, ()))), OTHER_WINDOWS),
+    "one number": (one_number_for_both, "^Range of the crops: .*independently"),
+    "two windows": (two_windows, "^Value of the crop: found the image from .* the mask from"),
+    "transposed": (lambda i, m, size, rng: random_crop(i.T, m.T, size, rng), "^Value of the image window"),
+    "image twice": (lambda i, m, size, rng: (random_crop(i, m, size, rng)[0],) * 2, "^dtype of the mask window"),
+    "float64": (lambda i, m, size, rng: random_crop(i.astype(float), m, size, rng), "^dtype of the image .*float64"),
+    "one result": (lambda i, m, size, rng: [random_crop(i, m, size, rng)], "^Type of the result: found list of 1"),
+    "too small": (lambda i, m, size, rng: random_crop(i, m, size - 1, rng), r"^Shape of the image window .*\(3, 3\)"),
+    "an iterator": (lambda i, m, size, rng: map(torch.tensor, random_crop(i, m, size, rng)), "^Type of the result"),
+    "no error": (without_error, "^a crop of 57 x 57 from a 23 x 301 image: found no error, expected a ValueError"),
+    "short error": (with_short_error, "^Error message for a crop of 57 x 57 .* names 23 and 57"),
+    "error for what fits": (with_error_for_fitting_size, "^Error: your code raised ValueError"),
+    "image changed": (blackened, "^Mutation: your code changed its argument image"),
+}  # fmt: skip
+WRONG_TARGETS = {
+    "a mask": (lambda mask: torch.from_numpy(mask > 0)[None], "^dtype of .*torch.bool, expected torch.float32"),
+    "no channel": (lambda mask: torch.from_numpy(mask > 0).float(), r"^Shape of .*\(4, 5\), expected \(1, 4, 5\)"),
+    "an array": (lambda mask: (mask > 0).astype("float32")[None], "^Type of .*: found ndarray, expected Tensor"),
+    "ids": (lambda mask: torch.tensor(mask.astype("float32"))[None], "^Value of .* found 2.0, expected 1.0"),
+    "id 1 only": (lambda mask: torch.tensor(mask == 1).float()[None], "^Value of .*: found 0.0, expected 1.0"),
+    "background": (lambda mask: torch.tensor(mask == 0).float()[None], "^Value of .*: found 1.0, expected 0.0"),
+    "above 1": (lambda mask: torch.tensor(mask > 1).float()[None], "^Value of .*: found 0.0, expected 1.0"),
+    "float64": (lambda mask: torch.tensor(mask > 0).double()[None], "^dtype of .*: found torch.float64"),
+    "a byte": (lambda mask: torch.tensor(mask.astype("uint8") > 0).float()[None], "^Value of .*0.0, expected 1.0"),
+    "two bytes": (lambda mask: torch.tensor(mask.astype("int16") > 0).float()[None], "^Value of .*0.0, expected 1.0"),
+    "transposed": (lambda mask: torch.tensor(mask.T > 0).float()[None], r"^Shape of .*: found \(1, 5, 4\)"),
+    "divided": (lambda mask: torch.tensor(mask / max(1, mask.max())).float()[None], "^Value of "),
+    "mask changed": (target_in_place, "^Mutation: your code changed its argument mask"),
+}  # fmt: skip
+OTHER_CROPS = "^Randomness: found other crops with the same seed and the same torch.manual_seed"
+AUGMENTED = "^Value of an augmented item: found image and target "
+WRONG_DATASETS = {
+    "not a Dataset": (NotADataset, "^Type of the data set: found NotADataset, expected Dataset"),
+    "length": (WrongLength, "^Length of the data set: found 100, expected 3"),
+    "image only": (changed(lambda image, target: image), "^Type of item 0: found Tensor, expected a tuple"),
+    "no channel": (changed(lambda image, target: (image[0], target)), "^Shape of the image of an item"),
+    "float64": (changed(lambda image, target: (image.double(), target)), "^dtype of the image of an item"),
+    "arrays": (changed(lambda image, target: (image.numpy(), target)), "^Type of the image of an item"),
+    "a batch": (changed(lambda image, target: (image[None], target)), "^Shape of the image of an item"),
+    "float targets": (changed(lambda image, target: (image, target.float())), "^dtype of the target of an item"),
+    "three": (changed(lambda image, target: (image, target, 0)), "^Type of item 0: found tuple of 3"),
+    "crop_size ignored": (with_attributes(size=5), "^Shape of the image of an item: .*crop_size is 6"),
+    "transform ignored": (with_attributes(target_transform=binary_target), "^Value of an item|^Value of the target"),
+    "transform of a tensor": (TransformGivenTensor, "^Type of the argument of target_transform: found Tensor"),
+    "next mask": (NextMask, "^Value of an item: .*different pixels"),
+    "images shuffled": (ImagesShuffled, "^Value of item"),
+    "always turned": (with_attributes(augment=True), "^Value of item .*not one window of its image"),
+    "last start missing": (LastStartMissing, r"^Range of the first row .* \[0, 1\], expected \[0, 1, 2\]"),
+    "one crop": (drawing(lambda self, index: np.random.default_rng([self.seed, index]).integers),
+                 "^Randomness: found the same window"),
+    "np.random": (drawing(lambda self, index: np.random.randint), OTHER_CROPS),
+    "unseeded": (drawing(lambda self, index: np.random.default_rng().integers), OTHER_CROPS),
+    "seed ignored": (drawing(lambda self, index: lambda n: int(torch.randint(n, ()))),
+                     "^Randomness: found the same crops with seed=0 and seed=1"),
+    "generator copied": (GeneratorInDataset, "^Randomness in loader workers: found the same crops in two workers"),
+    "generator made once": (GeneratorMadeOnce, "^Randomness in loader workers that start after .* in two workers"),
+    "worker's number": (SeedOfTheWorkerNumber, "^Randomness in loader workers: found the same crops in two epochs"),
+    "few seeds": (drawing(lambda self, index: np.random.default_rng([self.seed, int(torch.randint(100, ()))]).integers),
+                  "^Randomness: different crops among 200"),
+    "only image turned": (OnlyImageTurned, "^Value of an item: .*Flip and rotate image and mask alike"),
+    "not turned": (with_attributes(augment=False), "^Randomness of the augmentation"),
+    "rows repeated": (RowsRepeated, AUGMENTED + "stretched or sheared"),
+    "any angle": (transformed("AnyAngle", ANY_ANGLE), AUGMENTED + r"rotated by about \d+ degrees, exp"),
+    "nearest": (transformed("Nearest", v2.RandomRotation((-31, -29))), AUGMENTED + "rotated by about (29|30|31) deg"),
+    "flipped, any angle": (transformed("Flipped", FLIP_AND_ANY_ANGLE), AUGMENTED + r"rotated by about \d+ degrees"),
+    "resized": (transformed("Resized", LARGER), AUGMENTED + r"at about 1\.25 times their size"),
+    "sheared": (transformed("Sheared", v2.RandomAffine(0, shear=(20, 20))), AUGMENTED + "stretched or sheared"),
+    "interpolated": (ShiftedByHalfAPixel, "^Value of an augmented item: found an image of interpolated values"),
+    "brighter": (changed(lambda image, target: (image + 1, target)), "^Value of an item: .*keep the values"),
+    "normalised again": (ImagesNormalisedAgain, "^Mutation: your code changed its argument images"),
+    "lists emptied": (EmptiesLists, "^Mutation: your code changed its argument images"),
+}  # fmt: skip
 WRONG = {
-    "1.1": [
-        (lambda images: [image.shape for image in images], "^Type of the result: found list, expected dict"),
-        (lambda images: {image.size: 1 for image in images}, "^Keys of the dict: found 6, expected tuples"),
-        (
-            lambda images: {image.shape: 1 for image in images},
-            r"^Number of images of shape \(2, 3\): found 1, expected 3",
-        ),
-        (lambda images: {image.shape[::-1]: 1 for image in images}, r"\(2, 3\): found 1, .*height first"),
-        (
-            lambda images: Counter(tuple(sorted(i.shape)) for i in images),
-            r"^Number of images of shape \(2, 3\): found 4",
-        ),
-        (lambda images: {**Counter(i.shape for i in images), (9, 9): 0}, r"^Number of shapes in the dict: found 4"),
-        (lambda images: Counter(i.shape for i in images) or None, "^Result for no images: found None"),
-        (changed_images, "^Mutation: your code changed its argument images"),
-        ({}, "^Kind of count_shapes: found dict, expected a function"),
-    ],
-    "1.2": [
-        (lambda images: np.array(intensity_statistics(images)), "^Type of the result: found ndarray"),
-        (lambda images: intensity_statistics(images)[:1], "^Length of the result: found 1, expected 2"),
-        (lambda images: tuple(map(np.float64, intensity_statistics(images))), "^Type of the mean: found numpy.float64"),
-        (lambda images: (intensity_statistics(images)[0], torch.tensor(1.0)), "^Type of the std: found torch.Tensor"),
-        (
-            lambda images: (float(np.mean([i.mean() for i in images])), float(np.mean([i.std() for i in images]))),
-            "^Value of the mean of images of different sizes.*Every pixel counts the same",
-        ),
-        (
-            lambda images: (intensity_statistics(images)[0], float(np.mean([i.std() for i in images]))),
-            "^Value of the std of images of different sizes",
-        ),
-        (
-            lambda images: (
-                intensity_statistics(images)[0],
-                float(np.concatenate([i.ravel() for i in images]).std(ddof=1)),
-            ),
-            "^Value of the std of one image: .*number of pixels",
-        ),
-        (
-            lambda images: (intensity_statistics(images)[0], intensity_statistics(images)[1] ** 2),
-            "^Value of the std of one image",
-        ),
-        (
-            lambda images: (
-                (mean := intensity_statistics(images)[0]),
-                float(max(0, sum(int((i**2).sum()) for i in images) / sum(i.size for i in images) - mean**2) ** 0.5)
-                if images[0].dtype == np.uint8
-                else intensity_statistics(images)[1],
-            ),
-            "^Value of the std of 8-bit images.*uint8",
-        ),
-        (
-            lambda images: (
-                intensity_statistics(images)[0],
-                float(
-                    max(
-                        0,
-                        np.mean(np.square(x := np.concatenate([i.ravel() for i in images]).astype("f4")))
-                        - x.mean() ** 2,
-                    )
-                    ** 0.5
-                ),
-            ),
-            "^Value of the std of float32 images.*float32",
-        ),
-        (lambda images: intensity_statistics(images)[::-1], "^Value of the mean of one image"),
-        (statistics_in_place, "^Mutation: your code changed its argument images"),
-    ],
-    "1.3": [
-        (lambda image, mean, std: (image.astype("float32") - mean) / std, "^dtype of .*np.float64.*: found float64"),
-        (lambda image, mean, std: (image - mean) / std, "^dtype of .*: found float64, expected float32"),
-        (
-            lambda image, mean, std: image.astype("float32") - np.float32(mean / std),
-            "^Value of the result for a float32",
-        ),
-        (lambda image, mean, std: standardize(image, 0, std) - np.float32(mean), "^Value of .*take away the mean"),
-        (lambda image, mean, std: standardize(image, mean, std * std), "^Value of the result for a float32 image"),
-        (lambda image, mean, std: torch.from_numpy(standardize(image, mean, std)), "^Type of .*: found Tensor"),
-        (lambda image, mean, std: standardize(image, mean, std).ravel(), r"^Shape of .*: found \(15,\)"),
-        (lambda image, mean, std: standardize(image, image.mean(), image.std()), "^Value of the result for a float32"),
-        (lambda image, mean, std: standardize(image - image.dtype.type(int(mean)), mean % 1, std), "^Value of .*uint8"),
-        (lambda image, mean, std: standardize(image, mean, std).clip(0, None), "^Value of .*"),
-        (standardize_in_place, "^Mutation: your code changed its argument image"),
-        (lambda image, mean, std: print(image), "^Type of .*: found NoneType, expected ndarray"),
-    ],
-    "1.4": [
-        (lambda samples, every=20: samples[every - 1 :: every], "^Length of the result: found 3, expected 2"),
-        (
-            lambda samples, every=20: split_train_val(samples, every)[::-1],
-            r"^Order of the result: found \(val, train\)",
-        ),
-        (lambda samples, every=20: (samples, samples[every - 1 :: every]), "^Length of train"),
-        (
-            lambda samples, every=20: (
-                [s for i, s in enumerate(samples) if i % every],
-                [s for i, s in enumerate(samples) if i % every == 0],
-            ),
-            "^Length of val .*Counting starts at 0",
-        ),
-        (lambda samples, every=10: split_train_val(samples, every), "^Length of val .*every left out"),
-        (lambda samples, every=20: split_train_val(samples), "^Length of val .*every=5.: found 3, expected 12"),
-        (
-            lambda samples, every=20: (samples[: -(len(samples) // every)], samples[-(len(samples) // every) :]),
-            "^Indices of the samples in val",
-        ),
-        (random_split, "^Indices of the samples in val"),
-        (reversed_split, "^Order of the samples in train"),
-        (split_in_place, "^Mutation: samples"),
-        (lambda samples, every=20: tuple(map(iter, split_train_val(samples, every))), "^Type of train"),
-        (
-            lambda samples, every=20: ([s for s in samples if s not in samples[19::20]], samples[19::20]),
-            "^Error: your code raised ValueError",
-        ),
-    ],
-    "1.5": [
-        (crop(draw_right, top=lambda height, size: height - size), "^Error: your code raised ValueError: high <= 0"),
-        (crop(draw_right, top=lambda height, size: max(1, height - size)), "^Range of the first row of the crops"),
-        (crop(draw_right, left=lambda width, size: max(1, width - size)), "^Range of the first column of the crops"),
-        (crop(lambda rng, n: 1 + draw_right(rng, n - 1) if n > 1 else 0), "^Range of the first row"),
-        (crop(lambda rng, n: 0), "^Randomness: found the same window 300 times"),
-        (crop(lambda rng, n: draw_right(np.random.default_rng(0), n)), "^Randomness: found the same window"),
-        (crop(lambda rng, n: np.random.randint(n)), "^Randomness: found other windows for two generators"),  # noqa: NPY002
-        (crop(lambda rng, n: random.randrange(n)), "^Randomness: found other windows for two generators"),
-        (crop(lambda rng, n: int(torch.randint(n, ()))), "^Randomness: found other windows for two generators"),
-        (one_number_for_both, "^Range of the crops: .*independently"),
-        (two_windows, "^Value of the crop: found the image from .* the mask from"),
-        (lambda i, m, size, rng: random_crop(i.T, m.T, size, rng), "^Value of the image window"),
-        (lambda i, m, size, rng: (random_crop(i, m, size, rng)[0],) * 2, "^dtype of the mask window"),
-        (lambda i, m, size, rng: random_crop(i.astype(float), m, size, rng), "^dtype of the image window.*float64"),
-        (lambda i, m, size, rng: [random_crop(i, m, size, rng)], "^Length of the result: found 1"),
-        (lambda i, m, size, rng: random_crop(i, m, size - 1, rng), r"^Shape of the image window .*found \(3, 3\)"),
-        (lambda i, m, size, rng: map(torch.tensor, random_crop(i, m, size, rng)), "^Type of the result"),
-        (without_error, "^a crop of 57 x 57 from a 23 x 301 image: found no error, expected a ValueError"),
-        (with_short_error, "^Error message for a crop of 57 x 57 .* names 23 and 57"),
-        (with_error_for_fitting_size, "^Error: your code raised ValueError"),
-        (blackened, "^Mutation: your code changed its argument image"),
-    ],
-    "1.6": [
-        (lambda mask: torch.from_numpy(mask > 0)[None], "^dtype of .*: found torch.bool, expected torch.float32"),
-        (lambda mask: torch.from_numpy(mask > 0).float(), r"^Shape of .*: found \(4, 5\), expected \(1, 4, 5\)"),
-        (lambda mask: (mask > 0).astype("float32")[None], "^Type of .*: found ndarray, expected Tensor"),
-        (lambda mask: torch.tensor(mask.astype("float32"))[None], "^Value of .* found 2.0, expected 1.0. 1 on every"),
-        (lambda mask: torch.tensor(mask == 1).float()[None], "^Value of .*: found 0.0, expected 1.0"),
-        (lambda mask: torch.tensor(mask == 0).float()[None], "^Value of .*: found 1.0, expected 0.0"),
-        (lambda mask: torch.tensor(mask > 1).float()[None], "^Value of .*: found 0.0, expected 1.0"),
-        (lambda mask: torch.tensor(mask > 0).double()[None], "^dtype of .*: found torch.float64"),
-        (lambda mask: torch.tensor(mask.astype("uint8") > 0).float()[None], "^Value of .*: found 0.0, expected 1.0"),
-        (lambda mask: torch.tensor(mask.astype("int16") > 0).float()[None], "^Value of .*: found 0.0, expected 1.0"),
-        (lambda mask: torch.tensor(mask.T > 0).float()[None], r"^Shape of .*: found \(1, 5, 4\)"),
-        (lambda mask: torch.tensor(mask / max(1, mask.max())).float()[None], "^Value of "),
-        (target_in_place, "^Mutation: your code changed its argument mask"),
-    ],
-    "1.7": [
-        (NotADataset, "^Type of the data set: found NotADataset, expected Dataset"),
-        (WrongLength, "^Length of the data set: found 100, expected 3"),
-        (changed(OnlyImage=lambda self, index, image, target: image), "^Type of item 0: found Tensor, expected tuple"),
-        (changed(NoChannel=lambda self, index, image, target: (image[0], target)), "^Shape of the image of an item"),
-        (
-            changed(Doubles=lambda self, index, image, target: (image.double(), target)),
-            "^dtype of the image of an item",
-        ),
-        (changed(Arrays=lambda self, index, image, target: (image.numpy(), target)), "^Type of the image of an item"),
-        (changed(Batch=lambda self, index, image, target: (image[None], target)), "^Shape of the image of an item"),
-        (changed(Floats=lambda self, index, image, target: (image, target.float())), "^dtype of the target of an item"),
-        (changed(More=lambda self, index, image, target: (image, target, index)), "^Length of item 0: found 3"),
-        (CropSizeIgnored, "^Shape of the image of an item: .*crop_size is 6"),
-        (TransformIgnored, "^Value of an item|^Value of the target"),
-        (TransformGivenTensor, "^Type of what target_transform is given: found Tensor, expected ndarray"),
-        (NextMask, "^Value of an item: found an image and a target that do not show the same pixels"),
-        (ImagesShuffled, "^Value of item"),
-        (TurnedAlways, "^Value of item .*: found pixels that are not one window of its image"),
-        (LastStartMissing, r"^Range of the first row of the crops: found \[0, 1\], expected \[0, 1, 2\]"),
-        (SameCropAlways, "^Randomness: found the same window"),
-        (GlobalNumPyNumbers, "^Randomness: found other crops with the same seed and the same torch.manual_seed"),
-        (UnseededGenerator, "^Randomness: found other crops with the same seed and the same torch.manual_seed"),
-        (SeedIgnored, "^Randomness: found the same crops with seed=0 and seed=1"),
-        (GeneratorInDataset, "^Randomness in loader workers: found the same crops in two workers"),
-        (GeneratorMadeOnce, "^Randomness in loader workers that start after .*: found the same crops in two workers"),
-        (SeedOfTheWorkerNumber, "^Randomness in loader workers: found the same crops in two epochs"),
-        (FewSeeds, "^Randomness: different crops among 200"),
-        (OnlyImageTurned, "^Value of an item: .*Flip and rotate image and mask alike"),
-        (NotTurned, "^Randomness of the augmentation: found 24 items that are all oriented alike"),
-        (Scaled, "^Value of an augmented item: found image and target stretched or sheared"),
-        (RotatedByAnyAngle, r"^Value of an augmented item: found image and target rotated by about \d+ degrees, exp"),
-        (RotatedByAnyAngleNearest, "^Value of an augmented item: .* rotated by about (29|30|31) degrees, exp"),
-        (FlippedAndRotatedByAnyAngle, r"^Value of an augmented item: .* rotated by about \d+ degrees, exp"),
-        (RandomlyResized, r"^Value of an augmented item: found image and target at about 1\.25 times their size"),
-        (Sheared, "^Value of an augmented item: found image and target stretched or sheared"),
-        (ShiftedByHalfAPixel, "^Value of an augmented item: found an image of interpolated values"),
-        (
-            changed(Brighter=lambda self, index, image, target: (image + 1, target)),
-            "^Value of an item: .*leave the values",
-        ),
-        (ImagesNormalisedAgain, "^Mutation: your code changed its argument images"),
-        (EmptiesLists, "^Mutation: your code changed its argument images"),
-    ],
-}
+    "1.1": WRONG_SHAPES, "1.2": WRONG_STATISTICS, "1.3": WRONG_STANDARDIZE, "1.4": WRONG_SPLITS, "1.5": WRONG_CROPS,
+    "1.6": WRONG_TARGETS, "1.7": WRONG_DATASETS,
+}  # fmt: skip
+
+NO_ERROR = "the contract asks for no error here"
+EQUIVALENT = {
+    "1.1": {"a Counter is a dict": ["count_shapes, return: dict() -> argument 1"]},
+    "1.2": {
+        NO_ERROR: ["intensity_statistics, if", "intensity_statistics, raise"],
+        "float32 keeps seven digits, which are enough; integers are added in 64 bits": [
+            "intensity_statistics, assignment 2: sum() without dtype",
+            "intensity_statistics, assignment 2: float64 -> float32",
+            "intensity_statistics, assignment 3: float64 -> float32",
+        ],
+        "mean is a float64 number, so the squares are float64": [
+            "intensity_statistics, assignment 3: sum() without dtype"
+        ],
+    },
+    "1.4": {NO_ERROR: ["split_train_val, if", "split_train_val, raise"]},
+    "1.5": {
+        NO_ERROR: ["random_crop, if", "random_crop, raise"],
+        "integers(n) is integers(0, n)": [
+            f"random_crop, assignment {number}: integers() without argument 1" for number in (2, 3)
+        ],
+    },
+    "1.7": {
+        NO_ERROR: [f"NucleiDataset.__init__, {statement}" for statement in
+                   ("if", "raise", "for", "if 2", "raise 2", "if 3", "raise 3")],
+        "only used in a message that the contract does not ask for": ["NucleiDataset.__init__, assignment"],
+        "another choice or order of quarter turns, or the same one": [
+            f"NucleiDataset.__init__, assignment 2: {change}" for change in
+            ("without the first", "items 1 and 2 swapped", "items 2 and 3 swapped", "items 3 and 4 swapped",
+             "90 -> 0", "90 -> -90", "180 -> 0", "180 -> -180", "270 -> 0", "270 -> -270")
+        ],
+        "turn or flip first: both are right": ["NucleiDataset.__init__, self.augmentation: items 1 and 2 swapped"],
+        "the order of two seeds does not matter": ["NucleiDataset.__getitem__, assignment: items 1 and 2 swapped"],
+        "(-2) ** 62 is 2 ** 62": ["NucleiDataset.__getitem__, assignment: 2 -> -2"],
+        "2 ** 61 seeds are plenty": ["NucleiDataset.__getitem__, assignment: 62 -> 61"],
+        "tv_tensors.Mask takes arrays, too": ["NucleiDataset.__getitem__, assignment 4: from_numpy() -> argument 1"],
+        "the course's masks are int32, which torch can turn": [
+            "NucleiDataset.__getitem__, assignment 4: astype() left out",
+            "NucleiDataset.__getitem__, assignment 4: int64 -> int32",
+        ],
+        "beside a Mask, a plain tensor is taken for the image": [
+            "NucleiDataset.__getitem__, assignment 5: Image() -> argument 1"
+        ],
+        "tv_tensors.Image is a tensor": ["NucleiDataset.__getitem__, assignment 6: as_subclass() left out"],
+        "there is one channel: the first is the last": ["NucleiDataset.__getitem__, assignment 6: 0 -> -1"],
+    },
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(("exercise_id", "case"), [*cases(WRONG)])
-def test_wrong_solutions_fail_with_a_message_that_names_the_mistake(exercise_id, case):
-    solution, pattern = case
-    result = evaluate(exercise_id, solution)
-    assert result.status == "failed", f"expected a message like {pattern}"
-    assert re.search(pattern, result.messages[0]), result.messages[0]
+class TestChecks(CheckTests):
+    right, wrong, equivalent = RIGHT, WRONG, EQUIVALENT
 
 
-@pytest.mark.parametrize("exercise_id", EXERCISES)
-def test_there_are_enough_solutions_of_each_kind(exercise_id):
-    assert len(RIGHT[exercise_id]) >= 2
-    assert len(WRONG[exercise_id]) >= 6
-
-
-@pytest.mark.parametrize("exercise_id", EXERCISES)
-def test_a_stub_is_todo(exercise_id):
-    def stub(*arguments, **options):
-        raise NotImplementedError(f"Exercise {exercise_id}: write it.")
-
-    result = evaluate(exercise_id, stub)
-    assert (result.status, result.messages) == ("todo", (f"Exercise {exercise_id}: write it.",))
-
-
-def test_a_half_written_data_set_is_todo():
+def test_a_half_written_data_set_is_still_to_do():
     class HalfWritten(Base):
         def __getitem__(self, index):
             raise NotImplementedError("Exercise 1.7: __getitem__")
@@ -767,66 +678,3 @@ def test_real_loader_workers_agree_with_the_check(kind, distinct):
     epochs = [[batch[0][:, 0, 0, 0].tolist() for batch in loader] for _ in range(2)]
     (first, second), (third, _) = epochs
     assert (first != second and first != third) == distinct
-
-
-# Mutants of the references
-
-NOT_IN_CONTRACT = "the contract (CURRICULUM, table 01) asks for no error here"
-EQUIVALENT = {
-    "1.1": {"->  return Counter(": "a Counter is a dict"},
-    "1.2": {
-        "if n_pixels == 0": NOT_IN_CONTRACT,
-        "raise ValueError('intensity_statistics needs": NOT_IN_CONTRACT,
-        "->  mean = sum((image.sum() for": "NumPy adds float32 pairwise: it keeps seven digits; integers in 64 bit",
-        "->  mean = sum((image.sum(dtype=np.float32)": "seven digits are enough for the mean",
-        "->  variance = sum((((image - mean) ** 2).sum() for": "mean is a float64 scalar: the squares are float64",
-        "->  variance = sum((((image - mean) ** 2).sum(dtype=np.float32)": "seven digits of sums of squares are enough",
-    },
-    "1.4": {"if every < 1": NOT_IN_CONTRACT, "raise ValueError(f'every must": NOT_IN_CONTRACT},
-    "1.5": {
-        "if image.shape != mask.shape": NOT_IN_CONTRACT,
-        "raise ValueError(f'image and mask must": NOT_IN_CONTRACT,
-        "->  top = rng.integers(height - size + 1)": "integers(n) is integers(0, n)",
-        "->  left = rng.integers(width - size + 1)": "integers(n) is integers(0, n)",
-    },
-    "1.7": {
-        "if len(images) != len(masks)": NOT_IN_CONTRACT,
-        "raise ValueError(f'There must be": NOT_IN_CONTRACT,
-        "for index, (image, mask) in enumerate(": NOT_IN_CONTRACT + "; the loop only looks for errors",
-        "if image.shape != mask.shape": NOT_IN_CONTRACT,
-        "raise ValueError(f'Image {index} has shape": NOT_IN_CONTRACT,
-        "if min(image.shape) < crop_size": NOT_IN_CONTRACT,
-        "height, width = image": "only used in a message that the contract does not ask for",
-        "raise ValueError(f'Image {index} is {height}": NOT_IN_CONTRACT,
-        "in list((0, 90, 180, 270))[1:]]": "another choice of quarter turns",
-        "in (90, 0, 180, 270)]": "the order of the quarter turns does not matter",
-        "in (0, 180, 90, 270)]": "the order of the quarter turns does not matter",
-        "in (0, 90, 270, 180)]": "the order of the quarter turns does not matter",
-        "in (0, 0, 180, 270)]": "another choice of quarter turns",
-        "in (0, -90, 180, 270)]": "-90 degrees is 270",
-        "in (0, 90, 0, 270)]": "another choice of quarter turns",
-        "in (0, 90, -180, 270)]": "-180 degrees is 180",
-        "in (0, 90, 180, 0)]": "another choice of quarter turns",
-        "in (0, 90, 180, -270)]": "-270 degrees is 90",
-        "v2.Compose([v2.RandomChoice(quarter_turns), v2.RandomHorizontalFlip()])": "turn or flip first: both right",
-        "default_rng([int(torch.randint(2 ** 62, ())), self.seed])": "the order of two seeds does not matter",
-        "torch.randint(-2 ** 62, ())": "(-2) ** 62 is 2 ** 62",
-        "torch.randint(2 ** 61, ())": "2 ** 61 seeds are plenty",
-        "->  mask = mask.astype(np.int64)[None]": "tv_tensors.Mask takes arrays, too",
-        "->  mask = torch.from_numpy(mask)[None]": "the course's masks are int32, which torch can turn",
-        "->  mask = torch.from_numpy(mask.astype(np.int32))[None]": "the course's masks are int32",
-        "self.augmentation(image, tv_tensors.Mask(mask))": "beside a Mask, a plain tensor is taken for the image",
-        "->  image, mask = (image, mask[0].numpy())": "tv_tensors.Image is a tensor",
-        "mask[-1].numpy()": "there is one channel: the first is the last",
-    },
-}
-
-
-@pytest.mark.parametrize("exercise_id", EXERCISES)
-def test_mutants_of_the_reference_are_rejected(exercise_id, kill_mutants):
-    kill_mutants(exercise_id, EQUIVALENT.get(exercise_id), seconds=1.5 if exercise_id == "1.7" else 0.5)
-
-
-def test_each_exercise_of_the_notebook_has_a_check():
-    for exercise_id in EXERCISES:
-        assert callable(getattr(notebook_01, f"check_{get_exercise(exercise_id).name}"))

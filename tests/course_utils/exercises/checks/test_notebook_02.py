@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pytest
 import torch
+from runner import CheckTests
 from scipy.ndimage import map_coordinates
 from torch import nn
 from torch.nn import functional
 
 from course_utils.exercises import evaluate
 from course_utils.unet import ConvBlock, UNet, UpBlock
-
-IDS = ["2.1", "2.2", "2.3", "2.4", "2.5"]
-
 
 # 2.1 ConvBlock, right
 
@@ -163,31 +159,31 @@ WRONG_BLOCKS = {
     "no super().__init__()": (NoSuper, r"^Error: .*AttributeError.*Look at line \d+ of __init__: self.conv"),
     "no return": (NoResult, r"^Type of the result .*found NoneType, expected Tensor"),
     "no padding": (block_of(lambda i, o: [conv(i, o, padding=0), nn.ReLU(), conv(o, o, padding=0), nn.ReLU()]),
-                   r"^Shape of .*found \(2, 8, 3, 6\), expected \(2, 8, 7, 10\)"),
+                   r"^Shape of .*\(2, 8, 3, 6\), expected \(2, 8, 7, 10\)"),
     "channels swapped": (block_of(lambda i, o: [conv(i, i), nn.ReLU(), conv(i, i), nn.ReLU()]), r"^Shape of"),
     "float64": (block_of(lambda i, o: [Doubled(), conv(i, o).double(), nn.ReLU(), conv(o, o).double(), nn.ReLU()]),
                 r"^dtype of .*float64"),
     "no ReLU at the end": (block_of(lambda i, o: [conv(i, o), nn.ReLU(), conv(o, o)]), r"^Range of .*no negative"),
     "no ReLU in the middle": (block_of(lambda i, o: [conv(i, o), conv(o, o), nn.ReLU()]), r"^Nonlinearity"),
     "leaky ReLU in the middle": (block_of(lambda i, o: [conv(i, o), nn.LeakyReLU(), conv(o, o), nn.ReLU()]),
-                                 r"^Value of .*then ReLU"),
-    "sigmoid": (block_of(lambda i, o: [conv(i, o), nn.Sigmoid(), conv(o, o), nn.Sigmoid()]), r"^Value of .*then ReLU"),
+                                 r"^Value of .*ReLU"),
+    "sigmoid": (block_of(lambda i, o: [conv(i, o), nn.Sigmoid(), conv(o, o), nn.Sigmoid()]), r"^Value of .*ReLU"),
     "softplus at the end": (block_of(lambda i, o: [conv(i, o), nn.ReLU(), conv(o, o), nn.Softplus()]), r"^Value of"),
     "dropout": (block_of(lambda i, o: [conv(i, o), nn.ReLU(), nn.Dropout(0.3), conv(o, o), nn.ReLU()]),
-                r"^Randomness of .*dropout"),
+                r"^Randomness of"),
     "batch norm": (block_of(lambda i, o: [conv(i, o), nn.BatchNorm2d(o), nn.ReLU(), conv(o, o), nn.ReLU()]),
-                   r"^Independence of .*No normalisation"),
+                   r"^Independence of"),
     "group norm": (block_of(lambda i, o: [conv(i, o), nn.GroupNorm(1, o), nn.ReLU(), conv(o, o), nn.ReLU()]),
-                   r"^Number of trainable parameters"),
+                   r"^Number of train"),
     "instance norm": (block_of(lambda i, o: [conv(i, o), nn.InstanceNorm2d(o), nn.ReLU(), conv(o, o), nn.ReLU()]),
                       r"^Receptive field"),
-    "one convolution": (block_of(lambda i, o: [conv(i, o), nn.ReLU()]), r"^Number of trainable parameters"),
+    "one convolution": (block_of(lambda i, o: [conv(i, o), nn.ReLU()]), r"^Number of train"),
     "no bias": (block_of(lambda i, o: [conv(i, o, bias=False), nn.ReLU(), conv(o, o, bias=False), nn.ReLU()]),
-                r"^Number of trainable parameters of .*with bias"),
-    "a list": (HiddenLayers, r"^Number of trainable parameters of .*found 0.*nn.ModuleList"),
+                r"^Number of .*bias"),
+    "a list": (HiddenLayers, r"^Number of .*found 0.*nn.ModuleList"),
     "5x5": (block_of(lambda i, o: [nn.Conv2d(i, o, 5, padding=2), nn.ReLU(), conv(o, o), nn.ReLU()]), r"^Number of"),
     "dilated": (block_of(lambda i, o: [conv(i, o, padding=2, dilation=2), nn.ReLU(), conv(o, o), nn.ReLU()]),
-                r"^Receptive field of .*in 7 x 7, expected all 25 pixels in 5 x 5"),
+                r"^Receptive field of .*7 x 7, .* 5 x 5"),
     "detached": (Cut, r"^Gradient of"),
     "reflecting": (block_of(lambda i, o: [conv(i, o, padding_mode="reflect"), nn.ReLU(), conv(o, o), nn.ReLU()]),
                    r"^Value of .*padding 1 \(zeros\)"),
@@ -302,23 +298,22 @@ WRONG_UP_BLOCKS = {
     "half of in_channels, consistently": (
         up_block(
             plain, up=lambda i, o: nn.ConvTranspose2d(i, i // 2, 2, 2), block=lambda i, o: TwoLayers(i // 2 + o, o)),
-        r"^Number of trainable parameters of UpBlock\(12, 4\).*to out_channels maps"),
-    "ignores in_channels": (
-        up_block(plain, up=lambda i, o: nn.ConvTranspose2d(2 * o, o, 2, 2)), r"^Number of channels in UpBlock\(7, 3\)"),
+        r"^Number of .*UpBlock\(12, 4\).*out_channels"),
+    "ignores in_channels": (up_block(plain, up=lambda i, o: nn.ConvTranspose2d(2 * o, o, 2, 2)),
+                            r"^Number of channels in UpBlock\(7, 3\)"),
     "ignores out_channels": (
         up_block(plain, up=lambda i, o: nn.ConvTranspose2d(i, i // 2, 2, 2), block=lambda i, o: TwoLayers(i, i // 2)),
-        r"^Number of channels in UpBlock\(12, 4\)|^Number of trainable|^Number of channels in UpBlock\(7, 3\)"),
+        r"^Number of"),
     "not upsampled": (up_block(plain, up=lambda i, o: nn.Conv2d(i, o, 1)), r"^Error: .*Sizes of tensors"),
     "added": (up_block(lambda self, x, skip: self.conv(skip + self.up(x)), block=lambda i, o: TwoLayers(o, o)),
-              r"^Number of trainable parameters of UpBlock\(8, 4\)"),
+              r"^Number of trainable"),
     "added, then doubled": (up_block(lambda self, x, skip: self.conv(torch.cat([skip + self.up(x)] * 2, 1))),
                             r"^Value of"),
-    "without skip": (up_block(lambda self, x, skip: self.conv(torch.cat([self.up(x)] * 2, 1))),
-                     r"^Use of skip in .*gradient of zero"),
+    "without skip": (up_block(lambda self, x, skip: self.conv(torch.cat([self.up(x)] * 2, 1))), r"^Use of skip"),
     "skip of zeros": (up_block(lambda self, x, skip: plain(self, x, torch.zeros_like(skip))), r"^Use of skip"),
     "skip detached": (up_block(detached), r"^Use of skip"),
     "without x": (up_block(lambda self, x, skip: self.conv(torch.cat([skip, skip], 1))), r"^Use of x"),
-    "bilinear": (up_block(plain, up=bilinear_up), r"^Number of trainable parameters .*transposed convolution"),
+    "bilinear": (up_block(plain, up=bilinear_up), r"^Number of .*transposed convolution"),
     "nearest": (up_block(plain, up=nearest_up_same_count), r"^Value of .*Transposed convolution of x"),
     "kernel 4": (up_block(plain, up=lambda i, o: nn.ConvTranspose2d(i, o, 4, 2, 1)), r"^Number of"),
     "no bias": (up_block(plain, up=lambda i, o: nn.ConvTranspose2d(i, o, 2, 2, bias=False)), r"^Number of .*with bias"),
@@ -579,21 +574,21 @@ WRONG_UNETS = {
     "out_channels ignored": (AlwaysOneOutput, r"^Shape of .*\(2, 1, 8, 12\), expected \(2, 3, 8, 12\)"),
     "other defaults": (OtherDefaults, r"^Number of parameters of UNet\(\): found 7,.*expected 31,030,593"),
     "other defaults, made with numbers": (OtherDefaultsWithNumbers, r"^Number of .*UNet\(depth=1\).*The defaults are"),
-    "batch norm": (BatchNorm, r"^Independence of .*No normalisation"),
+    "batch norm": (BatchNorm, r"^Independence of"),
     "dropout": (Dropout, r"^Randomness"),
     "dropout at the bottom": (another_forward(below=lambda x: functional.dropout(x, 0.1)), r"^Randomness"),
     "skip of zeros": (another_forward(skip=torch.zeros_like), r"^Skip connections of"),
     "skip detached": (another_forward(skip=torch.Tensor.detach), r"^Gradient of .*leaves out a part"),
-    "bottom cut off": (another_forward(below=torch.zeros_like), r"^Value of .*Up: transposed"),
+    "bottom cut off": (another_forward(below=torch.zeros_like), r"^Value of .*transposed"),
     "bottom detached": (another_forward(below=torch.Tensor.detach), r"^Gradient of .*none for \d+ of"),
     "no ReLU": (NoRelu, r"^Value of the result of .*ReLU"),
     "hidden decoder": (HiddenDecoder, r"^Number of trainable parameters of"),
-    "no bias": (NoBias, r"^Number of trainable parameters of .*with bias"),
+    "no bias": (NoBias, r"^Number of .*bias"),
     "bilinear": (Bilinear, r"^Number of trainable parameters of .*transposed convolution"),
     "no error": (Cropping, r"^Error of UNet\(depth=4\) for an image of 40 x 48: found a result of shape"),
     "error of torch": (another_forward(check=False), r"^Error of UNet\(depth=4\) .*found RuntimeError"),
     "only the height": (FirstSideOnly, r"^Error of UNet\(depth=4\) for an image of 48 x 40"),
-    "always 16": (Always16, r"^Divisor of .*expected no error, both sides divide by 4"),
+    "always 16": (Always16, r"^Divisor of .*expected no error.* by 4"),
     "error without numbers": (Silent, r"^Error of .*names the side 40 and the divisor 16"),
     "image changed": (ChangesImage, r"^Mutation: your code changed its argument x"),
 }  # fmt: skip
@@ -642,15 +637,14 @@ WRONG_COUNTS = {
     "not a function": (22, r"^Kind of count_parameters"),
     "all parameters": (lambda model: sum(p.numel() for p in model.parameters()), r"^Value of .*frozen.*requires_grad"),
     "frozen ones": (lambda model: sum(p.numel() for p in model.parameters() if not p.requires_grad),
-                    r"^Value of the result for nn.Linear\(10, 2\): found 0, expected 22"),
+                    r"^Value of .*found 0, expected 22"),
     "tensors": (lambda model: len(list(model.parameters())), r"^Value of .*found 2, expected 22"),
     "first sides": (lambda model: sum(p.shape[0] for p in model.parameters()), r"^Value of .*expected 22"),
     "a tensor": (lambda model: sum(torch.tensor(p.numel()) for p in model.parameters()), r"^Type of .*found Tensor"),
     "a NumPy number": (lambda model: np.sum([p.numel() for p in model.parameters()]), r"^Type of .*int64"),
     "text": (lambda model: f"{sum(p.numel() for p in model.parameters()):,}", r"^Type of .*found str"),
     "state": (lambda model: sum(v.numel() for v in model.state_dict().values()), r"^Value of"),
-    "buffers": (lambda model: count_by_loop(model) + sum(b.numel() for b in model.buffers()),
-                r"^Value of .*BatchNorm2d\(5\).*buffers"),
+    "buffers": (lambda model: count_by_loop(model) + sum(b.numel() for b in model.buffers()), r"^Value of .*buffers"),
     "shared twice": (lambda model: sum(p.numel() for module in model for p in module.parameters() if p.requires_grad)
                      if isinstance(model, nn.Sequential) else count_by_loop(model), r"^Value of .*shared"),
     "layers only": (lambda model: sum(m.weight.numel() + (0 if m.bias is None else m.bias.numel())
@@ -752,7 +746,7 @@ WRONG_PADS = {
     "crops": (lambda image, multiple=16: (image[: image.shape[0] // multiple * multiple,
                                                 : image.shape[1] // multiple * multiple], image.shape), r"^Shape of"),
     "always 16": (lambda image, multiple=16: padded()(image, 16), r"^Shape of .*multiple=8"),
-    "one multiple too many": (padded(always=True), r"^Shape of .*already fits gets nothing"),
+    "one multiple too many": (padded(always=True), r"^Shape of .*already fits"),
     "sides swapped": (changed_result(lambda new, size: (new, size[::-1])), r"^Size returned for .*expected \(20, 37\)"),
     "new size": (changed_result(lambda new, size: (new, new.shape)), r"^Size returned"),
     "no size": (changed_result(lambda new, size: new), r"^Type of the result .*ndarray, expected a tuple"),
@@ -763,7 +757,7 @@ WRONG_PADS = {
     "edge": (padded("edge"), r"^Value of .*edge pixel is not repeated"),
     "symmetric": (padded("symmetric"), r"^Value of .*edge pixel is not repeated"),
     "wrap": (padded("wrap"), r"^Value of"),
-    "top and left": (padded(before=True), r"^Position of the image .*bottom and at the right only"),
+    "top and left": (padded(before=True), r"^Position of the image .*bottom"),
     "centred": (centred, r"^Position of the image"),
     "torch cannot fold twice": (with_torch, r"^Error: .*[Pp]adding size.*Look at line"),
     "folds only once": (once_only, r"^Value of .*a long pad reflects again"),
@@ -781,71 +775,38 @@ RIGHT = {
 WRONG = {"2.1": WRONG_BLOCKS, "2.2": WRONG_UP_BLOCKS, "2.3": WRONG_UNETS, "2.4": WRONG_COUNTS, "2.5": WRONG_PADS}
 
 
-@pytest.mark.parametrize("exercise_id", IDS)
-def test_the_reference_passes_quickly(exercise_id, quick_check):
-    quick_check(exercise_id)
+OTHER_KEYWORDS = "batch normalisation has its own keyword, which the task does not ask for"
+EQUIVALENT = {
+    "2.1": {OTHER_KEYWORDS: ["ConvBlock.__init__, if", "ConvBlock.__init__, append() 2"]},
+    "2.2": {
+        OTHER_KEYWORDS: ["UpBlock.__init__, self.conv: ConvBlock() without argument 3"],
+        "either order is right": ["UpBlock.forward, assignment 2: items 1 and 2 swapped"],
+    },
+    "2.3": {
+        OTHER_KEYWORDS: [
+            "UNet.__init__, append(): ConvBlock() without argument 3",
+            "UNet.__init__, append() 2: UpBlock() without argument 3",
+            "UNet.__init__, self.bottleneck: ConvBlock() without argument 3",
+        ],
+        "a note for saving the network, not part of the task": ["UNet.__init__, self.sizes"],
+        "one number more in the list than is used": ["UNet.__init__, assignment: 1 -> 2"],
+        "the task leaves open how the resolution is halved": ["UNet.__init__, self.pool: MaxPool2d -> AvgPool2d"],
+        "differs for depth 0 only, which is not a U-Net": [
+            "UNet.__init__, self.bottleneck: if else -> if part", "UNet.__init__, self.bottleneck: condition -> True",
+            "UNet.__init__, self.bottleneck: > -> >=", "UNet.__init__, self.bottleneck: 0 -> -1",
+        ],
+        "the same two sides of (N, C, H, W)": ["UNet.forward, for: - left out", "UNet.forward, for: 2 -> -2"],
+        "the same sides have no remainder": ["UNet.forward, if: 2 -> -2"],
+        "the message must name the side and the divisor, not the depth": ["UNet.forward, raise: value 1 -> ?"],
+    },
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(("exercise_id", "solution"), [(id_, solution) for id_ in IDS for solution in RIGHT[id_]])
-def test_other_right_solutions_pass(exercise_id, solution):
-    assert evaluate(exercise_id, solution).messages == ("Right.",)
-
-
-@pytest.mark.parametrize(("exercise_id", "mistake"), [(id_, mistake) for id_ in IDS for mistake in WRONG[id_]])
-def test_wrong_solutions_hear_what_is_wrong(exercise_id, mistake):
-    solution, message = WRONG[exercise_id][mistake]
-    result = evaluate(exercise_id, solution)
-    assert result.status == "failed"
-    assert re.search(message, result.messages[0]), result.messages[0]
-    assert len(result.messages[0]) < 600
-
-
-def stub(*_args, **_options):
-    raise NotImplementedError("Exercise: not written yet")
-
-
-@pytest.mark.parametrize("exercise_id", IDS)
-def test_a_stub_is_still_to_do(exercise_id):
-    assert evaluate(exercise_id, stub).status == "todo"
+class TestChecks(CheckTests):
+    right, wrong, equivalent = RIGHT, WRONG, EQUIVALENT
 
 
 @pytest.mark.parametrize(("exercise_id", "solution"), [("2.1", HalfWrittenBlock), ("2.3", HalfWrittenUNet)])
 def test_a_half_written_class_is_still_to_do(exercise_id, solution):
     result = evaluate(exercise_id, solution)
     assert result.status == "todo" and f"Exercise {exercise_id}" in result.messages[0]
-
-
-OTHER_KEYWORDS = "batch normalisation has its own keyword, which the task does not ask for"
-EQUIVALENT = {
-    "2.1": {
-        "if batch_norm:  ->  left out": OTHER_KEYWORDS,
-        "if batch_norm:  ->  if False:": OTHER_KEYWORDS,
-        "layers.append(nn.BatchNorm2d(out_channels))  ->": OTHER_KEYWORDS,
-    },
-    "2.2": {
-        "->  self.conv = ConvBlock(2 * out_channels, out_channels)": OTHER_KEYWORDS,
-        "torch.cat([x, skip], dim=1)": "either order is right",
-    },
-    "2.3": {
-        "self.sizes = {": "a note for saving the network, not part of the task",
-        "range(depth + 2)": "one number more in the list than is used",
-        "->  self.encoder.append(ConvBlock(above, channels[level]))": OTHER_KEYWORDS,
-        "if depth > 0 else in_channels, channels[depth])": OTHER_KEYWORDS,
-        "->  self.decoder.append(UpBlock(channels[level + 1], channels[level]))": OTHER_KEYWORDS,
-        "nn.AvgPool2d(2)": "the task leaves open how the resolution is halved",
-        "ConvBlock(channels[depth - 1], channels[depth], batch_norm)": "differs for depth 0 only, which is no U-Net",
-        "channels[depth - 1] if True": "differs for depth 0 only, which is no U-Net",
-        "if depth >= 0": "differs for depth 0 only, which is no U-Net",
-        "if depth > -1": "differs for depth 0 only, which is no U-Net",
-        "x.shape[2:]": "the same two sides of (N, C, H, W)",
-        "x.shape[--2:]": "the same two sides of (N, C, H, W)",
-        "side % -2 ** self.depth": "the same sides have no rest",
-        "A U-Net of depth ?": "the message must name the side and the divisor, not the depth",
-    },
-}
-
-
-@pytest.mark.parametrize("exercise_id", IDS)
-def test_mutants_are_rejected(exercise_id, kill_mutants):
-    # none of them loops for ever, and a busy machine is not a mistake
-    kill_mutants(exercise_id, EQUIVALENT.get(exercise_id, {}), seconds=10)

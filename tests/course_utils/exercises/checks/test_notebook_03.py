@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import copy
-import re
 import subprocess
 import sys
 
 import numpy as np
-import pytest
 import torch
+from runner import CheckTests
 from torch import nn
 from torch.nn import functional
 from torch.nn.functional import binary_cross_entropy_with_logits as imported_earlier
 
 from course_utils.exercises import evaluate
-
-IDS = ["3.1", "3.2", "3.3", "3.4"]
-
 
 # 3.1 binary_cross_entropy
 
@@ -91,8 +87,7 @@ WRONG_CROSS_ENTROPIES = {
     "not a function": (0.5, r"^Kind of binary_cross_entropy: found float, expected a function"),
     "a class": (nn.BCEWithLogitsLoss, r"^Error|^Type"),
     "nothing": (None, r"^Kind of binary_cross_entropy"),
-    "torch's own": (functional.binary_cross_entropy_with_logits,
-                    r"^Own formula: found a call of torch's binary_cross_entropy_with_logits"),
+    "torch's own": (functional.binary_cross_entropy_with_logits, r"^Own formula: .*_cross_entropy_with_logits"),
     "torch's own, imported earlier": (lambda x, t: imported_earlier(x, t), r"^Own formula"),
     "torch's own module": (lambda x, t: nn.BCEWithLogitsLoss()(x, t), r"^Own formula"),
     "torch's own on probabilities": (lambda x, t: functional.binary_cross_entropy(x.sigmoid(), t), r"^Own formula"),
@@ -118,15 +113,13 @@ WRONG_CROSS_ENTROPIES = {
     "no gradient": (lambda x, t: with_clamp(x.detach(), t), r"^Gradient of .*found none"),
     "new tensor": (lambda x, t: torch.tensor(with_clamp(x, t).item()), r"^Gradient of .*found none"),
     "in place": (clips_in_place, r"^Mutation: your code changed its argument logits"),
-    "torch's own, other name": (functional.multilabel_soft_margin_loss,
-                                r"^Own formula: found a call of torch's multilabel_soft_margin_loss, expected none"),
+    "torch's own, other name": (functional.multilabel_soft_margin_loss, r"^Own formula: .*multilabel"),
     "torch's own, other module": (lambda x, t: nn.MultiLabelSoftMarginLoss()(x, t), r"^Own formula"),
-    "shapes not compared": (with_clamp, r"^Result for logits \(4, 1, 3, 3\) and targets \(4, 3, 3\): found tensor\(0.69"
-                                        r".*expected a ValueError, because the shapes differ"),
-    "numbers of elements compared": (one_by_one, r"^Result for logits .*found tensor\(0.69.*Compare the two shapes"),
+    "shapes not compared": (with_clamp, r"^Result for logits .*found no error, expected a ValueError"),
+    "numbers of elements compared": (one_by_one, r"^Result for logits .*found no error"),
     "numbers of axes compared": (lambda x, t: refusing(with_clamp)(x, t) if x.ndim != t.ndim else with_clamp(x, t),
                                  r"^Result for logits \(2, 1\) and targets \(1, 2\)"),
-    "wrong kind of error": (refusing(with_clamp, AssertionError), r"^Result for logits .*found AssertionError: "),
+    "wrong kind of error": (refusing(with_clamp, AssertionError), r"^Error: .*AssertionError"),
     "sigmoid in place": (lambda x, t: textbook(torch.logit(x.sigmoid_()), t), r"^Mutation"),
 }  # fmt: skip
 
@@ -205,7 +198,7 @@ WRONG_DICES = {
     "over channels": (dice((1, 2, 3)), r"^Value of .*Dice of all channels together for each image"),
     "no sigmoid": (dice(p=lambda x: x), r"^Range of .*apply the sigmoid"),
     "softmax": (dice(p=lambda x: x.softmax(1)), r"^Value of"),
-    "hard": (dice(p=lambda x: (x > 0).float()), r"^Value of .*decided mask"),
+    "hard": (dice(p=lambda x: (x > 0).float()), r"^Value of .*thresholded"),
     "no factor 2": (dice(factor=1), r"^Value of .*factor 2 is missing"),
     "squares": (dice(sizes=torch.square), r"^Value of .*No squares"),
     "IoU": (iou, r"^Value of .*IoU"),
@@ -214,7 +207,7 @@ WRONG_DICES = {
     "best channel": (dice(reduce=torch.max), r"^Value of"),
     "empty is 0": (dice(empty=0.0), r"^Value of .*an empty prediction of an empty target: found 0.0, expected 1.0"),
     "empty is nan": (lambda x, t: (2 * (x.sigmoid() * t).sum((2, 3)) / (x.sigmoid() + t).sum((2, 3))).mean(),
-                     r"^Value of .*an empty prediction of an empty target: found nan, expected 1.0"),
+                     r"^Value of .*found nan, expected 1.0"),
     "empty target is 1": (one_for_empty_targets, r"^Value of .*full prediction of an empty target.*only both empty"),
     "empty batch is 1": (one_for_empty_batches, r"^Value of .*holds for each map"),
     "in place": (lambda x, t: dice(p=lambda x: x.data.sigmoid_())(x, t), r"^Mutation: your code changed .*logits"),
@@ -364,7 +357,7 @@ def changes_images(images):
 WRONG_EPOCHS = {
     "not a function": ((0.5, None), r"^Kind of train_epoch"),
     "only the loss": (lambda *all_: epoch()(*all_)[0], r"^Type of the result with a metric: found float"),
-    "three results": (lambda *all_: (*epoch()(*all_), 3), r"^Type of the result .*3 values"),
+    "three results": (lambda *all_: (*epoch()(*all_), 3), r"^Type of the result .*tuple of 3"),
     "tensors": (epoch(number=lambda value: value), r"^Type of the mean loss .*found Tensor, expected a Python float"),
     "NumPy numbers": (epoch(number=lambda value: np.float32(value)), r"^Type of the mean loss .*found float32"),
     "0 for no metric": (epoch(none=0.0), r"^Type of the mean metric without a metric: found float, expected None"),
@@ -374,7 +367,7 @@ WRONG_EPOCHS = {
     "evaluation mode": (epoch(mode=nn.Module.eval), r"^Mode of the model during the epoch"),
     "no backward": (epoch(backward=False), r"^Parameters after the epoch: found unchanged"),
     "no step": (epoch(step=False), r"^Parameters after the epoch: found unchanged"),
-    "reset before the step": (resets_too_late, r"^Parameters after the epoch: found unchanged.*still there"),
+    "reset before the step": (resets_too_late, r"^Parameters after the epoch: found unchanged"),
     "no reset": (epoch(reset=False), r"^Gradients: found those of earlier batches"),
     "one step": (steps_once_at_the_end, r"^Parameters after the epoch: found other values"),
     "one batch": (epoch(once=True), r"^Parameters after the epoch: found other values"),
@@ -385,9 +378,9 @@ WRONG_EPOCHS = {
     "sum of images": (epoch(divide=False), r"^Value of the mean loss.*sum over images"),
     "metric after the step": (epoch(after=True), r"^Value of the mean metric.*before the step"),
     "metric unweighted": (lambda *all_: (epoch()(*copy.deepcopy(all_))[0], epoch(weigh=one)(*all_)[1]),
-                          r"^Value of the mean metric.*mean over batches"),
+                          r"^Value of the mean metric.*over batches"),
     "size of the data set": (epoch(count=lambda loader: len(loader.dataset)),
-                             r"^Error: .*AttributeError: 'generator' object has no attribute 'dataset'.*Look at line"),
+                             r"^Error: .*AttributeError: .*Look at line"),
     "number of batches": (epoch(weigh=one, count=len), r"^Value of the mean loss.*mean over batches"),
     "images changed": (epoch(before=changes_images), r"^Mutation: your code changed its argument images"),
 }  # fmt: skip
@@ -534,22 +527,21 @@ WRONG_VALIDATIONS = {
     "only the loss": (lambda *all_: validation()(*all_)[0], r"^Type of the result"),
     "tensors": (validation(number=lambda value: value), r"^Type of the mean loss .*found Tensor"),
     "0 for no metric": (validation(none=0.0), r"^Type of the mean metric without a metric"),
-    "training mode": (validation(mode=nn.Module.train), r"^Mode of the model while it is measured: found training"),
-    "mode untouched": (validation(mode=lambda model: None), r"^Mode of the model while it is measured"),
+    "training mode": (validation(mode=nn.Module.train), r"^Mode of the model while"),
+    "mode untouched": (validation(mode=lambda model: None), r"^Mode of the model while"),
     "mode not restored": (validation(restore=lambda model, training: None),
-                          r"^Mode of the model afterwards: found evaluation mode, expected training mode"),
+                          r"^Mode of the model afterwards: found eval"),
     "always training afterwards": (validation(restore=lambda model, training: model.train()),
-                                   r"^Mode of the model afterwards: found training mode, expected evaluation mode"),
-    "graph recorded": (validation(grad=PlainContext), r"^Gradients: found logits with requires_grad"),
-    "detached afterwards": (validation(grad=PlainContext, detach=True), r"^Gradients: found logits with requires_grad"),
-    "grad mode left off": (switches_grad_off, r"^Torch's grad mode afterwards: found switched off"),
-    "grad mode left on": (switches_grad_on, r"^Torch's grad mode afterwards: found switched on"),
-    "learns": (trains, r"^Gradients: found logits with requires_grad"),
+                                   r"^Mode of the model afterwards: found tr"),
+    "graph recorded": (validation(grad=PlainContext), r"^Gradients: found recorded"),
+    "detached afterwards": (validation(grad=PlainContext, detach=True), r"^Gradients: found recorded"),
+    "grad mode left off": (switches_grad_off, r"^Torch's gradient mode afterwards: found switched off"),
+    "grad mode left on": (switches_grad_on, r"^Torch's gradient mode afterwards: found switched on"),
+    "learns": (trains, r"^Gradients: found recorded"),
     "gradients dropped": (validation(prepare=forgets_gradients), r"^Mutation of the model: found other gradients"),
     "frozen": (validation(prepare=freezes), r"^Mutation of the model: found parameters without requires_grad"),
     "weights rounded": (validation(prepare=rounds), r"^Mutation of the model's parameter layers.0.weight"),
-    "averages updated": (validation(prepare=updates_averages),
-                         r"^Mutation of the model's buffer layers.1.running_mean"),
+    "averages updated": (validation(prepare=updates_averages), r"^Mutation of the model's buffer layers.1.running"),
     "CPU only": (validation(move=False), r"^Device of the images: found cpu"),
     "mean of batches": (validation(weigh=one), r"^Value of the mean loss.*mean over batches"),
     "sum of batches": (validation(weigh=one, divide=False), r"^Value of the mean loss.*sum over batches"),
@@ -571,32 +563,52 @@ RIGHT = {
 WRONG = {"3.1": WRONG_CROSS_ENTROPIES, "3.2": WRONG_DICES, "3.3": WRONG_EPOCHS, "3.4": WRONG_VALIDATIONS}
 
 
-@pytest.mark.parametrize("exercise_id", IDS)
-def test_the_reference_passes_quickly(exercise_id, quick_check):
-    quick_check(exercise_id)
+SHAPES = "the task says nothing about tensors of different shapes"
+EMPTY_LOADER = "the task says nothing about a loader without batches"
+START = "all three sums start from zero, as an int or as a float"
+EQUIVALENT = {
+    "3.1": {
+        "the task asks for a ValueError, not for its text": [
+            "binary_cross_entropy, raise: value 1 -> ?", "binary_cross_entropy, raise: value 2 -> ?",
+        ],
+    },
+    "3.2": {
+        SHAPES: ["dice_score, if", "dice_score, raise"],
+        "Dice is the same if prediction and target change places": [
+            "dice_score, assignment: targets 1 and 2 swapped", "dice_score, assignment: items 1 and 2 swapped",
+        ],
+        "only half precision needs it, and the task says nothing about that": [
+            "dice_score, assignment: float() left out", "dice_score, assignment: float() left out #2",
+        ],
+        "-2 and 2, and any order, name the same two axes of (N, C, H, W)": [
+            "dice_score, assignment 2: items 1 and 2 swapped", "dice_score, assignment 3: items 1 and 2 swapped",
+            "dice_score, assignment 2: - left out", "dice_score, assignment 3: items 1 and 2 swapped #2",
+            "dice_score, assignment 2: 2 -> -2", "dice_score, assignment 3: - left out",
+            "dice_score, assignment 3: - left out #3", "dice_score, assignment 3: 2 -> -2",
+            "dice_score, assignment 3: 2 -> -2 #2",
+        ],
+        "any number will do where the quotient is not used; only the gradient, which a score need not have, is nan": [
+            f"dice_score, assignment 5: 1.0 -> {number} #2" for number in (2.0, 0.0, -1.0)
+        ],
+    },
+    "3.3": {
+        START: [f"train_epoch, assignment 2: {which} swapped" for which in
+                ("targets 1 and 2", "targets 2 and 3", "items 2 and 3")],
+        "a metric with a graph has the same value; detaching only saves memory": [
+            "train_epoch, assignment 7: detach() left out"
+        ],
+        EMPTY_LOADER: ["train_epoch, if 2", "train_epoch, raise"],
+    },
+    "3.4": {
+        START: [f"validate, assignment 3: {which} swapped" for which in
+                ("targets 1 and 2", "targets 2 and 3", "items 2 and 3")],
+        EMPTY_LOADER: ["validate, if 2", "validate, raise"],
+    },
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(("exercise_id", "solution"), [(id_, solution) for id_ in IDS for solution in RIGHT[id_]])
-def test_other_right_solutions_pass(exercise_id, solution):
-    assert evaluate(exercise_id, solution).messages == ("Right.",)
-
-
-@pytest.mark.parametrize(("exercise_id", "mistake"), [(id_, mistake) for id_ in IDS for mistake in WRONG[id_]])
-def test_wrong_solutions_hear_what_is_wrong(exercise_id, mistake):
-    solution, message = WRONG[exercise_id][mistake]
-    result = evaluate(exercise_id, solution)
-    assert result.status == "failed"
-    assert re.search(message, result.messages[0]), result.messages[0]
-    assert len(result.messages[0]) < 600
-
-
-def stub(*_args, **_options):
-    raise NotImplementedError("Exercise: not written yet")
-
-
-@pytest.mark.parametrize("exercise_id", IDS)
-def test_a_stub_is_still_to_do(exercise_id):
-    assert evaluate(exercise_id, stub).status == "todo"
+class TestChecks(CheckTests):
+    right, wrong, equivalent = RIGHT, WRONG, EQUIVALENT
 
 
 def test_a_half_written_loop_is_still_to_do():
@@ -614,62 +626,14 @@ def test_the_grad_mode_of_the_notebook_survives_every_submission():
             assert not torch.is_grad_enabled()
 
 
-SHAPES = "neither the task nor the docstring says anything about tensors of different shapes"
-EMPTY_LOADER = "neither the task nor the docstring says anything about a loader without batches"
-HALF = "neither the task nor the docstring says anything about half precision, and only that needs it"
-START = "all three sums start from zero, as an int or as a float"
-PIXELS = "-2 and 2, and any order, name the same two axes of (N, C, H, W)"
-EQUIVALENT = {
-    "3.1": {
-        "but have ? and {target.shape}": "the task asks for a ValueError, not for its text",
-        "but have {logits.shape} and ?": "the task asks for a ValueError, not for its text",
-    },
-    "3.2": {
-        "if logits.shape != target.shape:  ->": SHAPES,
-        "raise ": SHAPES,
-        "->  target, probability = (": "Dice is the same if prediction and target change places",
-        "(target.float(), torch.sigmoid(logits.float()))": "Dice is the same if prediction and target change places",
-        "(torch.sigmoid(logits), target.float())": HALF,
-        "(torch.sigmoid(logits.float()), target)": HALF,
-        "(-1, -2)": PIXELS,
-        "(2, -1)": PIXELS,
-        "(--2, -1)": PIXELS,
-        "torch.where(both_empty, 2.0, total)": "any number will do where the quotient is not used",
-        "torch.where(both_empty, 0.0, total)": "the same score; only the gradient, which a score need not have, is nan",
-        "torch.where(both_empty, -1.0, total)": "any number will do where the quotient is not used",
-    },
-    "3.3": {
-        "= (0.0, 0.0, 0)  ->": START,
-        "= (0.0, 0, 0.0)": START,
-        "float(metric(logits, targets))": "a metric with a graph has the same value; detaching saves memory only",
-        "if n_images == 0:  ->": EMPTY_LOADER,
-        "raise ": EMPTY_LOADER,
-    },
-    "3.4": {
-        "= (0.0, 0.0, 0)  ->": START,
-        "= (0.0, 0, 0.0)": START,
-        "if n_images == 0:  ->": EMPTY_LOADER,
-        "raise ": EMPTY_LOADER,
-    },
-}
-
-
-@pytest.mark.parametrize("exercise_id", IDS)
-def test_mutants_are_rejected(exercise_id, kill_mutants):
-    # none of them loops for ever, and a busy machine is not a mistake
-    kill_mutants(exercise_id, EQUIVALENT.get(exercise_id, {}), seconds=10)
-
-
 def test_the_first_check_of_a_session_is_quick_too():
     """An optimizer of torch's own, for example, loads torch's compiler at first use: seconds, within the time limit."""
     program = """
 import sys
-from course_utils.exercises.checks import notebook_02, notebook_03
 from course_utils.exercises import list_exercises
 for exercise in list_exercises():
     if exercise.id[0] in "23":
-        checks = notebook_02 if exercise.id[0] == "2" else notebook_03
-        getattr(checks, f"check_{exercise.name}")(exercise.reference)
+        exercise.check(exercise.reference)
 assert "torch._dynamo" not in sys.modules, "a check loads torch's compiler"
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

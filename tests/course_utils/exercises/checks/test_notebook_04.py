@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 import heapq
-import re
 from collections import Counter
 
 import numpy as np
 import pandas as pd
-import pytest
 import torch
+from runner import CheckTests
 from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
@@ -25,38 +24,9 @@ from course_utils.metrics import count_matches, f1_score, iou_matrix, match_inst
 from course_utils.segmentation import predict
 from course_utils.unet import pad_to_multiple
 
-IDS = ["4.1", "4.2", "4.3", "4.4", "4.5"]
-RIGHT: dict[str, list] = {exercise_id: [] for exercise_id in IDS}
-WRONG: dict[str, list] = {exercise_id: [] for exercise_id in IDS}
-
-
-def right(exercise_id):
-    def register(solution):
-        RIGHT[exercise_id].append(pytest.param(exercise_id, solution, id=f"{exercise_id}-{solution.__name__}"))
-        return solution
-
-    return register
-
-
-def wrong(exercise_id, message):
-    """A wrong solution and a regular expression for the message that names its mistake."""
-
-    def register(solution):
-        name = f"{exercise_id}-{solution.__name__}"
-        WRONG[exercise_id].append(pytest.param(exercise_id, solution, message, id=name))
-        return solution
-
-    return register
-
-
-def all_of(table):
-    return [case for cases in table.values() for case in cases]
-
-
 # 4.1 predict
 
 
-@right("4.1")
 def zeros_on_all_sides_to_a_multiple_of_32(model, image, multiple=32):
     height, width = image.shape
     bottom, right_ = multiple - height % multiple, multiple - width % multiple
@@ -74,7 +44,6 @@ def zeros_on_all_sides_to_a_multiple_of_32(model, image, multiple=32):
     return (torch.sigmoid(y) if y.shape[0] == 1 else torch.nn.functional.softmax(y, 0)).numpy()
 
 
-@right("4.1")
 def a_copy_of_the_model(model, image):
     twin = copy.deepcopy(model).eval()
     for parameter in twin.parameters():
@@ -86,7 +55,6 @@ def a_copy_of_the_model(model, image):
     return np.asarray(y[0].cpu().tolist(), dtype=np.float32)
 
 
-@right("4.1")
 @torch.no_grad()
 def low_precision(model, image):
     device = next(model.parameters()).device
@@ -99,7 +67,6 @@ def low_precision(model, image):
     return (y.sigmoid() if len(y) == 1 else y.softmax(0)).numpy(force=True)
 
 
-@right("4.1")
 def pads_when_the_model_asks_for_it(model, image):
     mode = model.training
     model.eval()
@@ -233,56 +200,37 @@ def reflects_by_torch(model, image):
 WRONG_PREDICT = {
     "crops the image": (variant(crop_first), r"^Shape of the result .* Pad the image instead of cropping"),
     "crops, then fills with zeros": (crop_and_fill, r"^Value of the result"),
-    "does not pad": (
-        variant(lambda i: (i.astype(np.float32), i.shape)),
-        r"^Shape of the tensor that reaches the model: found \(1, 1, 20, 37\).*divide by 16",
-    ),
-    "pads to multiples of 8": (
-        variant(lambda i: pad_to_multiple(i.astype(np.float32), 8)),
-        r"^Shape of the tensor that reaches the model.*16",
-    ),
-    "leaves the padding": (
-        variant(finish=lambda p, h, w: p.numpy()),
-        r"^Shape of the result .*\(1, 32, 48\), expected \(1, 20, 37\).*Cut the padding off",
-    ),
+    "does not pad": (variant(lambda i: (i.astype(np.float32), i.shape)), r"^Shape of the tensor .*divisible by 16"),
+    "pads to multiples of 8": (variant(lambda i: pad_to_multiple(i.astype(np.float32), 8)),
+                               r"^Shape of the tensor .*16"),
+    "leaves the padding": (variant(finish=lambda p, h, w: p.numpy()), r"^Shape of .*Cut the padding off"),
     "slices to minus zero": (variant(finish=with_slices_from_the_end), r"^Shape of the result .* -0 is empty"),
     "keeps the batch axis": (variant(finish=with_batch_axis), r"^Shape of the result .*batch axis"),
     "drops the channel axis": (variant(finish=lambda p, h, w: p[0, :h, :w].numpy()), r"^Shape of .*channel axis"),
-    "transposes": (
-        variant(finish=lambda p, h, w: p[:, :h, :w].numpy().transpose(0, 2, 1)),
-        r"^Shape of .*Height first",
-    ),
+    "transposes": (variant(finish=lambda p, h, w: p[:, :h, :w].numpy().transpose(0, 2, 1)), r"^Shape of .*Height"),
     "cuts at the wrong end": (variant(finish=lambda p, h, w: p[:, -h:, -w:].numpy()), r"^Value of the result"),
     "returns a tensor": (variant(finish=lambda p, h, w: p[:, :h, :w]), r"^Type of the result: found Tensor"),
-    "returns float64": (
-        variant(finish=lambda p, h, w: p[:, :h, :w].numpy().astype(float)),
-        r"^dtype of the result .*float64, expected float32",
-    ),
+    "returns float64": (variant(finish=lambda p, h, w: p[:, :h, :w].numpy().astype(float)),
+                        r"^dtype of the result .*float64"),
     "returns a mask": (variant(finish=lambda p, h, w: p[:, :h, :w].numpy() > 0.5), r"^dtype of the result .*bool"),
     "feeds float64": (variant(pad_to_multiple), r"^dtype of the tensor that reaches the model: found torch.float64"),
     "returns logits": (variant(activation=lambda y: y), r"^Range of the result .*expected 0 to 1.*logits"),
     "takes the sigmoid of all channels": (variant(activation=torch.sigmoid), r"^Sum over the channels"),
-    "takes the softmax of one channel": (
-        variant(activation=lambda y: y.softmax(0)),
-        r"^Value of the result .*softmax over one channel is always 1",
-    ),
-    "takes the softmax over rows": (
-        variant(activation=lambda y: y.sigmoid() if len(y) == 1 else y.softmax(1)),
-        r"^Sum over the channels .*mind which axis",
-    ),
+    "takes the softmax of one channel": (variant(activation=lambda y: y.softmax(0)),
+                                         r"^Value of .*one channel is always 1"),
+    "takes the softmax over rows": (variant(activation=lambda y: y.sigmoid() if len(y) == 1 else y.softmax(1)),
+                                    r"^Sum over the channels"),
     "activates twice": (variant(activation=lambda y: y.sigmoid().sigmoid()), r"^Value of the result .*one sigmoid"),
-    "stays in training mode": (variant(modes=False), r"^Mode of the model while it predicts: found training"),
-    "switches the top only": (only_the_top_in_evaluation, r"^Mode of the model while it predicts"),
-    "leaves evaluation mode": (
-        lambda model, image: predict(model.eval(), image),
-        r"^Mode of the model afterwards: found evaluation, expected training",
-    ),
+    "stays in training mode": (variant(modes=False), r"^Mode of the model while"),
+    "switches the top only": (only_the_top_in_evaluation, r"^Mode of the model while"),
+    "leaves evaluation mode": (lambda model, image: predict(model.eval(), image),
+                               r"^Mode of .* afterwards: found evaluation"),
     "always leaves training mode": (always_train_afterwards, r"^Mode of the model afterwards: found training"),
-    "records gradients": (variant(gradients=True), r"^Gradients while the model predicts: found recorded"),
-    "switches gradients off": (switches_gradients_off_for_good, r"^Gradient mode of torch afterwards: found off"),
-    "freezes the model": (freezes_the_model, r"^Mutation: the model's parameters no longer require gradients"),
+    "records gradients": (variant(gradients=True), r"^Gradients: found recorded"),
+    "switches gradients off": (switches_gradients_off_for_good, r"^Torch's gradient mode afterwards"),
+    "freezes the model": (freezes_the_model, r"^Mutation of the model: .*requires_grad"),
     "changes the image": (changes_the_image, r"^Mutation: your code changed its argument image"),
-    "converts the model": (variant(device=as_half), r"^(Mutation: your code changed|dtype of the result)"),
+    "converts the model": (variant(device=as_half), r"^(Mutation of the model|dtype of the result)"),
     "normalises again": (variant(scale), r"^Value of the result .*normalised"),
     "resizes": (variant(stretch), r"^Value of the result .*resized"),
     "predicts window by window": (window_by_window, r"^Value of the probabilities of a 3x3"),
@@ -291,24 +239,19 @@ WRONG_PREDICT = {
     "does not bring the result back": (stays_on_the_device, r"^Device of the result"),
     "reflects short sides by torch": (reflects_by_torch, r"^Error: your code raised RuntimeError.*[Pp]adding"),
 }
-for name, (solution, message) in WRONG_PREDICT.items():
-    WRONG["4.1"].append(pytest.param("4.1", solution, message, id=f"4.1-{name}"))
 
 
 # 4.2 connected_components
 
 
-@right("4.2")
 def by_scipy(probability, threshold=0.5, structure=None):
     return ndimage.label(probability > threshold, structure)[0]
 
 
-@right("4.2")
 def four_neighbours_and_gaps(probability, threshold=0.5):
     return label(probability >= threshold, connectivity=1).astype(np.uint16) * 5
 
 
-@right("4.2")
 def by_flood_fill(probability, threshold=0.5):
     waiting = {tuple(place) for place in np.argwhere(probability > threshold).tolist()}
     labels, id_ = np.zeros(probability.shape, dtype=int), 0
@@ -325,7 +268,6 @@ def by_flood_fill(probability, threshold=0.5):
     return labels
 
 
-@right("4.2")
 def only_probabilities(probability, threshold=0.5):
     if probability.min() < 0 or probability.max() > 1:
         raise ValueError("these are no probabilities")
@@ -347,43 +289,33 @@ WRONG_COMPONENTS = {
     "returns the pair of scipy": (lambda p, threshold=0.5: ndimage.label(p > threshold), r"^Type of .*found tuple"),
     "returns a list": (lambda p, threshold=0.5: label(p > threshold).tolist(), r"^Type of .*found list"),
     "returns the mask": (lambda p, threshold=0.5: p > threshold, r"^dtype of .*bool.*not yet labelled"),
-    "returns the mask as integers": (
-        lambda p, threshold=0.5: (p > threshold).astype(int), r"^Number of components .*found 1, .*share the id 1"),
+    "returns the mask as integers": (lambda p, threshold=0.5: (p > threshold).astype(int),
+                                     r"^Number of .*share the id 1"),
     "returns floats": (lambda p, threshold=0.5: label(p > threshold).astype(float), r"^dtype of .*float64"),
-    "ignores the threshold": (
-        lambda p, threshold=0.5: label(p > 0.5),
-        r"^Value at .* above the threshold 0.3.*Use the"),
+    "ignores the threshold": (lambda p, threshold=0.5: label(p > 0.5), r"^Value at .*threshold 0.3.*Use the"),
     "another default": (lambda p, threshold=0.3: label(p > threshold), r"^Value at .*the default threshold"),
     "no default": (lambda p, threshold: label(p > threshold), r"^Error.*TypeError.*threshold"),
-    "below instead of above": (lambda p, threshold=0.5: label(p < threshold), r"^Value at .*other way round"),
+    "below instead of above": (lambda p, threshold=0.5: label(p < threshold), r"^Value at .*not those below"),
     "labels the probabilities": (lambda p, threshold=0.5: label((p * 255).astype(np.uint8)), r"^Value at .*is below"),
-    "drops small components": (
-        lambda p, threshold=0.5: label(remove_small_objects(p > threshold, 2)),
-        r"^Value at \(5, 2\).*found 0, expected the id.*also a single one"),
-    "fills holes": (
-        lambda p, threshold=0.5: label(ndimage.binary_fill_holes(p > threshold)),
-        r"^Value at \(8, 2\).*expected 0 \(background\).*no filled holes"),
+    "drops small components": (lambda p, threshold=0.5: label(remove_small_objects(p > threshold, 2)),
+                               r"^Value at .*a single one"),
+    "fills holes": (lambda p, threshold=0.5: label(ndimage.binary_fill_holes(p > threshold)),
+                    r"^Value at .*no filled holes"),
     "smooths first": (lambda p, threshold=0.5: label(ndimage.gaussian_filter(p, 1) > threshold), r"^Value at "),
-    "a threshold a little higher": (
-        lambda p, threshold=0.5: label(p > threshold + 1e-3),
-        r"^Value at \(14, 12\), where the probability 0.5004 is above the threshold 0.5 .*expected the id"),
-    "a threshold a little lower": (
-        lambda p, threshold=0.5: label(p > threshold - 1e-3),
-        r"^Value at \(14, 17\), where the probability 0.4996 is below the threshold 0.5 .*expected 0"),
+    "a threshold a little higher": (lambda p, threshold=0.5: label(p > threshold + 1e-3),
+                                    r"^Value at .*0.5004 is above .*the id"),
+    "a threshold a little lower": (lambda p, threshold=0.5: label(p > threshold - 1e-3),
+                                   r"^Value at .*0.4996 is below .*expected 0"),
     "rounds first": (lambda p, threshold=0.5: label(p.round(2) > threshold), r"^Value at \(14, 12\)"),
-    "ids in a byte": (
-        lambda p, threshold=0.5: label(p > threshold).astype(np.uint8),
-        r"^Value at .*many single pixels|^Number of components .*many single pixels"),
+    "ids in a byte": (lambda p, threshold=0.5: label(p > threshold).astype(np.uint8), r"^(Value|Number) .*many single"),
     "background is -1": (lambda p, threshold=0.5: label(p > threshold) - 1, r"^Range of .*-1"),
     "changes its argument": (zeroes_the_rest, r"^Mutation: your code changed its argument probability"),
     "adds an axis": (lambda p, threshold=0.5: label(p > threshold)[None], r"^Shape of"),
     "joins along rows only": (joined_to_the_right_only, r"^Ids inside one connected region .*expected a single one"),
     "joins some diagonals": (
         lambda p, threshold=0.5: ndimage.label(p > threshold, [[1, 1, 0], [1, 1, 1], [0, 1, 1]])[0],
-        r"^Number of components .*Join diagonal neighbours everywhere, or nowhere"),
+        r"^Number of .*diagonal"),
 }  # fmt: skip
-for name, (solution, message) in WRONG_COMPONENTS.items():
-    WRONG["4.2"].append(pytest.param("4.2", solution, message, id=f"4.2-{name}"))
 
 
 # 4.3 iou_matrix
@@ -418,10 +350,6 @@ def iou_of(a, b):
     return np.sum(a & b) / np.sum(a | b)
 
 
-right("4.3")(by_pairs(iou_of, dtype=np.float32))
-
-
-@right("4.3")
 def by_pandas(prediction, truth):
     same_shape(prediction, truth)
     table = pd.crosstab(prediction.ravel(), truth.ravel())
@@ -430,7 +358,6 @@ def by_pandas(prediction, truth):
     return iou.to_numpy(dtype=float)
 
 
-@right("4.3")
 def by_counting_pixels(prediction, truth):
     same_shape(prediction, truth)
     pairs = Counter(zip(prediction.ravel().tolist(), truth.ravel().tolist(), strict=True))
@@ -440,7 +367,6 @@ def by_counting_pixels(prediction, truth):
     return np.array(values, dtype=np.float64).reshape(len(rows), len(columns))
 
 
-@right("4.3")
 def by_relabelling(prediction, truth):
     same_shape(prediction, truth)
     p, t = (
@@ -523,33 +449,25 @@ def without_union_of_background(prediction, truth):
 
 WRONG_IOU = {
     "transposed": (lambda p, t: iou_matrix(p, t).T, r"^Shape of .*found \(6, 4\), expected \(4, 6\).*Rows are pred"),
-    "with background": (
-        by_pairs(iou_of, lambda p: np.unique(p).tolist(), lambda t: np.unique(t).tolist()),
-        r"^Shape of .*Leave the background out"),
-    "drops the first id": (
-        by_pairs(iou_of, lambda p: np.unique(p)[1:], lambda t: np.unique(t)[1:]),
-        r"^Shape of the matrix for a prediction without background.*only the background has the id 0"),
-    "up to the largest id": (
-        by_pairs(lambda a, b: 0, up_to_the_largest, up_to_the_largest), r"^Shape of .*Ids have gaps"),
+    "with background": (by_pairs(iou_of, lambda p: np.unique(p).tolist(), lambda t: np.unique(t).tolist()),
+                        r"^Shape of .*background"),
+    "drops the first id": (by_pairs(iou_of, lambda p: np.unique(p)[1:], lambda t: np.unique(t)[1:]),
+                           r"^Shape of .*without background"),
+    "up to the largest id": (by_pairs(lambda a, b: 0, up_to_the_largest, up_to_the_largest), r"^Shape of .*have gaps"),
     "dense table": (with_a_dense_table, r"^Memory .* 2000.*MB"),
     "lookup table": (with_a_lookup_table, r"^Memory .* 1000000.*MB"),
-    "ids as float32": (
-        lambda p, t: iou_matrix(p.astype(np.float32), t.astype(np.float32)),
-        r"^Shape of the matrix for ids up to 1099511627777: found \(3, 5\), .*differ by 1 stay two ids"),
+    "ids as float32": (lambda p, t: iou_matrix(p.astype(np.float32), t.astype(np.float32)), r"^Shape of .*float32"),
     "ids as int32": (lambda p, t: iou_matrix(p.astype(np.int32), t.astype(np.int32)), r"^Shape .* up to 1099511627777"),
     "product of ids overflows": (with_overflowing_pairs, r"^Value of the matrix for"),
     "Dice": (by_pairs(lambda a, b: 2 * np.sum(a & b) / (np.sum(a) + np.sum(b))), r"^Value of .*another measure: Dice"),
-    "over the prediction": (
-        by_pairs(lambda a, b: np.sum(a & b) / np.sum(a)), r"^Value of .*over the area of the prediction"),
+    "over the prediction": (by_pairs(lambda a, b: np.sum(a & b) / np.sum(a)), r"^Value of .*area of the pred"),
     "over the truth": (by_pairs(lambda a, b: np.sum(a & b) / np.sum(b)), r"^Value of .*over the area of the nucleus"),
     "counts pixels": (by_pairs(lambda a, b: np.sum(a & b)), r"^Value of .*the intersection in pixels"),
-    "forgets to subtract": (
-        by_pairs(lambda a, b: np.sum(a & b) / (np.sum(a) + np.sum(b))), r"^Value of .*over the sum of the areas"),
+    "forgets to subtract": (by_pairs(lambda a, b: np.sum(a & b) / (np.sum(a) + np.sum(b))), r"^Value of .*sum of"),
     "wrong union": (without_union_of_background, r"^Value of the matrix for ids with gaps"),
     "integers": (by_pairs(iou_of, dtype=int), r"^dtype of .*int64, expected a float"),
     "a list": (lambda p, t: iou_matrix(p, t).tolist(), r"^Type of .*found list, expected ndarray"),
-    "order of appearance": (
-        by_pairs(iou_of, in_order_of_appearance, in_order_of_appearance), r"^Value of .*ascending order"),
+    "order of appearance": (by_pairs(iou_of, in_order_of_appearance, in_order_of_appearance), r"^Value of .*ascending"),
     "order as text": (by_pairs(iou_of, sorted_as_text, sorted_as_text), r"^Value of .*ascending order"),
     "descending order": (lambda p, t: iou_matrix(p, t)[::-1, ::-1], r"^Value of .*ascending order"),
     "relabels in place": (relabels_in_place, r"^Mutation: your code changed its argument truth"),
@@ -561,23 +479,19 @@ WRONG_IOU = {
     "fails on empty": (
         lambda p, t: np.stack([np.stack([iou_matrix((p == i) * 1, (t == j) * 1)[0, 0] for j in ids_of(t)])
                                for i in ids_of(p)]) if p.shape == t.shape else iou_matrix(p, t),
-        r"^Error: your code raised ValueError: need at least one array"),
+        r"^Error: .*ValueError: need at least"),
 }  # fmt: skip
-for name, (solution, message) in WRONG_IOU.items():
-    WRONG["4.3"].append(pytest.param("4.3", solution, message, id=f"4.3-{name}"))
 
 
 # 4.4 count_matches
 
 
-@right("4.4")
 def by_bipartite_matching(iou, iou_threshold=0.5):
     if 0 in iou.shape:
         return 0
     return int(np.sum(maximum_bipartite_matching(csr_array(iou >= iou_threshold)) != -1))
 
 
-@right("4.4")
 def as_stardist_does(iou, iou_threshold=0.5, **options):
     if min(iou.shape) == 0 or not np.any(iou >= iou_threshold):
         return 0
@@ -586,7 +500,6 @@ def as_stardist_does(iou, iou_threshold=0.5, **options):
     return int(np.count_nonzero(iou[rows, columns] >= iou_threshold))
 
 
-@right("4.4")
 def by_augmenting_paths(iou, iou_threshold=0.5):
     partner = {}
 
@@ -670,50 +583,40 @@ def every_permutation(iou, iou_threshold=0.5):
 
 
 WRONG_MATCHES = {
-    "a NumPy integer": (
-        lambda iou, iou_threshold=0.5: np.int64(count_matches(iou, iou_threshold)),
-        r"^Type of .*int64"),
-    "a float": (
-        lambda iou, iou_threshold=0.5: float(count_matches(iou, iou_threshold)),
-        r"^Type of .*float, expected int"),
+    "a NumPy integer": (lambda iou, iou_threshold=0.5: np.int64(count_matches(iou, iou_threshold)),
+                        r"^Type of .*int64"),
+    "a float": (lambda iou, iou_threshold=0.5: float(count_matches(iou, iou_threshold)),
+                r"^Type of .*float, expected int"),
     "the pairs": (lambda iou, iou_threshold=0.5: np.argwhere(iou >= iou_threshold).tolist(), r"^Type of .*found list"),
-    "greater instead of at least": (
-        lambda iou, iou_threshold=0.5: count_matches(iou, np.nextafter(iou_threshold, 1)),
-        r"^Value of count_matches for a pair exactly at the threshold 0.5: found 0, expected 1"),
+    "greater instead of at least": (lambda iou, iou_threshold=0.5: count_matches(iou, np.nextafter(iou_threshold, 1)),
+                                    r"^Value of .*exactly at"),
     "ignores the threshold": (lambda iou, iou_threshold=0.5: count_matches(iou), r"^Value .*at 0.7.*iou_threshold"),
-    "another default": (
-        lambda iou, iou_threshold=0.1: count_matches(iou, iou_threshold),
-        r"^Value .*default threshold"),
-    "counts the entries": (
-        lambda iou, iou_threshold=0.5: int((iou >= iou_threshold).sum()), r"^Value .*two halves.*One to one"),
-    "counts the rows": (
-        lambda iou, iou_threshold=0.5: int((iou >= iou_threshold).any(axis=1).sum()),
-        r"^Value .*two halves.*One to one"),
-    "counts the columns": (
-        lambda iou, iou_threshold=0.5: int((iou >= iou_threshold).any(axis=0).sum()),
-        r"^Value .*two nuclei.*One to one"),
+    "another default": (lambda iou, iou_threshold=0.1: count_matches(iou, iou_threshold),
+                        r"^Value .*default threshold"),
+    "counts the entries": (lambda iou, iou_threshold=0.5: int((iou >= iou_threshold).sum()), r"^Value .*two halves"),
+    "counts the rows": (lambda iou, iou_threshold=0.5: int((iou >= iou_threshold).any(axis=1).sum()),
+                        r"^Value .*two halves"),
+    "counts the columns": (lambda iou, iou_threshold=0.5: int((iou >= iou_threshold).any(axis=0).sum()),
+                           r"^Value .*two nuclei"),
     "the smaller of both": (rows_and_columns, r"^Value .*matrix \(|^Value .*want one nucleus.*One to one"),
-    "greedy by value": (greedy_by_value, r"^Value .*contested.*best assignment has to be searched"),
-    "greedy by row": (greedy_by_row, r"^Value .*found 1, expected 2.*best assignment has to be searched"),
-    "best of each row": (greedy_by_best_in_row, r"^Value .*found 1, expected 2.*best assignment has to be searched"),
+    "greedy by value": (greedy_by_value, r"^Value .*contested.*best assignment"),
+    "greedy by row": (greedy_by_row, r"^Value .*found 1, expected 2.*best assignment"),
+    "best of each row": (greedy_by_best_in_row, r"^Value .*found 1, expected 2.*best assignment"),
     "largest sum of IoU": (largest_sum, r"^Value .*larger sum.*found 1, expected 2.*not the sum"),
     "largest sum above the threshold": (largest_valid_sum, r"^Value .*larger sum.*not the sum"),
     "smallest sum": (smallest_sum, r"^Value .*clear case"),
     "forbids pairs": (forbids_pairs, r"^Error: your code raised ValueError: cost matrix is infeasible"),
-    "below the threshold": (
-        lambda iou, iou_threshold=0.5: count_matches(1 - iou, iou_threshold), r"^Value .*clear case"),
+    "below the threshold": (lambda iou, iou_threshold=0.5: count_matches(1 - iou, iou_threshold),
+                            r"^Value .*clear case"),
     "changes its argument": (zeroes_in_place, r"^Mutation: your code changed its argument iou"),
     "square only": (
         lambda iou, iou_threshold=0.5: max(
             sum(iou[i, (i + s) % len(iou)] >= iou_threshold for i in range(len(iou))) for s in range(len(iou))).item(),
         r"^(Value|Error|Type)"),
-    "fails on empty": (
-        lambda iou, iou_threshold=0.5: count_matches(iou, iou_threshold) if iou.max() > 0 else 0,
-        r"^Error: your code raised ValueError: zero-size array"),
+    "fails on empty": (lambda iou, iou_threshold=0.5: count_matches(iou, iou_threshold) if iou.max() > 0 else 0,
+                       r"^Error: .*ValueError: zero-size"),
     "every permutation": (every_permutation, r"^Time: your code was stopped"),
 }  # fmt: skip
-for name, (solution, message) in WRONG_MATCHES.items():
-    WRONG["4.4"].append(pytest.param("4.4", solution, message, id=f"4.4-{name}"))
 
 
 # 4.5 f1_score
@@ -726,13 +629,11 @@ def counts(prediction, truth, iou_threshold=0.5):
     return found, iou.shape[0] - found, iou.shape[1] - found
 
 
-@right("4.5")
 def from_counts(prediction, truth, iou_threshold=0.5):
     tp, fp, fn = counts(prediction, truth, iou_threshold)
     return 1.0 if tp + fp + fn == 0 else tp / (tp + 0.5 * (fp + fn))
 
 
-@right("4.5")
 def harmonic_mean(prediction, truth, iou_threshold=0.5):
     tp, fp, fn = counts(prediction, truth, iou_threshold)
     if not prediction.any() and not truth.any():
@@ -743,7 +644,6 @@ def harmonic_mean(prediction, truth, iou_threshold=0.5):
     return np.float64(2 / (1 / precision + 1 / recall))
 
 
-@right("4.5")
 def by_match_instances(prediction, truth, iou_threshold=0.5):
     return match_instances(prediction, truth, [iou_threshold])[0].f1
 
@@ -821,40 +721,31 @@ WRONG_F1 = {
     "recall": (from_formula(lambda tp, fp, fn: tp / (tp + fn)), r"^Value .*That is recall"),
     "average precision": (from_formula(lambda tp, fp, fn: tp / (tp + fp + fn)), r"^Value .*That is average precision"),
     "no factor 2": (from_formula(lambda tp, fp, fn: tp / (2 * tp + fp + fn)), r"^Value .*a factor 2 is missing"),
-    "number of matches": (from_formula(lambda tp, fp, fn: tp), r"^Value .*a number of matches"),
-    "arithmetic mean": (
-        from_formula(lambda tp, fp, fn: (tp / (tp + fp) + tp / (tp + fn)) / 2),
-        r"^Value .*mean of precision and recall"),
+    "number of matches": (from_formula(lambda tp, fp, fn: tp), r"^Value .*the number of matches"),
+    "arithmetic mean": (from_formula(lambda tp, fp, fn: (tp / (tp + fp) + tp / (tp + fn)) / 2),
+                        r"^Value .*mean of prec"),
     "Dice of the pixels": (pixel_dice, r"^Value .*the Dice of the pixels"),
     "IoU of the pixels": (pixel_iou, r"^Value .*the IoU of the pixels"),
     "largest id": (by_largest_id, r"^Value .*the largest id"),
     "background as an instance": (with_background, r"^Value .*background as an instance"),
     "equal ids": (by_equal_ids, r"^Value of f1_score for 3 matches"),
-    "ignores iou_threshold": (
-        from_formula(f1_of, iou_threshold=0.5),
-        r"^Value .*at iou_threshold=0.6.*Pass iou_thresh"),
-    "another default": (
-        lambda p, t, iou_threshold=0.6: f1_score(p, t, iou_threshold),
-        r"^Value .*default iou_threshold"),
-    "greater instead of at least": (
-        lambda p, t, iou_threshold=0.5: f1_score(p, t, np.nextafter(iou_threshold, 1)), r"^Value .*exactly"),
+    "ignores iou_threshold": (from_formula(f1_of, iou_threshold=0.5), r"^Value .*at iou_threshold=0.6.*Pass iou"),
+    "another default": (lambda p, t, iou_threshold=0.6: f1_score(p, t, iou_threshold),
+                        r"^Value .*default iou_threshold"),
+    "greater instead of at least": (lambda p, t, iou_threshold=0.5: f1_score(p, t, np.nextafter(iou_threshold, 1)),
+                                    r"^Value .*exactly"),
     "counts entries": (by_counting_entries, r"^Value .*two halves.*one to one"),
-    "the smaller of both": (
-        by_rows_and_columns, r"^Value .*beside two nuclei in one prediction: found 1.0, .*Matches are one to one"),
+    "the smaller of both": (by_rows_and_columns, r"^Value .*beside two nuclei.*one to one"),
     "largest sum": (by_largest_sum, r"^Value .*contested.*count_matches"),
-    "empty is 0": (
-        lambda p, t, iou_threshold=0.5: f1_score(p, t, iou_threshold) if p.any() or t.any() else 0.0,
-        r"^Value of f1_score for two empty label images: found 0.0, expected 1"),
-    "one empty is 1": (
-        lambda p, t, iou_threshold=0.5: f1_score(p, t, iou_threshold) if p.any() and t.any() else 1.0,
-        r"^Value of f1_score for an empty prediction: found 1.0, expected 0"),
+    "empty is 0": (lambda p, t, iou_threshold=0.5: f1_score(p, t, iou_threshold) if p.any() or t.any() else 0.0,
+                   r"^Value .*two empty .*found 0.0"),
+    "one empty is 1": (lambda p, t, iou_threshold=0.5: f1_score(p, t, iou_threshold) if p.any() and t.any() else 1.0,
+                       r"^Value .*an empty .*found 1.0"),
     "nan for empty": (
         lambda p, t, iou_threshold=0.5: float(
             np.float64(2 * counts(p, t, iou_threshold)[0]) / sum(iou_matrix(p, t).shape)),
-        r"^Value of f1_score for two empty label images: found nan"),
-    "divides by zero": (
-        lambda p, t, iou_threshold=0.5: f1_of(*counts(p, t, iou_threshold)),
-        r"^Error: your code raised ZeroDivisionError.*f1_of"),
+        r"^Value .*two empty .*nan"),
+    "divides by zero": (lambda p, t, iou_threshold=0.5: f1_of(*counts(p, t, iou_threshold)), r"^Error: .*ZeroDivision"),
     "a tensor": (lambda p, t, iou_threshold=0.5: torch.tensor(f1_score(p, t)), r"^Type of .*Tensor, expected float"),
     "float32": (lambda p, t, iou_threshold=0.5: np.float32(f1_score(p, t)), r"^Type of .*float32, expected float"),
     "percent": (lambda p, t, iou_threshold=0.5: 100 * f1_score(p, t, iou_threshold), r"^Value .*found 54.5"),
@@ -862,78 +753,47 @@ WRONG_F1 = {
     "ravels": (ravels, r"^Result for the shapes \(1, 5\) and \(5, 1\): found no error"),
     "broadcasts": (on_one_shape, r"^Result for the shapes .*: found no error, expected a ValueError"),
 }  # fmt: skip
-for name, (solution, message) in WRONG_F1.items():
-    WRONG["4.5"].append(pytest.param("4.5", solution, message, id=f"4.5-{name}"))
 
 
-# mutants that are right as well: part of their description -> reason
+RIGHT = {
+    "4.1": [
+        zeros_on_all_sides_to_a_multiple_of_32, a_copy_of_the_model, low_precision, pads_when_the_model_asks_for_it,
+    ],
+    "4.2": [by_scipy, four_neighbours_and_gaps, by_flood_fill, only_probabilities],
+    "4.3": [by_pairs(iou_of, dtype=np.float32), by_pandas, by_counting_pixels, by_relabelling],
+    "4.4": [by_bipartite_matching, as_stardist_does, by_augmenting_paths],
+    "4.5": [from_counts, harmonic_mean, by_match_instances],
+}  # fmt: skip
+WRONG = {"4.1": WRONG_PREDICT, "4.2": WRONG_COMPONENTS, "4.3": WRONG_IOU, "4.4": WRONG_MATCHES, "4.5": WRONG_F1}
 EQUIVALENT = {
     "4.1": {
-        "pad_to_multiple(image.astype(np.float32))": "the contract's predict(model, image) has no third argument",
-        "[0]  ->  logits = model(torch.from_numpy(padded)[None, None].to(device))[-1]": "the batch has one image",
-        "return probability[:, :height, :width].cpu().numpy()": "a model of the course gives float32",
+        "the contract's predict(model, image) has no third argument": [
+            "predict, assignment 2: pad_to_multiple() without argument 2"
+        ],
+        "the batch has one image": ["predict, assignment 4: 0 -> -1"],
+        "a model of the course gives float32": ["predict, return: float() left out"],
     },
-    "4.2": {"probability >= threshold": "pixels exactly at the threshold may go either way"},
+    "4.2": {"pixels exactly at the threshold may go either way": ["connected_components, return: > -> >="]},
     "4.3": {
-        "but have ? and {truth.shape}": "the contract asks for a ValueError, not for its text",
-        "{prediction.shape} and ?": "the contract asks for a ValueError, not for its text",
-        "sum(axis=-1, keepdims=True)": "the last of two axes is axis 1",
-        "true_area = intersection.sum(axis=0)": "a row of areas broadcasts without the axis",
-        "true_area = intersection.sum(axis=0, keepdims=False)": "a row of areas broadcasts without the axis",
+        "the contract asks for a ValueError, not for its text": [
+            "iou_matrix, raise: value 1 -> ?", "iou_matrix, raise: value 2 -> ?",
+        ],
+        "the last of two axes is axis 1": ["iou_matrix, assignment 5: 1 -> -1"],
+        "a row of areas broadcasts without the axis": [
+            "iou_matrix, assignment 6: sum() without keepdims", "iou_matrix, assignment 6: True -> False",
+        ],
     },
     "4.5": {
-        "iou = iou_matrix(truth, prediction)": "the number of matches and the sum of both counts are symmetric",
-        "n_true, n_pred = iou.shape": "only their sum is used",
+        "the number of matches and the sum of both counts are symmetric": [
+            "f1_score, assignment: iou_matrix() arguments 1 and 2 swapped"
+        ],
+        "only their sum is used": ["f1_score, assignment 2: targets 1 and 2 swapped"],
     },
-}
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("exercise_id", IDS)
-def test_the_reference_passes_quickly(exercise_id, quick_check):
-    quick_check(exercise_id)
-
-
-@pytest.mark.parametrize("exercise_id, solution", all_of(RIGHT))
-def test_right_solutions_pass(exercise_id, solution):
-    result = evaluate(exercise_id, solution)
-    assert result.status == "passed", result.messages
-
-
-@pytest.mark.parametrize("exercise_id, solution, message", all_of(WRONG))
-def test_wrong_solutions_are_named(exercise_id, solution, message):
-    result = evaluate(exercise_id, solution)
-    assert result.status == "failed"
-    assert re.search(message, result.messages[0]), result.messages[0]
-
-
-@pytest.mark.parametrize("exercise_id", IDS)
-def test_there_are_enough_cases(exercise_id):
-    assert len(RIGHT[exercise_id]) >= 2 and len(WRONG[exercise_id]) >= 6
-
-
-@pytest.mark.parametrize("exercise_id", IDS)
-def test_stubs_are_todo(exercise_id):
-    def stub(*arguments, **options):
-        raise NotImplementedError(f"Exercise {exercise_id}: write this function.")
-
-    def half_written(first, *others, **options):
-        first = np.asarray(first) if isinstance(first, np.ndarray) else first
-        return stub(first)
-
-    for solution in (stub, half_written):
-        result = evaluate(exercise_id, solution)
-        assert (result.status, result.messages) == ("todo", (f"Exercise {exercise_id}: write this function.",))
-
-
-@pytest.mark.parametrize("exercise_id", IDS)
-def test_things_that_are_no_functions(exercise_id):
-    assert evaluate(exercise_id, np.zeros(3)).messages[0].startswith("Kind of ")
-    assert evaluate(exercise_id, lambda *arguments, **options: None).messages[0].startswith("Type of ")
-
-
-@pytest.mark.parametrize("exercise_id", IDS)
-def test_mutants_are_rejected(exercise_id, kill_mutants):
-    kill_mutants(exercise_id, EQUIVALENT.get(exercise_id))
+class TestChecks(CheckTests):
+    right, wrong, equivalent = RIGHT, WRONG, EQUIVALENT
 
 
 def test_predict_is_checked_even_where_gradients_were_switched_off():

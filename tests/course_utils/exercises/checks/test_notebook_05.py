@@ -3,49 +3,28 @@
 from __future__ import annotations
 
 import heapq
-import re
 from itertools import product
 
 import numpy as np
-import pytest
 import torch
+from runner import CheckTests
 from scipy import ndimage
 from skimage.measure import label
 from skimage.morphology import remove_small_objects
 from skimage.segmentation import find_boundaries, watershed
 
-from course_utils.exercises import evaluate
 from course_utils.metrics import f1_score, match_instances
 from course_utils.segmentation import find_best_threshold, watershed_instances
 from course_utils.targets import boundary_target, looks_like_boundary_target
 
-IDS = ["5.1", "5.2", "5.3"]
-RIGHT: dict[str, list] = {exercise_id: [] for exercise_id in IDS}
-WRONG: dict[str, list] = {exercise_id: [] for exercise_id in IDS}
-
-
-def right(exercise_id):
-    def register(solution):
-        RIGHT[exercise_id].append(pytest.param(exercise_id, solution, id=f"{exercise_id}-{solution.__name__}"))
-        return solution
-
-    return register
-
-
-def all_of(table):
-    return [case for cases in table.values() for case in cases]
-
-
 # 5.1 boundary_target
 
 
-@right("5.1")
 def by_numpy_where(mask, mode="inner", connectivity=1):
     boundary = find_boundaries(mask, connectivity=connectivity, mode=mode)
     return torch.tensor(np.where(boundary, 2, np.where(mask != 0, 1, 0)), dtype=torch.long)
 
 
-@right("5.1")
 def by_torch(mask, mode="inner"):
     boundary = torch.from_numpy(find_boundaries(mask.astype(np.int64), mode=mode))
     target = torch.zeros(*mask.shape, dtype=torch.int64)
@@ -53,7 +32,6 @@ def by_torch(mask, mode="inner"):
     return target.masked_fill_(boundary, 2)
 
 
-@right("5.1")
 def pixel_by_pixel(mask, mode="inner"):
     boundary = find_boundaries(mask, mode=mode)
     rows = [[2 if boundary[y, x] else int(mask[y, x] > 0) for x in range(mask.shape[1])] for y in range(mask.shape[0])]
@@ -81,47 +59,41 @@ def keeps_ids(mask, mode="inner"):
 WRONG_TARGET = {
     "an array": (lambda mask, mode="inner": boundary_target(mask, mode).numpy(), r"^Type of .*found ndarray, .*Tensor"),
     "a channel axis": (lambda mask, mode="inner": boundary_target(mask, mode)[None], r"^Shape of .*No axis"),
-    "one channel a class": (
-        lambda mask, mode="inner": torch.nn.functional.one_hot(boundary_target(mask, mode), 3), r"^Shape of"),
+    "one channel a class": (lambda mask, mode="inner": torch.nn.functional.one_hot(boundary_target(mask, mode), 3),
+                            r"^Shape of"),
     "int32": (lambda mask, mode="inner": boundary_target(mask, mode).int(), r"^dtype of .*int32, expected torch.int64"),
     "floats": (lambda mask, mode="inner": boundary_target(mask, mode).float(), r"^dtype of .*float32"),
     "keeps the ids": (keeps_ids, r"^Range of .*Classes, not ids"),
-    "boundary is 1": (
-        lambda mask, mode="inner": torch.tensor([0, 2, 1])[boundary_target(mask, mode)],
-        r"^Value of .*found 1 \(interior\), expected 2 \(boundary\).*not the other way round"),
+    "boundary is 1": (lambda mask, mode="inner": torch.tensor([0, 2, 1])[boundary_target(mask, mode)],
+                      r"^Value of .*other way"),
     "ignores the mode": (lambda mask, mode="inner": boundary_target(mask), r"^Value .*outer.*That is mode 'inner'"),
-    "another default": (
-        lambda mask, mode="thick": boundary_target(mask, mode), r"^Value .*the default mode.*That is mode 'thick'"),
-    "of the foreground": (
-        lambda mask, mode="inner": target_of(mask > 0, find_boundaries(mask > 0, mode=mode)),
-        r"^Value .*Nuclei that touch need a boundary between them"),
+    "another default": (lambda mask, mode="thick": boundary_target(mask, mode), r"^Value .*default.*mode 'thick'"),
+    "of the foreground": (lambda mask, mode="inner": target_of(mask > 0, find_boundaries(mask > 0, mode=mode)),
+                          r"^Value .*Nuclei that touch"),
     "inside the nuclei only": (
         lambda mask, mode="inner": target_of(mask > 0, find_boundaries(mask, mode=mode) & (mask > 0)),
-        r"^Value .*mode='outer'.*pixels outside the nuclei"),
-    "interior is all nuclei": (
-        lambda mask, mode="inner": torch.from_numpy((mask > 0).astype(np.int64)), r"^Value .*expected 2 \(boundary\)"),
-    "boundary without interior": (
-        lambda mask, mode="inner": torch.from_numpy(find_boundaries(mask, mode=mode) * 2), r"^Value .*expected 1"),
+        r"^Value .*outside the nuclei"),
+    "interior is all nuclei": (lambda mask, mode="inner": torch.from_numpy((mask > 0).astype(np.int64)),
+                               r"^Value .*expected 2"),
+    "boundary without interior": (lambda mask, mode="inner": torch.from_numpy(find_boundaries(mask, mode=mode) * 2),
+                                  r"^Value .*expected 1"),
     "eight neighbours": (
         lambda mask, mode="inner": target_of(mask > 0, find_boundaries(mask, connectivity=2, mode=mode)), r"^Value of"),
     "a wider boundary": (
         lambda mask, mode="inner": target_of(
             mask > 0, ndimage.binary_dilation(find_boundaries(mask, mode=mode)) & (mask > 0)), r"^Value of"),
-    "only the id 1": (
-        lambda mask, mode="inner": target_of(mask == 1, find_boundaries(mask, mode=mode)), r"^Value .*expected 1"),
+    "only the id 1": (lambda mask, mode="inner": target_of(mask == 1, find_boundaries(mask, mode=mode)),
+                      r"^Value .*expected 1"),
     "changes its argument": (relabels_its_argument, r"^Mutation: your code changed its argument mask"),
     "sum of both": (
         lambda mask, mode="inner": torch.from_numpy((mask > 0).astype(np.int64) + find_boundaries(mask, mode=mode)),
-        r"^Value .*mode='outer'.*found 1 \(interior\), expected 2"),
+        r"^Value .*outer.*expected 2"),
 }  # fmt: skip
-for name, (solution, message) in WRONG_TARGET.items():
-    WRONG["5.1"].append(pytest.param("5.1", solution, message, id=f"5.1-{name}"))
 
 
 # 5.2 watershed_instances
 
 
-@right("5.2")
 def by_scipy_labels(foreground, boundary, threshold=0.5):
     difference, background = np.subtract(foreground, boundary), 1 - foreground - boundary
     mask = background < 0.5
@@ -129,14 +101,12 @@ def by_scipy_labels(foreground, boundary, threshold=0.5):
     return watershed(image=boundary, markers=markers * 3, mask=mask, connectivity=1).astype(np.int64)
 
 
-@right("5.2")
 def eight_neighbours_everywhere(foreground, boundary, threshold=0.5):
     mask = (foreground + boundary) > 0.5
     inside = np.where(mask, foreground - boundary, -1)
     return watershed(np.round(boundary * 255).astype(int), label(inside > threshold), connectivity=2, mask=mask)
 
 
-@right("5.2")
 def by_a_priority_queue(foreground, boundary, threshold=0.5):
     mask = foreground + boundary > 0.5
     labels = label((foreground - boundary > threshold) & mask, connectivity=1)
@@ -201,66 +171,52 @@ def without_markers(foreground, boundary, threshold=0.5):
 
 
 WRONG_WATERSHED = {
-    "no rim": (
-        pipeline(lambda f, b, t: f > 0.5), r"^Value at .*one-hot target: found 0 \(background\).*loses its rim"),
-    "mask depends on the threshold": (
-        pipeline(lambda f, b, t: f + b > t), r"^Value at .*threshold=0.2 .*whatever the threshold"),
-    "mask of the larger": (
-        pipeline(lambda f, b, t: np.maximum(f, b) > 0.5), r"^Value at .*together exceed 0.5"),
+    "no rim": (pipeline(lambda f, b, t: f > 0.5), r"^Value at .*one-hot target.*loses its rim"),
+    "mask depends on the threshold": (pipeline(lambda f, b, t: f + b > t), r"^Value at .*whatever the threshold"),
+    "mask of the larger": (pipeline(lambda f, b, t: np.maximum(f, b) > 0.5), r"^Value at .*together exceed 0.5"),
     "mask too generous": (pipeline(lambda f, b, t: f + b > 0.3), r"^Value at .*expected 0 \(background\)"),
-    "mask from 0.5": (
-        pipeline(lambda f, b, t: f + b >= 0.5),
-        r"^Value at \(1, 1\) for a sum of exactly 0.5 .*expected 0 .* foreground \+ boundary > 0.5, not >="),
-    "markers from the threshold": (
-        pipeline(seeds_of=lambda f, b, t, mask: (f - b >= t) & mask),
-        r"^Value at \(1, 1\) for differences exactly at the default threshold.*> threshold, not >="),
-    "markers from the threshold 1": (
-        pipeline(seeds_of=lambda f, b, t, mask: ((f - b > t) | (f - b == 1)) & mask),
-        r"^Value at .*differences exactly at threshold=1.0.*> threshold, not >="),
+    "mask from 0.5": (pipeline(lambda f, b, t: f + b >= 0.5), r"^Value at .*sum of exactly 0.5.*not >="),
+    "markers from the threshold": (pipeline(seeds_of=lambda f, b, t, mask: (f - b >= t) & mask),
+                                   r"^Value at .*exactly at the.*not >="),
+    "markers from the threshold 1": (pipeline(seeds_of=lambda f, b, t, mask: ((f - b > t) | (f - b == 1)) & mask),
+                                     r"^Value .*=1.0.*not >="),
     "no mask": (without_mask, r"^Value at .*one-hot target: found .*expected 0"),
-    "markers of the foreground": (
-        pipeline(seeds_of=lambda f, b, t, mask: (f > t) & mask), r"^Value at .*marker where foreground - boundary"),
-    "ignores the threshold": (
-        pipeline(seeds_of=lambda f, b, t, mask: (f - b > 0.5) & mask), r"^Value at .*threshold=0.2.*marker"),
-    "another default": (
-        lambda f, b, threshold=0.8: watershed_instances(f, b, threshold), r"^Value at .*default threshold, 0.5"),
-    "markers of the sum": (
-        pipeline(seeds_of=lambda f, b, t, mask: (f + b > t) & mask), r"^Value of the F1 .*seed of its own"),
-    "one marker for all": (
-        pipeline(label_of=lambda seeds: seeds.astype(int)), r"^Value of the F1 .*1 instances, 7 nuclei"),
+    "markers of the foreground": (pipeline(seeds_of=lambda f, b, t, mask: (f > t) & mask), r"^Value at .*marker"),
+    "ignores the threshold": (pipeline(seeds_of=lambda f, b, t, mask: (f - b > 0.5) & mask),
+                              r"^Value at .*=0.2.*marker"),
+    "another default": (lambda f, b, threshold=0.8: watershed_instances(f, b, threshold), r"^Value at .*default"),
+    "markers of the sum": (pipeline(seeds_of=lambda f, b, t, mask: (f + b > t) & mask),
+                           r"^Value of the F1 .*its own seed"),
+    "one marker for all": (pipeline(label_of=lambda seeds: seeds.astype(int)), r"^Value of the F1 .*1 instances"),
     "number of markers": (pipeline(label_of=lambda seeds: int(label(seeds).max())), r"^Value "),
     "minima as markers": (without_markers, r"^Value "),
     "only the markers": (only_the_markers, r"^Value at .*one-hot target: found 0"),
-    "markers outside the mask": (
-        pipeline(seeds_of=lambda f, b, t, mask: f - b > t), r"^Number of instances at threshold=0.1.*Cut the markers"),
-    "keeps regions without marker": (with_components_left_over, r"^Value at .*a region without one is left out"),
-    "flat height map": (
-        pipeline(height_of=lambda f, b, mask: np.zeros_like(b)), r"^Value of the border .*found 1[56].*height map"),
+    "markers outside the mask": (pipeline(seeds_of=lambda f, b, t, mask: f - b > t),
+                                 r"^Number of .*Restrict the markers"),
+    "keeps regions without marker": (with_components_left_over, r"^Value at .*a region without one"),
+    "flat height map": (pipeline(height_of=lambda f, b, mask: np.zeros_like(b)),
+                        r"^Value of the border .*1[56].*height"),
     "distance as height map": (pipeline(height_of=distance), r"^Value of the F1 .*look at the height map"),
-    "foreground as height map": (
-        pipeline(height_of=lambda f, b, mask: -f), r"^Value of the border .*height map is the boundary"),
+    "foreground as height map": (pipeline(height_of=lambda f, b, mask: -f), r"^Value of the border .*height map"),
     "difference as height map": (pipeline(height_of=lambda f, b, mask: b - f), r"^Value of the border .*height map"),
-    "background as height map": (
-        pipeline(height_of=lambda f, b, mask: 1 - f - b),
-        r"^Value of the border .*height map"),
+    "background as height map": (pipeline(height_of=lambda f, b, mask: 1 - f - b),
+                                 r"^Value of the border .*height map"),
     # scikit-image before 0.25 floods plateaus in another order, so that an earlier example already goes wrong
     "upside down": (pipeline(height_of=lambda f, b, mask: -b), r"^Value of the (border|F1) .*height map"),
-    "a line between": (pipeline(watershed_line=True), r"^Value at .*: found 0 \(background\).*joined to a marker"),
+    "a line between": (pipeline(watershed_line=True), r"^Value at .*: found 0 .*connected to a marker"),
     "background is -1": (pipeline(finish=lambda labels: labels - 1), r"^Range of .*-1"),
     "background is 1": (pipeline(finish=lambda labels: labels + 1), r"^Value at .*found 1, expected 0"),
     "a mask": (pipeline(finish=lambda labels: labels > 0), r"^dtype of .*bool"),
     "floats": (pipeline(finish=lambda labels: labels.astype(np.float32)), r"^dtype of .*float32"),
     "ids in a byte": (pipeline(finish=lambda labels: labels.astype(np.uint8)), r"^Number of instances for many tiny"),
-    "no small ones": (
-        pipeline(seeds_of=lambda f, b, t, mask: remove_small_objects((f - b > t) & mask, 4)), r"^(Value|Number)"),
+    "no small ones": (pipeline(seeds_of=lambda f, b, t, mask: remove_small_objects((f - b > t) & mask, 4)),
+                      r"^(Value|Number)"),
     "a tensor": (pipeline(finish=torch.from_numpy), r"^Type of .*Tensor"),
     "a pair": (pipeline(finish=lambda labels: (labels, labels.max())), r"^Type of .*tuple.*alone"),
     "an axis more": (pipeline(finish=lambda labels: labels[None]), r"^Shape of"),
     "changes its argument": (subtracts_in_place, r"^Mutation: your code changed its argument foreground"),
     "arguments exchanged": (lambda f, b, threshold=0.5: watershed_instances(b, f, threshold), r"^Value "),
 }  # fmt: skip
-for name, (solution, message) in WRONG_WATERSHED.items():
-    WRONG["5.2"].append(pytest.param("5.2", solution, message, id=f"5.2-{name}"))
 
 
 # 5.3 find_best_threshold
@@ -271,7 +227,6 @@ def refuse(truths):
         raise ValueError("these are targets")
 
 
-@right("5.3")
 def by_loops(foregrounds, boundaries, truths, thresholds, iou_threshold=0.5, verbose=False):
     refuse(truths)
     best, best_score, scores = None, -1, {}
@@ -286,7 +241,6 @@ def by_loops(foregrounds, boundaries, truths, thresholds, iou_threshold=0.5, ver
     return best, scores
 
 
-@right("5.3")
 def by_a_table(foregrounds, boundaries, truths, thresholds, iou_threshold=0.5):
     """Refuses what has more than one region of ids 1 and 2; counts with NumPy."""
     for truth in truths:
@@ -392,44 +346,35 @@ def returns_early(foregrounds, boundaries, truths, thresholds, iou_threshold=0.5
 WRONG_SEARCH = {
     "pooled": (search(pooled), r"^Value of the mean F1 .*three images.*all images pooled"),
     "ties to the larger": (search(choose=last_of_the_best), r"^Value of the best threshold .*the smaller one wins"),
-    "ties to the first": (
-        search(choose=lambda scores: max(scores, key=scores.get)),
-        r"^Value of the best threshold \(thresholds \[0.5, 0.3, 0.7, 0.4\]\): found 0.5, .*smaller one wins"),
+    "ties to the first": (search(choose=lambda scores: max(scores, key=scores.get)),
+                          r"^Value of the best .*found 0.5, .*smaller"),
     "the worst": (search(choose=lambda scores: min(scores, key=scores.get)), r"^Value of the best .*largest mean F1"),
     "the score itself": (search(choose=lambda scores: max(scores.values())), r"^Value of the best .*not the F1 itself"),
-    "the position": (
-        search(choose=lambda scores: list(scores.values()).index(max(scores.values()))),
-        r"^Value of the best"),
+    "the position": (search(choose=lambda scores: list(scores.values()).index(max(scores.values()))),
+                     r"^Value of the best"),
     "nothing above zero": (search(choose=starts_at_zero), r"^Type of the best threshold: found NoneType"),
     "exchanged": (search(finish=lambda best, scores: (scores, best)), r"^Type of the result.*best threshold first"),
     "the dict alone": (search(finish=lambda best, scores: scores), r"^Type of the result: found dict"),
     "the best alone": (search(finish=lambda best, scores: best), r"^Type of the result: found float"),
-    "a list of scores": (
-        search(finish=lambda best, scores: (best, list(scores.values()))),
-        r"^Type of the result.*dict"),
-    "keys as text": (
-        search(finish=lambda best, scores: (best, {str(t): score for t, score in scores.items()})),
-        r"^Keys of the dict"),
+    "a list of scores": (search(finish=lambda best, scores: (best, list(scores.values()))),
+                         r"^Type of the result.*dict"),
+    "keys as text": (search(finish=lambda best, scores: (best, {str(t): score for t, score in scores.items()})),
+                     r"^Keys of the dict"),
     "first threshold only": (returns_early, r"^Keys of the dict"),
     "first image only": (one_image_only, r"^Value of the mean F1 .*the first image alone"),
-    "lists of scores": (
-        search(finish=lambda best, scores: (best, {t: [score] for t, score in scores.items()})),
-        r"^Type of the mean F1 .*found list"),
-    "tensors": (
-        search(finish=lambda best, scores: (best, {t: torch.tensor(score) for t, score in scores.items()})),
-        r"^Type of the mean F1 .*Tensor"),
-    "ignores iou_threshold": (
-        search(mean_of(lambda f, t, iou, threshold: f1_score(f, t))),
-        r"^Value .*iou_threshold=0.85.*pass iou_threshold on"),
+    "lists of scores": (search(finish=lambda best, scores: (best, {t: [score] for t, score in scores.items()})),
+                        r"^Type of the mean F1"),
+    "tensors": (search(finish=lambda best, scores: (best, {t: torch.tensor(score) for t, score in scores.items()})),
+                r"^Type of the mean F1"),
+    "ignores iou_threshold": (search(mean_of(lambda f, t, iou, threshold: f1_score(f, t))),
+                              r"^Value .*pass iou_threshold on"),
     "another default": (
         lambda f, b, t, thresholds, iou_threshold=0.8: find_best_threshold(f, b, t, thresholds, iou_threshold),
-        r"^Value .*default iou_threshold.*iou_threshold belongs to the F1"),
-    "threshold as iou_threshold": (
-        search(mean_of(lambda f, t, iou, threshold: f1_score(f, t, threshold))),
-        r"^Value of the mean F1 .*threshold in the place of iou"),
-    "iou_threshold as threshold": (
-        search(marker=lambda threshold, iou_threshold: iou_threshold),
-        r"^Value of the mean F1 at threshold 0.7.*in the place of threshold"),
+        r"^Value .*default iou_threshold"),
+    "threshold as iou_threshold": (search(mean_of(lambda f, t, iou, threshold: f1_score(f, t, threshold))),
+                                   r"^Value .*in the place of iou"),
+    "iou_threshold as threshold": (search(marker=lambda threshold, iou_threshold: iou_threshold),
+                                   r"^Value .*in the place of thr"),
     "both exchanged": (
         search(mean_of(lambda f, t, iou, threshold: f1_score(f, t, threshold)), marker=lambda t, iou: iou),
         r"^Value of the mean F1"),
@@ -439,79 +384,33 @@ WRONG_SEARCH = {
     "the sum": (
         search(lambda found, truths, iou_threshold, threshold: float(sum(
             f1_score(f, t, iou_threshold) for f, t in zip(found, truths, strict=True)))),
-        r"^Value of the mean F1 .*the sum, not the mean"),
-    "accepts targets": (
-        search(check=lambda truths: None),
-        r"^Result when the only truth is the 0/1/2 target: found no err"),
-    "looks at the first": (
-        search(check=refuse_first),
-        r"^Result when the second truth is the 0/1/2 target: found no error"),
+        r"^Value .*the sum, not the mean"),
+    "accepts targets": (search(check=lambda truths: None), r"^Result when the only truth.*no error"),
+    "looks at the first": (search(check=refuse_first), r"^Result when the second truth.*no error"),
     "refuses the ids 1 and 2": (search(check=refuse_two_ids), r"^Result for label images .*found a ValueError"),
-    "looks at int64 only": (
-        search(check=refuse_int64),
-        r"^Result when a uint8 truth is the 0/1/2 target: found no error"),
+    "looks at int64 only": (search(check=refuse_int64), r"^Result when a uint8 truth.*no error"),
     "assert": (search(check=refuse_by_assertion), r"^Error: your code raised AssertionError"),
     "sorts its argument": (sorts_its_argument, r"^Mutation: your code changed its argument thresholds"),
     "stacks the images": (stacks_the_images, r"^Result for label images .*same shape"),
 }  # fmt: skip
-for name, (solution, message) in WRONG_SEARCH.items():
-    WRONG["5.3"].append(pytest.param("5.3", solution, message, id=f"5.3-{name}"))
 
 
-# mutants that are right as well: part of their description -> reason
+RIGHT = {
+    "5.1": [by_numpy_where, by_torch, pixel_by_pixel],
+    "5.2": [by_scipy_labels, eight_neighbours_everywhere, by_a_priority_queue],
+    "5.3": [by_loops, by_a_table],
+}  # fmt: skip
+WRONG = {"5.1": WRONG_TARGET, "5.2": WRONG_WATERSHED, "5.3": WRONG_SEARCH}
 EQUIVALENT = {
     "5.3": {
-        "f1_score(truth, watershed_instances(": "the F1 score is symmetric",
-        "zip(foregrounds, boundaries, truths)]": "the contract says nothing about lists of different lengths",
-        "strict=False": "the contract says nothing about lists of different lengths",
-        "mean_f1[threshold] = np.mean(scores)": "np.float64 is a Python float",
+        "the F1 score is symmetric": ["find_best_threshold, assignment 2: f1_score() arguments 1 and 2 swapped"],
+        "the contract says nothing about lists of different lengths": [
+            f"find_best_threshold, assignment 2: {change}" for change in ("zip() without strict", "True -> False")
+        ],
+        "np.float64 is a Python float": ["find_best_threshold, assignment 3: float() -> argument 1"],
     },
-}
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("exercise_id", IDS)
-def test_the_reference_passes_quickly(exercise_id, quick_check):
-    quick_check(exercise_id)
-
-
-@pytest.mark.parametrize("exercise_id, solution", all_of(RIGHT))
-def test_right_solutions_pass(exercise_id, solution):
-    result = evaluate(exercise_id, solution)
-    assert result.status == "passed", result.messages
-
-
-@pytest.mark.parametrize("exercise_id, solution, message", all_of(WRONG))
-def test_wrong_solutions_are_named(exercise_id, solution, message):
-    result = evaluate(exercise_id, solution)
-    assert result.status == "failed"
-    assert re.search(message, result.messages[0]), result.messages[0]
-
-
-@pytest.mark.parametrize("exercise_id", IDS)
-def test_there_are_enough_cases(exercise_id):
-    assert len(RIGHT[exercise_id]) >= 2 and len(WRONG[exercise_id]) >= 6
-
-
-@pytest.mark.parametrize("exercise_id", IDS)
-def test_stubs_are_todo(exercise_id):
-    def stub(*arguments, **options):
-        raise NotImplementedError(f"Exercise {exercise_id}: write this function.")
-
-    def half_written(first, *others, **options):
-        first = list(first)
-        return stub(first)
-
-    for solution in (stub, half_written):
-        result = evaluate(exercise_id, solution)
-        assert (result.status, result.messages) == ("todo", (f"Exercise {exercise_id}: write this function.",))
-
-
-@pytest.mark.parametrize("exercise_id", IDS)
-def test_things_that_are_no_functions(exercise_id):
-    assert evaluate(exercise_id, np.zeros(3)).messages[0].startswith("Kind of ")
-    assert evaluate(exercise_id, lambda *arguments, **options: None).messages[0].startswith("Type of ")
-
-
-@pytest.mark.parametrize("exercise_id", IDS)
-def test_mutants_are_rejected(exercise_id, kill_mutants):
-    kill_mutants(exercise_id, EQUIVALENT.get(exercise_id))
+class TestChecks(CheckTests):
+    right, wrong, equivalent = RIGHT, WRONG, EQUIVALENT

@@ -1,0 +1,76 @@
+"""The tests that all checks share. A module gives its tables of solutions, and `CheckTests` makes the tests of them."""
+
+from __future__ import annotations
+
+import re
+import time
+
+from mutation import BAR, report
+
+from course_utils.exercises import evaluate, get_exercise
+
+
+class CheckTests:
+    """To inherit from, with the tables of one notebook's exercises, each by exercise id."""
+
+    right: dict[str, list]  # right solutions, written in as many ways as there are
+    wrong: dict[str, dict]  # mistake -> (wrong solution, pattern of the first message, which names the mistake)
+    equivalent: dict[str, dict[str, list[str]]]  # reason -> mutants of the reference that are right as well
+
+    def pytest_generate_tests(self, metafunc):
+        if "message" in metafunc.fixturenames:
+            cases = {f"{i}-{name}": (i, *case) for i, table in self.wrong.items() for name, case in table.items()}
+            metafunc.parametrize(("exercise_id", "solution", "message"), cases.values(), ids=cases)
+        elif "solution" in metafunc.fixturenames:
+            cases = [(exercise_id, solution) for exercise_id, table in self.right.items() for solution in table]
+            metafunc.parametrize(("exercise_id", "solution"), cases)
+        elif "exercise_id" in metafunc.fixturenames:
+            metafunc.parametrize("exercise_id", self.right)
+
+    def test_the_reference_passes_quickly(self, exercise_id, record_property):
+        reference = get_exercise(exercise_id).reference
+        evaluate(exercise_id, reference)  # the first call pays for imports
+        start = time.perf_counter()
+        result = evaluate(exercise_id, reference)
+        seconds = time.perf_counter() - start
+        record_property("check_seconds", [exercise_id, seconds])
+        assert result.status == "passed", result.messages
+        assert seconds < 2.0
+
+    def test_other_right_solutions_pass(self, exercise_id, solution):
+        result = evaluate(exercise_id, solution)
+        assert result.status == "passed", result.messages
+
+    def test_wrong_solutions_fail_with_a_message_that_names_the_mistake(self, exercise_id, solution, message):
+        result = evaluate(exercise_id, solution)
+        assert result.status == "failed", f"expected a message like {message}"
+        assert re.search(message, result.messages[0]), result.messages[0]
+        assert len(result.messages[0]) < 600
+
+    def test_there_are_enough_solutions_of_each_kind(self, exercise_id):
+        assert len(self.right[exercise_id]) >= 2 and len(self.wrong[exercise_id]) >= 6
+
+    def test_a_stub_is_still_to_do(self, exercise_id):
+        def stub(*_arguments, **_options):
+            raise NotImplementedError(f"Exercise {exercise_id}: write it.")
+
+        def half_written(*arguments, **options):
+            return stub(*arguments, **options)
+
+        for solution in (stub, half_written):
+            result = evaluate(exercise_id, solution)
+            assert (result.status, result.messages) == ("todo", (f"Exercise {exercise_id}: write it.",))
+
+    def test_what_is_not_callable_or_returns_nothing_is_named(self, exercise_id):
+        assert re.search("^Kind of ", evaluate(exercise_id, [0.5]).messages[0])
+        assert re.search("^Type of |^Error: ", evaluate(exercise_id, lambda *_arguments, **_options: None).messages[0])
+
+    def test_mutants_of_the_reference_are_rejected(self, exercise_id, record_property):
+        reasons = self.equivalent.get(exercise_id, {})
+        found = report(exercise_id, {name: reason for reason, names in reasons.items() for name in names})
+        figures = [found.killed, found.timeouts, found.all, found.equivalent, found.seconds]
+        record_property("mutants", [exercise_id, *figures])
+        survivors = "\n  ".join(found.survivors)
+        assert found.all > 0
+        assert found.share >= BAR, f"{exercise_id}: only {found.share:.0%} killed. Survivors:\n  {survivors}"
+        assert not found.stale, f"{exercise_id}: no survivor needs these entries of EQUIVALENT: {found.stale}"
