@@ -1,21 +1,21 @@
 """How good does the boundary network of notebook 05 get?
 
-Trains it, chooses threshold and size filter on validation images, and scores the test images when asked to, which is
-once and at the end. An interrupted training continues.
+Trains it, chooses the threshold on validation images, and scores the test images only when asked to: once, at the end.
+An interrupted training continues.
 
     python -m benchmarks.quality --data path/to/dsb2018.zip
     python -m benchmarks.quality --data path/to/dsb2018.zip --test
 
-The network is the one that notebook 05 trains: with the profile's number of epochs and `--output` naming the notebook's
-output folder, the notebook finds it there.
+The network is the one that notebook 05 trains: with the profile's number of epochs and the notebook's output folder as
+`--output`, the notebook finds it there.
 
 `--start` trains such a network a second time: the learning rate rises and falls once more, half as high (warm restart,
 Loshchilov and Hutter 2017), and the intensities are no longer jittered, so that the last training sees images as they
-are. That is how the network that comes with the course for the real images was made:
+are. The pretrained network for the real images was made by:
 
-    python -m benchmarks.quality --data path/to/dsb2018.zip --ship build/first.pt
+    python -m benchmarks.quality --data path/to/dsb2018.zip --pretrained build/first.pt
     python -m benchmarks.quality --data path/to/dsb2018.zip --start build/first.pt --epochs 60 --output build/second \\
-        --ship data/checkpoints/boundary_dsb2018.pt
+        --pretrained data/checkpoints/boundary_dsb2018.pt
 """
 
 from __future__ import annotations
@@ -37,13 +37,7 @@ from course_utils.exploration import normalize_percentiles, split_train_val
 from course_utils.metrics import IOU_THRESHOLDS, classify_errors, score_images, summarize_scores
 from course_utils.networks import OnEpoch, boundary_model, load_or_train, model_path, train_boundary, training_config
 from course_utils.profiles import Profile, get_profile
-from course_utils.segmentation import (
-    connected_components,
-    predict,
-    predict_flipped,
-    remove_small,
-    watershed_instances,
-)
+from course_utils.segmentation import connected_components, predict, predict_flipped, remove_small, watershed_instances
 from course_utils.unet import UNet
 from workshop.paths import data_label
 
@@ -63,7 +57,7 @@ def components(probabilities: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def without_specks(method: Callable, predictions: list[np.ndarray], threshold: float) -> list[np.ndarray]:
-    """The label images of one of the two, as they are scored at the end of notebook 05."""
+    """The label images of one of the two methods, as they are scored at the end of notebook 05."""
     return [remove_small(method(probabilities, threshold), MIN_AREA) for probabilities in predictions]
 
 
@@ -81,17 +75,15 @@ def trained_again(
     Raises:
         ValueError: the network at `start` is of another kind, or has seen images that are set aside here.
     """
-    path, wanted = (
-        model_path(output, "boundary"),
-        training_config("boundary", data, profile, seed) | {"start": digest(start)},
-    )
+    path = model_path(output, "boundary")
+    wanted = training_config("boundary", data, profile, seed) | {"start": digest(start)}
 
     def train() -> UNet:
         model, first = load_model(start)
         if first["kind"] != "boundary" or first["validation_every"] != profile.validation_every:
             raise ValueError(f"{start} is another kind of network, or was trained on images that are set aside here.")
         slower = replace(profile, learning_rate=profile.learning_rate / 2)
-        again = seed + 1  # not the crops of the first training once more
+        again = seed + 1  # other crops than those of the first training
         return train_boundary(data, slower, again, path, wanted, on_epoch, start=model, batch_transform=None)
 
     return load_or_train(path, wanted, train)
@@ -112,7 +104,7 @@ def first_curve(start: Path | None) -> list[dict]:
         return []
     found = load_model(start)[1].get("curve")
     if not found:
-        raise ValueError(f"{start} does not hold the curve of its training. Write the network with --ship.")
+        raise ValueError(f"{start} does not hold the curve of its training. Write the network with --pretrained.")
     return found
 
 
@@ -142,7 +134,7 @@ def choose(method: Callable, predictions: list[np.ndarray], samples: list[Sample
 
 
 def count_errors(found: list[np.ndarray], truths: list[np.ndarray]) -> dict[str, int]:
-    """How many errors of each kind, at IoU 0.5: what there is to gain."""
+    """The number of errors of each kind at IoU 0.5."""
     errors = [classify_errors(one, truth) for one, truth in zip(found, truths, strict=True)]
     return {
         "nuclei": sum(len(np.unique(truth)) - 1 for truth in truths),
@@ -165,7 +157,7 @@ def main() -> None:
     parser.add_argument("--compiled", action="store_true", help="train through torch.compile")
     parser.add_argument("--output", type=Path, default=Path("build/quality"), help="folder for the network")
     parser.add_argument("--test", action="store_true", help="score the test images, too")
-    parser.add_argument("--ship", type=Path, help="also write the network as one that comes with the course")
+    parser.add_argument("--pretrained", type=Path, metavar="FILE", help="also write it as a pretrained network")
     parser.add_argument("--name", default="quality", help="name of the result file")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -210,8 +202,8 @@ def main() -> None:
                 print(f"{name}, {views}, {len(found)} test images: {means}", flush=True)
     path = write(options.name, result)
     print(f"Network: {model_path(options.output, 'boundary')}. Written to {path}.")
-    if options.ship:
-        ship(options.ship, model, result, fingerprint(data))
+    if options.pretrained:
+        write_pretrained(options.pretrained, model, result, fingerprint(data))
 
 
 def command(options: argparse.Namespace) -> str:
@@ -231,7 +223,7 @@ def shown(path: Path) -> str:
     return path.name if path.is_absolute() or ".." in path.parts else path.as_posix()
 
 
-def ship(path: Path, model: UNet, result: dict, data: str) -> None:
+def write_pretrained(path: Path, model: UNet, result: dict, data: str) -> None:
     """Write a network with its recipe, curve and scores, and print its line for `checkpoints.PRETRAINED`.
 
     Raises:
@@ -240,18 +232,18 @@ def ship(path: Path, model: UNet, result: dict, data: str) -> None:
     first, last = result.get(FIRST, 0), result["profile"]["boundary_epochs"]
     if len(result["curve"]) != first + last:
         raise ValueError(
-            f"The curve has {len(result['curve'])} of {first + last} epochs: the result file "
-            "of the training is missing, or of another one. Name it with --name, or train anew."
+            f"The curve has {len(result['curve'])} of {first + last} epochs: the result file of the training is "
+            "missing, or belongs to another training. Name it with --name, or train again."
         )
     rate, seed = result["profile"]["learning_rate"], result["seed"]
     trainings = [{"epochs": first or last, "learning_rate": rate, "intensity_jitter": True, "seed": seed}]
     if first:
         trainings.append({"epochs": last, "learning_rate": rate / 2, "intensity_jitter": False, "seed": seed + 1})
-    about = {**result["profile"], "kind": "boundary", "seed": seed, "curve": result["curve"], "trainings": trainings}
+    metadata = {**result["profile"], "kind": "boundary", "seed": seed, "curve": result["curve"], "trainings": trainings}
     for views in ("one view", "eight views"):
         found = result[views]["watershed"]
-        about[f"scores, {views}"] = found.get("test", found["validation"]["best"])
-    save_model(path, model, **about)
+        metadata[f"scores, {views}"] = found.get("test", found["validation"]["best"])
+    save_model(path, model, **metadata)
     print(f'    "{data}": ("{path.name}", "{digest(path)}"),')
 
 

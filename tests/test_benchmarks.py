@@ -1,9 +1,10 @@
-"""The benchmarks run, and what they claim to compare is the same work."""
+"""The benchmarks run, what they compare is the same work, and the pages say what the result files say."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 import time
 from dataclasses import replace
@@ -37,21 +38,6 @@ def test_functions_are_timed_in_turn_after_a_call_to_warm_up():
     assert set(seconds) == {"a", "b"} and all(value >= 0 for value in seconds.values())
 
 
-def test_results_say_where_and_when(tmp_path):
-    path = measuring.write("tiny", {"rows": [1]}, tmp_path)
-    result = json.loads(path.read_text(encoding="utf-8"))
-    assert result["rows"] == [1]
-    assert {"date", "machine", "versions"} <= set(result)
-    assert result["versions"]["torch"] and result["machine"]["cores"] >= 1
-
-
-def test_tables_show_every_column_of_every_row():
-    rows = [{"way": "plain", "seconds": 0.12345}, {"way": "fast", "labels": 50000, "same": True}]
-    text = measuring.format_table(rows)
-    assert text.splitlines()[0].split() == ["way", "seconds", "labels", "same"]
-    assert "0.123" in text and "50,000" in text and "yes" in text
-
-
 def test_label_images_of_the_growth_table_have_the_labels_they_say():
     labels = evaluation.many_labels(512, 400, seed=0)
     assert len(np.unique(labels)) - 1 == 400
@@ -76,25 +62,27 @@ def test_the_straight_line_of_the_growth_table_is_found_and_deviations_are_shown
     assert max(row["measured / straight line"] for row in rows) > 1.3
 
 
-def test_scoring_in_every_way_gives_the_same_counts(data):
-    assert evaluation.measure(data, quick=True)["identical counts"]
-
-
 def test_tiles_of_the_benchmark_agree_with_one_piece():
     assert large_images.largest_difference((200, 330)) < 1e-4
 
 
-def test_an_unknown_benchmark_is_named(capsys):
+def test_the_command_prints_every_column_and_writes_where_when_and_that_the_counts_agree(tmp_path, capsys):
     assert main(["--only", "speed"]) == 1
     assert "no benchmark 'speed'" in capsys.readouterr().err
-
-
-def test_the_command_prints_a_table_and_writes_the_result(tmp_path, capsys):
     assert main(["--quick", "--only", "evaluation", "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "stardist" in printed and "4096" not in printed
     result = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
-    assert result["quick"] is True and "bench --only evaluation" in result["command"]
+    assert all(column in printed for rows in (result["rows"], result["growth"]) for column in rows[0])
+    assert result["quick"] is True and "bench --only evaluation" in result["command"] and result["date"]
+    assert result["versions"]["torch"] and result["machine"]["cores"] >= 1
+    assert result["identical counts"] is True
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.12345, "0.123"), (50000, "50,000"), (1234.5, "1,234"), (True, "yes")])
+def test_values_are_rounded_for_people(value, text):
+    assert measuring.as_text(value) == text
+    assert measuring.format_table([{"way": "plain"}, {"way": "fast", "other": value}]).split()[-2:] == ["fast", text]
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux can forget a peak")
@@ -120,15 +108,10 @@ def test_bare_steps_train_as_the_loop_does_even_after_an_evaluation():
 
 
 def test_a_watched_loader_gives_the_batches_and_counts_only_the_waiting():
-    def slow():
-        for number in range(3):
-            time.sleep(0.05)
-            yield number
-
-    watched = loading.Watched(slow())
+    watched = loading.Watched(time.sleep(0.05) or number for number in range(3))
     got = []
     for batch in watched:
-        time.sleep(0.1)  # the computing does not count
+        time.sleep(0.1)  # computing does not count
         got.append(batch)
     assert got == [0, 1, 2]
     assert 0.15 <= watched.waited < 0.3
@@ -163,54 +146,45 @@ def results(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_quality_script_trains_chooses_scores_and_ships(results, monkeypatch, capsys):
-    arguments = ["--data", "embedded", "--profile", "smoke", "--epochs", "1", "--base-channels", "4", "--name", "tiny"]
-    places = ["--output", str(results / "output"), "--ship", str(results / "tiny.pt"), "--test"]
-    monkeypatch.setattr(sys, "argv", ["quality", *arguments, *places])
-    quality.main()
-    result = json.loads((results / "tiny.json").read_text(encoding="utf-8"))
-    assert len(result["curve"]) == 1
-    assert result["command"].endswith("--profile smoke --epochs 1 --base-channels 4 --test --name tiny")
-    model, about = load_model(results / "tiny.pt")
-    assert about["curve"] == result["curve"] and about["base_channels"] == 4
+def test_a_network_is_trained_scored_and_trained_a_second_time(results, monkeypatch, capsys):
+    def run(name: str, *further) -> dict:
+        small = ["--data", "embedded", "--profile", "smoke", "--epochs", "1", "--base-channels", "4", "--name", name]
+        monkeypatch.setattr(sys, "argv", ["quality", *small, "--output", str(results / name), *map(str, further)])
+        quality.main()
+        return json.loads((results / f"{name}.json").read_text(encoding="utf-8"))
+
+    first, second = results / "first.pt", results / "second.pt"
+    before = run("first", "--pretrained", first, "--test")
+    assert hashlib.sha256(first.read_bytes()).hexdigest() in capsys.readouterr().out
+    assert before["command"].endswith("--profile smoke --epochs 1 --base-channels 4 --test --name first")
+    assert load_model(first)[1]["base_channels"] == 4 and len(before["curve"]) == 1
     for views in ("one view", "eight views"):
         for method in ("watershed", "components"):
-            assert 0 <= result[views][method]["test"]["0.5"]["mean F1"] <= 1
-    assert hashlib.sha256((results / "tiny.pt").read_bytes()).hexdigest() in capsys.readouterr().out
-    quality.main()  # the network is found, and its curve with it
-    assert json.loads((results / "tiny.json").read_text(encoding="utf-8"))["curve"] == result["curve"]
-    (results / "tiny.json").unlink()
+            assert 0 <= before[views][method]["test"]["0.5"]["mean F1"] <= 1
+    assert run("first")["curve"] == before["curve"]  # the network is found, and its curve with it
+    (results / "first.json").unlink()
     with pytest.raises(ValueError, match="curve has 0 of 1 epochs"):
-        quality.main()
+        run("first", "--pretrained", first)
 
-
-def test_a_network_is_trained_a_second_time_and_its_curve_goes_on(results, monkeypatch, capsys):
-    small = ["quality", "--data", "embedded", "--profile", "smoke", "--epochs", "1", "--base-channels", "4"]
-    first, second = results / "first.pt", results / "second.pt"
-    monkeypatch.setattr(sys, "argv", [*small, "--output", str(results / "a"), "--ship", str(first), "--name", "first"])
-    quality.main()
-    again = [*small, "--output", str(results / "b"), "--start", str(first), "--ship", str(second), "--name", "second"]
-    monkeypatch.setattr(sys, "argv", again)
     trainings = []
     monkeypatch.setattr(networks, "fit", lambda *args, **options: trainings.append(options) or fit(*args, **options))
-    quality.main()
+    after = run("second", "--start", first, "--pretrained", second)
     [how] = trainings
     assert how["learning_rate"] == get_profile("smoke").learning_rate / 2 and how["batch_transform"] is None
-    assert [one["epochs"] for one in load_model(second)[1]["trainings"]] == [1, 1]
-    before, after = (json.loads((results / f"{name}.json").read_text(encoding="utf-8")) for name in ("first", "second"))
     assert [epoch["epoch"] for epoch in after["curve"]] == [1, 2] and after["curve"][:1] == before["curve"]
-    assert after["command"].endswith("--start first.pt --output b --name second")
-    weights = [load_model(file)[0].state_dict()["output.weight"] for file in (first, second)]
-    assert not torch.equal(*weights) and load_model(second)[1]["curve"] == after["curve"]
-    assert "1 and 1 epochs" in page.quality_section("second", "Trained twice")
+    assert after["command"].endswith("--start first.pt --output second --name second") and after[quality.FIRST] == 1
+    (model, metadata), (earlier, _) = load_model(second), load_model(first)
+    assert [one["epochs"] for one in metadata["trainings"]] == [1, 1] and metadata["curve"] == after["curve"]
+    assert not torch.equal(model.state_dict()["output.weight"], earlier.state_dict()["output.weight"])
 
     saved = torch.load(first, weights_only=True)
-    torch.save(saved | {"metadata": saved["metadata"] | {"validation_every": 5}}, first)
-    with pytest.raises(ValueError, match="trained on images that are set aside here"):
-        quality.main()
-    torch.save(saved | {"metadata": {"kind": "boundary"}}, first)
-    with pytest.raises(ValueError, match="does not hold the curve"):
-        quality.main()
+    for changed, reason in (
+        (saved["metadata"] | {"validation_every": 5}, "trained on images that are set aside here"),
+        ({"kind": "boundary"}, "does not hold the curve"),
+    ):
+        torch.save(saved | {"metadata": changed}, first)
+        with pytest.raises(ValueError, match=reason):
+            run("second", "--start", first)
 
 
 def test_the_threshold_is_chosen_as_in_notebook_05(data):
@@ -230,10 +204,9 @@ def test_the_ablation_script_trains_each_row_once(results, monkeypatch, capsys):
     arguments = ["--real", "embedded", "--crops", "8", "--epochs", "1", "--json", str(results / "ablation.json")]
     monkeypatch.setattr(sys, "argv", ["ablation", *arguments, "--only", *rows])
     ablation.main()
-    result = json.loads((results / "ablation.json").read_text(encoding="utf-8"))
+    result = page.read("ablation")
     assert list(result["rows"]) == rows and result["machine"] and result["settings"]["crops"] == 8
-    assert all(len(row["f1"]) == 3 for row in result["rows"].values())
-    assert "| recipe |" in page.ablation_section()
+    assert all(len(row["f1"]) == 3 for row in result["rows"].values()) and "| recipe |" in page.ablation()
     capsys.readouterr()
     ablation.main()
     assert "---" not in capsys.readouterr().out
@@ -255,7 +228,7 @@ def test_every_benchmark_runs(name, tmp_path):
     if name == "alternatives":
         pytest.importorskip("monai", reason='needs the networks compared with: pip install -e ".[bench]"')
     [path] = run_benchmarks([name], "embedded", quick=True, folder=tmp_path)
-    result = json.loads(path.read_text(encoding="utf-8"))
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
     columns = {
         "training_step": {"course / plain", "course / limit"},
         "loading": {"what", "seconds"},
@@ -264,19 +237,40 @@ def test_every_benchmark_runs(name, tmp_path):
         "alternatives": {"images/s", "parameters", "F1 at IoU 0.5", "memory for training, MB"},
         "course": {"notebook", "seconds"},
     }
-    assert result["rows"] and all(columns[name] <= set(row) for row in result["rows"])
-    numbers = [value for row in result["rows"] for value in row.values() if isinstance(value, float)]
-    assert all(np.isfinite(numbers))
+    assert rows and all(columns[name] <= set(row) for row in rows)
+    assert all(np.isfinite(value) for row in rows for value in row.values() if isinstance(value, float))
 
 
-def test_the_results_page_and_the_readme_say_what_the_result_files_say():
-    assert page.PAGE.read_text(encoding="utf-8") == page.make_page(), "run: python -m benchmarks.page"
-    readme = page.README.read_text(encoding="utf-8")
-    assert readme == page.with_tables(readme), "run: python -m benchmarks.page"
+def test_every_table_stands_in_a_page_and_says_what_its_result_file_says():
+    texts = [path.read_text(encoding="utf-8") for path in page.PAGES]
+    assert sorted(name for text in texts for name, _ in page.PLACE.findall(text)) == sorted(page.TABLES)
+    for text in texts:
+        assert text == page.with_tables(text), "run: python -m benchmarks.page"
+    for result in map(page.read, NAMES):
+        assert result["quick"] is False and "dsb2018" in result["data"]
+    assert len(page.read("alternatives")["rows"]) == 4
+
+
+def test_the_goals_say_what_the_result_files_say():
+    one, eight = page.read("quality")["one view"], page.read("quality_pretrained")["eight views"]["watershed"]["test"]
+    step, load = page.read("training_step"), page.read("loading")
+    times = {row["way"]: row["times as long as the course's"] for row in page.read("evaluation")["rows"]}
+    measured = [one[method]["test"]["0.5"]["mean F1"] for method in ("components", "watershed")]
+    measured += [load[loading.MINUTES], *(eight[f"{iou:g}"]["mean F1"] for iou in IOU_THRESHOLDS)]
+    measured += [step["rows"][0]["course / plain"] if step["machine"].get("amx") else None]
+    measured += [step["rows"][-1]["course / plain"], step["rows"][0]["course / limit"], times["plain"]]
+    measured += [times["stardist"], load["overhead of an epoch, %"]]
+    measured += [page.read("large_images")["rows"][-1]["peak of the process, MB"]]
+    measured += [page.read("course")["rows"][-1]["seconds"]]
+    rows = re.findall(r"\| at (least|most) ([\d.]+) \| (.+) \| (.+) \|", page.PAGES[0].read_text(encoding="utf-8"))
+    for (word, target, shown, reached), value in zip(rows, measured, strict=True):
+        text = "not measured" if value is None else f"{value:.3f}" if value < 1 else measuring.as_text(float(value))
+        met = value is not None and (value >= float(target) if word == "least" else value <= float(target))
+        assert (shown, reached) == (text, measuring.as_text(met))
 
 
 @pytest.mark.parametrize(
-    ("file", "result"), [("boundary_dsb2018.pt", "quality_shipped"), ("boundary_embedded.pt", "quality_embedded")]
+    ("file", "result"), [("boundary_dsb2018.pt", "quality_pretrained"), ("boundary_embedded.pt", "quality_embedded")]
 )
 def test_the_card_of_the_networks_says_what_the_result_files_say(file, result):
     found = page.read(result)
@@ -285,31 +279,16 @@ def test_the_card_of_the_networks_says_what_the_result_files_say(file, result):
     for views, cell in zip(("one view", "eight views"), row.split(" | ")[-2:], strict=True):
         scores = [found[views]["watershed"]["test"][f"{iou:g}"]["mean F1"] for iou in IOU_THRESHOLDS]
         assert cell.removesuffix(" |") == " / ".join(f"{score:.3f}" for score in scores)
-    _, about = load_model(checkpoint_folder() / file)
-    assert about["curve"] == found["curve"]  # the network that was scored is the one that ships
+    assert load_model(checkpoint_folder() / file)[1]["curve"] == found["curve"]  # the network in data/ was scored
 
 
 def test_a_result_that_does_not_hold_is_not_published(results):
     measuring.write("evaluation", {"title": "x", "command": "y", "rows": [{"way": "z"}], "identical counts": False})
     with pytest.raises(ValueError, match="identical counts is false"):
-        page.speed_section("evaluation")
+        page.measured("evaluation")
 
 
-def test_what_was_not_measured_is_not_said_to_be_met(results):
-    assert {row["met"] for row in page.goals()} == {False}
-    assert page.speed_table() == page.notebook_table() == ""
-
-
-def test_result_files_come_from_full_runs_on_the_real_images():
-    for name in NAMES:
-        if result := page.read(name):
-            assert result["quick"] is False
-            assert "dsb2018" in result["data"]
-    if result := page.read("alternatives"):
-        assert len(result["rows"]) == 4
-
-
-def test_the_transfer_from_synthetic_images_trains_and_does_not_take_the_network_of_the_course(monkeypatch):
+def test_the_transfer_from_synthetic_images_trains_and_does_not_take_the_pretrained_network(monkeypatch):
     asked = []
     monkeypatch.setattr(embedded_transfer, "boundary_model", lambda *args, **options: asked.append(options) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
