@@ -5,13 +5,14 @@
 `running` runs them and `measuring` holds what they share. There is a module for each question, with a function
 `measure(data, quick)` that returns its table:
 
-    training_step   how fast is a step of the course's training loop, against the plain way and against the limit?
-    alternatives    the course's U-Net against what people would take instead
+    training_step   how fast is a training step of the course, compared with a plain loop and with the limit?
+    alternatives    how does the course's U-Net compare with common alternatives?
     evaluation      how fast is the scoring of label images, and how does its cost grow?
     large_images    prediction of an image that does not fit into memory in one piece
-    loading         what do crops and targets cost beside the computing?
+    loading         how much time do crops and targets take compared with computing?
+    course          how long do the notebooks compute?
 
-`quality` trains and scores the recipe, `ablation` changes one part of it at a time, `embedded_transfer` trains on
-synthetic images and scores on real ones; they take long and are started by hand. `page` writes docs/results.md from the
-files in results/.
+`quality` trains and scores the network of notebook 05, `ablation` changes one part of its recipe at a time,
+`embedded_transfer` trains on synthetic images and scores on real ones; they take hours and are started by hand. `page`
+fills in the tables of docs/results.md and README.md from the files in results/.
 """

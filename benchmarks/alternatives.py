@@ -1,8 +1,8 @@
-"""How does the course's U-Net compare with what people would take instead?
+"""How does the course's U-Net compare with common alternatives?
 
-The same data, crops, batches, precision, loss and training (`training.fit`); only the network differs. First the
-speeds are measured in turn, in blocks of a few steps; then each network trains on as many crops as it can take in the
-same minutes at its speed, so that other work on the machine disadvantages none. Scores are those of the validation
+Data, crops, batches, precision, loss and training (`training.fit`) are the same; only the network differs. First the
+speeds are measured in turn, in blocks of a few steps; then each network trains on as many crops as it can process in
+the same minutes at its speed, so that other work on the machine affects all alike. Scores are those of the validation
 images, with the threshold 0.5. All start from random weights. The learning rate is the course's, for all of them.
 """
 
@@ -36,7 +36,7 @@ from course_utils.targets import boundary_target
 from course_utils.unet import UNet, count_parameters
 
 NETWORKS = ("course, 16 channels", "course, 32 channels", "segmentation_models_pytorch, resnet18", "MONAI BasicUNet")
-STEPS = 10  # of a block, when speeds are measured
+STEPS = 10  # in a block, when speeds are measured
 
 
 def make_network(name: str) -> nn.Module:
@@ -70,7 +70,7 @@ def speeds(names: list[str], data: CourseData, settings: Profile, quick: bool) -
 
 
 def train_and_score(name: str, data: CourseData, crops: int, settings: Profile, threads: int) -> dict:
-    """Train on so many crops; to be called in a process of its own, whose memory is measured."""
+    """Train on that many crops; call it in its own process, whose memory is measured."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     train, val = split_train_val(data.train, settings.validation_every)

@@ -10,7 +10,7 @@ from workshop.run.course import run_course
 
 
 def measure(data: CourseData, quick: bool) -> dict:
-    """Seconds of each notebook, in processes of their own as `course.py run` starts them; `data` is not used.
+    """Seconds of each notebook, each in its own process as in `course.py run`; `data` is not used.
 
     Raises:
         RuntimeError: a notebook failed.

@@ -1,4 +1,4 @@
-"""How well does a network that has only seen the embedded synthetic images segment real ones?
+"""How well does a network that has seen only the embedded synthetic images segment real ones?
 
 Trains the boundary network of notebook 05 on the embedded set, chooses the marker threshold on synthetic images that
 were held out, and scores it on real DSB2018 images. Prints a table and writes it as JSON. From the repository root:

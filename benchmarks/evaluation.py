@@ -33,7 +33,7 @@ def many_labels(side: int, n_labels: int, seed: int, shifted: bool = False) -> n
 
 
 def growth(quick: bool) -> list[dict]:
-    """Seconds of `match_instances`: more pixels with the same labels, more labels, more pairs for each."""
+    """Seconds of `match_instances` for more pixels with the same labels, more labels, and more pairs of each."""
     cases = [(512, 484, 484, False), (1024, 484, 484, False), (1024, 3136, 3136, True)]
     if not quick:
         cases += [(2048, 484, 484, False), (4096, 484, 484, False)]

@@ -21,7 +21,7 @@ def network() -> UNet:
 
 
 def predict_large(side: int, tiled: bool, threads: int) -> dict:
-    """Predict one random image of side x side pixels; to be called in a process of its own."""
+    """Predict one random image of side x side pixels; call it in its own process."""
     torch.set_num_threads(threads)
     model = network()
     image = np.random.default_rng(0).integers(0, 256, (side, side), dtype=np.uint8)
@@ -40,7 +40,7 @@ def predict_large(side: int, tiled: bool, threads: int) -> dict:
 
 
 def largest_difference(shape: tuple[int, int]) -> float:
-    """Between tiles and one piece, over all pixels."""
+    """The largest difference between tiles and one piece, over all pixels."""
     model = network()
     image = np.random.default_rng(0).random(shape, dtype=np.float32)
     return float(np.abs(predict_tiled(model, image, tile=512) - predict(model, image)).max())

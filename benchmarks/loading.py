@@ -1,4 +1,4 @@
-"""What do crops and targets cost beside the computing, in the profile for this machine?"""
+"""How much time do crops and targets take compared with computing, in the profile for this machine?"""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MINUTES = "training of notebook 05 at this speed, minutes"
 
 
 class Watched:
-    """A loader that notes how long somebody waited for its batches."""
+    """A loader that sums up how long its batches were waited for."""
 
     def __init__(self, loader: DataLoader):
         self.loader, self.waited = loader, 0.0

@@ -50,7 +50,7 @@ def in_turn(functions: dict[str, Callable[[], object]], repeats: int = 3) -> dic
 def one_epoch(
     model: torch.nn.Module, loader: Callable[[], Iterable], loss_fn: Callable, target: Callable, **options
 ) -> Callable:
-    """A function that trains for one epoch of `fit`, silently, with next to nothing to validate.
+    """A function that trains for one epoch of `fit`, silently, with almost nothing to validate.
 
     Args:
         loader: called for each epoch; gives its batches.
@@ -93,7 +93,7 @@ def settings_here(quick: bool = False) -> Profile:
 
 
 def wait_for_device() -> None:
-    """A GPU works on while Python has gone on: wait until it is done."""
+    """Wait until the GPU has finished: calls return before it has."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
@@ -107,7 +107,7 @@ def forget_peak_memory() -> None:
 
 
 def peak_memory_mb() -> float:
-    """The most memory that this process has used, in MB, on Linux since `forget_peak_memory`; 0 where nobody says."""
+    """The peak memory of this process in MB, on Linux since `forget_peak_memory`; 0 where it is unknown."""
     status = Path("/proc/self/status")
     if status.is_file():
         return int(re.search(r"VmHWM:\s+(\d+)", status.read_text(encoding="ascii"))[1]) * 1024 / 1e6
@@ -119,7 +119,7 @@ def peak_memory_mb() -> float:
 
 
 def in_child(function: Callable, *arguments):
-    """The result of `function(*arguments)` in a fresh process, whose peak of memory is then its own."""
+    """The result of `function(*arguments)` in a new process, which has its own peak of memory."""
     # not a multiprocessing.Pool: its processes may not start any, and loader workers are processes
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
@@ -146,7 +146,7 @@ def write(name: str, result: dict, folder: Path = RESULTS) -> Path:
 
 
 def commit() -> str:
-    """The state of the code, as git names it; "-dirty" if files were changed since."""
+    """The commit of the code, as git describes it; "-dirty" if files have been changed since."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
     try:
         return subprocess.run(command, cwd=RESULTS, capture_output=True, text=True, check=True).stdout.strip()

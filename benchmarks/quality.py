@@ -62,7 +62,7 @@ def without_specks(method: Callable, predictions: list[np.ndarray], threshold: f
 
 
 def scores(found: list[np.ndarray], truths: list[np.ndarray]) -> dict:
-    """Everything that the tables show, for each IoU threshold."""
+    """All that the tables show, for each IoU threshold."""
     table = summarize_scores(score_images(found, truths, IOU_THRESHOLDS))
     return {f"{t:g}": {k: round(v, 4) for k, v in table.loc[t].items()} for t in IOU_THRESHOLDS}
 

@@ -2,8 +2,7 @@
 
     python benchmarks/readme_picture.py --output build/embedded-laptop/output --profile laptop
 
-takes the network that `course.py run` left there, the one that comes with the course, or trains one. Writes
-docs/result.png.
+takes the network that `course.py run` saved there, else the pretrained one, else trains one. Writes docs/result.png.
 """
 
 from __future__ import annotations

@@ -16,14 +16,14 @@ TRIAL = RESULTS.parents[1] / "build" / "bench"
 
 
 def run_benchmarks(names: Sequence[str] | None, source: str, quick: bool, folder: Path | None) -> list[Path]:
-    """Run some benchmarks (all by default) on a data source, and give the result files.
+    """Run some benchmarks (all by default) on a data source, and return the result files.
 
-    Results go to `folder`; else to `benchmarks/results`, but those of a quick trial and those with other images than
-    the real ones to `build/bench`. A benchmark is left out, with a line that says so, if a package it compares with
-    is missing.
+    Results go to `folder`. Without it they go to `benchmarks/results`, or to `build/bench` if the run is quick or the
+    images are not the real ones. A benchmark is left out, with a line that says so, if a package it compares with is
+    missing.
 
     Raises:
-        ValueError: there is no benchmark of that name.
+        UnknownBenchmarkError: a benchmark of that name does not exist.
     """
     for name in names or ():
         if name not in NAMES:
@@ -39,7 +39,7 @@ def run_benchmarks(names: Sequence[str] | None, source: str, quick: bool, folder
         except ModuleNotFoundError as error:
             print(f'\n{name} is left out: {error.name} is not installed; pip install -e ".[bench]" brings it.')
             continue
-        place = data_label(data.source)  # where the images lie on this machine is nobody's business
+        place = data_label(data.source)  # not the path on this machine
         about = {"command": f"python3 course.py bench --only {name} --data {place}", "data": place, "quick": quick}
         written.append(write(name, about | result, folder))
         print(f"\n{result['title']}")

@@ -1,9 +1,9 @@
-"""How fast is a training step of `training.fit`, against the plain way and against the limit?
+"""How fast is a training step of `training.fit`, compared with a plain loop and with the limit?
 
 `UNet(1, 1, 64)` on crops of 256 x 256. *Plain* is how the original exercise did it: one crop at a time, float32, one
 mean and deviation, crop, flip and boundary target for each sample in `__getitem__`, loss and score fetched after every
 step. *Limit* is the same network, batch size and precision as the course's loop, on one batch of crops that stays
-where it is: no loading, no metric, no averaging of weights. The course's figure contains all that `fit` does, its start
+on the device: no loading, no metric, no averaging of weights. The course's figure contains all that `fit` does, its start
 and its end included.
 """
 

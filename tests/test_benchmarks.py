@@ -20,7 +20,7 @@ from benchmarks.running import NAMES, run_benchmarks
 from course_utils import networks
 from course_utils.checkpoints import checkpoint_folder, load_model
 from course_utils.data import embedded_folder, load_data
-from course_utils.metrics import IOU_THRESHOLDS, overlapping_pairs
+from course_utils.metrics import IOU_THRESHOLDS
 from course_utils.profiles import get_profile
 from course_utils.segmentation import find_best_threshold
 from course_utils.training import fit
@@ -38,24 +38,12 @@ def test_functions_are_timed_in_turn_after_a_call_to_warm_up():
     assert set(seconds) == {"a", "b"} and all(value >= 0 for value in seconds.values())
 
 
-def test_label_images_of_the_growth_table_have_the_labels_they_say():
-    labels = evaluation.many_labels(512, 400, seed=0)
-    assert len(np.unique(labels)) - 1 == 400
-    assert labels.max() > 400  # ids have gaps
-    others = [evaluation.many_labels(512, 400, 1, shifted) for shifted in (False, True)]
-    pairs = [len(overlapping_pairs(other, labels).shared) for other in others]
-    assert pairs[0] == 400 and pairs[1] > 800  # shifted, a label overlaps several
-
-
 def test_the_straight_line_of_the_growth_table_is_found_and_deviations_are_shown():
     sizes = [(1, 100, 1000), (4, 100, 1000), (4, 20_000, 50_000), (16, 500, 20_000), (16, 30_000, 30_000)]
-    rows = [
-        {"million pixels": m, "true labels": k, "predicted labels": k, "overlapping pairs": n}
-        | {"seconds": 0.02 * m + 0.01 * 2 * k / 10_000 + 0.005 * n / 10_000}
-        for m, k, n in sizes
-    ]
-    found = evaluation.straight_line(rows)
-    np.testing.assert_allclose(list(found.values()), [0.02, 0.01, 0.005])
+    seconds = [0.02 * m + 0.01 * 2 * k / 10_000 + 0.005 * n / 10_000 for m, k, n in sizes]
+    columns = ("million pixels", "true labels", "predicted labels", "overlapping pairs", "seconds")
+    rows = [dict(zip(columns, (m, k, k, n, s), strict=True)) for (m, k, n), s in zip(sizes, seconds, strict=True)]
+    np.testing.assert_allclose(list(evaluation.straight_line(rows).values()), [0.02, 0.01, 0.005])
     assert all(row["measured / straight line"] == pytest.approx(1) for row in rows)
     rows[-1]["seconds"] *= 3
     evaluation.straight_line(rows)
@@ -77,6 +65,10 @@ def test_the_command_prints_every_column_and_writes_where_when_and_that_the_coun
     assert result["quick"] is True and "bench --only evaluation" in result["command"] and result["date"]
     assert result["versions"]["torch"] and result["machine"]["cores"] >= 1
     assert result["identical counts"] is True
+    growth = [(row["true labels"], row["overlapping pairs"]) for row in result["growth"]]
+    assert growth[:2] == [(484, 484), (484, 484)] and growth[2][0] == 3136
+    assert growth[2][1] > 2 * 3136  # shifted, a label overlaps several
+    assert evaluation.many_labels(512, 484, seed=0).max() > 484  # ids have gaps
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.12345, "0.123"), (50000, "50,000"), (1234.5, "1,234"), (True, "yes")])
@@ -229,15 +221,7 @@ def test_every_benchmark_runs(name, tmp_path):
         pytest.importorskip("monai", reason='needs the networks compared with: pip install -e ".[bench]"')
     [path] = run_benchmarks([name], "embedded", quick=True, folder=tmp_path)
     rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-    columns = {
-        "training_step": {"course / plain", "course / limit"},
-        "loading": {"what", "seconds"},
-        "evaluation": {"way", "seconds"},
-        "large_images": {"seconds", "peak of the process, MB"},
-        "alternatives": {"images/s", "parameters", "F1 at IoU 0.5", "memory for training, MB"},
-        "course": {"notebook", "seconds"},
-    }
-    assert rows and all(columns[name] <= set(row) for row in rows)
+    assert rows and all(set(row) == set(page.read(name)["rows"][0]) for row in rows)  # the columns of the pages
     assert all(np.isfinite(value) for row in rows for value in row.values() if isinstance(value, float))
 
 
