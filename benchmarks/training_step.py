@@ -3,8 +3,8 @@
 `UNet(1, 1, 64)` on crops of 256 x 256. *Plain* is how the original exercise did it: one crop at a time, float32, one
 mean and deviation, crop, flip and boundary target for each sample in `__getitem__`, loss and score fetched after every
 step. *Limit* is the same network, batch size and precision as the course's loop, on one batch of crops that stays
-on the device: no loading, no metric, no averaging of weights. The course's figure contains all that `fit` does, its start
-and its end included.
+on the device: no loading, no metric, no averaging of weights. The course's figure contains all that `fit` does,
+including its start and its end.
 """
 
 from __future__ import annotations
