@@ -1,10 +1,10 @@
 """Packs what students get into one zip: the notebooks with stubs, the package, the data, and what starts them.
 
-The stand-alone versions for Kaggle and Colab are in the folder kaggle/. The README is that of the course without what
-is meant for others: comments in it say which parts those are.
+The stand-alone versions for Kaggle and Colab are in the folder kaggle/. The README is that of the course without the
+parts for instructors and authors, which comments in it mark.
 
-What goes in is listed here, so that nothing else gets in by accident: no solutions, tests, outputs or notes of yours.
-The package holds the course's own solutions, because the notebooks go on with them where an exercise is not solved.
+The zip holds what is listed here and nothing else: no solutions, tests, outputs or notes. The package does hold the
+course's own solutions, because a notebook uses them where an exercise is not solved.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ from urllib.parse import unquote
 
 from course_utils.exercises import list_exercises
 from course_utils.results import replacing
-from workshop.build import BuildError, stand_alone_notebooks
+from workshop.build import BuildError, build, stand_alone_notebooks
 from workshop.paths import checkout
 
 FILES = ["LICENSE", "README.md", "course.py", "environment.yml", "pyproject.toml", "requirements.lock"]
-FOLDERS = {"course_utils": "*.py", "workshop": "*.py", "data": "*"}
+# What `lab`, `doctor` and `run` need of the workshop.
+FILES += [f"workshop/{name}.py" for name in ("__init__", "command_line", "doctor", "paths")]
+PATTERNS = ["workshop/run/*.py", "course_utils/**/*.py", "data/**/*"]
 PICTURES = (".png", ".svg", ".jpg", ".jpeg", ".gif")
 LEFT_OUT = ("solutions", "tests", "benchmarks")
-FIRST_DATE = (1980, 1, 1, 0, 0, 0)  # the oldest that a zip can hold; real times would make every zip another one
+FIRST_DATE = (1980, 1, 1, 0, 0, 0)  # the oldest date in a zip; with real dates no two zips would be the same
 
 _LINK = re.compile(r"""\]\(\s*<?([^)>\s]+)|<(?:a|img)\b[^>]*?\b(?:href|src)\s*=\s*["']([^"']*)["']""", re.IGNORECASE)
 
@@ -42,14 +44,14 @@ def release(file: str | Path, root: str | Path | None = None) -> list[str]:
     compressed, because the images are already, and because different zlibs compress differently.
 
     Args:
-        file: the zip to write; one that is there is replaced in one step.
+        file: the zip to write; an existing one is replaced in one step.
         root: of the course; by default the checkout that this package lies in.
 
     Returns:
         The names in the zip.
 
     Raises:
-        ReleaseError: a file of the course or a picture is missing, a notebook is not the student version, or the zip
+        ReleaseError: a file of the course or a picture is missing, a notebook is not what its source gives, or the zip
             cannot be written.
     """
     file = Path(file)
@@ -57,6 +59,8 @@ def release(file: str | Path, root: str | Path | None = None) -> list[str]:
     contents = {name: (root / name).read_bytes() for name in collect(root)}
     contents["README.md"] = student_readme((root / "README.md").read_text(encoding="utf-8")).encode()
     try:
+        # What the sources give has every stub, and neither answers nor outputs.
+        build(only=_notebooks(), check=True, root=root)
         contents |= {f"kaggle/{name}": content for name, content in stand_alone_notebooks(root).items()}
     except BuildError as error:
         raise ReleaseError(str(error)) from error
@@ -78,8 +82,8 @@ def release(file: str | Path, root: str | Path | None = None) -> list[str]:
 def student_readme(text: str) -> str:
     """The README of the course as students get it.
 
-    Between `<!-- course -->` and `<!-- /course -->` stands what they do not need; a comment that begins with
-    `<!-- students` holds what they get instead.
+    Text between `<!-- course -->` and `<!-- /course -->` is left out; a comment that begins with `<!-- students` holds
+    what students get instead.
 
     >>> student_readme("a\\n<!-- course -->\\nb\\n<!-- /course -->\\n<!-- students\\nc\\n-->\\n")
     'a\\nc\\n'
@@ -89,64 +93,37 @@ def student_readme(text: str) -> str:
 
 
 def collect(root: Path) -> list[str]:
-    """The names, below `root`, of all that students get; raises `ReleaseError` as `release` does."""
-    notebooks = sorted({exercise.notebook for exercise in list_exercises()})
-    names = [*FILES, *(f"notebooks/{notebook}.ipynb" for notebook in notebooks)]
-    missing = [name for name in names if not (root / name).is_file()]
-    if missing:
+    """The names, below `root`, of all files for students but those in kaggle/. Raises `ReleaseError` as `release`."""
+    notebooks = [f"notebooks/{name}.ipynb" for name in _notebooks()]
+    names = [*FILES, *notebooks]
+    if missing := [name for name in names if not (root / name).is_file()]:
         advice = "run `python3 course.py build` first" if missing[0].startswith("notebooks") else "restore it first"
         raise ReleaseError(f"{root / missing[0]} is missing: {advice}.")
-    texts = {"README.md": student_readme((root / "README.md").read_text(encoding="utf-8"))}
-    for notebook in notebooks:
-        name = f"notebooks/{notebook}.ipynb"
-        texts[name] = check_student_version(root / name)
-    for folder, pattern in FOLDERS.items():
-        found = [path for path in (root / folder).rglob(pattern) if path.is_file() and not _is_hidden(path, root)]
+    for pattern in PATTERNS:
+        found = [path.relative_to(root) for path in root.glob(pattern) if path.is_file()]
+        found = [path for path in found if not any(part.startswith((".", "__pycache__")) for part in path.parts)]
         if not found:
-            raise ReleaseError(f"{root / folder} has no files: restore it first.")
-        names += [path.relative_to(root).as_posix() for path in found]
+            raise ReleaseError(f"{root / pattern} are missing: restore them first.")
+        names += [path.as_posix() for path in found]
+    texts = {name: _markdown(root / name) for name in notebooks}
+    texts["README.md"] = student_readme((root / "README.md").read_text(encoding="utf-8"))
     for name, text in texts.items():
         names += _pictures(root, name, text)
     return sorted(set(names))
 
 
-def _is_hidden(path: Path, root: Path) -> bool:
-    return any(part.startswith(".") or part == "__pycache__" for part in path.relative_to(root).parts)
+def _notebooks() -> list[str]:
+    """The names of the notebooks, as "01_data_exploration"."""
+    return sorted({exercise.notebook for exercise in list_exercises()})
 
 
-def check_student_version(path: Path) -> str:
-    """Make sure that a notebook is as students should get it; returns the text of its markdown cells.
-
-    Raises:
-        ReleaseError: it has outputs, an exercise that is not the stub, or an answer to a question.
-    """
-    from workshop.build.stubs import stub_of
-    from workshop.build.versions import OWN_ANSWER
-
-    stubs = {exercise.id: stub_of(exercise) for exercise in list_exercises() if exercise.notebook == path.stem}
-    found, texts = set(), []
+def _markdown(notebook: Path) -> str:
+    """The text of a notebook's markdown cells."""
     try:
-        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
-            source, course = "".join(cell["source"]), cell["metadata"].get("course", {})
-            if cell["cell_type"] == "markdown":
-                texts.append(source)
-            if cell.get("outputs"):
-                raise _not_for_students(path, "it has outputs")
-            if "exercise" in course:
-                found.add(course["exercise"])
-                if source != stubs.get(course["exercise"]):
-                    raise _not_for_students(path, f"exercise {course['exercise']} is not the stub")
-            if "answer" in course and source != OWN_ANSWER:
-                raise _not_for_students(path, f"question {course['answer']} is answered")
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise _not_for_students(path, f"it cannot be read ({type(error).__name__}: {error})") from error
-    if found != set(stubs):
-        raise _not_for_students(path, f"exercise {min(set(stubs) - found)} is missing")
-    return "\n".join(texts)
-
-
-def _not_for_students(path: Path, reason: str) -> ReleaseError:
-    return ReleaseError(f"{path} is not the student version, {reason}: run `python3 course.py build` first.")
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ReleaseError(f"{notebook} cannot be read ({error}): run `python3 course.py build` first.") from error
 
 
 def _pictures(root: Path, name: str, text: str) -> list[str]:
