@@ -23,7 +23,7 @@ import torch
 from benchmarks.measuring import RESULTS, write
 from course_utils.data import Sample, embedded_folder, load_data
 from course_utils.exploration import normalize_percentiles, split_train_val
-from course_utils.metrics import compare_methods, score_images
+from course_utils.metrics import compare_methods, score_images, score_table
 from course_utils.networks import boundary_model
 from course_utils.profiles import Profile, get_profile
 from course_utils.segmentation import (
@@ -57,12 +57,12 @@ def score(model: torch.nn.Module, threshold: float, samples: list[Sample], seed:
         "U-Net, components": [connected_components(p[1] + p[2]) for p in probabilities],
         "U-Net, watershed": [watershed_instances(p[1], p[2], threshold) for p in probabilities],
     }
-    table = compare_methods(methods, truths)
+    scores = compare_methods(methods, truths)
     f1 = score_images(methods["U-Net, watershed"], truths, [0.5])["f1"].to_numpy()
     low, high = bootstrap_interval(f1, seed)
     shapes = np.array([f"{sample.image.shape[0]}x{sample.image.shape[1]}" for sample in samples])
     by_shape = {str(shape): f1[shapes == shape] for shape in np.unique(shapes)}
-    print(table.round(3).to_string())
+    print(score_table(scores).round(3).to_string())
     print(f"U-Net, watershed, mean F1 at IoU 0.5: 95 % bootstrap interval {low:.3f} to {high:.3f}; by image size:")
     for shape, values in by_shape.items():
         print(f"    {shape}: {values.mean():.3f} ({len(values)} images)")
@@ -70,10 +70,7 @@ def score(model: torch.nn.Module, threshold: float, samples: list[Sample], seed:
         "images": len(samples),
         "watershed_interval": [round(low, 4), round(high, 4)],
         "watershed_by_shape": {shape: round(float(values.mean()), 4) for shape, values in by_shape.items()},
-        "scores": {
-            method: {f"{group}, {column}": round(float(value), 4) for (group, column), value in row.items()}
-            for method, row in table.iterrows()
-        },
+        "scores": scores,
     }
 
 

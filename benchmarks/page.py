@@ -19,7 +19,7 @@ from benchmarks.loading import MINUTES
 from benchmarks.measuring import RESULTS, as_text
 from benchmarks.quality import FIRST
 from benchmarks.running import NAMES
-from course_utils.metrics import IOU_THRESHOLDS
+from course_utils.metrics import score_table
 from course_utils.plotting import plot_training, use_course_style
 from course_utils.training import EpochResult
 from workshop.paths import data_label
@@ -70,8 +70,8 @@ def quality(name: str) -> str:
             best, what = found["validation"]["best"], f"{method}, {views}"
             rows.append({"images": "validation", "": f"{what}, threshold {best['threshold']}"} | in_columns(best["f1"]))
             if test := found.get("test"):
-                values = [test[f"{iou:g}"]["mean F1"] for iou in IOU_THRESHOLDS]
-                rows.append({"images": "test", "": f"{what}, the same threshold"} | in_columns(values))
+                f1 = test["mean_f1"].values()
+                rows.append({"images": "test", "": f"{what}, the same threshold"} | in_columns(f1))
     return f"{table(rows)}\n\n{origin(result)}"
 
 
@@ -129,9 +129,10 @@ def scores() -> str:
         "ceiling, components": "*ceiling: components of the true foreground*",
         "ceiling, watershed": "*ceiling: boundary + watershed of the true target*",
     }
+    methods = {method: row for method, row in found.items() if isinstance(row, dict)}  # without the two thresholds
     rows = [
-        {"": labels.get(method, method)} | {name: f"{value:.3f}" for name, value in row.items()}
-        for method, row in found.items() if isinstance(row, dict)  # the other values are the thresholds
+        {"": labels.get(method, method)} | {" at ".join(column): f"{value:.3f}" for column, value in row.items()}
+        for method, row in score_table(methods).iterrows()
     ]
     return f"{table(rows)}\n\n{origin(summary)}"
 

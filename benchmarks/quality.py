@@ -62,9 +62,9 @@ def without_specks(method: Callable, predictions: list[np.ndarray], threshold: f
 
 
 def scores(found: list[np.ndarray], truths: list[np.ndarray]) -> dict:
-    """All that the tables show, for each IoU threshold."""
-    table = summarize_scores(score_images(found, truths, IOU_THRESHOLDS))
-    return {f"{t:g}": {k: round(v, 4) for k, v in table.loc[t].items()} for t in IOU_THRESHOLDS}
+    """Mean and pooled F1 at each IoU threshold, to four digits."""
+    summary = summarize_scores(score_images(found, truths, IOU_THRESHOLDS))
+    return {measure: {t: round(f1, 4) for t, f1 in by_threshold.items()} for measure, by_threshold in summary.items()}
 
 
 def trained_again(
@@ -198,8 +198,7 @@ def main() -> None:
             if options.test:
                 found = without_specks(method, predictions["test"], chosen["best"]["threshold"])
                 result[views][name]["test"] = scores(found, [sample.mask for sample in data.test])
-                means = {iou: row["mean F1"] for iou, row in result[views][name]["test"].items()}
-                print(f"{name}, {views}, {len(found)} test images: {means}", flush=True)
+                print(f"{name}, {views}, {len(found)} test images: {result[views][name]['test']}", flush=True)
     path = write(options.name, result)
     print(f"Network: {model_path(options.output, 'boundary')}. Written to {path}.")
     if options.pretrained:

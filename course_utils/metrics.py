@@ -20,6 +20,7 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 from course_utils.exploration import touching_ids
 
 IOU_THRESHOLDS = (0.5, 0.75, 0.9)  # the thresholds of the course's tables
+SCORE_NAMES = {"mean_f1": "mean F1", "pooled_f1": "pooled F1", "touching_recall": "recall of touching nuclei"}
 
 
 def iou_matrix(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -270,42 +271,65 @@ def score_images(
     return pd.DataFrame(rows)
 
 
-def summarize_scores(scores: pd.DataFrame) -> pd.DataFrame:
-    """Two ways to one number, for each threshold of a table of `score_images`.
+def summarize_scores(scores: pd.DataFrame) -> dict[str, dict[float, float]]:
+    """Mean and pooled F1 over the images at each threshold of a table of `score_images`.
 
-    "mean F1" averages the F1 of the images: each image counts the same. "pooled F1" adds up the counts first: each
-    nucleus counts the same.
+    Returns:
+        `{"mean_f1": {IoU threshold: score}, "pooled_f1": {...}}`. The mean averages the F1 of the images: each image
+        counts the same. Pooled F1 adds up the counts first: each nucleus counts the same.
+
+    >>> image = np.array([[1, 1, 0, 2]])
+    >>> summarize_scores(score_images([image], [image], [0.5]))
+    {'mean_f1': {0.5: 1.0}, 'pooled_f1': {0.5: 1.0}}
     """
-    rows = {}
+    summary: dict[str, dict[float, float]] = {"mean_f1": {}, "pooled_f1": {}}
     for iou_threshold, group in scores.groupby("iou_threshold"):
         counts = group[["true_positive", "false_positive", "false_negative"]].sum()
-        pooled = Matches(iou_threshold, *(int(count) for count in counts))
-        rows[iou_threshold] = {"mean F1": group["f1"].mean(), "pooled F1": pooled.f1}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("IoU threshold")
+        summary["mean_f1"][iou_threshold] = float(group["f1"].mean())
+        summary["pooled_f1"][iou_threshold] = Matches(iou_threshold, *(int(count) for count in counts)).f1
+    return summary
 
 
 def compare_methods(
     methods: dict[str, Sequence[np.ndarray]],
     truths: Sequence[np.ndarray],
     iou_thresholds: Sequence[float] = IOU_THRESHOLDS,
-) -> pd.DataFrame:
-    """The course's score table: a row for each method; mean and pooled F1 at each threshold; recall of touching nuclei.
+) -> dict[str, dict[str, dict[float, float]]]:
+    """Score several methods on the same images: mean and pooled F1 at each threshold, recall of touching nuclei.
 
     Args:
         methods: name of the method -> its label images, one for each truth.
         truths: the true label images.
-        iou_thresholds: the thresholds; the recall of touching nuclei is measured at the first of them.
+        iou_thresholds: the recall of touching nuclei is measured at the first of them only.
+
+    Returns:
+        `{method: {"mean_f1": {IoU threshold: score}, "pooled_f1": {...}, "touching_recall": {...}}}`; for a table,
+        pass it to `score_table`.
     """
-    table = {}
-    for method, predictions in methods.items():
-        summary = summarize_scores(score_images(predictions, truths, iou_thresholds))
-        row = {("mean F1", f"IoU {t:g}"): summary.loc[t, "mean F1"] for t in iou_thresholds}
-        row |= {("pooled F1", f"IoU {t:g}"): summary.loc[t, "pooled F1"] for t in iou_thresholds}
-        row[("touching nuclei", f"recall, IoU {iou_thresholds[0]:g}")] = touching_recall(
-            predictions, truths, iou_thresholds[0]
-        )
-        table[method] = row
-    return pd.DataFrame.from_dict(table, orient="index")
+    return {
+        method: {
+            **summarize_scores(score_images(predictions, truths, iou_thresholds)),
+            "touching_recall": {float(iou_thresholds[0]): touching_recall(predictions, truths, iou_thresholds[0])},
+        }
+        for method, predictions in methods.items()
+    }
+
+
+def score_table(scores: dict[str, dict[str, dict[float, float]]]) -> pd.DataFrame:
+    """The scores of `compare_methods` as a table to read: a row for each method, a column for each score.
+
+    >>> score_table({"Otsu": {"mean_f1": {0.5: 0.75}}})["mean F1", "IoU 0.5"]["Otsu"]
+    0.75
+    """
+    rows = {
+        method: {
+            (SCORE_NAMES[measure], f"IoU {iou_threshold}"): score
+            for measure, by_threshold in measures.items()
+            for iou_threshold, score in by_threshold.items()
+        }
+        for method, measures in scores.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def touching_recall(

@@ -214,15 +214,15 @@ def plot_training(results: Sequence, metric_name: str = "Dice", epochs: int | No
     return figure
 
 
-def plot_f1_curves(curves: dict[str, Sequence[float]], iou_thresholds: Sequence[float]) -> Figure:
+def plot_f1_curves(curves: dict[str, dict[float, float]]) -> Figure:
     """Mean F1 against the IoU threshold, a line for each method.
 
     Args:
-        curves: name of the method -> mean F1 at each threshold.
+        curves: `{name of the method: {IoU threshold: mean F1}}`.
     """
     figure, axes = grid(1, 1, width=6, height=3.8)
-    for (name, values), style in zip(curves.items(), ["-o", "--s", ":^", "-.D", "-v", "--P"], strict=False):
-        axes[0, 0].plot(iou_thresholds, values, style, markersize=5, label=name)
+    for (name, f1), style in zip(curves.items(), ["-o", "--s", ":^", "-.D", "-v", "--P"], strict=False):
+        axes[0, 0].plot(list(f1), list(f1.values()), style, markersize=5, label=name)
     axes[0, 0].set(xlabel="IoU threshold", ylabel="mean F1 over images", ylim=(0, 1.02))
     axes[0, 0].grid(alpha=0.3)
     axes[0, 0].legend(frameon=False, loc="lower left")

@@ -730,6 +730,6 @@ browse_images(data.train)
 record_scores(
     output,
     "01_data_exploration",
-    {"ceiling of components, mean F1": ceiling, "touching nuclei, share": n_touching / n_nuclei},
+    {"ceiling_mean_f1": ceiling, "touching_share": n_touching / n_nuclei},
 )
 plt.close("all")

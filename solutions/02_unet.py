@@ -486,5 +486,5 @@ show(
 # Next: **03 Binary training**, where the network learns to find nuclei.
 
 # %%
-record_scores(output, "02_unet", {"parameters": n_parameters, "receptive field, pixels": width[4]})
+record_scores(output, "02_unet", {"parameters": n_parameters, "receptive_field": width[4]})
 plt.close("all")

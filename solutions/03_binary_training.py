@@ -502,6 +502,6 @@ claim(hard > hard_dice, "It is higher than that of the network that learnt two c
 record_scores(
     output,
     "03_binary_training",
-    {"validation loss": val_loss, "validation Dice, soft": soft, "validation Dice, hard": hard},
+    {"validation_loss": val_loss, "validation_soft_dice": soft, "validation_hard_dice": hard},
 )
 plt.close("all")

@@ -34,7 +34,7 @@ from course_utils import connected_components, f1_score, get_profile, load_data,
 from course_utils.display import LiveFigure, show
 from course_utils.exercises.claims import claim
 from course_utils.exploration import normalize_percentiles, split_train_val
-from course_utils.metrics import compare_methods, touching_recall
+from course_utils.metrics import compare_methods, score_table
 from course_utils.networks import BOUNDARY_WEIGHT, boundary_model
 from course_utils.results import record_scores
 from course_utils.segmentation import otsu_components, otsu_watershed, watershed_flat_height, watershed_without_rim
@@ -497,8 +497,7 @@ methods = {
     ],
     "boundary U-Net, watershed": [remove_small(watershed_instances(p[1], p[2], best), 20) for p in predictions],
 }
-table = compare_methods(methods, test_masks)
-display(table.style.format("{:.3f}"))
+display(score_table(compare_methods(methods, test_masks)).style.format("{:.3f}"))
 
 # %% [markdown]
 # Now compare **in pairs**: both methods on the same image, then the mean of the differences. Scores vary much more
@@ -576,15 +575,6 @@ recorded = {
     "ceiling, components": oracle["components of the foreground"],
     "ceiling, watershed": oracle["watershed, as in exercise 5.2"],
 }
-scores = {
-    name: {
-        f"{kind} at IoU {t:g}": float(row[kind, f"IoU {t:g}"])
-        for kind in ("mean F1", "pooled F1")
-        for t in (0.5, 0.75, 0.9)
-    }
-    for name, row in compare_methods(recorded, test_masks).iterrows()
-}
-for name, found in recorded.items():
-    scores[name]["touching nuclei, recall at IoU 0.5"] = touching_recall(found, test_masks)
-record_scores(output, "05_boundary_watershed", {"threshold": best, "threshold, components": best_components, **scores})
+scores = compare_methods(recorded, test_masks)
+record_scores(output, "05_boundary_watershed", {"threshold": best, "component_threshold": best_components, **scores})
 plt.close("all")

@@ -20,7 +20,6 @@ from benchmarks.running import NAMES, run_benchmarks
 from course_utils import networks
 from course_utils.checkpoints import checkpoint_folder, load_model
 from course_utils.data import embedded_folder, load_data
-from course_utils.metrics import IOU_THRESHOLDS
 from course_utils.profiles import get_profile
 from course_utils.segmentation import find_best_threshold
 from course_utils.training import fit
@@ -152,7 +151,7 @@ def test_a_network_is_trained_scored_and_trained_a_second_time(results, monkeypa
     assert load_model(first)[1]["base_channels"] == 4 and len(before["curve"]) == 1
     for views in ("one view", "eight views"):
         for method in ("watershed", "components"):
-            assert 0 <= before[views][method]["test"]["0.5"]["mean F1"] <= 1
+            assert 0 <= before[views][method]["test"]["mean_f1"]["0.5"] <= 1
     assert run("first")["curve"] == before["curve"]  # the network is found, and its curve with it
     (results / "first.json").unlink()
     with pytest.raises(ValueError, match="curve has 0 of 1 epochs"):
@@ -239,8 +238,8 @@ def test_the_goals_say_what_the_result_files_say():
     one, eight = page.read("quality")["one view"], page.read("quality_pretrained")["eight views"]["watershed"]["test"]
     step, load = page.read("training_step"), page.read("loading")
     times = {row["way"]: row["times as long as the course's"] for row in page.read("evaluation")["rows"]}
-    measured = [one[method]["test"]["0.5"]["mean F1"] for method in ("components", "watershed")]
-    measured += [load[loading.MINUTES], *(eight[f"{iou:g}"]["mean F1"] for iou in IOU_THRESHOLDS)]
+    measured = [one[method]["test"]["mean_f1"]["0.5"] for method in ("components", "watershed")]
+    measured += [load[loading.MINUTES], *eight["mean_f1"].values()]
     measured += [step["rows"][0]["course / plain"] if step["machine"].get("amx") else None]
     measured += [step["rows"][-1]["course / plain"], step["rows"][0]["course / limit"], times["plain"]]
     measured += [times["stardist"], load["overhead of an epoch, %"]]
@@ -261,7 +260,7 @@ def test_the_card_of_the_networks_says_what_the_result_files_say(file, result):
     card = (checkpoint_folder() / "README.md").read_text(encoding="utf-8")
     [row] = [line for line in card.splitlines() if line.startswith(f"| `{file}`") and " / " in line]
     for views, cell in zip(("one view", "eight views"), row.split(" | ")[-2:], strict=True):
-        scores = [found[views]["watershed"]["test"][f"{iou:g}"]["mean F1"] for iou in IOU_THRESHOLDS]
+        scores = found[views]["watershed"]["test"]["mean_f1"].values()
         assert cell.removesuffix(" |") == " / ".join(f"{score:.3f}" for score in scores)
     assert load_model(checkpoint_folder() / file)[1]["curve"] == found["curve"]  # the network in data/ was scored
 

@@ -26,6 +26,7 @@ from course_utils.metrics import (
     match_instances,
     overlapping_pairs,
     score_images,
+    score_table,
     summarize_scores,
     touching_recall,
 )
@@ -270,9 +271,9 @@ def test_mean_and_pooled_f1_differ_on_images_with_different_numbers_of_nuclei():
     columns = ["image", "iou_threshold", "true_positive", "false_positive", "false_negative", "f1"]
     expected = pd.DataFrame([["easy", 0.5, 1, 0, 0, 1.0], ["hard", 0.5, 0, 0, 3, 0.0]], columns=columns)
     pd.testing.assert_frame_equal(scores, expected)
-    summary = summarize_scores(scores)
-    assert summary.loc[0.5, "mean F1"] == 0.5  # (1 + 0) / 2: each image counts the same
-    assert summary.loc[0.5, "pooled F1"] == 2 * 1 / (2 * 1 + 0 + 3)  # each nucleus counts the same
+    mean = (1 + 0) / 2  # each image counts the same
+    pooled = 2 * 1 / (2 * 1 + 0 + 3)  # each nucleus counts the same
+    assert summarize_scores(scores) == {"mean_f1": {0.5: mean}, "pooled_f1": {0.5: pooled}}
 
 
 @given(st.lists(label_pairs(max_side=4), min_size=1, max_size=4))
@@ -283,7 +284,7 @@ def test_every_image_and_threshold_has_a_row(pairs):
     summary = summarize_scores(scores)
     for iou_threshold in IOU_THRESHOLDS:
         mean = np.mean([f1_score(p, t, iou_threshold) for p, t in pairs])
-        assert summary.loc[iou_threshold, "mean F1"] == pytest.approx(mean)
+        assert summary["mean_f1"][iou_threshold] == pytest.approx(mean)
 
 
 def test_a_missing_prediction_is_an_error():
@@ -296,11 +297,15 @@ def test_a_missing_prediction_is_an_error():
 
 def test_the_table_of_methods_names_mean_and_pooled_scores():
     predictions, truths = one_easy_and_one_hard_image()
-    table = compare_methods({"nothing": [np.zeros_like(t) for t in truths], "half": predictions, "all": truths}, truths)
+    methods = {"nothing": [np.zeros_like(t) for t in truths], "half": predictions, "all": truths}
+    scores = compare_methods(methods, truths)
+    assert scores["half"]["pooled_f1"] == {0.5: 0.4, 0.75: 0.4, 0.9: 0.4}
+    assert scores["half"]["touching_recall"] == {0.5: 0}
+    table = score_table(scores)
     assert list(table.index) == ["nothing", "half", "all"]
     assert table["mean F1", "IoU 0.5"].tolist() == [0, 0.5, 1]
     assert table["pooled F1", "IoU 0.9"].tolist() == [0, 0.4, 1]
-    assert table["touching nuclei", "recall, IoU 0.5"].tolist() == [0, 0, 1]
+    assert table["recall of touching nuclei", "IoU 0.5"].tolist() == [0, 0, 1]
     assert len(table.columns) == 7
 
 

@@ -224,8 +224,7 @@ def test_a_training_without_a_metric_has_one_curve():
 
 @pytest.mark.filterwarnings("error")
 def test_each_method_has_a_line_of_its_own_style():
-    curves = {f"method {i}": [0.9, 0.5, 0.1 * i] for i in range(4)}
-    figure = plotting.plot_f1_curves(curves, [0.5, 0.75, 0.9])
+    figure = plotting.plot_f1_curves({f"method {i}": {0.5: 0.9, 0.75: 0.5, 0.9: 0.1 * i} for i in range(4)})
     lines = figure.axes[0].lines
     assert len({(line.get_linestyle(), line.get_marker()) for line in lines}) == 4
     assert figure.axes[0].get_ylim()[0] == 0

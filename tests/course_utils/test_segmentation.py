@@ -432,7 +432,7 @@ def real_test(real_data_zip):
 
 def mean_f1(labels: list[np.ndarray], samples, iou_threshold: float) -> float:
     truths = [sample.mask for sample in samples]
-    return summarize_scores(score_images(labels, truths, [iou_threshold])).loc[iou_threshold, "mean F1"]
+    return summarize_scores(score_images(labels, truths, [iou_threshold]))["mean_f1"][iou_threshold]
 
 
 @pytest.mark.timeout(600)

@@ -2,7 +2,7 @@
 
 They lie well below what was measured (docs/results.md), so that another seed or machine passes; those of the profile
 `full`, which was not measured yet, are those of `laptop` and a little more. Keys are the data set, the profile, and the
-path to the number in `summary.json`.
+names under which `record_scores` keeps the number.
 """
 
 from __future__ import annotations
@@ -10,21 +10,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-MINIMUM_SCORES: dict[tuple[str, str], dict[tuple[str, ...], float]] = {
+Score = tuple[str | float, ...]  # notebook, name; or notebook, method, measure, IoU threshold
+MINIMUM_SCORES: dict[tuple[str, str], dict[Score, float]] = {
     ("embedded", "smoke"): {
-        ("03_binary_training", "validation Dice, hard"): 0.90,
-        ("04_instance_evaluation", "U-Net, components", "mean F1 at IoU 0.5"): 0.65,
-        ("05_boundary_watershed", "boundary U-Net, watershed", "mean F1 at IoU 0.5"): 0.85,
+        ("03_binary_training", "validation_hard_dice"): 0.90,
+        ("04_instance_evaluation", "U-Net, components", "mean_f1", 0.5): 0.65,
+        ("05_boundary_watershed", "boundary U-Net, watershed", "mean_f1", 0.5): 0.85,
     },
     ("dsb2018", "laptop"): {
-        ("03_binary_training", "validation Dice, hard"): 0.85,
-        ("04_instance_evaluation", "U-Net, components", "mean F1 at IoU 0.5"): 0.70,
-        ("05_boundary_watershed", "boundary U-Net, watershed", "mean F1 at IoU 0.5"): 0.85,
+        ("03_binary_training", "validation_hard_dice"): 0.85,
+        ("04_instance_evaluation", "U-Net, components", "mean_f1", 0.5): 0.70,
+        ("05_boundary_watershed", "boundary U-Net, watershed", "mean_f1", 0.5): 0.85,
     },
     ("dsb2018", "full"): {
-        ("03_binary_training", "validation Dice, hard"): 0.85,
-        ("04_instance_evaluation", "U-Net, components", "mean F1 at IoU 0.5"): 0.72,
-        ("05_boundary_watershed", "boundary U-Net, watershed", "mean F1 at IoU 0.5"): 0.87,
+        ("03_binary_training", "validation_hard_dice"): 0.85,
+        ("04_instance_evaluation", "U-Net, components", "mean_f1", 0.5): 0.72,
+        ("05_boundary_watershed", "boundary U-Net, watershed", "mean_f1", 0.5): 0.87,
     },
 }
 
@@ -33,7 +34,7 @@ class UnknownMinimumScoresError(ValueError):
     """There are no floors for these data in this profile."""
 
 
-Floors = Mapping[tuple[str, ...], float]
+Floors = Mapping[Score, float]
 
 
 def minimum_scores_for(data: str, profile: str) -> Floors:
@@ -62,8 +63,8 @@ def scores_below_minimum(floors: Floors, notebooks: Iterable[tuple[str, Mapping[
         notebooks: name and scores of each notebook that was executed; those left out are not asked for.
 
     >>> minimum = MINIMUM_SCORES["embedded", "smoke"]
-    >>> scores_below_minimum(minimum, [("03_binary_training", {"validation Dice, hard": 0.5})])
-    ['03_binary_training: validation Dice, hard is 0.500, below its floor of 0.90.']
+    >>> scores_below_minimum(minimum, [("03_binary_training", {"validation_hard_dice": 0.5})])
+    ['03_binary_training: validation_hard_dice is 0.500, below its floor of 0.90.']
     """
     scores = dict(notebooks)
     missed = []
@@ -72,8 +73,8 @@ def scores_below_minimum(floors: Floors, notebooks: Iterable[tuple[str, Mapping[
             continue
         value: Any = scores[name]
         for key in path:
-            value = value.get(key) if isinstance(value, Mapping) else None
-        label = f"{name}: {', '.join(path)}"
+            value = value.get(str(key)) if isinstance(value, Mapping) else None
+        label = f"{name}: {', '.join(map(str, path))}"
         if not isinstance(value, (int, float)):
             missed.append(f"{label} was not recorded; its floor is {floor:.2f}.")
         elif not value >= floor:  # also for a score that is not a number

@@ -52,7 +52,7 @@ def format_table(results: list[NotebookResult]) -> list[str]:
     lines = [f"{'notebook':{width}}  result   seconds", f"{'-' * width}  ------  --------"]
     lines += [f"{result.notebook:{width}}  {result.status}  {result.seconds:8.1f}" for result in results]
     for result in results:
-        groups = {name: value for name, value in result.scores.items() if isinstance(value, dict)}
+        groups = {name: _flat(value) for name, value in result.scores.items() if isinstance(value, dict)}
         if result.scores:
             lines += ["", result.notebook]
         lines += [f"  {name}: {_number(value)}" for name, value in result.scores.items() if name not in groups]
@@ -61,6 +61,14 @@ def format_table(results: list[NotebookResult]) -> list[str]:
     if failed:
         lines += ["", f"{len(failed)} of {len(results)} notebooks failed: {', '.join(failed)} (see above)"]
     return lines
+
+
+def _flat(scores: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """Nested scores on one level: `{"mean_f1": {"0.5": 0.9}}` becomes `{"mean_f1, 0.5": 0.9}`."""
+    flat = {}
+    for key, value in scores.items():
+        flat |= _flat(value, f"{above}{key}, ") if isinstance(value, dict) else {f"{above}{key}": value}
+    return flat
 
 
 def _side_by_side(groups: dict[str, dict[str, Any]]) -> list[str]:

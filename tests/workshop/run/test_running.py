@@ -197,15 +197,16 @@ def test_a_failing_cell_is_shown_and_the_other_notebooks_still_run(run):
 
 
 def test_methods_stand_side_by_side_in_the_table():
-    scores = {"threshold": 0.5, "Otsu": {"F1": 0.7, "recall": 1.0}, "U-Net": {"F1": 0.85, "nuclei": 12}}
+    otsu, unet = {"f1": {"0.5": 0.7}, "recall": 1.0}, {"f1": {"0.5": 0.85}, "nuclei": 12}
+    scores = {"threshold": 0.5, "Otsu": otsu, "U-Net": unet}
     assert summary.format_table([summary.NotebookResult("01_tiny", "passed", 2.0, scores)])[3:] == [
         "",
         "01_tiny",
         "  threshold: 0.500",
-        "            Otsu   U-Net",
-        "  F1       0.700   0.850",
-        "  recall   1.000        ",
-        "  nuclei              12",
+        "             Otsu   U-Net",
+        "  f1, 0.5   0.700   0.850",
+        "  recall    1.000        ",
+        "  nuclei               12",
     ]
 
 
