@@ -1,16 +1,16 @@
-"""Helper package of the nucleus segmentation course.
+"""What the notebooks of the nucleus segmentation course import.
 
-Every public function and class of the modules of this package is here under its own name, and so is the object of every
-exercise:
+Every public function and class of the modules beside this file and in `data` is also found here, by its name alone:
 
 >>> import course_utils
 >>> course_utils.count_shapes.__module__
 'course_utils.exploration'
 
-A module is imported when a name of it is first used, so `import course_utils` alone is quick and does not load torch.
+A module is imported when one of its names is first used, so `import course_utils` alone is quick and does not load
+torch.
 
-What notebooks teach stands beside this file, one module for each topic; `data` is where images come from, and
-`exercises` checks solutions. How the notebooks are made, executed and graded stands in the package `workshop`.
+Each module covers one topic of the notebooks; `data` loads the images, and `exercises` checks solutions. The package
+`workshop` builds, executes and grades the notebooks.
 """
 
 import functools
@@ -23,7 +23,7 @@ __version__ = "0.1.0"
 
 @functools.cache
 def modules_by_name() -> dict[str, str]:
-    """Each public function or class, and the module that defines it."""
+    """`{name of a public function or class: full name of the module that defines it}`, read from the source files."""
     folder, found = Path(__file__).parent, {}
     for path in sorted([*folder.glob("*.py"), *folder.glob("data/*.py")]):
         module = ".".join(path.relative_to(folder).with_suffix("").parts).removesuffix(".__init__")

@@ -1,12 +1,12 @@
 """Where the images come from: data sources by name or by path.
 
     "embedded"    the synthetic set that comes with the course, made by `synthetic`; needs no network
-    "dsb2018"     497 real images: the cache, else a download that is checked and kept
-    "kaggle"      what is attached to a Kaggle notebook, in either layout that `reading` understands
-    "auto"        the first of kaggle, dsb2018 and embedded that can be had; the note says which and why
+    "dsb2018"     497 real images from the cache, or from a download that is verified and kept
+    "kaggle"      the data set attached to a Kaggle notebook, in either layout that `layouts` understands
+    "auto"        the first of kaggle, dsb2018 and embedded that is available; the note says which and why
     a path        a folder or zip in either layout
 
-`reading` turns a folder or zip into samples, `download` fills the cache.
+`layouts` turns a folder or zip into samples, `download` fills the cache.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ __all__ = [
     "load_data",
 ]
 
-# What every notebook can work with: the smallest crops have this side, and every 8th training image validates.
+# What every notebook needs: the smallest crops have this side, and every 8th training image is for validation.
 MIN_SIDE = 128
 MIN_TRAINING_IMAGES = 16
 
-# The mount has changed its shape (<slug>/ before 2026, datasets/<owner>/<slug>/ since), so it is searched.
+# Kaggle has changed the folders of its mount (<slug>/ before 2026, datasets/<owner>/<slug>/ since): search it.
 KAGGLE_INPUT = Path("/kaggle/input")
 KAGGLE_DEPTH = 5
 KAGGLE_MAX_FOLDERS = 100
@@ -43,7 +43,7 @@ KAGGLE_MAX_FOLDERS = 100
 
 @dataclass(frozen=True)
 class CourseData:
-    """Training and test samples, with the source they came from and a sentence that says where and why."""
+    """Training and test samples, the data source, and a note: where they were read from, and why there."""
 
     train: list[Sample]
     test: list[Sample]
@@ -57,13 +57,19 @@ class CourseData:
 def load_data(source: str | Path = "embedded") -> CourseData:
     """Load all images and label images of a data source.
 
-    `source` is one of the names above or the path of a folder or zip. A string that is a name means that source, even
-    where a folder of that name exists; write "./embedded" for the folder. `course_utils.data.layouts.read_samples` says
-    what the samples look like and what is checked.
+    Args:
+        source: "embedded", "dsb2018", "kaggle" or "auto" (see the top of this module), or the path of a folder or zip.
+            A name means the data source, even where a folder of that name exists; write "./embedded" for the folder.
 
-    Raises `DataError`, with the file and what to do, if the source does not exist, if anything in it is not in order,
-    or if the course cannot work with it (fewer than 16 training images, an image smaller than 128 x 128, no nuclei);
-    and its subclass `DownloadError` if "dsb2018" cannot be downloaded. "auto" always ends with "embedded".
+    Returns:
+        Training and test samples, as `course_utils.data.layouts.read_samples` describes them. "auto" falls back to
+        "embedded".
+
+    Raises:
+        DataError: the source does not exist, a file in it is damaged or inconsistent, or the course cannot use it
+            (fewer than 16 training images, an image smaller than 128 x 128, no nuclei). The message names the file and
+            what to do.
+        DownloadError: "dsb2018" cannot be downloaded. It is a `DataError`, too.
 
     >>> data = load_data("embedded")
     >>> data.train[0].image.dtype, data.train[0].mask.dtype
@@ -82,7 +88,7 @@ def load_data(source: str | Path = "embedded") -> CourseData:
 
 
 def embedded_folder() -> Path:
-    """Folder of the synthetic set: inside the installed package, or `data/embedded` of a checkout."""
+    """The folder of the synthetic set: inside the installed package, or `data/embedded` in a checkout."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "embedded" / "embedded"
     return installed if installed.is_dir() else package.parent / "data" / "embedded"
@@ -91,9 +97,8 @@ def embedded_folder() -> Path:
 def find_kaggle_input(root: Path | None = None) -> Path | None:
     """The first data set in a known layout below Kaggle's mount (`root`, else `KAGGLE_INPUT`), or None.
 
-    Looks for `stage1_train`, `train/images` or `<id>/images` in folders, and for `stage1_train.zip` and `dsb2018.zip`,
-    from the top down to a depth that covers both shapes of the mount. Folders with very many subfolders are not
-    entered, so the search stays quick.
+    Looks for folders with `stage1_train`, `train/images` or `<id>/images`, and for `stage1_train.zip` and
+    `dsb2018.zip`, level by level. To stay quick, it does not enter folders with more than 100 subfolders.
     """
     level = [root or KAGGLE_INPUT]
     for _ in range(KAGGLE_DEPTH + 1):
@@ -108,7 +113,7 @@ def find_kaggle_input(root: Path | None = None) -> Path | None:
 
 
 def available_sources() -> dict[str, str]:
-    """For each named source but "auto": where it was found, or "not found" and why. Downloads nothing.
+    """Where each named source but "auto" was found, or "not found" and why. Downloads nothing.
 
     >>> sorted(available_sources())
     ['dsb2018', 'embedded', 'kaggle']
@@ -156,12 +161,12 @@ def _load_auto() -> CourseData:
     if find_kaggle_input() is not None:
         try:
             return _load_kaggle(', the first choice of "auto"')
-        except DataError as error:  # any data set may be attached to a notebook; only ours has to be in order
+        except DataError as error:  # people attach other data sets to their notebooks, too
             missed = f"the Kaggle input cannot be used [{error}]"
     try:
         return _load_dsb2018(f", because {missed}")
     except DownloadError as error:
-        return _load_embedded(f", because {missed} and DSB2018 is neither cached nor to be downloaded [{error.what}]")
+        return _load_embedded(f", because {missed}, and DSB2018 is not cached and cannot be downloaded [{error.what}]")
 
 
 _LOADERS: dict[str, Callable[[], CourseData]] = {
@@ -173,14 +178,14 @@ _LOADERS: dict[str, Callable[[], CourseData]] = {
 
 
 def _load(path: Path, source: str, note: str) -> CourseData:
-    reading = read_samples(path)
-    _check_usable(reading.train, reading.test, path)
-    remark = f"; {reading.remark}" if reading.remark else ""
-    return CourseData(reading.train, reading.test, source, f"{note}{remark}.")
+    loaded = read_samples(path)
+    _check_usable(loaded.train, loaded.test, path)
+    remark = f"; {loaded.remark}" if loaded.remark else ""
+    return CourseData(loaded.train, loaded.test, source, f"{note}{remark}.")
 
 
 def _check_usable(train: list[Sample], test: list[Sample], path: Path) -> None:
-    """Refuse here, in one sentence, what would end somewhere in a notebook with an error about something else."""
+    """Refuse data that would fail later, in the middle of a notebook, with an unrelated error."""
     if len(train) < MIN_TRAINING_IMAGES:
         raise DataError(
             f"{path} holds {len(train)} training images, but the course needs at least {MIN_TRAINING_IMAGES}: "
@@ -197,7 +202,7 @@ def _check_usable(train: list[Sample], test: list[Sample], path: Path) -> None:
         if not any(sample.mask.any() for sample in samples):
             raise DataError(
                 f"No mask of the {len(samples)} {split} images in {path} holds a nucleus: "
-                "a mask needs 0 for the background and a number of its own for each nucleus."
+                "a mask needs 0 for the background and a different number for each nucleus."
             )
 
 

@@ -1,11 +1,12 @@
-"""The cache folder, and how the DSB2018 images get into it.
+"""Download the DSB2018 images into the cache folder.
 
 Images and label images: BBBC038v1 (2018 Data Science Bowl, CC0), https://bbbc.broadinstitute.org/BBBC038, in the
 subset of 497 fluorescence images that StarDist published (Schmidt et al., MICCAI 2018, https://arxiv.org/abs/1806.03535).
 
-The folder `dsb2018` in the cache is complete or absent: the archive is downloaded and unpacked in a temporary folder
-beside it, which is moved into place in one step. A lock lets one process at a time do so; the operating system
-releases it when a process dies, so an interrupted try never blocks the next one, which removes what was left behind.
+The folder `dsb2018` in the cache is either complete or absent: the archive is downloaded and unpacked in a temporary
+folder beside it, which is then moved into place in one step. A lock allows one process at a time to do this. The
+operating system releases the lock when a process dies, so an interrupted download never blocks the next one, which
+removes what the first left behind.
 """
 
 from __future__ import annotations
@@ -25,20 +26,18 @@ from course_utils.data.layouts import DataError
 
 DSB2018_URL = "https://github.com/stardist/stardist/releases/download/0.1.0/dsb2018.zip"
 DSB2018_SHA256 = "e44921950edce378063aa4457e625581ba35b4c2dbd9a07c19d48900129f386f"
-ARCHIVE_BYTES = 27_000_000  # about; the server says it exactly
-# The archive and the 204 MB in it are both on disk for a moment.
-BYTES_NEEDED = 400_000_000
+ARCHIVE_BYTES = 27_000_000  # approximate; the server sends the exact number
+BYTES_NEEDED = 400_000_000  # for a moment the archive and its 204 MB of content are both on disk
 CONNECT_SECONDS = 10
 READ_SECONDS = 30
-# How long to wait while another process downloads.
-LOCK_SECONDS = 900
+LOCK_SECONDS = 900  # how long to wait while another process downloads
 
 OTHER_WAYS = 'or use the data source "embedded", or pass the path of a folder or zip that you already have'
-OTHER_FOLDER = "set COURSE_DATA_DIR to a folder on a disk with room that you can write to"
+OTHER_FOLDER = "set COURSE_DATA_DIR to a folder that you can write to, on a disk with free space"
 
 
 class DownloadError(DataError):
-    """The DSB2018 images could not be downloaded or unpacked: `what` happened, and what to do."""
+    """The DSB2018 images could not be downloaded or unpacked; the message says why (`what`) and what to do."""
 
     def __init__(self, what: str, to_do: str):
         super().__init__(f"{what}: {to_do}, {OTHER_WAYS}.")
@@ -46,7 +45,7 @@ class DownloadError(DataError):
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: `COURSE_DATA_DIR` if set, else the user's cache folder of this operating system."""
+    """Where downloads are kept: `COURSE_DATA_DIR` if set, else the operating system's cache folder for this user."""
     if chosen := os.environ.get("COURSE_DATA_DIR"):
         return Path(chosen).expanduser().absolute()
     import platformdirs
@@ -64,10 +63,10 @@ def cached_dsb2018() -> Path | None:
 
 
 def fetch_dsb2018() -> Path:
-    """The folder of the DSB2018 images in the cache, downloaded first if it is not there.
+    """The folder of the DSB2018 images in the cache; downloads them first, with a progress bar, if they are missing.
 
-    Shows a progress bar on standard output. Raises `DownloadError` if the network, the server or the disk prevents it;
-    then the cache is as it was before.
+    Raises:
+        DownloadError: the network, the server or the disk prevented it. The cache is left as it was before.
     """
     if folder := cached_dsb2018():
         return folder
@@ -75,7 +74,7 @@ def fetch_dsb2018() -> Path:
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with _only_process(cache):
-            if folder := cached_dsb2018():  # another process was quicker
+            if folder := cached_dsb2018():  # another process was faster
                 return folder
             for leftover in cache.glob(".dsb2018-*.partial"):
                 shutil.rmtree(leftover, ignore_errors=True)
@@ -96,19 +95,19 @@ def _fill(cache: Path) -> None:
         unpacked = _unpack(archive, Path(partial) / "unpacked")
         target = cache / "dsb2018"
         if target.is_dir():
-            target.rmdir()  # empty, else it would count as cached; Windows cannot move a folder over another
+            target.rmdir()  # it is empty, else it would count as cached; Windows cannot move a folder onto another
         os.replace(unpacked, target)
 
 
 def _download(folder: Path) -> Path:
-    """Download the archive into a folder, with its checksum checked; the path of the file."""
+    """Download the archive into a folder and verify its checksum; returns the path of the file."""
     import pooch
     import requests
     from tqdm import tqdm
 
-    pooch.get_logger().setLevel(logging.WARNING)  # the progress bar says it all
+    pooch.get_logger().setLevel(logging.WARNING)  # the progress bar is enough
     try:
-        # pooch sets the total to what the server says; a bar without any total it cannot use.
+        # pooch replaces the total by the size that the server sends, but needs a bar that has a total.
         with tqdm(desc="DSB2018 images", total=ARCHIVE_BYTES, unit="B", unit_scale=True, file=sys.stdout) as bar:
             downloader = pooch.HTTPDownloader(
                 progressbar=bar, chunk_size=2**16, timeout=(CONNECT_SECONDS, READ_SECONDS)
@@ -120,20 +119,20 @@ def _download(folder: Path) -> Path:
         what = f"{DSB2018_URL} answered with HTTP status {error.response.status_code} instead of the file"
         raise DownloadError(what, "try again later") from error
     except requests.RequestException as error:
-        what = f"The download of {DSB2018_URL} failed ({type(error).__name__}), no answer or the connection broke off"
+        what = f"The download of {DSB2018_URL} failed ({type(error).__name__}): no answer, or the connection broke"
         raise DownloadError(what, "check the network and try again") from error
     except ValueError as error:  # what pooch raises for a wrong checksum
-        what = f"{DSB2018_URL} arrived with other content than expected (SHA-256 {DSB2018_SHA256[:12]}...)"
-        raise DownloadError(what, "a proxy or a login page may have cut or replaced it, try another network") from error
+        what = f"The download of {DSB2018_URL} does not have the expected SHA-256 {DSB2018_SHA256[:12]}..."
+        raise DownloadError(what, "a proxy or a login page may have changed it, try another network") from error
     return Path(path)
 
 
 def _unpack(archive: Path, folder: Path) -> Path:
-    """Unpack a zip; the folder that holds `train` and `test`."""
+    """Unpack a zip; returns the folder that holds `train` and `test`."""
     try:
         with zipfile.ZipFile(archive) as members:
             for member in members.infolist():
-                # PureWindowsPath sees both kinds of separators, and drive letters.
+                # PureWindowsPath understands both kinds of separators, and drive letters.
                 path = PureWindowsPath(member.filename)
                 if path.anchor or ".." in path.parts:
                     what = f"{DSB2018_URL} holds {member.filename!r}, a path that leads out of its folder"
@@ -146,7 +145,7 @@ def _unpack(archive: Path, folder: Path) -> Path:
 
 @contextlib.contextmanager
 def _only_process(cache: Path) -> Iterator[None]:
-    """Hold the lock of the cache. Raises `DownloadError` if it cannot be had."""
+    """Hold the lock of the cache; `DownloadError` if that is not possible."""
     import filelock
 
     lock = filelock.FileLock(cache / ".dsb2018.lock")

@@ -1,12 +1,12 @@
-"""From a folder or a zip to pairs of image and mask.
+"""Read pairs of image and mask from a folder or a zip.
 
-Two layouts are understood, in a folder or a zip, at any depth below it:
+Two layouts are understood, at any depth in the folder or zip:
 
     StarDist    {train,test}/{images,masks}/<name>.tif      one label image for each image (.tif, .tiff or .png)
     Kaggle      <id>/images/<id>.png and <id>/masks/*.png   one mask file for each nucleus (`stage1_train`)
 
-Folders and zips take the same path: list the names once, find the layout in the names, read bytes, decode. A zip is
-never unpacked, so nothing is left behind and read-only folders work. Whatever is wrong with a file becomes a
+Folders and zips are read in the same steps: list the names once, recognise the layout by the names, read bytes, decode.
+A zip is never unpacked, so nothing is left behind and read-only folders work. Any problem with a file becomes a
 `DataError` that names the file.
 """
 
@@ -16,6 +16,7 @@ import io
 import os
 import re
 import zipfile
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -26,10 +27,11 @@ LAYOUTS = (
     "{train,test}/{images,masks}/<name>.tif (or .tiff, .png) with one label image for each image, "
     "or <id>/images/<id>.png with <id>/masks/*.png, one file for each nucleus"
 )
-# Far more than any data set of this kind: a search started in the wrong folder ends instead of reading the whole disk.
+# Far more than any data set of this kind: if someone passes the wrong folder, the search stops before it has listed the
+# whole disk.
 MAX_FILES = 300_000
 MAX_DEPTH = 8
-# A damaged header can claim any size: refuse to reserve memory for more pixels than a whole slide has.
+# A damaged header can claim any size: do not reserve memory for more pixels than a whole slide has.
 MAX_PIXELS = 500_000_000
 
 # The first eight digits of the ids of the 50 images that StarDist published as its test set (a subset of Kaggle's
@@ -51,15 +53,15 @@ _KAGGLE_FILE = re.compile(r"(?P<root>(?:.*/)?)(?P<id>[^/]+)/(?P<kind>images|mask
 
 
 class DataError(ValueError):
-    """A data source that is missing, unreadable or not in order; the message names the file and what to do."""
+    """A data source is missing, unreadable or inconsistent; the message names the file and what to do."""
 
 
 @dataclass(frozen=True)
 class Sample:
     """One microscopy image and its label image.
 
-    `image` is (H, W), uint8 or uint16; `mask` is (H, W), int32: 0 is background, every nucleus has an id of its own,
-    ids are arbitrary and may have gaps.
+    `image` is (H, W), uint8 or uint16; `mask` is (H, W), int32: 0 is background, each nucleus has its own id, ids are
+    arbitrary and may have gaps.
     """
 
     name: str
@@ -69,7 +71,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class LoadedData:
-    """What `read_samples` found: both splits in order of name, and a remark about images that were left out."""
+    """What `read_samples` found: both splits, sorted by name, and a remark about images that were left out."""
 
     train: list[Sample]
     test: list[Sample]
@@ -77,38 +79,39 @@ class LoadedData:
 
 
 def read_samples(path: Path) -> LoadedData:
-    """Read every pair of image and mask below a folder or inside a zip.
+    """Read all pairs of image and mask in a folder or a zip.
 
-    Images keep their dtype (uint8 or uint16); masks become int32 and keep their ids. Both own their memory. In the
-    Kaggle layout the mask files of an image become the ids 1 to n in order of file name (a pixel in two files belongs
-    to the first), images in colour and images whose nuclei are darker than the background are left out, and the test
-    split is `STARDIST_TEST_IDS`, or every tenth image where none of those is present.
+    Images keep their dtype; masks become int32 and keep their ids. In the Kaggle layout
 
-    Raises `DataError`: unknown layout, unpaired, unreadable or truncated file, an image that is not (H, W) uint8 or
-    uint16, a mask that is not (H, W) integer without negative ids, different shapes, no pairs for one of the splits.
+    * the mask files of an image get the ids 1 to n in order of file name; a pixel in two files belongs to the first;
+    * images in colour, and images whose nuclei are darker than the background, are left out;
+    * the test split is `STARDIST_TEST_IDS`, or every tenth image if none of those is present.
+
+    Raises:
+        DataError: unknown layout; a file that is unpaired, unreadable or truncated; an image that is not (H, W) uint8
+            or uint16; a mask that is not (H, W) integer, or has negative ids; different shapes; an empty split.
 
     >>> from course_utils.data import embedded_folder
-    >>> reading = read_samples(embedded_folder())
-    >>> reading.train[0].mask.dtype
+    >>> read_samples(embedded_folder()).train[0].mask.dtype
     dtype('int32')
     """
     with FileStore(path) as files:
         layout, root = _find_layout(files)
-        reading = _read_stardist(files, root) if layout == "StarDist" else _read_kaggle(files, root)
+        loaded = _read_stardist(files, root) if layout == "StarDist" else _read_kaggle(files, root)
     for split in ("train", "test"):
-        if not getattr(reading, split):
-            remark = f" ({reading.remark})" if reading.remark else ""
+        if not getattr(loaded, split):
+            remark = f" ({loaded.remark})" if loaded.remark else ""
             raise DataError(
                 f"{files.where(root)} holds no {split} images{remark}; the course needs both train and test images. "
                 f"Expected: {LAYOUTS}."
             )
-    return reading
+    return loaded
 
 
 class FileStore:
-    """The files below a folder or inside a zip: names listed once (relative, with `/`), bytes read on demand.
+    """The files in a folder or a zip: names listed once (relative, with `/`), bytes read on demand.
 
-    Directories, hidden files and what macOS adds to its zips (`__MACOSX`) are not listed. Use it in a `with` statement.
+    Folders, hidden files and what macOS adds to its zips (`__MACOSX`) are not listed. Use it in a `with` statement.
     """
 
     def __init__(self, path: Path):
@@ -125,7 +128,7 @@ class FileStore:
                     f"{self.path} is neither a folder nor a file that can be read as a zip ({error}). "
                     "If it is a zip, it is damaged or incomplete: download or copy it again."
                 ) from error
-            # Some programs on Windows write backslashes, which the zip format does not allow.
+            # Some Windows programs write backslashes, which the zip format does not allow.
             self._members = {
                 member.filename.replace("\\", "/"): member for member in self._archive.infolist() if not member.is_dir()
             }
@@ -140,26 +143,26 @@ class FileStore:
             self._archive.close()
 
     def where(self, name: str) -> str:
-        """The file in words, for messages."""
+        """Where a file is, for messages."""
         if self._archive is None:
             return str(self.path / name)
         return f"{name} in {self.path}" if name else str(self.path)
 
     def read(self, name: str) -> bytes:
-        """The bytes of one file. Raises `DataError` naming it."""
+        """The bytes of one file; `DataError` if it cannot be read."""
         try:
             if self._archive is None:
                 return (self.path / name).read_bytes()
             return self._archive.read(self._members[name])
-        except Exception as error:  # zipfile alone raises seven unrelated classes for damaged or encrypted members
+        except Exception as error:  # zipfile alone raises seven unrelated classes for damaged or encrypted files
             raise DataError(f"{self.where(name)} cannot be read: {_reason(error)}.") from error
 
 
 def decode(data: bytes, suffix: str) -> np.ndarray:
-    """The array in a TIFF or PNG file, native byte order, writable. Raises some `Exception` for damaged data.
+    """Decode a TIFF or PNG file to a writable array in native byte order; some `Exception` for damaged data.
 
-    tifffile returns what is left of some truncated files (an empty array when the directory at the end of the file is
-    gone, tiles cut short), so the extent of every piece of pixel data is compared with the length of the file first.
+    From some truncated files tifffile returns what is left (an empty array if the directory at the end is missing,
+    tiles cut short). So first compare where each piece of pixel data ends with the length of the file.
     """
     if suffix.lower() == ".png":
         image = iio.imread(data, plugin="pillow", extension=".png")
@@ -187,7 +190,7 @@ def _list_folder(folder: Path) -> list[str]:
         raise DataError(f"{error.filename} cannot be listed: {_reason(error)}.") from error
 
     names = []
-    # Links are followed (data often lives on another disk); the depth limit ends links that lead in a circle.
+    # Follow links (data is often on another disk); the depth limit stops links that lead in a circle.
     for current, subfolders, files in os.walk(folder, onerror=fail, followlinks=True):
         parts = Path(current).relative_to(folder).parts
         subfolders[:] = [] if len(parts) >= MAX_DEPTH else sorted(name for name in subfolders if not _is_hidden(name))
@@ -202,7 +205,7 @@ def _is_hidden(name: str) -> bool:
 
 
 def _find_layout(files: FileStore) -> tuple[str, str]:
-    """Which layout the names have, and the folder it starts in ("" or ending in "/")."""
+    """The layout of the files, and the folder in which it starts ("" or ending in "/")."""
     found = set()
     for name in files.names:
         if match := _STARDIST_FILE.fullmatch(name):
@@ -226,7 +229,7 @@ def _find_layout(files: FileStore) -> tuple[str, str]:
 
 
 def _pair(files: FileStore, images: dict[str, str], masks: dict[str, str]) -> list[str]:
-    """The names that have image and mask, sorted. Raises `DataError` listing what has no partner."""
+    """The names that have both an image and a mask, sorted; `DataError` lists what has no partner."""
     problems = [
         f"{what} ({len(alone)}): {_some([files.where(name) for name in alone])}"
         for what, one, other in (("images without a mask", images, masks), ("masks without an image", masks, images))
@@ -244,14 +247,11 @@ def _pair(files: FileStore, images: dict[str, str], masks: dict[str, str]) -> li
 
 
 def _read_stardist(files: FileStore, root: str) -> LoadedData:
-    paths: dict[tuple[str, str], dict[str, str]] = {
-        (split, kind): {} for split in ("train", "test") for kind in ("images", "masks")
-    }
+    paths: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
     for path in files.names:
         match = _STARDIST_FILE.fullmatch(path)
         if match and match["root"] == root:
-            group = paths[match["split"], match["kind"]]
-            first = group.setdefault(match["name"], path)
+            first = paths[match["split"], match["kind"]].setdefault(match["name"], path)
             if first != path:
                 raise DataError(f"{files.where(first)} and {files.where(path)} have the same name: remove one of them.")
     samples = {}
@@ -275,13 +275,13 @@ def _read_pair(files: FileStore, name: str, image_path: str, mask_path: str) -> 
 
 def _read_kaggle(files: FileStore, root: str) -> LoadedData:
     images: dict[str, str] = {}
-    masks: dict[str, list[str]] = {}
+    masks: dict[str, list[str]] = defaultdict(list)
     for path in files.names:
         match = _KAGGLE_FILE.fullmatch(path)
         if not match or match["root"] != root:
             continue
         if match["kind"] == "masks":
-            masks.setdefault(match["id"], []).append(path)
+            masks[match["id"]].append(path)
         elif match["name"] == match["id"]:
             images[match["id"]] = path
 
@@ -294,7 +294,7 @@ def _read_kaggle(files: FileStore, root: str) -> LoadedData:
         _check_image(image, files.where(images[name]))
         mask, overlapping = _merge_masks(files, masks[name], image.shape)
         nuclei = mask > 0
-        # Stained tissue and brightfield images show dark nuclei: the opposite of what fluorescence shows.
+        # In stained tissue and brightfield images nuclei are dark, in fluorescence images bright.
         if nuclei.any() and not nuclei.all() and image[nuclei].mean() < image[~nuclei].mean():
             n_brightfield += 1
             continue
@@ -309,7 +309,7 @@ def _read_kaggle(files: FileStore, root: str) -> LoadedData:
 
 
 def _merge_masks(files: FileStore, paths: list[str], shape: tuple[int, ...]) -> tuple[np.ndarray, int]:
-    """One label image from one file for each nucleus, and the number of pixels that more than one file claims."""
+    """A label image from one file for each nucleus, and the number of pixels that are in more than one file."""
     mask = np.zeros(shape, dtype=np.int32)
     overlapping = np.zeros(shape, dtype=bool)
     for nucleus_id, path in enumerate(sorted(paths), start=1):
@@ -324,14 +324,12 @@ def _merge_masks(files: FileStore, paths: list[str], shape: tuple[int, ...]) -> 
 
 
 def _split(samples: list[Sample]) -> tuple[list[Sample], list[Sample]]:
-    is_test = [sample.name[:8].lower() in STARDIST_TEST_IDS for sample in samples]
-    if not any(is_test):
-        # Index 9, 19, ...; of fewer than ten images the last one.
-        is_test = [index % 10 == 9 or index == len(samples) - 1 < 9 for index in range(len(samples))]
-    return (
-        [sample for sample, test in zip(samples, is_test, strict=True) if not test],
-        [sample for sample, test in zip(samples, is_test, strict=True) if test],
-    )
+    test = [sample for sample in samples if sample.name[:8].lower() in STARDIST_TEST_IDS]
+    if not test:
+        # Indices 9, 19, ...; the last one if there are fewer than ten images.
+        test = samples[9::10] or samples[-1:]
+    names = {sample.name for sample in test}
+    return [sample for sample in samples if sample.name not in names], test
 
 
 # --- one file ---------------------------------------------------------------------------------------------------------
@@ -341,15 +339,15 @@ def _decode_file(files: FileStore, path: str) -> np.ndarray:
     data = files.read(path)
     try:
         return decode(data, PurePosixPath(path).suffix)
-    except Exception as error:  # decoders raise whatever they stumble over; the student needs the name of the file
+    except Exception as error:  # decoders raise many kinds of errors; the student needs the name of the file
         raise DataError(
-            f"{files.where(path)} cannot be decoded: {_reason(error)}. The file is damaged or of an unusual kind: "
+            f"{files.where(path)} cannot be decoded: {_reason(error)}. The file is damaged or in an unusual format: "
             "copy it again, or save it as uncompressed TIFF."
         ) from error
 
 
 def _one_channel(image: np.ndarray) -> np.ndarray | None:
-    """(H, W) from (H, W) or from (H, W, channels) with equal channels, alpha dropped; None if the channels differ."""
+    """(H, W) from (H, W) or (H, W, channels) without alpha; None if the channels differ: an image in colour."""
     if image.ndim != 3:
         return image
     channels = image[..., : {2: 1, 4: 3}.get(image.shape[2], image.shape[2])]
@@ -368,7 +366,7 @@ def _check_image(image: np.ndarray, where: str) -> None:
 def _check_mask(mask: np.ndarray, where: str) -> None:
     expected = "expected a label image (H, W) of integers, 0 for background and one id for each nucleus"
     if mask.dtype == bool:
-        raise DataError(f"{where} only says nucleus or not (dtype bool); {expected}.")
+        raise DataError(f"{where} has dtype bool, which cannot tell nuclei apart; {expected}.")
     if not np.issubdtype(mask.dtype, np.integer):
         raise DataError(f"{where} has dtype {mask.dtype}; {expected}: save it as uint16.")
     if mask.ndim != 2:

@@ -94,7 +94,7 @@ def test_unknown_source_lists_the_names_and_the_absolute_path(source, tmp_path, 
 def test_auto_without_anything_ends_with_embedded(cache, embedded):
     result = load_data("auto")
     assert result.source == "embedded"
-    assert str(data.KAGGLE_INPUT) in result.note and "neither cached nor to be downloaded" in result.note
+    assert str(data.KAGGLE_INPUT) in result.note and "cannot be downloaded" in result.note
     assert "ConnectionError" in result.note
 
 

@@ -192,9 +192,9 @@ def test_read_only_cache_with_the_images_in_it_is_fine(cache):
     ("behaviour", "words"),
     [
         ("404", "status 404"),
-        ("login page", "other content than expected"),
+        ("login page", "expected SHA-256"),
         ("half", "failed"),
-        ("no length, half", "other content than expected"),
+        ("no length, half", "expected SHA-256"),
         ("stall", "failed"),
         ("silent", "failed"),
     ],
