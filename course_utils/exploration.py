@@ -30,20 +30,23 @@ def count_shapes(images: Sequence[np.ndarray]) -> dict[tuple[int, int], int]:
 def intensity_statistics(images: Sequence[np.ndarray]) -> tuple[float, float]:
     """Mean and standard deviation over all pixels of all images.
 
-    Every pixel counts the same, so a large image counts more than a small one.
+    Every pixel has the same weight, so a large image has more weight than a small one.
 
     Args:
-        images: arrays of any shapes and numeric dtypes, at least one pixel in all.
+        images: arrays of any shapes and numeric dtypes, with at least one pixel in total.
 
     Returns:
         `(mean, std)` as Python floats; `std` is the population standard deviation (division by the number of pixels).
+
+    Raises:
+        ValueError: there is no pixel.
 
     >>> intensity_statistics([np.array([[0, 0]]), np.array([[3]])])
     (1.0, 1.4142135623730951)
     """
     n_pixels = sum(image.size for image in images)
     if n_pixels == 0:
-        raise ValueError("intensity_statistics needs at least one image with at least one pixel, but found none.")
+        raise ValueError("intensity_statistics needs at least one pixel, but found none.")
     mean = sum(image.sum(dtype=np.float64) for image in images) / n_pixels
     variance = sum(((image - mean) ** 2).sum(dtype=np.float64) for image in images) / n_pixels
     return float(mean), float(np.sqrt(variance))
@@ -53,7 +56,7 @@ def standardize(image: np.ndarray, mean: float, std: float) -> np.ndarray:
     """Shift and scale intensities: `(image - mean) / std`, as float32.
 
     The result is float32 even if `mean` and `std` are NumPy float64 scalars: since NumPy 2 (NEP 50) those would turn
-    a float32 image into a float64 one, which a float32 network refuses.
+    a float32 image into a float64 one, which a float32 network does not accept.
 
     Args:
         image: array of any shape and numeric dtype; it is not changed.
@@ -69,10 +72,10 @@ def standardize(image: np.ndarray, mean: float, std: float) -> np.ndarray:
 
 
 def normalize_percentiles(image: np.ndarray, low: float = 1.0, high: float = 99.8) -> np.ndarray:
-    """Scale one image so that its own `low` percentile becomes 0 and its `high` percentile 1.
+    """Scale one image so that its `low` percentile becomes 0 and its `high` percentile becomes 1.
 
-    Each image is measured by itself, so a dim image and a bright one look alike to the network. Values are not clipped.
-    The percentiles are those of StarDist (Schmidt et al., MICCAI 2018).
+    Each image is scaled by its own percentiles, so dim and bright images look alike to the network. Values are not
+    clipped. The percentiles are those of StarDist (Schmidt et al., MICCAI 2018).
 
     Args:
         image: 2-D array of any numeric dtype; it is not changed.
@@ -85,21 +88,24 @@ def normalize_percentiles(image: np.ndarray, low: float = 1.0, high: float = 99.
     np.float32(1.0)
     """
     bottom, top = np.percentile(image, [low, high])
-    if top <= bottom:  # nearly all pixels are equal: fall back to the full range
+    if top <= bottom:  # nearly all pixels are equal: use the full range
         bottom, top = image.min(), image.max()
     span = float(top) - float(bottom)
     return standardize(image, mean=float(bottom), std=span if span > 0 else 1.0)
 
 
 def split_train_val(samples: Sequence, every: int = 20) -> tuple[list, list]:
-    """Set every `every`-th sample aside for validation.
+    """Set aside every `every`-th sample for validation.
 
     Args:
         samples: any sequence; it is not changed.
-        every: 1 or more; 20 means that the samples at indices 19, 39, 59, ... go to validation.
+        every: 1 or more; with 20, the samples at indices 19, 39, 59, ... go to validation.
 
     Returns:
-        `(train, val)`, two lists in the original order that together hold every sample once.
+        `(train, val)`: two lists in the original order that together hold every sample once.
+
+    Raises:
+        ValueError: `every` is below 1.
 
     >>> split_train_val("abcdefg", every=3)
     (['a', 'b', 'd', 'e', 'g'], ['c', 'f'])
@@ -119,13 +125,13 @@ def random_crop(
     Args:
         image, mask: 2-D arrays of the same shape `(H, W)`; they are not changed.
         size: side of the window in pixels.
-        rng: source of randomness. Every possible place, the first and the last included, is equally likely.
+        rng: source of randomness. All positions, including the first and the last, are equally likely.
 
     Returns:
         `(image window, mask window)`, both `(size, size)`, dtypes kept.
 
     Raises:
-        ValueError: the image is smaller than the window; the text names both sizes.
+        ValueError: the shapes differ, or the image is smaller than the window; the message names both sizes.
 
     >>> image = np.arange(16).reshape(4, 4)
     >>> window, same_window = random_crop(image, image, size=2, rng=np.random.default_rng(0))
@@ -147,7 +153,7 @@ def random_crop(
 
 
 def nucleus_areas(mask: np.ndarray) -> np.ndarray:
-    """Area of each nucleus in pixels, in ascending order of the ids (background left out).
+    """Area of each nucleus in pixels, in ascending order of the ids, without the background.
 
     >>> nucleus_areas(np.array([[0, 7, 7], [0, 0, 2]]))
     array([1, 2])
@@ -159,13 +165,13 @@ def nucleus_areas(mask: np.ndarray) -> np.ndarray:
 def touching_ids(mask: np.ndarray) -> np.ndarray:
     """Ids of the nuclei that touch another nucleus, sorted.
 
-    Two nuclei touch if a pixel of one is beside, above, below or diagonally next to a pixel of the other.
+    Two nuclei touch if a pixel of one is one of the eight neighbours of a pixel of the other.
 
     Args:
         mask: label image `(H, W)`.
 
     Returns:
-        1-D array of ids, empty if no nuclei touch.
+        1-D array of ids; empty if no nuclei touch.
 
     >>> touching_ids(np.array([[1, 1, 5], [0, 0, 0], [9, 0, 0]]))
     array([1, 5])

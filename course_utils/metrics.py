@@ -1,7 +1,7 @@
 """How good is a segmentation? (notebook 04)
 
-`iou_matrix`, `count_matches` and `f1_score` are the exercises: the clear form. `match_instances` gives the same counts
-for many thresholds at once and for images with tens of thousands of nuclei: it looks only at pairs that overlap.
+`iou_matrix`, `count_matches` and `f1_score` are the exercises, in their clearest form. `match_instances` gives the same
+counts, and is also fast for many thresholds and tens of thousands of nuclei: it computes only pairs that overlap.
 
 Label images are integer arrays `(H, W)`: 0 is background, ids are arbitrary and may have gaps.
 """
@@ -9,7 +9,7 @@ Label images are integer arrays `(H, W)`: 0 is background, ids are arbitrary and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
@@ -31,7 +31,7 @@ def iou_matrix(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
     Returns:
         float array `(n_pred, n_true)` with values in [0, 1]. Rows and columns are in ascending order of the ids,
-        background left out.
+        without the background.
 
     Raises:
         ValueError: the shapes differ.
@@ -60,8 +60,8 @@ def iou_matrix(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
 def count_matches(iou: np.ndarray, iou_threshold: float = 0.5) -> int:
     """Largest number of pairs, one to one, whose IoU reaches the threshold.
 
-    Above 0.5 an instance can reach the threshold with one partner only, and counting the entries would do. At lower
-    thresholds it can have several partners, and the best assignment has to be searched (Kuhn, 1955).
+    Above 0.5 an instance can reach the threshold with one partner only, so counting the entries would suffice. At lower
+    thresholds it can have several partners, and the best assignment must be found (Kuhn, 1955).
 
     Args:
         iou: float array `(n_pred, n_true)`, as from `iou_matrix`.
@@ -103,7 +103,7 @@ def f1_score(prediction: np.ndarray, truth: np.ndarray, iou_threshold: float = 0
 
 @dataclass(frozen=True)
 class Matches:
-    """Counts of one image, or of several added up, at one IoU threshold."""
+    """Counts of one image, or sums of counts of several images, at one IoU threshold."""
 
     iou_threshold: float
     true_positive: int
@@ -118,7 +118,7 @@ class Matches:
 
     @property
     def average_precision(self) -> float:
-        """`TP / (TP + FP + FN)`, as StarDist and the 2018 Data Science Bowl call it; 1.0 if all counts are 0."""
+        """`TP / (TP + FP + FN)`, as defined by the 2018 Data Science Bowl; 1.0 if all counts are 0."""
         total = self.true_positive + self.false_positive + self.false_negative
         return self.true_positive / total if total else 1.0
 
@@ -137,8 +137,8 @@ class Matches:
 class Overlaps:
     """The pairs of instances of one image that share at least one pixel.
 
-    `pred_ids` and `true_ids` are ascending, without background. The other arrays have an entry for each pair: where its
-    ids stand in those two, the pixels it shares, and the areas of both.
+    `pred_ids` and `true_ids` are ascending, without the background. The other arrays have an entry for each pair:
+    `pred_index` and `true_index` say where its ids are in those two; then the shared pixels and both areas.
     """
 
     pred_ids: np.ndarray
@@ -155,10 +155,10 @@ class Overlaps:
 
 
 def overlapping_pairs(prediction: np.ndarray, truth: np.ndarray) -> Overlaps:
-    """The entries of `iou_matrix` that are above 0, without the matrix: memory grows with the pairs that overlap.
+    """The entries of `iou_matrix` above 0, without the matrix: memory grows with the number of overlapping pairs.
 
     Raises:
-        ValueError: the shapes differ, or an array holds no integers.
+        ValueError: the shapes differ, or an array does not hold integers.
     """
     if prediction.shape != truth.shape:
         raise ValueError(f"prediction and truth must have one shape, but have {prediction.shape} and {truth.shape}.")
@@ -168,15 +168,15 @@ def overlapping_pairs(prediction: np.ndarray, truth: np.ndarray) -> Overlaps:
     pred, true, length = _runs(prediction.ravel(), truth.ravel())
     pred_ids, pred_index = np.unique(pred, return_inverse=True)
     true_ids, true_index = np.unique(true, return_inverse=True)
-    table = coo_array((length, (pred_index, true_index)), shape=(len(pred_ids), len(true_ids)))
-    shared = table.tocsr().tocoo()  # tocsr adds up the runs of each pair
-    pred_area, true_area = table.sum(axis=1), table.sum(axis=0)
+    runs = coo_array((length, (pred_index, true_index)), shape=(len(pred_ids), len(true_ids)))
+    shared = runs.tocsr().tocoo()  # tocsr sums the runs of each pair
+    pred_area, true_area = runs.sum(axis=1), runs.sum(axis=0)
     row, column = shared.coords
     nuclei = (pred_ids[row] != 0) & (true_ids[column] != 0)
     row, column = row[nuclei], column[nuclei]
     return Overlaps(
         pred_ids[pred_ids != 0], true_ids[true_ids != 0],
-        pred_index=_place_without_background(pred_ids)[row], true_index=_place_without_background(true_ids)[column],
+        pred_index=_index_without_background(pred_ids)[row], true_index=_index_without_background(true_ids)[column],
         shared=shared.data[nuclei], pred_area=pred_area[row], true_area=true_area[column],
     )  # fmt: skip
 
@@ -184,7 +184,7 @@ def overlapping_pairs(prediction: np.ndarray, truth: np.ndarray) -> Overlaps:
 def _runs(prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The two ids and the length of each run of equal neighbours in two flat label images.
 
-    Label images have far fewer runs than pixels, so that whatever sorts ids has less to do.
+    Label images have far fewer runs than pixels, which makes sorting the ids faster.
     """
     starts = np.ones(prediction.size, dtype=bool)
     starts[1:] = (prediction[1:] != prediction[:-1]) | (truth[1:] != truth[:-1])
@@ -192,25 +192,25 @@ def _runs(prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.nda
     return prediction[start], truth[start], np.diff(start, append=prediction.size)
 
 
-def _place_without_background(ids: np.ndarray) -> np.ndarray:
-    """For each id its place among those that are not 0."""
+def _index_without_background(ids: np.ndarray) -> np.ndarray:
+    """The position of each id among those that are not 0."""
     return np.cumsum(ids != 0) - 1
 
 
 def match_instances(
     prediction: np.ndarray, truth: np.ndarray, iou_thresholds: Sequence[float] = IOU_THRESHOLDS
 ) -> list[Matches]:
-    """The counts behind `f1_score`, for several thresholds at the price of one.
+    """The counts behind `f1_score` at several thresholds, which takes hardly longer than one.
 
     Args:
         prediction, truth: label images `(H, W)` of integers.
-        iou_thresholds: each above 0 (at 0 every pair would match, overlapping or not).
+        iou_thresholds: each above 0 (at 0 any two instances would match) and at most 1.
 
     Returns:
         One `Matches` for each threshold, in the order given.
 
     Raises:
-        ValueError: the shapes differ, an array holds no integers, or a threshold is not in (0, 1].
+        ValueError: the shapes differ, an array does not hold integers, or a threshold is not in (0, 1].
 
     >>> match_instances(np.array([[1, 1, 0, 2]]), np.array([[3, 3, 0, 0]]), [0.5])
     [Matches(iou_threshold=0.5, true_positive=1, false_positive=1, false_negative=0)]
@@ -220,25 +220,26 @@ def match_instances(
     results = []
     for iou_threshold in iou_thresholds:
         if not 0 < iou_threshold <= 1:
-            raise ValueError(f"An IoU threshold lies above 0 and at most at 1, but one is {iou_threshold}.")
+            raise ValueError(f"IoU thresholds must be above 0 and at most 1, but one is {iou_threshold}.")
         matched = int(np.count_nonzero(_matched_prediction(overlaps, iou_threshold) >= 0))
         results.append(Matches(float(iou_threshold), matched, n_pred - matched, n_true - matched))
     return results
 
 
 def _matched_prediction(overlaps: Overlaps, iou_threshold: float) -> np.ndarray:
-    """For each true instance the index of the prediction matched with it, -1 where there is none."""
+    """The index of the prediction matched with each true instance, -1 without a match."""
     n_pred, n_true = len(overlaps.pred_ids), len(overlaps.true_ids)
     possible = overlaps.iou >= iou_threshold
     row, column = overlaps.pred_index[possible], overlaps.true_index[possible]
-    # Above 0.5 always so, because no instance can share more than half of itself with two others; below mostly.
+    # Above 0.5 each instance has at most one partner, since it cannot share more than half of itself with two others;
+    # at lower thresholds this is often so, too. Then no assignment is needed.
     if np.bincount(row).max(initial=0) <= 1 and np.bincount(column).max(initial=0) <= 1:
         partner = np.full(n_true, -1)
         partner[column] = row
         return partner
     if n_pred == 0 or n_true == 0:
         return np.full(n_true, -1)
-    pairs = row.astype(np.int32), column.astype(np.int32)  # SciPy before 1.14 wants indices of 32 bits here
+    pairs = row.astype(np.int32), column.astype(np.int32)  # SciPy before 1.14 needs 32-bit indices here
     graph = coo_array((np.ones(len(row), dtype=bool), pairs), shape=(n_pred, n_true)).tocsr()
     return maximum_bipartite_matching(graph, perm_type="row")
 
@@ -249,22 +250,26 @@ def score_images(
     iou_thresholds: Sequence[float] = IOU_THRESHOLDS,
     names: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Counts and F1 of every image at every threshold.
+    """Counts and F1 of each image at each threshold.
+
+    Args:
+        predictions, truths: label images, in the same order.
+        iou_thresholds: as in `match_instances`.
+        names: of the images, for the table; their numbers by default.
 
     Returns:
         A table with a row for each image and threshold and the columns image, iou_threshold, true_positive,
         false_positive, false_negative, f1.
+
+    Raises:
+        ValueError: the numbers of images differ; and as in `match_instances`.
+
+    >>> score_images([np.array([[1, 0]])], [np.array([[2, 0]])], [0.5])["f1"].tolist()
+    [1.0]
     """
-    names = [str(index) for index in range(len(truths))] if names is None else names
+    names = names or [str(index) for index in range(len(truths))]
     rows = [
-        {
-            "image": name,
-            "iou_threshold": matches.iou_threshold,
-            "true_positive": matches.true_positive,
-            "false_positive": matches.false_positive,
-            "false_negative": matches.false_negative,
-            "f1": matches.f1,
-        }
+        {"image": name, **asdict(matches), "f1": matches.f1}
         for name, prediction, truth in zip(names, predictions, truths, strict=True)
         for matches in match_instances(prediction, truth, iou_thresholds)
     ]
@@ -318,8 +323,8 @@ def compare_methods(
 def score_table(scores: dict[str, dict[str, dict[float, float]]]) -> pd.DataFrame:
     """The scores of `compare_methods` as a table to read: a row for each method, a column for each score.
 
-    >>> score_table({"Otsu": {"mean_f1": {0.5: 0.75}}})["mean F1", "IoU 0.5"]["Otsu"]
-    0.75
+    >>> score_table({"Otsu": {"mean_f1": {0.5: 0.75}}}).columns.tolist()
+    [('mean F1', 'IoU 0.5')]
     """
     rows = {
         method: {
@@ -335,9 +340,11 @@ def score_table(scores: dict[str, dict[str, dict[float, float]]]) -> pd.DataFram
 def touching_recall(
     predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray], iou_threshold: float = 0.5
 ) -> float:
-    """Share of the true nuclei that touch another one and are matched by a prediction, pooled over all images.
+    """Share of the touching nuclei that a prediction matches, pooled over all images; nan if no nuclei touch.
 
-    nan if no nuclei touch.
+    >>> truth = np.array([[1, 2, 0, 3]])
+    >>> touching_recall([np.array([[1, 0, 0, 3]])], [truth])
+    0.5
     """
     found = total = 0
     for prediction, truth in zip(predictions, truths, strict=True):
@@ -345,26 +352,33 @@ def touching_recall(
         touching = np.isin(overlaps.true_ids, touching_ids(truth))
         found += np.count_nonzero(touching & (_matched_prediction(overlaps, iou_threshold) >= 0))
         total += np.count_nonzero(touching)
-    return found / total if total else float("nan")
+    return float(found / total) if total else float("nan")
 
 
 @dataclass(frozen=True)
 class InstanceErrors:
-    """What became of each instance of one image. Ids of the prediction and of the truth, sorted.
+    """The instances of one image by kind of error, as sorted ids.
 
-    A merge is a wrong prediction that covers most of two or more nuclei; a split nucleus is a missed one of which two
-    or more predictions each cover a part (at least a tenth) and lie mostly inside it.
+    A merge is a false positive that covers more than half of two or more nuclei. A split nucleus is a missed one with
+    two or more predictions that each cover at least a tenth of it and lie mostly inside it.
     """
 
     matched: dict[int, int]  # id of the prediction -> id of the nucleus
-    false_positive: list[int]  # predictions without a nucleus, merges included
-    missed: list[int]  # nuclei without a prediction, split ones included
+    false_positive: list[int]  # predictions without a match, including merges
+    missed: list[int]  # nuclei without a match, including split ones
     merged: list[int]  # predictions
     split: list[int]  # nuclei
 
 
 def classify_errors(prediction: np.ndarray, truth: np.ndarray, iou_threshold: float = 0.5) -> InstanceErrors:
-    """Name the kind of each error in one image: missed, invented, merged, split.
+    """Find the kind of each error in one image: false positive, missed, merged, split.
+
+    Args:
+        prediction, truth: label images `(H, W)` of integers.
+        iou_threshold: as in `f1_score`.
+
+    Raises:
+        ValueError: the shapes differ, or an array does not hold integers.
 
     >>> truth = np.array([[1, 1, 2, 2]])
     >>> classify_errors(np.array([[5, 5, 5, 5]]), truth, iou_threshold=0.6).merged

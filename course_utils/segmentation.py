@@ -18,15 +18,15 @@ from course_utils.unet import pad_to_multiple
 
 
 def predict(model: torch.nn.Module, image: np.ndarray, multiple: int = 16) -> np.ndarray:
-    """Probabilities for a whole image of any size.
+    """Predict probabilities for a whole image of any size.
 
-    The image is padded to a size the network accepts and the result is cut back, so no pixel is lost.
+    The image is padded to a size that the network accepts, and the result is cut back to the original size.
 
     Args:
-        model: gives logits `(1, C, H, W)` for `(1, 1, H, W)`; it runs on the device it is on, in evaluation mode,
-            without gradients, and is left in the mode it was in.
+        model: maps `(1, 1, H, W)` to logits `(1, C, H, W)`. It runs on its own device, in evaluation mode, without
+            gradients; then its previous mode is restored.
         image: `(H, W)`, normalised like the training images; it is not changed.
-        multiple: sides are padded to a multiple of this; a U-Net of depth d needs `2**d`.
+        multiple: the sides are padded to a multiple of this; a U-Net of depth d needs `2**d`.
 
     Returns:
         float32 array `(C, H, W)`: the sigmoid of the logits for one channel, their softmax for more.
@@ -48,12 +48,10 @@ def predict(model: torch.nn.Module, image: np.ndarray, multiple: int = 16) -> np
 
 
 def predict_flipped(model: torch.nn.Module, image: np.ndarray, multiple: int = 16) -> np.ndarray:
-    """The mean of `predict` over the eight ways to flip and turn an image, each turned back ("test-time augmentation").
+    """The mean of `predict` over the eight flips and quarter turns of an image ("test-time augmentation").
 
-    A nucleus looks like a nucleus from every side, but a network answers a little differently each time; the mean is
-    steadier. It takes eight times as long.
-
-    Args and returns as for `predict`.
+    Each prediction is turned back first. A flipped nucleus is as likely as the original, but the network's answers
+    differ slightly; their mean varies less. It takes eight times as long. Arguments and result as for `predict`.
 
     >>> predict_flipped(torch.nn.Conv2d(1, 3, 1), np.zeros((5, 7))).shape
     (3, 5, 7)
@@ -72,24 +70,23 @@ def predict_flipped(model: torch.nn.Module, image: np.ndarray, multiple: int = 1
 def predict_tiled(
     model: torch.nn.Module, image: np.ndarray, tile: int = 1024, margin: int = 112, multiple: int = 16
 ) -> np.ndarray:
-    """`predict` for images that are too large for one piece: tile by tile, with a margin around each.
+    """`predict` for images that are too large to be predicted at once: in tiles, with a margin around each.
 
-    A pixel of the output depends only on the input in its receptive field, which reaches up to 107 pixels to each side
-    in a U-Net of depth 4. With a margin of at least that, each tile sees all it needs, and the result is that of
-    `predict` up to rounding (about 1e-6 in float32). With a smaller margin it differs, near the seams only. This is the
-    "overlap-tile strategy" of the U-Net paper.
+    An output pixel depends only on the input in its receptive field, which reaches up to 107 pixels to each side in a
+    U-Net of depth 4. With a margin of at least 107 the result is that of `predict` up to rounding (about 1e-6 in
+    float32); with a smaller one it differs near the seams. This is the "overlap-tile strategy" of the U-Net paper.
 
     Args:
-        model, image: as for `predict`; the network must use fixed statistics, as every one in evaluation mode does.
-        tile: side of the square pieces that the result is put together from, in pixels; a multiple of `multiple`.
-        margin: pixels around a piece that are predicted and thrown away; a multiple of `multiple`.
+        model, image: as for `predict`. The model must not compute statistics over the whole image.
+        tile: side of the square tiles that make up the result, in pixels; a multiple of `multiple`.
+        margin: pixels around a tile that are predicted and discarded; a multiple of `multiple`.
         multiple: as for `predict`.
 
     Returns:
-        float32 array `(C, H, W)`. Besides it and a padded float32 copy of the image, memory is needed for one tile.
+        float32 array `(C, H, W)`. Memory is needed for it, for a padded float32 copy of the image, and for one tile.
 
     Raises:
-        ValueError: `tile` or `margin` is no multiple of `multiple`.
+        ValueError: `tile` or `margin` is not a multiple of `multiple`.
 
     >>> image = np.random.default_rng(0).random((70, 50))
     >>> model = torch.nn.Conv2d(1, 1, 3, padding=1)
@@ -115,14 +112,14 @@ def predict_tiled(
 
 
 def connected_components(probability: np.ndarray, threshold: float = 0.5) -> np.ndarray:
-    """Instances as the connected regions above a threshold.
+    """Instances as connected regions above a threshold.
 
     Args:
         probability: float array `(H, W)`.
         threshold: pixels above it are foreground.
 
     Returns:
-        Integer label image `(H, W)`: 0 background, 1, 2, ... the components (diagonal neighbours are connected).
+        Integer label image `(H, W)`: 0 is background, 1, 2, ... are the components (diagonal neighbours are connected).
 
     >>> connected_components(np.array([[0.9, 0.1, 0.8]])).tolist()
     [[1, 0, 2]]
@@ -131,12 +128,11 @@ def connected_components(probability: np.ndarray, threshold: float = 0.5) -> np.
 
 
 def watershed_instances(foreground: np.ndarray, boundary: np.ndarray, threshold: float = 0.5) -> np.ndarray:
-    """Instances from interior and boundary probabilities, by a watershed.
+    """Instances from interior and boundary probabilities, by a watershed (Beucher and Meyer, 1993).
 
-    The watershed has three inputs. The *mask* says which pixels belong to any nucleus: interior or boundary. The
-    *markers* are one seed for each nucleus: where interior clearly outweighs boundary. The *height map* is the boundary
-    probability: each marker grows uphill, and two of them meet on the ridge between touching nuclei (Beucher and Meyer,
-    1993).
+    The watershed has three inputs. The *mask* holds the pixels that belong to any nucleus: interior or boundary. The
+    *markers* are one seed for each nucleus, where interior clearly outweighs boundary. The *height map* is the boundary
+    probability: the markers grow uphill and meet on the ridge between touching nuclei.
 
     Args:
         foreground: float array `(H, W)`, probability of interior.
@@ -156,6 +152,26 @@ def watershed_instances(foreground: np.ndarray, boundary: np.ndarray, threshold:
     return watershed(boundary, markers=label(seeds), mask=mask)
 
 
+def watershed_without_rim(foreground: np.ndarray, boundary: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+    """`watershed_instances` with the boundary left out of the mask: every instance loses its outermost pixels.
+
+    >>> foreground = np.array([[0, 1, 0, 0, 1, 0]])
+    >>> boundary = np.array([[0, 0, 1, 1, 0, 0]])
+    >>> watershed_without_rim(foreground, boundary).tolist()
+    [[0, 1, 0, 0, 2, 0]]
+    """
+    mask = foreground > 0.5
+    seeds = (foreground - boundary > threshold) & mask
+    return watershed(boundary, markers=label(seeds), mask=mask)
+
+
+def watershed_flat_height(foreground: np.ndarray, boundary: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+    """`watershed_instances` with a constant height map: instances meet halfway between their seeds."""
+    mask = foreground + boundary > 0.5
+    seeds = (foreground - boundary > threshold) & mask
+    return watershed(np.zeros_like(boundary), markers=label(seeds), mask=mask)
+
+
 def find_best_threshold(
     foregrounds: Sequence[np.ndarray],
     boundaries: Sequence[np.ndarray],
@@ -169,13 +185,17 @@ def find_best_threshold(
         foregrounds, boundaries: probabilities of each image, as for `watershed_instances`.
         truths: the true label images.
         thresholds: the candidates.
-        iou_threshold: at which IoU a match counts; it stays fixed.
+        iou_threshold: IoU from which a pair counts as a match.
 
     Returns:
-        `(best, {threshold: mean F1})`. Of several equally good thresholds the smallest is the best.
+        `(best, {threshold: mean F1})`. If several thresholds are equally good, `best` is the smallest.
 
     Raises:
         ValueError: a truth is the 0/1/2 target of `boundary_target` instead of a label image.
+
+    >>> one_hot = [np.array([[0, 1, 0]])], [np.array([[0, 0, 1]])]
+    >>> find_best_threshold(*one_hot, [np.array([[0, 5, 5]])], [0.5, 0.7])
+    (0.5, {0.5: 1.0, 0.7: 1.0})
     """
     for truth in truths:
         if looks_like_boundary_target(truth):
@@ -197,8 +217,8 @@ def find_best_threshold(
 def remove_small(labels: np.ndarray, min_area: int) -> np.ndarray:
     """Set instances of fewer than `min_area` pixels to background; other ids stay.
 
-    The smallest nucleus of the DSB2018 training set has 21 pixels. Larger limits, such as the 50 or 64 that libraries
-    default to, remove real nuclei.
+    The smallest nucleus of the DSB2018 training set has 21 pixels: larger limits, such as the default 50 or 64 of some
+    libraries, remove real nuclei.
 
     >>> remove_small(np.array([[1, 1, 0, 2]]), min_area=2)
     array([[1, 1, 0, 0]])
@@ -212,8 +232,8 @@ def otsu_components(image: np.ndarray, sigma: float = 1.0, min_area: int = 20) -
 
     Args:
         image: `(H, W)`, any numeric dtype.
-        sigma: of the Gaussian filter, in pixels.
-        min_area: smaller components are dropped, in pixels.
+        sigma: standard deviation of the Gaussian filter, in pixels.
+        min_area: components with fewer pixels are removed.
 
     Returns:
         Integer label image `(H, W)`; all zeros for a constant image.
@@ -222,14 +242,14 @@ def otsu_components(image: np.ndarray, sigma: float = 1.0, min_area: int = 20) -
 
 
 def otsu_watershed(image: np.ndarray, sigma: float = 1.0, min_area: int = 20, min_distance: int = 5) -> np.ndarray:
-    """Classical baseline 2: as baseline 1, then split the components by a watershed on the distance to their rim.
+    """Classical baseline 2: as `otsu_components`, but split by a watershed on the distance to the background.
 
     Args:
         image, sigma, min_area: as in `otsu_components`.
         min_distance: seeds are at least this many pixels apart.
 
     Returns:
-        Integer label image `(H, W)`.
+        Integer label image `(H, W)`; all zeros for a constant image.
     """
     mask = _otsu_mask(image, sigma)
     depth = gaussian(ndimage.distance_transform_edt(mask), sigma=1)
@@ -244,28 +264,3 @@ def _otsu_mask(image: np.ndarray, sigma: float) -> np.ndarray:
     if smooth.max() == smooth.min():
         return np.zeros(image.shape, dtype=bool)
     return smooth > threshold_otsu(smooth)
-
-
-def watershed_without_rim(foreground: np.ndarray, boundary: np.ndarray, threshold: float = 0.5) -> np.ndarray:
-    """The boundary left out of the mask: every instance loses its outermost pixels.
-
-    Args and result as in `segmentation.watershed_instances`.
-
-    >>> foreground = np.array([[0, 1, 0, 0, 1, 0]])
-    >>> boundary = np.array([[0, 0, 1, 1, 0, 0]])
-    >>> watershed_without_rim(foreground, boundary).tolist()
-    [[0, 1, 0, 0, 2, 0]]
-    """
-    mask = foreground > 0.5
-    seeds = (foreground - boundary > threshold) & mask
-    return watershed(boundary, markers=label(seeds), mask=mask)
-
-
-def watershed_flat_height(foreground: np.ndarray, boundary: np.ndarray, threshold: float = 0.5) -> np.ndarray:
-    """A constant height map: borders lie halfway between the seeds.
-
-    Args and result as in `segmentation.watershed_instances`.
-    """
-    mask = foreground + boundary > 0.5
-    seeds = (foreground - boundary > threshold) & mask
-    return watershed(np.zeros_like(boundary), markers=label(seeds), mask=mask)

@@ -1,4 +1,4 @@
-"""What the network is asked to predict for every pixel (notebooks 01 and 05)."""
+"""What the network learns to predict for each pixel (notebooks 01 and 05)."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def binary_target(mask: np.ndarray) -> torch.Tensor:
 def boundary_target(mask: np.ndarray, mode: str = "inner") -> torch.Tensor:
     """Three-class target: 0 background, 1 interior of a nucleus, 2 boundary.
 
-    The boundary class keeps nuclei apart that touch: between two interiors there is always some boundary. The idea goes
+    The boundary class separates nuclei that touch: between two interiors there is always some boundary. The idea goes
     back to the weighted gaps of the U-Net paper (Ronneberger et al., MICCAI 2015) and to DCAN (Chen et al., CVPR 2016).
 
     Args:
         mask: label image `(H, W)` of integers; it is not changed.
         mode: as in `skimage.segmentation.find_boundaries`. "inner": the outermost pixels of each nucleus;
-            "outer": the background pixels around it, and where nuclei touch, a pixel of each; "thick": both.
+            "outer": the background pixels around it and, where nuclei touch, a pixel of each; "thick": both.
 
     Returns:
-        int64 tensor `(H, W)`, the dtype that `torch.nn.CrossEntropyLoss` asks for.
+        int64 tensor `(H, W)`, the dtype that `torch.nn.CrossEntropyLoss` needs.
 
     >>> boundary_target(np.array([[0, 0, 0, 0, 0], [0, 4, 4, 4, 0], [0, 4, 4, 4, 0], [0, 4, 4, 4, 0]]))
     tensor([[0, 0, 0, 0, 0],
@@ -50,13 +50,12 @@ def boundary_target(mask: np.ndarray, mode: str = "inner") -> torch.Tensor:
 
 
 def looks_like_boundary_target(mask: np.ndarray) -> bool:
-    """Whether an array looks like a 0/1/2 target of `boundary_target` rather than a label image with up to two nuclei.
+    """Whether an array looks like a 0/1/2 target of `boundary_target` rather than a label image with one or two nuclei.
 
-    Two signs tell. In the target, interior (1) never lies directly beside background (0), and the boundary (2) is thin:
-    few of its pixels have boundary on all four sides (at most 16 % in the targets of DSB2018; of the pixels of its
-    nuclei more than 30 %, nearly always). In a label image a nucleus with id 1 borders on background, unless it lies
-    wholly inside nucleus 2, which is then thick. An array in which 2 does not occur is never taken for a target, and a
-    single nucleus with id 2 that is only two pixels wide would be.
+    In a target, interior (1) is never directly beside background (0), and the boundary (2) is thin: few of its pixels
+    have boundary on all four sides (at most 16 % in the targets of DSB2018, against more than 30 % in nearly all of its
+    nuclei). In a label image nucleus 1 borders on background, unless nucleus 2 encloses it and is thick. An array
+    without a 2 is never taken for a target; a single nucleus with id 2 that is only two pixels wide is.
 
     >>> mask = np.zeros((6, 6), int); mask[1:5, 1:5] = 1
     >>> looks_like_boundary_target(mask), looks_like_boundary_target(boundary_target(mask).numpy())
@@ -66,6 +65,6 @@ def looks_like_boundary_target(mask: np.ndarray) -> bool:
     boundary = mask == 2
     if not boundary.any() or not np.isin(mask, [0, 1, 2]).all():
         return False
-    beside_background = binary_dilation(mask == 0)  # the four neighbours of each pixel, as everywhere here
+    beside_background = binary_dilation(mask == 0)  # by default the four neighbours
     surrounded = binary_erosion(boundary)
     return not (beside_background & (mask == 1)).any() and bool(surrounded.sum() < 0.25 * boundary.sum())

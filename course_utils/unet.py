@@ -1,8 +1,7 @@
-"""The U-Net (notebook 02), named after the figure of the paper.
+"""The U-Net (notebook 02), in the terms of Figure 1 of the paper.
 
 Ronneberger, Fischer and Brox: U-Net: Convolutional Networks for Biomedical Image Segmentation, MICCAI 2015,
-https://arxiv.org/abs/1505.04597. Different from the paper: convolutions are padded, so the output is as large as the
-input.
+https://arxiv.org/abs/1505.04597. Unlike in the paper, convolutions are padded, so the output is as large as the input.
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ from torch import nn
 
 
 class ConvBlock(nn.Module):
-    """Twice a 3x3 convolution with padding 1, each followed by ReLU: `(N, in, H, W)` to `(N, out, H, W)`.
+    """Two 3x3 convolutions with padding 1, each followed by ReLU: `(N, in, H, W)` to `(N, out, H, W)`.
 
     Args:
-        in_channels, out_channels: numbers of feature maps before and after.
-        batch_norm: put a batch normalisation between convolution and ReLU (not in the paper; it speeds up training).
+        in_channels, out_channels: number of feature maps before and after.
+        batch_norm: batch normalisation between convolution and ReLU (not in the paper; it speeds up training).
 
     >>> ConvBlock(1, 8)(torch.zeros(2, 1, 32, 48)).shape
     torch.Size([2, 8, 32, 48])
@@ -38,14 +37,14 @@ class ConvBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """One step of the decoder: double the resolution, append the skip connection, convolve.
+    """A step of the decoder: 2x2 transposed convolution, concatenation with the skip connection, `ConvBlock`.
 
     Args:
-        in_channels: feature maps that come from below.
+        in_channels: feature maps from the level below.
         out_channels: feature maps of the skip connection, and of the result.
         batch_norm: as in `ConvBlock`.
 
-    `forward(x, skip)` takes `(N, in, H, W)` and `(N, out, 2H, 2W)` and gives `(N, out, 2H, 2W)`.
+    `forward(x, skip)` takes `(N, in, H, W)` and `(N, out, 2H, 2W)` and returns `(N, out, 2H, 2W)`.
 
     >>> UpBlock(16, 8)(torch.zeros(1, 16, 10, 12), torch.zeros(1, 8, 20, 24)).shape
     torch.Size([1, 8, 20, 24])
@@ -63,19 +62,19 @@ class UpBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """A U-Net for images of any size whose sides divide by `2**depth`.
+    """The U-Net: encoder, bottleneck, decoder, for images with sides divisible by `2**depth`.
 
     Args:
         in_channels: channels of the image, 1 for grey values.
-        out_channels: maps to predict: 1 for foreground, 3 for background, interior and boundary.
-        base_channels: feature maps of the first level; every level below has twice as many.
+        out_channels: maps to predict: 1 for foreground; 3 for background, interior and boundary.
+        base_channels: feature maps of the first level; each level below has twice as many.
         depth: how many times the resolution is halved.
         batch_norm: as in `ConvBlock`.
 
-    `forward` takes float32 `(N, in, H, W)` and gives logits `(N, out, H, W)`: there is no activation at the end.
+    `forward` takes float32 `(N, in, H, W)` and returns logits `(N, out, H, W)`: there is no activation at the end.
 
     Raises:
-        ValueError: in `forward`, if a side does not divide by `2**depth`.
+        ValueError: in `forward`, if a side is not divisible by `2**depth`.
 
     >>> UNet(1, 3, base_channels=8)(torch.zeros(1, 1, 64, 96)).shape
     torch.Size([1, 3, 64, 96])
@@ -108,22 +107,22 @@ class UNet(nn.Module):
         for side in x.shape[-2:]:
             if side % 2**self.depth != 0:
                 raise ValueError(
-                    f"A U-Net of depth {self.depth} needs sides that divide by {2**self.depth}, "
+                    f"A U-Net of depth {self.depth} needs sides divisible by {2**self.depth}, "
                     f"but one side is {side}. Pad the image first."
                 )
         skips = []
-        for block in self.encoder:  # down
+        for block in self.encoder:
             x = block(x)
             skips.append(x)
             x = self.pool(x)
         x = self.bottleneck(x)
-        for block in self.decoder:  # and up again
+        for block in self.decoder:
             x = block(x, skips.pop())
         return self.output(x)
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Number of trainable parameters (those with `requires_grad`), shared ones counted once.
+    """Number of trainable parameters (those with `requires_grad`); shared ones are counted once.
 
     >>> count_parameters(nn.Linear(10, 2))
     22
@@ -132,10 +131,10 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def pad_to_multiple(image: np.ndarray, multiple: int = 16) -> tuple[np.ndarray, tuple[int, int]]:
-    """Pad an image at the bottom and at the right until both sides divide by `multiple`.
+    """Pad an image at the bottom and at the right until both sides are divisible by `multiple`.
 
-    The padding is a reflection that does not repeat the edge pixel (`np.pad` with `mode="reflect"`), because a black
-    border would look like an edge to the network.
+    The padding reflects the image and does not repeat the edge pixel (`np.pad` with `mode="reflect"`); a black border
+    would look like an edge to the network.
 
     Args:
         image: array `(H, W)` with H, W >= 1, any dtype; it is not changed.

@@ -223,7 +223,7 @@ def test_overlapping_pairs_are_the_entries_of_the_matrix_above_zero(pair):
 
 @pytest.mark.parametrize("iou_threshold", [0, -0.1, 1.1, float("nan")])
 def test_a_threshold_outside_0_to_1_is_an_error(iou_threshold):
-    with pytest.raises(ValueError, match="above 0 and at most at 1"):
+    with pytest.raises(ValueError, match="above 0 and at most 1"):
         match_instances(np.ones((2, 2), int), np.ones((2, 2), int), [iou_threshold])
 
 

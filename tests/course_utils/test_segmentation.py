@@ -35,7 +35,7 @@ SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, max_side=8)
 
 
 class Echo(nn.Module):
-    """Gives its input back as logits, once for each channel, and insists on sides that divide by 16."""
+    """Gives its input back as logits, once for each channel, and insists on sides divisible by 16."""
 
     def __init__(self, channels: int = 1):
         super().__init__()
@@ -132,7 +132,7 @@ def test_modes_are_restored_after_an_error(training):
 def test_a_deeper_unet_gets_the_sides_it_needs():
     model = UNet(base_channels=1, depth=5)
     assert predict(model, np.zeros((40, 50)), multiple=32).shape == (1, 40, 50)
-    with pytest.raises(ValueError, match="divide by 32"):
+    with pytest.raises(ValueError, match="divisible by 32"):
         predict(model, np.zeros((40, 50)))
 
 

@@ -79,9 +79,9 @@ def test_the_output_is_as_large_as_the_input(depth):
 
 @pytest.mark.parametrize(("height", "width", "side"), [(100, 96, 100), (96, 1, 1), (17, 15, 17)])
 def test_a_side_that_does_not_divide_is_an_error_that_names_it_and_the_divisor(height, width, side):
-    with pytest.raises(ValueError, match=f"divide by 16, but one side is {side}"):
+    with pytest.raises(ValueError, match=f"divisible by 16, but one side is {side}"):
         UNet(base_channels=2)(torch.zeros(1, 1, height, width))
-    with pytest.raises(ValueError, match=f"divide by 32, but one side is {side}"):
+    with pytest.raises(ValueError, match=f"divisible by 32, but one side is {side}"):
         UNet(base_channels=1, depth=5)(torch.zeros(1, 1, height, width))
 
 
