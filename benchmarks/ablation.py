@@ -31,7 +31,7 @@ from course_utils.losses import foreground_dice_score
 from course_utils.networks import boundary_loss, without_boundary_weight
 from course_utils.segmentation import predict, remove_small, watershed_instances
 from course_utils.targets import boundary_target
-from course_utils.training import fit, jitter_intensity, train_epoch
+from course_utils.training import FitOptions, fit, jitter_intensity, train_epoch
 from course_utils.unet import UNet
 from workshop.run.machine import processor_name
 
@@ -147,10 +147,12 @@ def train_network(recipe: Recipe, data: CourseData, crops: int, epochs: int, see
         check = validation_loader([normalise(s.image) for s in shown], [s.mask for s in shown], target)
         fit(
             model, loader, check, recipe.loss, epochs=epochs, learning_rate=recipe.learning_rate,
-            metric=foreground_dice_score, batch_transform=jitter_intensity if recipe.jitter else None,
-            average_decay=recipe.average_decay, checkpoint=checkpoint,
-            metadata={"recipe": describe(recipe), "seed": seed},
-            on_epoch=lambda results: print(results[-1], flush=True),
+            metric=foreground_dice_score,
+            options=FitOptions(
+                batch_transform=jitter_intensity if recipe.jitter else None, average_decay=recipe.average_decay,
+                checkpoint=checkpoint, metadata={"recipe": describe(recipe), "seed": seed},
+                on_epoch=lambda results: print(results[-1], flush=True),
+            ),
         )  # fmt: skip
     else:
         prepared = prepare_model(model)

@@ -35,9 +35,18 @@ from course_utils.checkpoints import fingerprint, load_model, save_model
 from course_utils.data import CourseData, Sample, load_data
 from course_utils.exploration import normalize_percentiles, split_train_val
 from course_utils.metrics import IOU_THRESHOLDS, classify_errors, score_images, summarize_scores
-from course_utils.networks import OnEpoch, boundary_model, load_or_train, model_path, train_boundary, training_config
+from course_utils.networks import (
+    BOUNDARY,
+    boundary_model,
+    load_or_train,
+    model_path,
+    resumable,
+    train_network,
+    training_config,
+)
 from course_utils.profiles import Profile, get_profile
 from course_utils.segmentation import connected_components, predict, predict_flipped, remove_small, watershed_instances
+from course_utils.training import OnEpoch
 from course_utils.unet import UNet
 from workshop.paths import data_label
 
@@ -84,7 +93,8 @@ def trained_again(
             raise ValueError(f"{start} is another kind of network, or was trained on images that are set aside here.")
         slower = replace(profile, learning_rate=profile.learning_rate / 2)
         again = seed + 1  # other crops than those of the first training
-        return train_boundary(data, slower, again, path, wanted, on_epoch, start=model, batch_transform=None)
+        options = replace(resumable(path, wanted, on_epoch), batch_transform=None)
+        return train_network(BOUNDARY, data, slower, again, options, start=model)
 
     return load_or_train(path, wanted, train)
 

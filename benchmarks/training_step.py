@@ -23,6 +23,7 @@ from course_utils.exploration import intensity_statistics, random_crop, standard
 from course_utils.losses import binary_cross_entropy, dice_score, hard_dice_score
 from course_utils.networks import normalized_arrays
 from course_utils.targets import binary_target, boundary_target
+from course_utils.training import FitOptions
 from course_utils.unet import UNet
 
 CROP = 256
@@ -73,7 +74,7 @@ def ours(dataset: NucleiDataset, crops: int, batch: int, precision: torch.dtype)
     """A function that trains on some crops with the course's loop."""
     loader = partial(training_loader, dataset, batch, crops, settings_here().workers)
     model = UNet(1, 1, 64).to(choose_device())
-    options = {"learning_rate": 1e-4, "metric": hard_dice_score, "precision": precision}
+    options = {"learning_rate": 1e-4, "metric": hard_dice_score, "options": FitOptions(precision=precision)}
     return one_epoch(model, loader, binary_cross_entropy, binary_target, **options)
 
 

@@ -1,8 +1,8 @@
-"""The networks that come with the course, so that notebooks 04 and 05 start in seconds.
+"""Saved networks, and the pretrained ones with which notebooks 04 and 05 start in seconds.
 
-Each was trained with `recipes.boundary_model` on the training images of one data set, the one for the real images then
-a second time. What they were trained on, how, and what they score stands in `data/checkpoints/README.md`. For other
-data there is none.
+Each pretrained network was trained with `networks.boundary_model` on the training images of one data set, the one for
+the real images then a second time. `data/checkpoints/README.md` says on what they were trained, how, and what they
+score. There is none for other data.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ PRETRAINED = {
 
 
 def fingerprint(data: CourseData) -> str:
-    """A number for the images of a data set, whatever file they were read from."""
-    number = len(data.train)  # an image that moves from one part to the other makes other data
+    """A number for the images of a data set and their split, whatever file they were read from."""
+    number = len(data.train)  # another split is another data set
     for sample in [*data.train, *data.test]:
         number = zlib.crc32(sample.name.encode(), number)
         number = zlib.crc32(sample.image.tobytes(), number)
@@ -36,27 +36,27 @@ def fingerprint(data: CourseData) -> str:
 
 
 def checkpoint_folder() -> Path:
-    """Where the networks lie: inside the installed package, or in `data/checkpoints` of a checkout."""
+    """Where the pretrained networks lie: inside the installed package, or in `data/checkpoints` of a checkout."""
     return embedded_folder().with_name("checkpoints")
 
 
 def load_pretrained(data: CourseData, validation_every: int) -> tuple[UNet, list[EpochResult]] | None:
-    """The network that comes with the course for a data set, and the results of its training epochs.
+    """The pretrained network for a data set, and the results of its training epochs.
 
     Args:
         data: the data set.
-        validation_every: which training images are set aside. A network that has seen them in training would make every
-            choice on them worthless, so it must have been trained with the same number.
+        validation_every: every how many-th training image is set aside for validation. Whatever is chosen on images
+            that the network has learned from is worthless, so it must have been trained with the same number.
 
     Returns:
-        None if there is no network for these data, or if its file is missing or not the one that was published.
+        None if there is no network for these data, or if its file is missing or not the published one.
     """
     name, expected = PRETRAINED.get(fingerprint(data), ("", ""))
     path = checkpoint_folder() / name
     if not name or not path.is_file():
         return None
     if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
-        print(f"{path} is not the file that comes with the course, and is left alone.")
+        print(f"{path} is not the published file and is not used.")
         return None
     model, metadata = load_model(path)
     if metadata["validation_every"] != validation_every:
@@ -88,7 +88,8 @@ def load_model(path: str | Path) -> tuple[UNet, dict]:
     The file is read with `weights_only=True`: it cannot run code.
 
     Raises:
-        ValueError: the file is no model of this course; `FileNotFoundError` if there is none.
+        ValueError: the file is not a model of this course.
+        FileNotFoundError: there is no such file.
     """
     try:
         saved = dict(torch.load(path, weights_only=True, map_location="cpu"))
@@ -96,7 +97,7 @@ def load_model(path: str | Path) -> tuple[UNet, dict]:
         model.load_state_dict(saved["weights"])
         metadata = saved["metadata"]
         if not isinstance(metadata, dict):
-            raise TypeError(f"what it was trained on is no dictionary but {type(metadata).__name__}")
+            raise TypeError(f"its metadata are not a dictionary but of type {type(metadata).__name__}")
     except FileNotFoundError:
         raise
     except Exception as error:  # torch raises a dozen different types for damaged files

@@ -1,4 +1,4 @@
-"""Where to compute and in which precision: what the machine really can do, not what it says it has."""
+"""Choose device and precision by trying them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from torch import distributed, nn
 def choose_device() -> torch.device:
     """The fastest device that works: CUDA, else Apple's MPS, else the CPU.
 
-    A GPU that torch lists but can no longer use (Kaggle's P100 with a current torch) fails at its first operation,
-    so one operation is tried. `COURSE_DEVICE` (for example "cpu") overrides the choice. Of several processes that
-    `torchrun` started, each gets a GPU of its own.
+    A GPU that torch lists but cannot use (Kaggle's P100 with a current torch) fails at its first operation, so one
+    operation is tried. `COURSE_DEVICE` (for example "cpu") overrides the choice. Each of several processes that
+    `torchrun` started gets its own GPU.
     """
     wanted = os.environ.get("COURSE_DEVICE")
     if wanted:
@@ -67,8 +67,8 @@ def choose_precision(device: torch.device) -> torch.dtype:
 class MixedPrecision(nn.Module):
     """Run a model's heavy operations in `precision`; parameters, inputs and results stay float32.
 
-    So the training loop around it can stay as it is. float16 additionally needs its loss scaled (`training.fit` does
-    that); bfloat16 does not.
+    So the training loop around it need not change. float16 additionally needs its loss scaled, as `training.fit` does;
+    bfloat16 does not.
     """
 
     def __init__(self, model: nn.Module, precision: torch.dtype):
@@ -79,6 +79,11 @@ class MixedPrecision(nn.Module):
     def forward(self, x):
         with torch.autocast(x.device.type, dtype=self.precision):
             return self.model(x).float()
+
+
+def in_precision(model: nn.Module, precision: torch.dtype) -> nn.Module:
+    """The model itself for float32, else a `MixedPrecision` around it, which shares its parameters."""
+    return model if precision == torch.float32 else MixedPrecision(model, precision)
 
 
 def prepare_model(model: nn.Module, device: torch.device | None = None) -> nn.Module:
@@ -92,22 +97,21 @@ def prepare_model(model: nn.Module, device: torch.device | None = None) -> nn.Mo
     device = choose_device() if device is None else device
     if device.type == "cpu":
         keep_freed_memory()
-    model = fast_layout(model.to(device))
     precision = choose_precision(device)
-    return MixedPrecision(model, precision) if precision == torch.bfloat16 else model
+    return in_precision(fast_layout(model.to(device)), torch.float32 if precision == torch.float16 else precision)
 
 
 def fast_layout(model: nn.Module) -> nn.Module:
-    """Store the weights with the channels last, as the convolutions of CUDA and CPU like them; in place."""
+    """Store the weights in place with the channels last, which makes convolutions on CUDA and CPU faster."""
     device = next(model.parameters()).device
     return model.to(memory_format=torch.channels_last) if device.type in ("cuda", "cpu") else model
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep the memory it frees for its next allocations. Only on Linux with glibc; elsewhere nothing.
+    """Let this process keep freed memory for its next allocations. Only on Linux with glibc; elsewhere it does nothing.
 
-    Every training step needs the same large blocks again. glibc gives such blocks back to the system and gets them
-    anew, page by page: on a CPU that took from a tenth to nearly half of a step.
+    Every training step needs the same large blocks again. By default glibc returns such blocks to the system and
+    requests them again, page by page: on a CPU that took from a tenth to nearly half of a step.
     """
     if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
         m_trim_threshold, m_mmap_max = -1, -4  # the names of malloc.h
@@ -124,5 +128,6 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, {precision}"
     if device.type == "cpu":
-        return f"CPU, {torch.get_num_threads()} threads, {precision}"
+        n_threads = torch.get_num_threads()
+        return f"CPU, {n_threads} thread{'s' if n_threads != 1 else ''}, {precision}"
     return f"{device.type.upper()}, {precision}"

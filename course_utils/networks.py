@@ -1,16 +1,15 @@
-"""The networks of notebooks 04 and 05: your own, else the one that comes with the course, else one trained now.
+"""The networks of notebooks 04 and 05: your own, else the pretrained one, else one trained now.
 
-Split, normalisation, crops and losses are those of the notebooks. The training is `training.fit`, as notebook 05 shows
-it. Notebook 03 trains with a loop of its own, which is simpler (no averaged weights, no jitter of intensities, a
-learning rate that changes once an epoch), and saves its network where `binary_model` looks for one; only where none is
-there, `binary_model` trains a similar one with `fit`.
+Split, normalisation, crops and losses are those of the notebooks, and the training is `training.fit`. Notebook 03
+trains with a simpler loop (no averaged weights, no jitter of intensities, a learning rate that changes once an epoch)
+and saves its network where `binary_model` looks for it. Only if there is none, `binary_model` trains a similar one.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,18 +19,16 @@ from course_utils.checkpoints import load_model, load_pretrained, save_model
 from course_utils.data import CourseData, Sample
 from course_utils.dataset import NucleiDataset, TargetTransform, training_loader, validation_loader
 from course_utils.device import choose_device
-from course_utils.distributed import current
+from course_utils.distributed import current_process_group
 from course_utils.exploration import normalize_percentiles, split_train_val
 from course_utils.losses import binary_cross_entropy, foreground_dice_score, hard_dice_score
 from course_utils.profiles import Profile
 from course_utils.results import prepare_output
 from course_utils.targets import binary_target, boundary_target
-from course_utils.training import EpochResult, fit, jitter_intensity
+from course_utils.training import FitOptions, LossFunction, Metric, OnEpoch, fit
 from course_utils.unet import UNet
 
 BOUNDARY_WEIGHT = 3.0  # the boundary class is thin: without a weight the network learns it late
-OnEpoch = Callable[[list[EpochResult]], None]
-BatchTransform = Callable[[torch.Tensor], torch.Tensor]
 
 
 def normalized_arrays(samples: list[Sample], min_size: int = 1) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -65,16 +62,20 @@ def boundary_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(logits, target, weight=weight)
 
 
-@torch.no_grad()
 def without_boundary_weight(model: UNet) -> UNet:
     """Take the weight of the boundary class out of the probabilities of a network that was trained with it; in place.
 
-    A weighted cross entropy is least where the odds of the weighted class are too high by just that weight: the network
+    A weighted cross entropy is minimal where the odds of the weighted class are too high by that weight: the network
     sees boundary where there is none, and a mask of interior and boundary is too large all around. Subtracting the
-    logarithm of the weight from the class's logit sets that right (*logit adjustment*, Menon et al. 2021).
+    logarithm of the weight from the logit of the class corrects that (*logit adjustment*, Menon et al. 2021).
     """
-    model.output.bias[2] -= math.log(BOUNDARY_WEIGHT)
+    _add_to_boundary_logit(model, -math.log(BOUNDARY_WEIGHT))
     return model
+
+
+@torch.no_grad()
+def _add_to_boundary_logit(model: UNet, value: float) -> None:
+    model.output.bias[2] += value
 
 
 def model_path(output: str | Path, kind: str) -> Path:
@@ -83,9 +84,9 @@ def model_path(output: str | Path, kind: str) -> Path:
 
 
 def training_config(kind: str, data: CourseData, profile: Profile, seed: int) -> dict:
-    """What a saved network was trained on; one with other values is not taken for this one."""
+    """What a network is trained on: one saved with other values is trained anew."""
     sizes = asdict(profile)
-    del sizes["workers"], sizes["compiled"], sizes["pretrained"]  # they do not decide what comes out of a training
+    del sizes["workers"], sizes["compiled"], sizes["pretrained"]  # they do not change the result of a training
     return {
         "kind": kind,
         "data": data.source,
@@ -99,11 +100,11 @@ def training_config(kind: str, data: CourseData, profile: Profile, seed: int) ->
 def load_or_train(path: Path, wanted: dict, train: Callable[[], UNet]) -> UNet:
     """Load the network at `path` if it was trained as `wanted` says, else train and save it there.
 
-    Says in one line which of the two it does. A damaged file is replaced.
+    Prints in one line which of the two it does. A damaged file is replaced.
 
     Raises:
         ValueError: `path` is a folder.
-        OSError: nothing can be saved there; known before the training, not after it.
+        OSError: nothing can be saved there; raised before the training, not after it.
     """
     if path.is_dir():
         raise ValueError(
@@ -123,10 +124,10 @@ def load_or_train(path: Path, wanted: dict, train: Callable[[], UNet]) -> UNet:
         print(f"{error} Training anew.")
     prepare_output(path.parent)
     model = train()
-    ranks = current()
-    if ranks.first:
+    group = current_process_group()
+    if group.is_first:
         save_model(path, model, **wanted)
-    ranks.wait()  # so that no other process looks for the file before it is there
+    group.barrier()  # so that no other process looks for the file before it is there
     return model
 
 
@@ -150,17 +151,79 @@ def _class_tensor(classes: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(classes.astype(np.int64))
 
 
+@dataclass(frozen=True)
+class Task:
+    """What a network of the course learns, and how.
+
+    Args:
+        kind: name of the network and its file.
+        out_channels: of the network.
+        make_dataset: makes the training crops, from samples, crop size and seed.
+        target_transform: makes the target of a validation mask.
+        loss_fn, metric: as for `fit`.
+        epochs: how long a profile trains it.
+    """
+
+    kind: str
+    out_channels: int
+    make_dataset: Callable[[list[Sample], int, int], NucleiDataset]
+    target_transform: TargetTransform
+    loss_fn: LossFunction
+    metric: Metric
+    epochs: Callable[[Profile], int]
+
+
+BINARY = Task(
+    "binary", 1, binary_dataset, binary_target, binary_cross_entropy, hard_dice_score,
+    epochs=lambda profile: profile.binary_epochs,
+)  # fmt: skip
+BOUNDARY = Task(
+    "boundary", 3, boundary_dataset, boundary_target, boundary_loss, foreground_dice_score,
+    epochs=lambda profile: profile.boundary_epochs,
+)  # fmt: skip
+
+
+def train_network(
+    task: Task, data: CourseData, profile: Profile, seed: int, options: FitOptions, start: UNet | None = None
+) -> UNet:
+    """Train a network for a task; nothing is loaded but an interrupted training of the same, and nothing is saved.
+
+    Args:
+        options: for `fit`; the profile decides whether the network is compiled.
+        start: a network to train further, instead of random weights; changed in place.
+
+    Raises:
+        ValueError: there are too few images to set some aside for validation.
+    """
+    torch.manual_seed(seed)
+    train, val = split_train_val(data.train, profile.validation_every)
+    if not val:
+        raise ValueError(
+            f"Every {profile.validation_every}th training image is set aside for validation, but there are only "
+            f"{len(data.train)}: use more images, or a profile with a smaller validation_every."
+        )
+    dataset = task.make_dataset(train, profile.crop_size, seed)
+    model = start or UNet(1, task.out_channels, profile.base_channels, profile.depth, batch_norm=True)
+    if task is BOUNDARY and start is not None:
+        _add_to_boundary_logit(model, math.log(BOUNDARY_WEIGHT))  # as the loss expects it
+    fit(
+        model.to(choose_device()),
+        training_loader(dataset, profile.batch_size, profile.crops_per_epoch, profile.workers),
+        validation_loader(*normalized_arrays(val), task.target_transform, multiple=2**profile.depth),
+        task.loss_fn,
+        epochs=task.epochs(profile),
+        learning_rate=profile.learning_rate,
+        metric=task.metric,
+        options=replace(options, compiled=profile.compiled),
+    )
+    return without_boundary_weight(model) if task is BOUNDARY else model
+
+
 def binary_model(
     data: CourseData, profile: Profile, seed: int, output: str | Path, on_epoch: OnEpoch | None = None
 ) -> UNet:
     """The foreground network of notebook 03, with one output channel: loaded from `output`, else trained."""
-
-    def train():
-        return _train(data, profile, seed, 1, binary_dataset, binary_target, binary_cross_entropy, hard_dice_score,
-                      profile.binary_epochs, path, wanted, on_epoch)  # fmt: skip
-
-    path, wanted = model_path(output, "binary"), training_config("binary", data, profile, seed)
-    return load_or_train(path, wanted, train)
+    return _own_network(BINARY, data, profile, seed, output, on_epoch)
 
 
 def boundary_model(
@@ -173,46 +236,33 @@ def boundary_model(
 ) -> UNet:
     """The three-class network of notebook 05: background, interior, boundary.
 
-    Loaded from `output` if it was trained there; else the one that comes with the course for these data; else trained.
+    Loaded from `output` if it was trained there; else the pretrained network for these data; else trained.
 
     Args:
-        on_epoch: gets the results after every epoch; for the network of the course those of its own training.
-        pretrained: whether to take the one that comes with the course; None leaves it to the profile.
+        on_epoch: gets the results after every epoch; for a pretrained network those of its own training.
+        pretrained: whether a pretrained network may be taken; None leaves it to the profile.
     """
-
-    def train():
-        return train_boundary(data, profile, seed, path, wanted, on_epoch)
-
-    path, wanted = model_path(output, "boundary"), training_config("boundary", data, profile, seed)
-    if pretrained if pretrained is not None else profile.pretrained:
-        if found := _pretrained(data, profile, path, on_epoch):
+    if profile.pretrained if pretrained is None else pretrained:
+        if found := _pretrained(data, profile, model_path(output, "boundary"), on_epoch):
             return found
-    return load_or_train(path, wanted, train)
+    return _own_network(BOUNDARY, data, profile, seed, output, on_epoch)
 
 
-def train_boundary(
-    data: CourseData,
-    profile: Profile,
-    seed: int,
-    path: Path,
-    wanted: dict,
-    on_epoch: OnEpoch | None = None,
-    start: UNet | None = None,
-    batch_transform: BatchTransform | None = jitter_intensity,
+def _own_network(
+    task: Task, data: CourseData, profile: Profile, seed: int, output: str | Path, on_epoch: OnEpoch | None
 ) -> UNet:
-    """The training of `boundary_model`. An interrupted one goes on; nothing else is loaded, and nothing saved.
+    path, wanted = model_path(output, task.kind), training_config(task.kind, data, profile, seed)
+    options = resumable(path, wanted, on_epoch)
+    return load_or_train(path, wanted, lambda: train_network(task, data, profile, seed, options))
+
+
+def resumable(path: Path, wanted: dict, on_epoch: OnEpoch | None = None) -> FitOptions:
+    """Options of a training whose network will be saved at `path`: an interrupted one is found there and resumed.
 
     Args:
-        path, wanted: where the network will be saved, and its `training_config`: so an interrupted training is found.
-        start: a network of this function to go on from, instead of random weights; changed in place.
-        batch_transform: as for `fit`.
+        wanted: the `training_config`.
     """
-    if start is not None:
-        with torch.no_grad():
-            start.output.bias[2] += math.log(BOUNDARY_WEIGHT)  # in again, as in the loss
-    model = _train(data, profile, seed, 3, boundary_dataset, boundary_target, boundary_loss, foreground_dice_score,
-                   profile.boundary_epochs, path, wanted, on_epoch, start, batch_transform)  # fmt: skip
-    return without_boundary_weight(model)
+    return FitOptions(checkpoint=path.with_suffix(".resume"), metadata=wanted, on_epoch=on_epoch)
 
 
 class Foreground(torch.nn.Module):
@@ -232,7 +282,7 @@ def foreground_model(
 ) -> torch.nn.Module:
     """The network of notebook 04, with one output channel.
 
-    The one that notebook 03 left in `output`; else the one that comes with the course; else `binary_model` trains one.
+    The one that notebook 03 left in `output`; else the pretrained one; else `binary_model` trains one.
     """
     if profile.pretrained and (found := _pretrained(data, profile, model_path(output, "binary"), on_epoch)):
         return Foreground(found).eval()
@@ -240,55 +290,13 @@ def foreground_model(
 
 
 def _pretrained(data: CourseData, profile: Profile, own: Path, on_epoch: OnEpoch | None) -> UNet | None:
-    """The network that comes with the course, unless there is an own one, even one whose training was interrupted."""
+    """The pretrained network, unless the user's own one lies at `own`, or an interrupted training of it."""
     if own.exists() or own.with_suffix(".resume").exists():
         return None
     if (found := load_pretrained(data, profile.validation_every)) is None:
         return None
     model, curve = found
-    print(f"Loaded the network that comes with the course, trained for {len(curve)} epochs.")
+    print(f"Loaded the pretrained network, trained for {len(curve)} epochs.")
     if on_epoch is not None:
         on_epoch(curve)
     return model.to(choose_device())
-
-
-def _train(
-    data: CourseData,
-    profile: Profile,
-    seed: int,
-    out_channels: int,
-    make_dataset: Callable[[list[Sample], int, int], NucleiDataset],
-    target_transform: TargetTransform,
-    loss_fn: Callable,
-    metric: Callable,
-    epochs: int,
-    path: Path,
-    wanted: dict,
-    on_epoch: OnEpoch | None,
-    start: UNet | None = None,
-    batch_transform: BatchTransform | None = jitter_intensity,
-) -> UNet:
-    torch.manual_seed(seed)
-    train, val = split_train_val(data.train, profile.validation_every)
-    if not val:
-        raise ValueError(
-            f"Every {profile.validation_every}th training image is set aside for validation, but there are only "
-            f"{len(data.train)}: use more images, or a profile with a smaller validation_every."
-        )
-    dataset = make_dataset(train, profile.crop_size, seed)
-    model = start or UNet(1, out_channels, profile.base_channels, profile.depth, batch_norm=True)
-    fit(
-        model.to(choose_device()),
-        training_loader(dataset, profile.batch_size, profile.crops_per_epoch, profile.workers),
-        validation_loader(*normalized_arrays(val), target_transform, multiple=2**profile.depth),
-        loss_fn,
-        epochs=epochs,
-        learning_rate=profile.learning_rate,
-        metric=metric,
-        batch_transform=batch_transform,
-        compiled=profile.compiled,
-        checkpoint=path.with_suffix(".resume"),
-        metadata=wanted,
-        on_epoch=on_epoch,
-    )
-    return model

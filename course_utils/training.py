@@ -7,22 +7,23 @@ several GPUs where `torchrun` starts a process for each.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
-from course_utils.device import MixedPrecision, choose_precision, fast_layout, keep_freed_memory
+from course_utils.device import choose_precision, fast_layout, in_precision, keep_freed_memory
 from course_utils.display import progress
-from course_utils.distributed import join
+from course_utils.distributed import ProcessGroup, join_process_group
 from course_utils.results import replacing, summarize_error, writing_into
 
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Metric = Callable[[torch.Tensor, torch.Tensor], torch.Tensor | float]
 
 
 def train_epoch(model, loader, loss_fn, optimizer, metric=None):
@@ -99,6 +100,9 @@ class EpochResult:
     seconds: float
 
 
+OnEpoch = Callable[[list[EpochResult]], None]
+
+
 def jitter_intensity(images: torch.Tensor) -> torch.Tensor:
     """Scale and shift the intensities of each image of a batch `(N, C, H, W)` at random: by 0.6 to 1.6, by -0.2 to 0.2.
 
@@ -110,6 +114,32 @@ def jitter_intensity(images: torch.Tensor) -> torch.Tensor:
     return images * scale.to(images.device, non_blocking=True) + shift.to(images.device, non_blocking=True)
 
 
+@dataclass(frozen=True)
+class FitOptions:
+    """What `fit` does beyond a plain loop; the defaults are those of the course.
+
+    Args:
+        batch_transform: applied to each batch of training images on the device; None to switch off.
+        average_decay: 0.99 averages over about the last 100 steps; 0 keeps the last weights.
+        precision: dtype of the heavy operations; None lets `device.choose_precision` decide.
+        compiled: translate the network with `torch.compile` first, which needs a C++ compiler on a CPU and takes about
+            a minute. Steps were 3 to 30 % faster, depending on the processor; the numbers agree up to rounding.
+        checkpoint: file that holds the state after each epoch. If an interrupted call with the same settings and the
+            same `metadata` left it, training resumes from it and ends as if it had never been interrupted. Any other
+            file is ignored with a message. Removed at the end.
+        metadata: plain values that describe the training (data, seed, ...); only a checkpoint with the same is resumed.
+        on_epoch: called after every epoch with the results so far, for example to draw curves.
+    """
+
+    batch_transform: Callable[[torch.Tensor], torch.Tensor] | None = jitter_intensity
+    average_decay: float = 0.99
+    precision: torch.dtype | None = None
+    compiled: bool = False
+    checkpoint: str | Path | None = None
+    metadata: dict = field(default_factory=dict)
+    on_epoch: OnEpoch | None = None
+
+
 def fit(
     model: nn.Module,
     train_loader: Iterable,
@@ -118,160 +148,184 @@ def fit(
     *,
     epochs: int,
     learning_rate: float,
-    metric: Callable | None = None,
-    batch_transform: Callable[[torch.Tensor], torch.Tensor] | None = jitter_intensity,
-    average_decay: float = 0.99,
-    precision: torch.dtype | None = None,
-    compiled: bool = False,
-    checkpoint: str | Path | None = None,
-    metadata: dict | None = None,
-    on_epoch: Callable[[list[EpochResult]], None] | None = None,
+    metric: Metric | None = None,
+    options: FitOptions | None = None,
 ) -> list[EpochResult]:
     """Train a model and leave the averaged weights in it.
 
     Each step is that of `train_epoch`, in mixed precision where the device is fast at it. The learning rate rises and
-    falls once over the whole training (one-cycle, Smith 2018) with AdamW. The validated and finally kept weights are an
-    exponential moving average over the steps, which is steadier than the last step.
+    falls once over the whole training (one-cycle, Smith 2018) with AdamW. The weights that are validated, and kept in
+    the end, are an exponential moving average over the steps, which is steadier than the last step.
 
     In processes that `torchrun` started, each takes its share of every batch, and the result is the same up to rounding
-    (`course_utils.distributed` says where it is not). All get the results; only the first writes the checkpoint and
+    (`course_utils.distributed` names the exceptions). All get the results; only the first writes the checkpoint and
     calls `on_epoch`.
 
     Args:
-        model: on the device it shall be trained on; changed in place.
+        model: on the device to train on; changed in place.
         train_loader: yields `(images, targets)`; has a length.
         validation_loader: as for `validate`.
         loss_fn: `loss_fn(logits, targets)`, given float32 logits.
         epochs: passes over `train_loader`.
         learning_rate: highest learning rate of the cycle.
         metric: `metric(logits, targets)` or None.
-        batch_transform: applied to each batch of training images on the device; None to switch off.
-        average_decay: 0.99 averages over about the last 100 steps; 0 keeps the last weights.
-        precision: dtype of the heavy operations; None lets `device.choose_precision` decide.
-        compiled: translate the network with `torch.compile` first, which needs a C++ compiler on a CPU and takes about
-            a minute; how much faster the steps are then depends on the processor (3 to 30 % were measured). The numbers
-            agree up to rounding.
-        checkpoint: file that holds the state after each epoch. If it is there from an interrupted call with the same
-            settings and the same `metadata`, training goes on from it and ends as if never interrupted. Any other
-            file is ignored with a message. Removed at the end.
-        metadata: plain values that say what is learnt (data, seed, ...): a checkpoint of anything else is not taken up.
-        on_epoch: called after every epoch with the results so far, for example to draw curves.
+        options: everything else.
 
     Returns:
         One `EpochResult` for each epoch.
     """
+    # Set up
+    options = options or FitOptions()
     device = next(model.parameters()).device
-    precision = choose_precision(device) if precision is None else precision
     if device.type == "cpu":
         keep_freed_memory()
-    model = fast_layout(model)
-    ranks = join(device)
-    forward = ranks.wrap(model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-4)
-    # OneCycleLR divides by zero when the rise is exactly one step long, as it is for 5 steps
-    total_steps = max(6, epochs * len(train_loader))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=learning_rate, total_steps=total_steps, pct_start=0.2
-    )
-    averaged = copy.deepcopy(model)
-    evaluated = averaged if precision == torch.float32 else MixedPrecision(averaged, precision)
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
-    parts = {"model": model, "averaged": averaged, "optimizer": optimizer, "schedule": schedule, "scaler": scaler}
-    settings = {"epochs": epochs, "steps": len(train_loader), "learning_rate": learning_rate, "decay": average_decay}
-    settings |= {"precision": str(precision), "metadata": metadata or {}}
-    settings["weights"] = [list(weight.shape) for weight in model.parameters()]
-    results: list[EpochResult] = []
-    if checkpoint is not None:
-        results = _resume(Path(checkpoint), parts, settings)
-    ranks.agree(len(results), "number of epochs behind them")
-    if compiled:
-        forward = torch.compile(forward)
+    group = join_process_group(device)
+    training = _Training(model, group, epochs * len(train_loader), learning_rate, options)
+    settings = {"epochs": epochs, "steps": len(train_loader), "learning_rate": learning_rate} | training.settings
 
-    def step(images, targets, weight):
-        with contextlib.nullcontext() if precision == torch.float32 else torch.autocast(device.type, dtype=precision):
-            logits = forward(images)
-        logits = logits.float()
-        loss = loss_fn(logits, targets)
-        optimizer.zero_grad()
-        scale = scaler.get_scale()
-        scaler.scale(loss * weight).backward()
-        scaler.step(optimizer)
-        scaler.update()
-        if scaler.get_scale() >= scale:  # else a gradient was too large for float16: the step is left out
-            _update_average(averaged, model, schedule.last_epoch, average_decay)
-            schedule.step()
-        return logits.detach(), loss.detach()
+    # Resume
+    checkpoint = Path(options.checkpoint) if options.checkpoint is not None else None
+    results = _resume(checkpoint, training, settings) if checkpoint is not None else []
+    group.check_equal(len(results), "number of finished epochs")
 
     for epoch in range(len(results) + 1, epochs + 1):
         start = time.perf_counter()
-        model.train()
-        # sums stay on the device: asking for a number after each step would make a GPU wait
-        totals, n_images = torch.zeros(2, device=device), 0
-        for images, targets in progress(train_loader, f"epoch {epoch} of {epochs}") if ranks.first else train_loader:
-            images, targets = images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
-            if batch_transform is not None:
-                images = batch_transform(images)
-            n_batch = len(images)
-            images, targets, n_own = ranks.share(images, targets)
-            logits, loss = step(images, targets, n_own * ranks.size / n_batch)  # 1 if all processes have as many
-            value = metric(logits, targets) if metric is not None else loss
-            totals += torch.stack([loss, torch.as_tensor(value, device=device)]) * n_own
-            n_images += n_batch
-        train_loss, train_metric = (ranks.total(totals) / n_images).tolist()
-        ranks.follow_first(averaged)
-        validation_loss, validation_metric = validate(evaluated, validation_loader, loss_fn, metric)
+        # Train
+        batches = progress(train_loader, f"epoch {epoch} of {epochs}") if group.is_first else train_loader
+        train_loss, train_metric = training.run_epoch(batches, loss_fn, metric)
+        # Validate
+        group.sync_buffers(training.averaged.module)
+        validation_loss, validation_metric = validate(training.evaluated, validation_loader, loss_fn, metric)
         seconds = time.perf_counter() - start
-        train_metric = train_metric if metric is not None else None
         result = EpochResult(epoch, train_loss, train_metric, validation_loss, validation_metric, seconds)
-        results.append(ranks.of_first(result))
-        if checkpoint is not None and ranks.first:
-            state = {name: part.state_dict() for name, part in parts.items()}
-            state |= {"settings": settings, "results": [asdict(r) for r in results], "random": torch.get_rng_state()}
-            with writing_into(Path(checkpoint).parent), replacing(checkpoint) as file:
-                torch.save(state, file)
-        if on_epoch is not None and ranks.first:
-            on_epoch(results)
-    model.load_state_dict(averaged.state_dict())
+        results.append(group.broadcast_from_first(result))
+        # Save
+        if group.is_first and checkpoint is not None:
+            _save(checkpoint, training, settings, results)
+        if group.is_first and options.on_epoch is not None:
+            options.on_epoch(results)
+
+    # Finish
+    model.load_state_dict(training.averaged.module.state_dict())
     model.eval()
-    if checkpoint is not None and ranks.first:
-        Path(checkpoint).unlink(missing_ok=True)
-    ranks.wait()
+    if group.is_first and checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    group.barrier()
     return results
 
 
-@torch.no_grad()
-def _update_average(averaged: nn.Module, model: nn.Module, n_before: int, decay: float) -> None:
-    """Take the weights after one more step into an exponential moving average.
+class _Training:
+    """A model and what changes it from step to step: optimizer, learning rate, loss scale, averaged weights."""
 
-    It forgets faster at first, so that the random start soon fades. `n_before` is the number of steps in it so far; it
-    is a Python number because asking the GPU for one would make each step wait.
+    def __init__(self, model: nn.Module, group: ProcessGroup, n_steps: int, learning_rate: float, options: FitOptions):
+        self.device = next(model.parameters()).device
+        self.options, self.group, self.model = options, group, fast_layout(model)
+        precision = options.precision or choose_precision(self.device)
+        forward = group.wrap(self.model)
+        self.forward = in_precision(torch.compile(forward) if options.compiled else forward, precision)
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-4)
+        # OneCycleLR divides by zero when the rise is exactly one step long, as it is for 5 steps
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer, max_lr=learning_rate, total_steps=max(6, n_steps), pct_start=0.2
+        )
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == torch.float16)
+        # the buffers too: statistics of batch normalisation belong to the weights that they were computed with
+        self.averaged = AveragedModel(model, multi_avg_fn=_moving_average(options.average_decay), use_buffers=True)
+        self.evaluated = in_precision(self.averaged, precision)
+        self.settings = {
+            "average_decay": options.average_decay,
+            "precision": str(precision),
+            "metadata": options.metadata,
+            "weights": [list(weight.shape) for weight in model.parameters()],
+        }
+
+    def run_epoch(
+        self, batches: Iterable, loss_fn: LossFunction, metric: Metric | None
+    ) -> tuple[float, float | None]:
+        """Train on every batch once: on this process's share of it. Returns mean loss and metric over all images."""
+        self.model.train()
+        # sums stay on the device: each number asked for makes a GPU wait once more
+        totals, n_images = torch.zeros(2, device=self.device), 0
+        for images, targets in batches:
+            images, targets = (part.to(self.device, non_blocking=True) for part in (images, targets))
+            if self.options.batch_transform is not None:
+                images = self.options.batch_transform(images)
+            n_batch = len(images)
+            images, targets, n_own = self.group.shard(images, targets)
+            logits, loss = self.step(images, targets, loss_fn, n_own * self.group.size / n_batch)
+            value = metric(logits, targets) if metric is not None else loss
+            totals += torch.stack([loss, torch.as_tensor(value, device=self.device)]) * n_own
+            n_images += n_batch
+        mean_loss, mean_metric = (self.group.all_sum(totals) / n_images).tolist()
+        return mean_loss, mean_metric if metric is not None else None
+
+    def step(
+        self, images: torch.Tensor, targets: torch.Tensor, loss_fn: LossFunction, weight: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """One update of the weights. `weight` is 1 if all processes have equally many images of the batch."""
+        logits = self.forward(images).float()
+        loss = loss_fn(logits, targets)
+        self.optimizer.zero_grad()
+        scale = self.scaler.get_scale()
+        self.scaler.scale(loss * weight).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.scaler.get_scale() >= scale:  # else a gradient was too large for float16, and the step was skipped
+            self.averaged.update_parameters(self.model)
+            self.schedule.step()
+        return logits.detach(), loss.detach()
+
+    def state_dict(self) -> dict:
+        parts = ("model", "averaged", "optimizer", "schedule", "scaler")
+        return {name: getattr(self, name).state_dict() for name in parts}
+
+    def load_state_dict(self, state: dict) -> None:
+        for name in self.state_dict():
+            getattr(self, name).load_state_dict(state[name])
+
+
+def _moving_average(decay: float) -> Callable[[list, list, torch.Tensor], None]:
+    """An exponential moving average for `AveragedModel`, with a warm-up, so that the random start soon fades.
+
+    When a step is added to n earlier ones, their average keeps the weight `min(decay, (1 + n) / (10 + n))`.
     """
-    keep = min(decay, (1 + n_before) / (10 + n_before)) if n_before > 0 else 0.0
-    for old, new in zip(averaged.state_dict().values(), model.state_dict().values(), strict=True):
-        if old.is_floating_point():
-            old.lerp_(new, 1 - keep)
-        else:  # counters, such as the number of batches seen by a batch normalisation
-            old.copy_(new)
+
+    @torch.no_grad()
+    def update(averaged: list[torch.Tensor], current: list[torch.Tensor], n_averaged: torch.Tensor) -> None:
+        n = int(n_averaged)
+        keep = min(decay, (1 + n) / (10 + n))
+        for old, new in zip(averaged, current, strict=True):
+            if old.is_floating_point():
+                old.lerp_(new, 1 - keep)
+            else:  # counters, such as the number of batches seen by a batch normalisation
+                old.copy_(new)
+
+    return update
 
 
-def _resume(checkpoint: Path, parts: dict, settings: dict) -> list[EpochResult]:
-    """Load the state of an interrupted training into `parts`; they stay as they are if there is none that fits."""
+def _save(checkpoint: Path, training: _Training, settings: dict, results: list[EpochResult]) -> None:
+    state = training.state_dict()
+    state |= {"settings": settings, "results": [asdict(one) for one in results], "random": torch.get_rng_state()}
+    with writing_into(checkpoint.parent), replacing(checkpoint) as file:
+        torch.save(state, file)
+
+
+def _resume(checkpoint: Path, training: _Training, settings: dict) -> list[EpochResult]:
+    """Load the state of an interrupted training, and return its results; without a fitting one nothing changes."""
     if not checkpoint.exists():
         return []
-    before = {name: copy.deepcopy(part.state_dict()) for name, part in parts.items()}
+    before = copy.deepcopy(training.state_dict())
     try:
         state = torch.load(checkpoint, weights_only=True, map_location="cpu")
         found = dict(state)["settings"]
         different = [name for name in settings if found.get(name) != settings[name]]
         if different:
             raise ValueError(f"it has other {', '.join(different)}")
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
+        training.load_state_dict(state)
         results = [EpochResult(**result) for result in state["results"]]
         torch.set_rng_state(state["random"])
     except Exception as error:  # torch raises a dozen different types for damaged files
         print(f"{checkpoint} does not fit this training and is ignored ({summarize_error(error)}).")
-        for name, part in parts.items():
-            part.load_state_dict(before[name])
+        training.load_state_dict(before)
         return []
     return results

@@ -161,7 +161,7 @@ def test_a_network_is_trained_scored_and_trained_a_second_time(results, monkeypa
     monkeypatch.setattr(networks, "fit", lambda *args, **options: trainings.append(options) or fit(*args, **options))
     after = run("second", "--start", first, "--pretrained", second)
     [how] = trainings
-    assert how["learning_rate"] == get_profile("smoke").learning_rate / 2 and how["batch_transform"] is None
+    assert how["learning_rate"] == get_profile("smoke").learning_rate / 2 and how["options"].batch_transform is None
     assert [epoch["epoch"] for epoch in after["curve"]] == [1, 2] and after["curve"][:1] == before["curve"]
     assert after["command"].endswith("--start first.pt --output second --name second") and after[quality.FIRST] == 1
     (model, metadata), (earlier, _) = load_model(second), load_model(first)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from course_utils.data import available_sources, load_data
 from course_utils.device import choose_device, describe_device
-from course_utils.distributed import join, leave, several_wanted
+from course_utils.distributed import join_process_group, launched_by_torchrun, leave_process_group
 from course_utils.networks import binary_model, boundary_model, model_path
 from course_utils.profiles import get_profile
 from course_utils.results import prepare_output
@@ -31,7 +31,7 @@ NETWORKS = {"binary": "the foreground network of notebooks 03 and 04", "boundary
 def main(arguments: list[str] | None = None) -> int:
     """Train what is asked for and return the exit code: 0 if all is well, 1 after an error in one sentence."""
     options = make_parser().parse_args(arguments)
-    first = not several_wanted() or os.environ["RANK"] == "0"
+    first = not launched_by_torchrun() or os.environ["RANK"] == "0"
     # One process talks. Its line of progress and all errors go to standard error.
     with contextlib.nullcontext() if first else contextlib.redirect_stdout(io.StringIO()):
         try:
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
             if first:
                 print("\nInterrupted; the same command goes on after the last epoch.", file=sys.stderr, flush=True)
             return 130
-    leave()
+    leave_process_group()
     return 0
 
 
@@ -87,10 +87,10 @@ def train(data: str, profile: str, output: Path, seed: int, networks: list[str])
     images = load_data(data)
     prepare_output(model_path(output, "any").parent)
     device = choose_device()
-    ranks = join(device)
+    group = join_process_group(device)
     print(f"Data: {images.note}\nProfile: {sizes.name}\nDevice: {describe_device(device)}", flush=True)
-    if ranks.size > 1:
-        print(f"Processes: {ranks.size}, each with a share of every batch of {sizes.batch_size}", flush=True)
+    if group.size > 1:
+        print(f"Processes: {group.size}, each with a share of every batch of {sizes.batch_size}", flush=True)
     if "binary" in networks:
         print("Binary network", flush=True)
         binary_model(images, sizes, seed, output, on_epoch=_say)

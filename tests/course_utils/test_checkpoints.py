@@ -59,7 +59,7 @@ def test_it_is_loaded_at_once_and_its_curve_is_shown(published, data, tmp_path, 
     model = boundary_model(data, SMOKE, 0, tmp_path, on_epoch=curves.append)
     assert same_weights(model, published[1]) and not model.training
     assert curves == [CURVE]
-    assert "comes with the course, trained for 2 epochs" in capsys.readouterr().out
+    assert "pretrained network, trained for 2 epochs" in capsys.readouterr().out
     assert not model_path(tmp_path, "boundary").exists()
 
 
@@ -77,7 +77,7 @@ def test_other_data_a_damaged_file_or_another_validation_share_have_none(publish
     assert capsys.readouterr().out == ""
     published[0].write_bytes(published[0].read_bytes() + b"x")
     assert load_pretrained(data, 8) is None
-    assert "is not the file that comes with the course" in capsys.readouterr().out
+    assert "is not the published file" in capsys.readouterr().out
     published[0].unlink()
     assert load_pretrained(data, 8) is None
 

@@ -141,9 +141,11 @@ def test_other_processors_use_float32(monkeypatch):
     assert choose_precision(torch.device("mps")) == torch.float32
 
 
-def test_the_cpu_is_described_by_its_threads(monkeypatch):
+@pytest.mark.parametrize(("number", "text"), [(1, "1 thread"), (2, "2 threads")])
+def test_the_cpu_is_described_by_its_threads(monkeypatch, number, text):
     monkeypatch.setattr(device_module, "cpu_has_fast_bfloat16", lambda: False)
-    assert describe_device(CPU) == f"CPU, {torch.get_num_threads()} threads, float32"
+    monkeypatch.setattr(torch, "get_num_threads", lambda: number)
+    assert describe_device(CPU) == f"CPU, {text}, float32"
 
 
 # MixedPrecision

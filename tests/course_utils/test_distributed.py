@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from in_processes import EPOCHS, TINY, fit_small, run_command, small_data
 from torch import nn
 
-from course_utils import device, distributed, networks
+from course_utils import device, networks
 from course_utils.checkpoints import load_model
-from course_utils.distributed import Ranks, join
+from course_utils.distributed import ProcessGroup, current_process_group, join_process_group
 from course_utils.unet import UNet
 from workshop import train
 
@@ -47,7 +47,7 @@ def torchrun(*arguments: str | Path) -> subprocess.CompletedProcess:
 @given(n_images=st.integers(1, 20), size=st.integers(1, 6))
 def test_shares_are_a_partition_of_the_batch(n_images, size):
     batch = torch.arange(n_images)
-    shares = [Ranks(rank, size).share(batch, -batch) for rank in range(size)]
+    shares = [ProcessGroup(rank, size).shard(batch, -batch) for rank in range(size)]
     assert all(torch.equal(targets, -images) and len(images) >= 1 for images, targets, _ in shares)
     assert torch.equal(torch.cat([images[:own] for images, _, own in shares]).sort().values, batch)
     assert max(own for *_, own in shares) - min(own for *_, own in shares) <= 1
@@ -63,25 +63,25 @@ def test_the_average_of_weighted_gradients_is_the_gradient_of_the_whole_batch(n_
 
     parts = []
     for rank in range(size):
-        images, _, own = Ranks(rank, size).share(batch, batch)
+        images, _, own = ProcessGroup(rank, size).shard(batch, batch)
         parts.append(gradient(images, own * size / n_images))
     assert torch.allclose(torch.stack(parts).mean(), gradient(batch), atol=1e-6)
 
 
 def test_one_process_alone_does_nothing_special():
     model = nn.BatchNorm2d(3)
-    alone = join(CPU)
-    assert alone == Ranks(0, 1) == distributed.current() and alone.first
+    alone = join_process_group(CPU)
+    assert alone == ProcessGroup(0, 1) == current_process_group() and alone.is_first
     assert alone.wrap(model) is model and type(model) is nn.BatchNorm2d
     images = torch.rand(5, 1, 4, 4)
-    shared, _, own = alone.share(images, images)
+    shared, _, own = alone.shard(images, images)
     assert own == 5 and shared.data_ptr() == images.data_ptr() and shared.stride() == images.stride()
     random = torch.get_rng_state()
-    alone.follow_first(model)
-    alone.agree(3, "number")
-    alone.wait()
-    assert torch.equal(torch.get_rng_state(), random) and alone.of_first("x") == "x"
-    assert torch.equal(alone.total(images), images)
+    alone.sync_buffers(model)
+    alone.check_equal(3, "number")
+    alone.barrier()
+    assert torch.equal(torch.get_rng_state(), random) and alone.broadcast_from_first("x") == "x"
+    assert torch.equal(alone.all_sum(images), images)
 
 
 def test_processes_that_resume_from_different_epochs_are_stopped_in_a_sentence(monkeypatch):
@@ -89,9 +89,9 @@ def test_processes_that_resume_from_different_epochs_are_stopped_in_a_sentence(m
         values[:] = [value, 0]
 
     monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
-    Ranks(0, 2).agree(0, "number of epochs behind them")
-    with pytest.raises(ValueError, match="do not have the same number of epochs behind them, but 2, 0: let all"):
-        Ranks(0, 2).agree(2, "number of epochs behind them")
+    ProcessGroup(0, 2).check_equal(0, "number of finished epochs")
+    with pytest.raises(ValueError, match="do not have the same number of finished epochs, but 2, 0: let all"):
+        ProcessGroup(0, 2).check_equal(2, "number of finished epochs")
 
 
 def test_with_several_gpus_a_network_is_synchronised_and_saved_and_used_as_ever(monkeypatch):
@@ -106,8 +106,8 @@ def test_with_several_gpus_a_network_is_synchronised_and_saved_and_used_as_ever(
     model(x)  # moves the running statistics
     before, expected = {name: value.clone() for name, value in model.state_dict().items()}, model.eval()(x)
     monkeypatch.setattr(nn.parallel, "DistributedDataParallel", lambda wrapped: [wrapped])
-    monkeypatch.setattr(Ranks, "follow_first", lambda self, model: None)
-    assert Ranks(0, 2).wrap(model) == [model]
+    monkeypatch.setattr(ProcessGroup, "sync_buffers", lambda self, model: None)
+    assert ProcessGroup(0, 2).wrap(model) == [model]
     kinds = [type(part) for part in model.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
     assert kinds and set(kinds) == {nn.SyncBatchNorm}
     assert {name: value.tolist() for name, value in model.state_dict().items()} == {
@@ -140,18 +140,18 @@ def test_each_process_gets_a_gpu_of_its_own(started_by_torchrun, monkeypatch):
 def test_more_processes_than_gpus_are_refused_in_a_sentence(started_by_torchrun, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setenv("COURSE_DEVICE", "cuda")
-    with pytest.raises(ValueError, match="asked for 2 processes on a computer with 1 GPUs: .*--nproc-per-node 1"):
-        join(device.choose_device())
+    with pytest.raises(ValueError, match="asked for 2 processes on a computer with 1 GPU: .*--nproc-per-node 1"):
+        join_process_group(device.choose_device())
 
 
 def test_other_devices_are_refused_in_a_sentence(started_by_torchrun):
     with pytest.raises(ValueError, match="this device is mps: start without torchrun, or set COURSE_DEVICE=cpu"):
-        join(torch.device("mps"))
+        join_process_group(torch.device("mps"))
 
 
 def test_a_single_process_of_torchrun_trains_as_without_it(started_by_torchrun, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "1")
-    assert join(CPU) == Ranks()
+    assert join_process_group(CPU) == ProcessGroup()
 
 
 # two real processes

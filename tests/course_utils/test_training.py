@@ -6,11 +6,13 @@ import math
 import multiprocessing
 import time
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from course_utils import display, training
 from course_utils.checkpoints import load_model, save_model
@@ -18,7 +20,7 @@ from course_utils.dataset import NucleiDataset, training_loader
 from course_utils.display import progress
 from course_utils.losses import binary_cross_entropy, dice_score, hard_dice_score
 from course_utils.targets import binary_target
-from course_utils.training import fit, jitter_intensity, train_epoch, validate
+from course_utils.training import FitOptions, fit, jitter_intensity, train_epoch, validate
 from course_utils.unet import UNet
 
 torch.set_num_threads(1)
@@ -243,20 +245,23 @@ def test_jitter_follows_the_torch_seed():
 
 # fit
 
-PLAIN = {"batch_transform": None, "average_decay": 0.0, "precision": torch.float32}
+PLAIN = FitOptions(batch_transform=None, average_decay=0.0, precision=torch.float32)
 
 
-def fit_briefly(**options) -> list[training.EpochResult]:
-    options = {"epochs": 1, "learning_rate": 1e-3} | PLAIN | options
-    return fit(nn.Conv2d(1, 1, 1), batches(1, 2), batches(1), binary_cross_entropy, **options)
+def fit_briefly(epochs=1, metric=None, **options) -> list[training.EpochResult]:
+    return fit(
+        nn.Conv2d(1, 1, 1), batches(1, 2), batches(1), binary_cross_entropy, epochs=epochs, learning_rate=1e-3,
+        metric=metric, options=replace(PLAIN, **options),
+    )  # fmt: skip
 
 
 def test_with_everything_switched_off_fit_is_a_loop_of_train_epoch():
     model, twin = small_unet(), small_unet()
     twin.load_state_dict(model.state_dict())
     data, held_back = batches(2, 2, 1), batches(1, 1)
-    options = {"epochs": 4, "learning_rate": 1e-2, "metric": dice_score} | PLAIN
-    results = fit(model, data, held_back, binary_cross_entropy, **options)
+    results = fit(
+        model, data, held_back, binary_cross_entropy, epochs=4, learning_rate=1e-2, metric=dice_score, options=PLAIN
+    )
 
     twin.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(twin.parameters(), lr=1e-2, weight_decay=1e-4)
@@ -281,7 +286,7 @@ def test_with_everything_switched_off_fit_is_a_loop_of_train_epoch():
 def test_fit_works_for_any_number_of_steps(steps):
     model = nn.Conv2d(1, 1, 1)
     data = batches(*[1] * steps)
-    results = fit(model, data, batches(1), binary_cross_entropy, epochs=1, learning_rate=1e-2, **PLAIN)
+    results = fit(model, data, batches(1), binary_cross_entropy, epochs=1, learning_rate=1e-2, options=PLAIN)
     assert len(results) == 1 and math.isfinite(results[0].train_loss)
 
 
@@ -295,7 +300,7 @@ def test_the_learning_rate_rises_and_falls_once(monkeypatch):
 
     monkeypatch.setattr(torch.optim, "AdamW", Watched)
     data = batches(*[1] * 10)
-    fit(nn.Conv2d(1, 1, 1), data, batches(1), binary_cross_entropy, epochs=2, learning_rate=1e-2, **PLAIN)
+    fit(nn.Conv2d(1, 1, 1), data, batches(1), binary_cross_entropy, epochs=2, learning_rate=1e-2, options=PLAIN)
     peak = int(np.argmax(rates))
     assert len(rates) == 20 and rates[peak] == pytest.approx(1e-2) and 1 <= peak <= 5
     assert rates[: peak + 1] == sorted(rates[: peak + 1])
@@ -306,9 +311,11 @@ def test_the_learning_rate_rises_and_falls_once(monkeypatch):
 def test_the_kept_weights_are_the_average_that_was_validated(batch_norm):
     model, last_weights = small_unet(batch_norm=batch_norm), []
     held_back = batches(2)
-    options = {"epochs": 3, "learning_rate": 1e-2, "metric": dice_score} | PLAIN | {"average_decay": 0.9}
-    remember = lambda _: last_weights.append(weights(model))  # noqa: E731
-    results = fit(model, batches(2, 2, 2), held_back, binary_cross_entropy, on_epoch=remember, **options)
+    options = replace(PLAIN, average_decay=0.9, on_epoch=lambda _: last_weights.append(weights(model)))
+    results = fit(
+        model, batches(2, 2, 2), held_back, binary_cross_entropy, epochs=3, learning_rate=1e-2, metric=dice_score,
+        options=options,
+    )  # fmt: skip
     assert not model.training
     for name, value in weights(model).items():  # of the statistics of batch normalisation, too, but not of counters
         assert torch.equal(value, last_weights[-1][name]) == name.endswith("num_batches_tracked"), name
@@ -326,8 +333,8 @@ def test_the_average_weighs_each_step_as_its_definition_says(monkeypatch):
 
     monkeypatch.setattr(torch.optim, "AdamW", Watched)
     model = nn.Conv2d(1, 1, 1)
-    options = {"epochs": 2, "learning_rate": 0.5} | PLAIN | {"average_decay": 0.3}
-    fit(model, batches(1, 1, 1, 1), batches(1), binary_cross_entropy, **options)
+    options = replace(PLAIN, average_decay=0.3)
+    fit(model, batches(1, 1, 1, 1), batches(1), binary_cross_entropy, epochs=2, learning_rate=0.5, options=options)
     expected = steps[0]
     for n, parameters in enumerate(steps[1:], start=1):
         keep = min(0.3, (1 + n) / (10 + n))  # short at first, so that the random start soon fades
@@ -349,14 +356,24 @@ class OverflowsFirst(torch.amp.GradScaler):
 
 @pytest.mark.filterwarnings("error")
 def test_a_step_that_overflows_in_float16_counts_neither_for_the_schedule_nor_for_the_average(monkeypatch):
-    updates = []
-    update = training._update_average
+    averages, rates = [], []
+
+    class Average(AveragedModel):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            averages.append(self)
+
+    class Schedule(torch.optim.lr_scheduler.OneCycleLR):
+        def step(self):
+            super().step()
+            rates.append(self.last_epoch)
+
     monkeypatch.setattr(torch.amp, "GradScaler", OverflowsFirst)
-    monkeypatch.setattr(training, "_update_average", lambda *a: (updates.append(a[2]), update(*a)))
-    model = small_unet()
-    options = {"epochs": 1, "learning_rate": 1e-2} | PLAIN | {"precision": torch.float16}
-    fit(model, batches(2, 2, 2), batches(2), binary_cross_entropy, **options)
-    assert updates == [0, 1]
+    monkeypatch.setattr(training, "AveragedModel", Average)
+    monkeypatch.setattr(torch.optim.lr_scheduler, "OneCycleLR", Schedule)
+    model, options = small_unet(), replace(PLAIN, precision=torch.float16)
+    fit(model, batches(2, 2, 2), batches(2), binary_cross_entropy, epochs=1, learning_rate=1e-2, options=options)
+    assert [int(average.n_averaged) for average in averages] == [2] and rates == [0, 1, 2]
     assert all(value.isfinite().all() for value in model.parameters())
 
 
@@ -398,7 +415,7 @@ def test_fit_learns_in_every_precision_and_keeps_float32_weights(precision):
 
     results = fit(
         model, batches(2, 2), batches(2), loss_fn, epochs=15, learning_rate=2e-2, metric=hard_dice_score,
-        average_decay=0.5, precision=precision,
+        options=FitOptions(average_decay=0.5, precision=precision),
     )  # fmt: skip
     assert kinds == {torch.float32}
     assert {value.dtype for value in model.parameters()} == {torch.float32}
@@ -412,7 +429,9 @@ class Interrupted(Exception):
     pass
 
 
-def train_with_crops(checkpoint=None, stop_in_epoch=None, stop_after_epoch=None, workers=0, **options):
+def train_with_crops(
+    checkpoint=None, stop_in_epoch=None, stop_after_epoch=None, workers=0, epochs=3, learning_rate=1e-2, **options
+):
     """Three epochs with everything that is random: crops, flips, order, jitter. Returns the weights and the results."""
     torch.manual_seed(0)
     image, target = (part[0, 0].numpy() for part in batches(1)[0])
@@ -432,8 +451,11 @@ def train_with_crops(checkpoint=None, stop_in_epoch=None, stop_after_epoch=None,
         if done == stop_after_epoch:
             raise Interrupted
 
-    options = {"epochs": 3, "learning_rate": 1e-2, "precision": torch.float32, "metric": dice_score} | options
-    results = fit(model, loader, batches(1), loss_fn, checkpoint=checkpoint, on_epoch=on_epoch, **options)
+    options = {"precision": torch.float32, "checkpoint": checkpoint, "on_epoch": on_epoch} | options
+    results = fit(
+        model, loader, batches(1), loss_fn, epochs=epochs, learning_rate=learning_rate, metric=dice_score,
+        options=FitOptions(**options),
+    )  # fmt: skip
     return weights(model), [(r.epoch, r.train_loss, r.validation_loss, r.validation_metric) for r in results]
 
 
@@ -484,8 +506,7 @@ def test_a_checkpoint_of_another_training_is_ignored_with_a_message_that_says_wh
     stopped_training(tmp_path / "net.resume", **other)
     again, results = train_with_crops(tmp_path / "net.resume")
     assert len(results) == 3 and same(again, clean)
-    name = next(iter(other)).removeprefix("average_")
-    message = f"net.resume does not fit this training and is ignored (ValueError: it has other {name})"
+    message = f"net.resume does not fit this training and is ignored (ValueError: it has other {next(iter(other))})"
     assert message in capsys.readouterr().out
 
 
@@ -493,7 +514,7 @@ def test_a_checkpoint_of_another_network_is_ignored(tmp_path, capsys):
     stopped_training(tmp_path / "net.resume")
     results = fit(
         nn.Conv2d(1, 1, 1), batches(2, 2, 2), batches(1), binary_cross_entropy, epochs=3, learning_rate=1e-2,
-        precision=torch.float32, checkpoint=tmp_path / "net.resume",
+        options=FitOptions(precision=torch.float32, checkpoint=tmp_path / "net.resume"),
     )  # fmt: skip
     assert len(results) == 3
     assert "other weights" in capsys.readouterr().out

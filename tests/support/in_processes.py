@@ -17,11 +17,11 @@ import torch
 
 from course_utils.data import CourseData, Sample
 from course_utils.dataset import NucleiDataset, training_loader, validation_loader
-from course_utils.distributed import leave
+from course_utils.distributed import leave_process_group
 from course_utils.losses import binary_cross_entropy, hard_dice_score
 from course_utils.profiles import get_profile
 from course_utils.targets import binary_target
-from course_utils.training import fit
+from course_utils.training import FitOptions, fit
 from course_utils.unet import UNet
 from workshop import train
 
@@ -58,7 +58,8 @@ def fit_small(checkpoint: Path | None = None, batch_norm: bool = False, die_afte
 
     results = fit(
         model, loader, validation_loader(images[:3], masks[:3], binary_target, 4), binary_cross_entropy, epochs=EPOCHS,
-        learning_rate=1e-2, metric=hard_dice_score, precision=torch.float32, checkpoint=checkpoint, on_epoch=on_epoch,
+        learning_rate=1e-2, metric=hard_dice_score,
+        options=FitOptions(precision=torch.float32, checkpoint=checkpoint, on_epoch=on_epoch),
     )  # fmt: skip
     without_time = [{name: value for name, value in asdict(one).items() if name != "seconds"} for one in results]
     return {"results": without_time, "weights": model.state_dict(), "random": torch.get_rng_state()}
@@ -82,7 +83,7 @@ def main(task: str, folder: Path) -> None:
         fit_small(folder / "net.resume", die_after_epoch=2)
     elif task == "resume":
         torch.save(fit_small(folder / "net.resume"), folder / f"{rank}.pt")
-        leave()
+        leave_process_group()
 
 
 if __name__ == "__main__":
