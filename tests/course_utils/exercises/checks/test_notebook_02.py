@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from course_utils.exercises import evaluate
-from course_utils.unet import ConvBlock, UNet, UpBlock
+from course_utils.unet import ConvBlock, UNet
 
 # 2.1 ConvBlock, right
 
@@ -71,7 +71,7 @@ def block_factory(in_channels, out_channels):
     return TwoLayers(in_channels, out_channels)
 
 
-def block_of(layers, end=nn.ReLU):
+def block_of(layers):
     """A class whose block is made of the layers that `layers(in_channels, out_channels)` returns."""
 
     class Block(nn.Module):
@@ -111,36 +111,13 @@ class NotAModule:
         return self.block(x)
 
 
-class NoResult(TwoLayers):
-    def forward(self, x):
-        super().forward(x)
-
-
 class NoSuper(nn.Module):
     def __init__(self, in_channels, out_channels):
         self.conv = conv(in_channels, out_channels)
 
 
-class PaddedAtOnce(nn.Module):
-    def __init__(self, in_channels, out_channels):
-        super().__init__()
-        self.first, self.second = (
-            conv(in_channels, out_channels, padding=2),
-            conv(out_channels, out_channels, padding=0),
-        )
-
-    def forward(self, x):
-        return self.second(self.first(x).relu()).relu()
-
-
-class Cut(TwoLayers):
-    def forward(self, x):
-        return super().forward(x.detach()).detach()
-
-
-class InPlace(TwoLayers):
-    def forward(self, x):
-        return super().forward(x.data.clamp_(min=0))
+def with_forward(forward):
+    return type("Changed", (TwoLayers,), {"forward": forward})
 
 
 class HalfWrittenBlock(nn.Module):
@@ -152,43 +129,39 @@ class HalfWrittenBlock(nn.Module):
         raise NotImplementedError("Exercise 2.1: ConvBlock.forward")
 
 
+RELU = nn.ReLU()
 WRONG_BLOCKS = {
     "an instance": (TwoLayers(1, 2), r"^Kind of ConvBlock: found an object of type TwoLayers, expected a class"),
-    "nothing": (None, r"^Kind of ConvBlock: found an object of type NoneType"),
     "not a module": (NotAModule, r"^Type of ConvBlock\(3, 8\): found NotAModule, expected a torch.nn.Module"),
     "no super().__init__()": (NoSuper, r"^Error: .*AttributeError.*Look at line \d+ of __init__: self.conv"),
-    "no return": (NoResult, r"^Type of the result .*found NoneType, expected Tensor"),
-    "no padding": (block_of(lambda i, o: [conv(i, o, padding=0), nn.ReLU(), conv(o, o, padding=0), nn.ReLU()]),
+    "no return": (with_forward(lambda self, x: None), r"^Type of the result .*found NoneType, expected Tensor"),
+    "no padding": (block_of(lambda i, o: [conv(i, o, padding=0), RELU, conv(o, o, padding=0), RELU]),
                    r"^Shape of .*\(2, 8, 3, 6\), expected \(2, 8, 7, 10\)"),
-    "channels swapped": (block_of(lambda i, o: [conv(i, i), nn.ReLU(), conv(i, i), nn.ReLU()]), r"^Shape of"),
-    "float64": (block_of(lambda i, o: [Doubled(), conv(i, o).double(), nn.ReLU(), conv(o, o).double(), nn.ReLU()]),
+    "channels swapped": (block_of(lambda i, o: [conv(i, i), RELU, conv(i, i), RELU]), r"^Shape of"),
+    "float64": (block_of(lambda i, o: [Doubled(), conv(i, o).double(), RELU, conv(o, o).double(), RELU]),
                 r"^dtype of .*float64"),
-    "no ReLU at the end": (block_of(lambda i, o: [conv(i, o), nn.ReLU(), conv(o, o)]), r"^Range of .*no negative"),
-    "no ReLU in the middle": (block_of(lambda i, o: [conv(i, o), conv(o, o), nn.ReLU()]), r"^Nonlinearity"),
-    "leaky ReLU in the middle": (block_of(lambda i, o: [conv(i, o), nn.LeakyReLU(), conv(o, o), nn.ReLU()]),
-                                 r"^Value of .*ReLU"),
+    "no ReLU at the end": (block_of(lambda i, o: [conv(i, o), RELU, conv(o, o)]), r"^Range of .*no negative"),
+    "no ReLU in the middle": (block_of(lambda i, o: [conv(i, o), conv(o, o), RELU]), r"^Nonlinearity"),
+    "leaky ReLU in the middle": (block_of(lambda i, o: [conv(i, o), nn.LeakyReLU(), conv(o, o), RELU]),
+                                 r"^Value.*ReLU"),
     "sigmoid": (block_of(lambda i, o: [conv(i, o), nn.Sigmoid(), conv(o, o), nn.Sigmoid()]), r"^Value of .*ReLU"),
-    "softplus at the end": (block_of(lambda i, o: [conv(i, o), nn.ReLU(), conv(o, o), nn.Softplus()]), r"^Value of"),
-    "dropout": (block_of(lambda i, o: [conv(i, o), nn.ReLU(), nn.Dropout(0.3), conv(o, o), nn.ReLU()]),
-                r"^Randomness of"),
-    "batch norm": (block_of(lambda i, o: [conv(i, o), nn.BatchNorm2d(o), nn.ReLU(), conv(o, o), nn.ReLU()]),
-                   r"^Independence of"),
-    "group norm": (block_of(lambda i, o: [conv(i, o), nn.GroupNorm(1, o), nn.ReLU(), conv(o, o), nn.ReLU()]),
-                   r"^Number of train"),
-    "instance norm": (block_of(lambda i, o: [conv(i, o), nn.InstanceNorm2d(o), nn.ReLU(), conv(o, o), nn.ReLU()]),
-                      r"^Receptive field"),
-    "one convolution": (block_of(lambda i, o: [conv(i, o), nn.ReLU()]), r"^Number of train"),
-    "no bias": (block_of(lambda i, o: [conv(i, o, bias=False), nn.ReLU(), conv(o, o, bias=False), nn.ReLU()]),
-                r"^Number of .*bias"),
+    "softplus at the end": (block_of(lambda i, o: [conv(i, o), RELU, conv(o, o), nn.Softplus()]), r"^Value of"),
+    "dropout": (block_of(lambda i, o: [conv(i, o), RELU, nn.Dropout(0.3), conv(o, o), RELU]), r"^Randomness of"),
+    "batch norm": (block_of(lambda i, o: [conv(i, o), nn.BatchNorm2d(o), RELU, conv(o, o), RELU]), r"^Independence of"),
+    "group norm": (block_of(lambda i, o: [conv(i, o), nn.GroupNorm(1, o), RELU, conv(o, o), RELU]), r"^Number of"),
+    "instance norm": (block_of(lambda i, o: [conv(i, o), nn.InstanceNorm2d(o), RELU, conv(o, o), RELU]), r"^Receptive"),
+    "one convolution": (block_of(lambda i, o: [conv(i, o), RELU]), r"^Number of"),
+    "no bias": (block_of(lambda i, o: [conv(i, o, bias=False), RELU, conv(o, o, bias=False), RELU]), r"^Number .*bias"),
     "a list": (HiddenLayers, r"^Number of .*found 0.*nn.ModuleList"),
-    "5x5": (block_of(lambda i, o: [nn.Conv2d(i, o, 5, padding=2), nn.ReLU(), conv(o, o), nn.ReLU()]), r"^Number of"),
-    "dilated": (block_of(lambda i, o: [conv(i, o, padding=2, dilation=2), nn.ReLU(), conv(o, o), nn.ReLU()]),
+    "5x5": (block_of(lambda i, o: [nn.Conv2d(i, o, 5, padding=2), RELU, conv(o, o), RELU]), r"^Number of"),
+    "dilated": (block_of(lambda i, o: [conv(i, o, padding=2, dilation=2), RELU, conv(o, o), RELU]),
                 r"^Receptive field of .*7 x 7, .* 5 x 5"),
-    "detached": (Cut, r"^Gradient of"),
-    "reflecting": (block_of(lambda i, o: [conv(i, o, padding_mode="reflect"), nn.ReLU(), conv(o, o), nn.ReLU()]),
+    "detached": (with_forward(lambda self, x: TwoLayers.forward(self, x.detach()).detach()), r"^Gradient of"),
+    "reflecting": (block_of(lambda i, o: [conv(i, o, padding_mode="reflect"), RELU, conv(o, o), RELU]),
                    r"^Value of .*padding 1 \(zeros\)"),
-    "padded at once": (PaddedAtOnce, r"^Value of .*padding 1 \(zeros\)"),
-    "input changed": (InPlace, r"^Mutation"),
+    "padded at once": (block_of(lambda i, o: [conv(i, o, padding=2), RELU, conv(o, o, padding=0), RELU]),
+                       r"^Value of .*padding 1 \(zeros\)"),
+    "input changed": (with_forward(lambda self, x: TwoLayers.forward(self, x.data.clamp_(min=0))), r"^Mutation"),
 }  # fmt: skip
 
 
@@ -402,53 +375,32 @@ class CalculatingUNet(CompactUNet):
 # 2.3 UNet, wrong
 
 
-class Changed(UNet):
-    """The reference with one thing changed by a subclass."""
+def changed(forward=UNet.forward, rebuild=lambda model: None, **fixed):
+    """The reference with another forward, other layers, or sizes that do not depend on the arguments."""
 
-    def __init__(self, in_channels=1, out_channels=1, base_channels=64, depth=4):
-        super().__init__(in_channels, out_channels, base_channels, depth)
+    class Changed(UNet):
+        def __init__(self, in_channels=1, out_channels=1, base_channels=64, depth=4):
+            sizes = dict(in_channels=in_channels, out_channels=out_channels, base_channels=base_channels, depth=depth)
+            super().__init__(**sizes | fixed)
+            rebuild(self)
 
-
-class Sigmoid(Changed):
-    def forward(self, x):
-        return super().forward(x).sigmoid()
-
-
-class Softmax(Changed):
-    def forward(self, x):
-        return super().forward(x).softmax(dim=1)
+    Changed.forward = forward
+    return Changed
 
 
-class ReluOutput(Changed):
-    def forward(self, x):
-        return super().forward(x).relu()
+def with_output(change):
+    return changed(lambda self, x: change(UNet.forward(self, x)))
 
 
-class AlwaysDepth4(Changed):
-    def __init__(self, in_channels=1, out_channels=1, base_channels=64, depth=4):
-        super().__init__(in_channels, out_channels, base_channels, 4)
-        self.depth = 0  # and no complaint about sides
-
-    def forward(self, x):
-        return super().forward(functional.interpolate(x, (16, 16)))[..., : x.shape[-2], : x.shape[-1]]
+def resized(self, x):
+    return UNet.forward(self, functional.interpolate(x, (16, 16)))[..., : x.shape[-2], : x.shape[-1]]
 
 
-class AlwaysBase64(Changed):
-    def __init__(self, in_channels=1, out_channels=1, base_channels=64, depth=4):
-        super().__init__(in_channels, out_channels, 64, depth)
+def without_complaint(model):
+    model.depth = 0
 
 
-class AlwaysOneImageChannel(Changed):
-    def __init__(self, in_channels=1, out_channels=1, base_channels=64, depth=4):
-        super().__init__(1, out_channels, base_channels, depth)
-
-
-class AlwaysOneOutput(Changed):
-    def __init__(self, in_channels=1, out_channels=1, base_channels=64, depth=4):
-        super().__init__(in_channels, 1, base_channels, depth)
-
-
-class OtherDefaults(Changed):
+class OtherDefaults(UNet):
     def __init__(self, in_channels=1, out_channels=1, base_channels=32, depth=4):
         super().__init__(in_channels, out_channels, base_channels, depth)
 
@@ -458,139 +410,99 @@ class OtherDefaultsWithNumbers(OtherDefaults):
         super().__init__(in_channels, out_channels, base_channels, int(torch.tensor(depth)))
 
 
-class BatchNorm(UNet):
-    def __init__(self, in_channels=1, out_channels=1, base_channels=64, depth=4):
-        super().__init__(in_channels, out_channels, base_channels, depth, batch_norm=True)
+def own_forward(skip=lambda skip: skip, below=lambda x: x, remainders=lambda sides, depth: [0]):
+    """A U-Net whose forward treats skip connections, the maps from below or the sides differently."""
 
-
-class Dropout(Changed):
     def forward(self, x):
-        return super().forward(functional.dropout(x, 0.5))
+        if any(remainders(x.shape[2:], self.depth)):
+            raise ValueError(f"Sides {tuple(x.shape[2:])} must be divisible by {2**self.depth}.")
+        skips = []
+        for block in self.encoder:
+            x = block(x)
+            skips.append(skip(x))
+            x = self.pool(x)
+        x = self.bottleneck(x)
+        for block in self.decoder:
+            x = block(below(x), skips.pop())
+        return self.output(x)
+
+    return changed(forward)
 
 
-def another_forward(skip=lambda skip: skip, below=lambda x: x, check=True):
-    """A U-Net whose forward treats skip connections, the maps from below or the sides in its own way."""
-
-    class Other(Changed):
-        def forward(self, x):
-            if check and any(side % 2**self.depth for side in x.shape[2:]):
-                raise ValueError(f"Sides {tuple(x.shape[2:])} must divide by {2**self.depth}.")
-            skips = []
-            for block in self.encoder:
-                x = block(x)
-                skips.append(skip(x))
-                x = self.pool(x)
-            x = self.bottleneck(x)
-            for block in self.decoder:
-                x = block(below(x), skips.pop())
-            return self.output(x)
-
-    return Other
+def without_relu(model):
+    for module in model.modules():
+        if isinstance(module, ConvBlock):
+            module.layers = nn.Sequential(module.layers[0], module.layers[2])
 
 
-class NoRelu(Changed):
-    def __init__(self, *sizes, **options):
-        super().__init__(*sizes, **options)
-        for module in self.modules():
-            if isinstance(module, ConvBlock):
-                module.layers = nn.Sequential(module.layers[0], module.layers[2])
+def hidden_decoder(model):
+    blocks = list(model.decoder)
+    del model.decoder
+    model.decoder = blocks
 
 
-class HiddenDecoder(Changed):
-    def __init__(self, *sizes, **options):
-        super().__init__(*sizes, **options)
-        blocks = list(self.decoder)
-        del self.decoder
-        self.decoder = blocks
+def without_bias(model):
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            module.register_parameter("bias", None)
 
 
-class NoBias(Changed):
-    def __init__(self, *sizes, **options):
-        super().__init__(*sizes, **options)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                module.register_parameter("bias", None)
+def with_bilinear(model):
+    for block in model.decoder:
+        block.up = bilinear_up(block.up.in_channels, block.up.out_channels)
 
 
-class Bilinear(Changed):
-    def __init__(self, *sizes, **options):
-        super().__init__(*sizes, **options)
-        for module in self.modules():
-            if isinstance(module, UpBlock):
-                module.up = bilinear_up(module.up.in_channels, module.up.out_channels)
+def cropping(self, x):
+    height, width = (side // 2**self.depth * 2**self.depth for side in x.shape[2:])
+    return UNet.forward(self, x[..., :height, :width])
 
 
-class FirstSideOnly(another_forward(check=False)):
-    def forward(self, x):
-        if x.shape[2] % 2**self.depth:
-            raise ValueError(f"side {x.shape[2]} does not divide by {2**self.depth}")
-        return super().forward(x)
+def silent(self, x):
+    try:
+        return UNet.forward(self, x)
+    except ValueError:
+        raise ValueError("This size does not fit.") from None
 
 
-class Silent(Changed):
-    def forward(self, x):
-        try:
-            return super().forward(x)
-        except ValueError:
-            raise ValueError("This size does not fit.") from None
-
-
-class Cropping(Changed):
-    def forward(self, x):
-        height, width = (side // 2**self.depth * 2**self.depth for side in x.shape[2:])
-        return super().forward(x[..., :height, :width])
-
-
-class Always16(another_forward(check=False)):
-    def forward(self, x):
-        if any(side % 16 for side in x.shape[2:]):
-            raise ValueError(f"Sides {tuple(x.shape[2:])} must divide by 16.")
-        return super().forward(x)
+def changes_image(self, x):
+    result = UNet.forward(self, x)
+    x.mul_(2)
+    return result
 
 
 class HalfWrittenUNet(nn.Module):
     def __init__(self, in_channels=1, out_channels=1, base_channels=64, depth=4):
         raise NotImplementedError("Exercise 2.3: UNet.__init__")
 
-    def forward(self, x):
-        raise NotImplementedError("Exercise 2.3: UNet.forward")
-
-
-class ChangesImage(Changed):
-    def forward(self, x):
-        result = super().forward(x)
-        x.mul_(2)
-        return result
-
 
 WRONG_UNETS = {
     "an instance": (UNet(1, 1, 2, 1), r"^Kind of UNet"),
-    "sigmoid": (Sigmoid, r"^Range of the result of .*logits"),
-    "softmax": (Softmax, r"^Range of the result of .*logits"),
-    "ReLU at the end": (ReluOutput, r"^Range of the result of .*negative values.*logits"),
-    "depth ignored": (AlwaysDepth4, r"^Number of trainable parameters of .*depth=4: does your code use"),
-    "base_channels ignored": (AlwaysBase64, r"^Number of trainable parameters of .*base_channels=64: does your code"),
-    "in_channels ignored": (AlwaysOneImageChannel, r"^Error: .*channels"),
-    "out_channels ignored": (AlwaysOneOutput, r"^Shape of .*\(2, 1, 8, 12\), expected \(2, 3, 8, 12\)"),
+    "sigmoid": (with_output(torch.sigmoid), r"^Range of the result of .*logits"),
+    "softmax": (with_output(lambda y: y.softmax(dim=1)), r"^Range of the result of .*logits"),
+    "ReLU at the end": (with_output(torch.relu), r"^Range of the result of .*negative values.*logits"),
+    "depth ignored": (changed(resized, without_complaint, depth=4), r"^Number of .*depth=4: does your code use"),
+    "base_channels ignored": (changed(base_channels=64), r"^Number of .*base_channels=64: does your code"),
+    "in_channels ignored": (changed(in_channels=1), r"^Error: .*channels"),
+    "out_channels ignored": (changed(out_channels=1), r"^Shape of .*\(2, 1, 8, 12\), expected \(2, 3, 8, 12\)"),
     "other defaults": (OtherDefaults, r"^Number of parameters of UNet\(\): found 7,.*expected 31,030,593"),
     "other defaults, made with numbers": (OtherDefaultsWithNumbers, r"^Number of .*UNet\(depth=1\).*The defaults are"),
-    "batch norm": (BatchNorm, r"^Independence of"),
-    "dropout": (Dropout, r"^Randomness"),
-    "dropout at the bottom": (another_forward(below=lambda x: functional.dropout(x, 0.1)), r"^Randomness"),
-    "skip of zeros": (another_forward(skip=torch.zeros_like), r"^Skip connections of"),
-    "skip detached": (another_forward(skip=torch.Tensor.detach), r"^Gradient of .*leaves out a part"),
-    "bottom cut off": (another_forward(below=torch.zeros_like), r"^Value of .*transposed"),
-    "bottom detached": (another_forward(below=torch.Tensor.detach), r"^Gradient of .*none for \d+ of"),
-    "no ReLU": (NoRelu, r"^Value of the result of .*ReLU"),
-    "hidden decoder": (HiddenDecoder, r"^Number of trainable parameters of"),
-    "no bias": (NoBias, r"^Number of .*bias"),
-    "bilinear": (Bilinear, r"^Number of trainable parameters of .*transposed convolution"),
-    "no error": (Cropping, r"^Error of UNet\(depth=4\) for an image of 40 x 48: found a result of shape"),
-    "error of torch": (another_forward(check=False), r"^Error of UNet\(depth=4\) .*found RuntimeError"),
-    "only the height": (FirstSideOnly, r"^Error of UNet\(depth=4\) for an image of 48 x 40"),
-    "always 16": (Always16, r"^Divisor of .*expected no error.* by 4"),
-    "error without numbers": (Silent, r"^Error of .*names the side 40 and the divisor 16"),
-    "image changed": (ChangesImage, r"^Mutation: your code changed its argument x"),
+    "batch norm": (changed(batch_norm=True), r"^Independence of"),
+    "dropout": (changed(lambda self, x: UNet.forward(self, functional.dropout(x, 0.5))), r"^Randomness"),
+    "dropout in the decoder": (own_forward(below=lambda x: functional.dropout(x, 0.1)), r"^Randomness"),
+    "skip of zeros": (own_forward(skip=torch.zeros_like), r"^Skip connections of"),
+    "skip detached": (own_forward(skip=torch.Tensor.detach), r"^Gradient of .*leaves out a part"),
+    "bottleneck cut off": (own_forward(below=torch.zeros_like), r"^Value of .*transposed"),
+    "bottleneck detached": (own_forward(below=torch.Tensor.detach), r"^Gradient of .*none for \d+ of"),
+    "no ReLU": (changed(rebuild=without_relu), r"^Value of the result of .*ReLU"),
+    "hidden decoder": (changed(rebuild=hidden_decoder), r"^Number of trainable parameters of"),
+    "no bias": (changed(rebuild=without_bias), r"^Number .*bias"),
+    "bilinear": (changed(rebuild=with_bilinear), r"^Number of .*transposed convolution"),
+    "no error": (changed(cropping), r"^Error of UNet\(depth=4\) for an image of 40 x 48: found a result of shape"),
+    "error of torch": (own_forward(), r"^Error of UNet\(depth=4\) .*found RuntimeError"),
+    "only the height": (own_forward(remainders=lambda sides, depth: [sides[0] % 2**depth]), r"^Error of .*48 x 40"),
+    "always 16": (own_forward(remainders=lambda sides, depth: [side % 16 for side in sides]), r"^Divisor of .*by 4"),
+    "error without numbers": (changed(silent), r"^Error of .*names the side 40 and the divisor 16"),
+    "image changed": (changed(changes_image), r"^Mutation: your code changed its argument x"),
 }  # fmt: skip
 
 
@@ -634,7 +546,6 @@ def freezes(model):
 
 
 WRONG_COUNTS = {
-    "not a function": (22, r"^Kind of count_parameters"),
     "all parameters": (lambda model: sum(p.numel() for p in model.parameters()), r"^Value of .*frozen.*requires_grad"),
     "frozen ones": (lambda model: sum(p.numel() for p in model.parameters() if not p.requires_grad),
                     r"^Value of .*found 0, expected 22"),
@@ -742,7 +653,6 @@ def in_place(image, multiple=16):
 
 
 WRONG_PADS = {
-    "not a function": (None, r"^Kind of pad_to_multiple"),
     "crops": (lambda image, multiple=16: (image[: image.shape[0] // multiple * multiple,
                                                 : image.shape[1] // multiple * multiple], image.shape), r"^Shape of"),
     "always 16": (lambda image, multiple=16: padded()(image, 16), r"^Shape of .*multiple=8"),
