@@ -1,8 +1,7 @@
 """Figures of the course. Functions take arrays and draw on the axes they are given, or return a new figure.
 
-Colours are those of Okabe and Ito, which people with colour-blindness can tell apart; whatever a colour says is also
-said by a line, a symbol or a word. The background of a figure is always white and opaque, so that it can be read in a
-dark theme.
+The colours are those of Okabe and Ito, which colour-blind people can tell apart; a line style, a symbol or a word
+always says the same as the colour. The background of a figure is white and opaque, so it is readable in a dark theme.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
 BACKGROUND = to_rgb("#1b1f27")  # of label images, in every figure
 CLASS_COLOURS = {"background": "#1b1f27", "interior": SKY, "boundary": ORANGE}
 ERROR_COLOURS = {"matched": GREEN, "false positive": RED, "merged": PURPLE, "missed": YELLOW, "split": SKY}
-ERROR_SIGNS = {"matched": "", "false positive": "×", "merged": "+", "missed": "o", "split": "÷"}  # colour is not all
+ERROR_SIGNS = {"matched": "", "false positive": "×", "merged": "+", "missed": "o", "split": "÷"}
 
 
 def use_course_style() -> None:
@@ -44,13 +43,13 @@ def use_course_style() -> None:
 
 
 def grid(rows: int, columns: int, width: float = 3.0, height: float | None = None) -> tuple[Figure, np.ndarray]:
-    """A figure of `rows` x `columns` axes, `width` inches wide each; the axes always come as a 2-D array."""
+    """A figure of `rows` x `columns` axes, each `width` inches wide; the axes are always a 2-D array."""
     height = width + 0.3 if height is None else height
     return plt.subplots(rows, columns, figsize=(columns * width, rows * height), squeeze=False)
 
 
 def draw_image(axes, image: np.ndarray, title: str = "") -> None:
-    """Draw a grey image, stretched from its 1st to its 99.8th percentile, so that dim images can be seen."""
+    """Draw an image in grey, stretched from its 1st to its 99.8th percentile, so that dim images are visible."""
     low, high = np.percentile(image, [1, 99.8])
     axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6))
     axes.set_title(title)
@@ -58,7 +57,7 @@ def draw_image(axes, image: np.ndarray, title: str = "") -> None:
 
 
 def draw_probability(axes, probability: np.ndarray, title: str = "", colorbar: bool = False) -> None:
-    """Draw a map of values from 0 to 1 on one fixed scale."""
+    """Draw a map of values from 0 to 1 on a fixed colour scale."""
     drawn = axes.imshow(probability, cmap="cividis", vmin=0, vmax=1)
     axes.set_title(title)
     axes.axis("off")
@@ -67,10 +66,10 @@ def draw_probability(axes, probability: np.ndarray, title: str = "", colorbar: b
 
 
 def label_colours(labels: np.ndarray) -> np.ndarray:
-    """Colour a label image: float array `(H, W, 3)` in [0, 1].
+    """Colour a label image `(H, W)`; returns a float array `(H, W, 3)` in [0, 1].
 
-    The colour depends on the id alone, so the same id has the same colour in every panel, whatever ids are missing. The
-    background is always the same dark blue, and a dark line separates nuclei that touch, whatever their colours.
+    The colour depends only on the id, so the same id has the same colour in every panel. The background is always the
+    same dark blue, and a dark line separates touching nuclei.
 
     >>> label_colours(np.array([[0, 7]])).shape
     (1, 2, 3)
@@ -120,10 +119,7 @@ def draw_outlines(axes, image: np.ndarray, labels: np.ndarray, title: str = "", 
 def draw_errors(
     axes, image: np.ndarray, prediction: np.ndarray, truth: np.ndarray, iou_threshold: float = 0.5, title: str = ""
 ) -> None:
-    """Colour each instance by what became of it: matched, false positive, merged, missed, split.
-
-    The counts stand in the legend.
-    """
+    """Colour each instance by its kind: matched, false positive, merged, missed, split; the legend has the counts."""
     from course_utils.metrics import classify_errors
 
     errors = classify_errors(prediction, truth, iou_threshold)
@@ -143,13 +139,13 @@ def draw_errors(
     }
     draw_image(axes, image, title)
     tint = np.zeros((*image.shape, 4))
-    for kind, where in kinds.items():  # later kinds are drawn over earlier ones
+    for kind, where in kinds.items():  # later kinds cover earlier ones
         tint[where] = (*to_rgb(ERROR_COLOURS[kind]), 0.55)
     axes.imshow(tint)
     signs = {"missed": (truth, errors.missed), "split": (truth, errors.split)}
     signs |= {"false positive": (prediction, errors.false_positive), "merged": (prediction, errors.merged)}
     signed = set()
-    for kind in ("merged", "split", "false positive", "missed"):  # the more special kind first, each instance once
+    for kind in ("merged", "split", "false positive", "missed"):  # each instance once, by its most specific kind
         labels, ids = signs[kind]
         which = "prediction" if labels is prediction else "truth"
         for instance in ids:
@@ -174,9 +170,12 @@ def _legend_below(axes, handles: list, columns: int) -> None:
 
 
 def with_matching_ids(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Give predicted instances the ids of the nuclei they match (IoU from 0.5): one colour for both, in two panels.
+    """Give predicted instances the ids of the nuclei they match (IoU from 0.5), so that both have the same colour.
 
-    Instances without a match get ids above all others.
+    Instances without a match get ids above all others. Arguments and result are label images `(H, W)`.
+
+    >>> with_matching_ids(np.array([[1, 1, 0, 2]]), np.array([[7, 7, 0, 0]]))
+    array([[ 7,  7,  0, 10]])
     """
     from course_utils.metrics import classify_errors
 
@@ -191,11 +190,11 @@ def plot_training(results: Sequence, metric_name: str = "Dice", epochs: int | No
     """Curves of loss and metric over the epochs, for training (dashed) and validation (solid).
 
     Args:
-        results: of `training.fit`, at least one. Without a metric in them there is only the curve of the loss.
-        metric_name: what the metric is called on its axis.
+        results: from `training.fit`, at least one. Without a metric in them only the loss is drawn.
+        metric_name: label of the metric's axis.
         epochs: length of the axis, if training is not finished.
 
-    With more than 40 epochs the axis leaves out the first tenth, beside whose fall nothing else could be seen.
+    With more than 40 epochs the first tenth is left out: its steep fall would flatten the rest.
     """
     if len(results) > 40:
         results = results[len(results) // 10 :]
@@ -230,7 +229,7 @@ def plot_f1_curves(curves: dict[str, dict[float, float]]) -> Figure:
 
 
 def plot_unet(base_channels: int = 64, depth: int = 4, side: int = 256) -> Figure:
-    """A drawing of the U-Net: a box with the resolution for each block, its channels above; arrows as in the paper."""
+    """A drawing of the U-Net as in the paper: each block is a box with its resolution, the channels above, arrows."""
     figure, axes = plt.subplots(figsize=(9, 0.95 * depth + 1.6))
     width, height, step_x, step_y = 0.5, 0.62, 1.0, 1.15
     columns = 2 * depth + 1
@@ -270,8 +269,8 @@ def plot_unet(base_channels: int = 64, depth: int = 4, side: int = 256) -> Figur
         plt.Line2D([], [], color="#777777", linestyle="--", label="skip connection (concatenate)"),
         plt.Line2D([], [], color=BLUE, label="1x1 convolution"),
         Patch(facecolor="#cfe8f7", edgecolor="black", label="ConvBlock of the encoder"),
-        Patch(facecolor="#d9d9d9", edgecolor="black", label="ConvBlock at the bottom"),
-        Patch(facecolor="#fbe3b5", edgecolor="black", label="ConvBlock of an UpBlock"),
+        Patch(facecolor="#d9d9d9", edgecolor="black", label="ConvBlock: the bottleneck"),
+        Patch(facecolor="#fbe3b5", edgecolor="black", label="ConvBlock of the decoder"),
     ]
     axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.0, -0.12), fontsize=8, frameon=False)
     axes.set_xlim(-1.3, columns * step_x + 0.7)

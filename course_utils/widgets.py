@@ -1,9 +1,9 @@
-"""Interactive cells: each stands beside a static figure that shows the same for a few values.
+"""Interactive figures; in the notebooks each follows a static figure that shows the same for a few values.
 
-All need ipywidgets and a running kernel. In a notebook that is only read, or in an HTML page, they show nothing.
+They need ipywidgets and a running kernel. In an HTML page, or in a notebook without a kernel, they show nothing.
 
-The figure is drawn into an HTML widget rather than captured from the cell's output: it is replaced without flicker,
-carries an alternative text, and does not depend on how a front end captures output.
+The figure is drawn into an HTML widget rather than captured from the output of the cell: it is replaced without
+flicker, has an alternative text, and does not depend on how a front end captures output.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from course_utils.metrics import f1_score
 from course_utils.segmentation import connected_components, watershed_instances
 
 WIDE = {"description_width": "7em"}
-# Drawn when the slider is let go: on the way there every step would be computed, and the figure would lag behind.
-# The handle is white otherwise, also on a white page.
+# Draw when the slider is released: computing every step on the way would be too slow.
+# The default handle is white, and invisible on a white page.
 SLIDER = {"style": WIDE | {"handle_color": plotting.BLUE}, "continuous_update": False}
 
 
 def redraw_on_change(draw: Callable[..., tuple[Figure, str]], **controls: Widget) -> VBox:
-    """Controls above a figure that is drawn again whenever one of them changes.
+    """Controls above a figure that is redrawn when one of them changes.
 
     Args:
-        draw: takes the value of each control under its name and returns the figure and its alternative text.
+        draw: takes the value of each control by its name, and returns the figure and its alternative text.
         controls: widgets with a `value`.
     """
     picture = HTML()
@@ -45,7 +45,7 @@ def redraw_on_change(draw: Callable[..., tuple[Figure, str]], **controls: Widget
 
 
 def browse_images(samples: Sequence[Sample]) -> VBox:
-    """A slider through images with their masks, their sizes and their numbers of nuclei."""
+    """A slider through images, their masks, sizes and numbers of nuclei."""
 
     def draw(index):
         sample = samples[index]
@@ -62,11 +62,11 @@ def browse_images(samples: Sequence[Sample]) -> VBox:
 def explore_threshold(
     images: Sequence[np.ndarray], probabilities: Sequence[np.ndarray], truths: Sequence[np.ndarray]
 ) -> VBox:
-    """Sliders for image, `threshold` and `iou_threshold`: components, errors and the F1 of one image.
+    """Components, errors and F1 of one image, with controls for the image, `threshold` and `iou_threshold`.
 
     Args:
-        images, truths: arrays `(H, W)`.
-        probabilities: foreground probabilities `(H, W)`.
+        images, truths: images and label images `(H, W)`.
+        probabilities: foreground probabilities `(H, W)` of each image.
     """
     return _explore(images, truths, lambda index, threshold: connected_components(probabilities[index], threshold))
 
@@ -77,7 +77,7 @@ def explore_watershed(
     boundaries: Sequence[np.ndarray],
     truths: Sequence[np.ndarray],
 ) -> VBox:
-    """The same for `watershed_instances`: sliders for the seeds' `threshold` and for `iou_threshold`."""
+    """`explore_threshold` for `watershed_instances`; `threshold` is that of the seeds."""
     return _explore(
         images, truths, lambda index, threshold: watershed_instances(foregrounds[index], boundaries[index], threshold)
     )

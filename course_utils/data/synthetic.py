@@ -1,21 +1,21 @@
 """Synthetic fluorescence images of nuclei with exact masks: the generator of the embedded data set.
 
-The embedded set stands in for DSB2018 where there is no network. Each `ImageFamily` imitates images seen among
-the DSB2018 *training* images (small nuclei among fibres, crowded layers, glowing round nuclei, large dim ones, ...);
-its numbers were measured there. One image is made in four steps, each a function below:
+The embedded set replaces DSB2018 where there is no network. Each `ImageFamily` imitates a kind of DSB2018 *training*
+image (small nuclei among fibres, crowded layers, glowing round nuclei, large dim ones, ...); its numbers were measured
+there. An image is made in four steps, each a function below:
 
-    place_nuclei      shapes from a wavy ellipse, one after the other, free or pushed against an earlier one
-    render_nuclei     light of each nucleus: dome, chromatin, nucleoli; overlapping nuclei add up
-    render_background glow around the nuclei, fibres, uneven light, unlabelled specks of debris
+    place_nuclei      wavy ellipses, one after the other, in a free place or pushed against an earlier one
+    render_nuclei     light of each nucleus: dome, chromatin, nucleoli; the light of overlapping nuclei adds up
+    render_background glow around the nuclei, fibres, uneven light, unlabelled debris
     expose            blur of the lens, noise of the camera, rounding to 8 bits
 
-Every image has a random generator of its own, derived from (seed, index), so one image can be made again alone:
+Each image has its own random generator, derived from (seed, index), so any image can be made alone:
 
 >>> image, mask = generate_image(index=3)
 >>> image.dtype, mask.dtype, image.shape == mask.shape
 (dtype('uint8'), dtype('uint16'), True)
 
-The whole set is written again with `python -m course_utils.data.synthetic FOLDER`.
+`python -m course_utils.data.synthetic FOLDER` writes the whole set again.
 """
 
 import argparse
@@ -27,13 +27,13 @@ import tifffile
 from scipy import ndimage
 
 SEED = 2018
-STRIDE = 71  # mixes the families, see `image_order`; shares no divisor with the numbers of images, 96 and 23
+STRIDE = 71  # mixes the families, see `image_order`; coprime to the numbers of images, 96 and 23
 MIN_AREA = 21  # pixels; the smallest annotated nucleus of DSB2018
 
 
 @dataclass(frozen=True)
 class ImageFamily:
-    """What one family of images looks like. Pairs are (low, high), drawn once per image; lengths are in pixels."""
+    """The appearance of one family of images. Pairs are (low, high), drawn once per image; lengths are in pixels."""
 
     name: str
     shape: tuple[int, int]  # height and width
@@ -42,32 +42,32 @@ class ImageFamily:
     nuclei: tuple[int, int]  # nuclei per image
     area: tuple[float, float]  # median area of a nucleus
     signal: tuple[float, float]  # brightness of the typical nucleus above the background, in grey levels
-    background: tuple[float, float]  # grey level between the nuclei; below zero the camera clips it
+    background: tuple[float, float]  # grey level between the nuclei; the camera clips values below zero
     area_spread: float = 0.4  # standard deviation of the logarithm of the areas
     signal_spread: float = 0.25  # the same for the brightness of the nuclei
     condensation: float = 0.25  # small nuclei are brighter: signal ~ area ** -condensation
     bright: float = 0.04  # share of condensed nuclei, half as large and two to four times as bright
     elongation: tuple[float, float] = (1.1, 1.7)  # long axis / short axis, drawn per nucleus
-    irregularity: float = 0.05  # how far the outline leaves the ellipse, as a share of the radius
+    irregularity: float = 0.05  # deviation of the outline from the ellipse, as a share of the radius
     lobed: float = 0.08  # share of nuclei with deep dents
     alignment: float = 0.0  # 0: directions are random, 1: all nuclei point the same way
     touching: float = 0.15  # share of nuclei that are pushed against an earlier one
-    overlap: float = 0.06  # how much of such a nucleus may be covered
-    translucency: float = 0.3  # how much of its light shines through where it is covered
-    clustering: float = 0.6  # 0: spread evenly, 1 and more: only where a smooth random map is high
+    overlap: float = 0.06  # largest share of such a nucleus that may be covered
+    translucency: float = 0.3  # share of its light that shines through where it is covered
+    clustering: float = 0.6  # 0: spread evenly; 1 and more: only where a smooth random map is high
     texture: float = 0.12  # contrast of the chromatin
     grain: float = 1.6  # size of the chromatin grains
     nucleoli: float = 1.0  # mean number of dark spots in a nucleus
     dome: float = 0.3  # how much darker the rim is than the centre, because the nucleus is thinner there
-    defocused: float = 0.0  # share of nuclei that lie out of the focal plane
+    defocused: float = 0.0  # share of nuclei outside the focal plane
     blur: tuple[float, float] = (0.9, 1.3)  # standard deviation of the lens blur
-    glow: tuple[float, float] = (0.1, 0.3)  # light that is scattered around the nuclei, as a share of the signal
+    glow: tuple[float, float] = (0.1, 0.3)  # light scattered around the nuclei, as a share of the signal
     fibres: float = 0.0  # brightness of cell bodies, as a share of the signal
     unevenness: float = 0.08  # slow change of the background across the image, as a share of the background
     debris: float = 1.0  # mean number of unlabelled specks
     read_noise: tuple[float, float] = (0.2, 0.5)  # standard deviation of the noise in the dark
     gain: float = 0.04  # noise variance per grey level of light (photon noise)
-    noise_grain: float = 0.0  # above 0 the noise comes in grains of this size: a small image, enlarged
+    noise_grain: float = 0.0  # above 0: size of the grains of the noise, as in an enlarged small image
 
 
 IMAGE_FAMILIES = (
@@ -106,13 +106,13 @@ IMAGE_FAMILIES = (
 
 
 def log_uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
-    """One number between two positive bounds, equally likely in every octave."""
+    """One number between two positive bounds, uniform on a logarithmic scale."""
     return float(np.exp(rng.uniform(*np.log(bounds))))
 
 
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], sigma: tuple[float, float] | float) -> np.ndarray:
     """A random field (H, W) of blobs of size `sigma` (rows, columns), with mean 0 and standard deviation 1."""
-    spectrum = np.fft.rfft2(rng.standard_normal(shape))  # a wide Gaussian is much quicker to apply to frequencies
+    spectrum = np.fft.rfft2(rng.standard_normal(shape))  # a wide Gaussian is much faster in the frequency domain
     field = np.fft.irfft2(ndimage.fourier_gaussian(spectrum, sigma, n=shape[1]), shape)
     return (field - field.mean()) / field.std()
 
@@ -122,9 +122,9 @@ def draw_shape(
 ) -> np.ndarray:
     """Draw a filled outline: an ellipse whose radius is modulated by four random waves.
 
-    `area` is in pixels, `angle` in radians; the centre lies anywhere within a pixel. Returns a square float array with
+    `area` is in pixels, `angle` in radians; the centre is anywhere within a pixel. Returns a square float array with
     the nucleus in its middle: depth inside the outline as a share of the radius (1 in the centre, 0 on the outline,
-    negative outside), so `shape > 0` is its mask.
+    negative outside), so `depth > 0` is its mask.
     """
     radius = np.sqrt(area / np.pi)
     half = int(np.ceil(radius * np.sqrt(elongation) * (1 + 2.5 * irregularity))) + 3
@@ -140,7 +140,7 @@ def draw_shape(
 
 
 def paste(canvas_shape: tuple[int, int], patch: np.ndarray, row: int, column: int) -> tuple[tuple, tuple]:
-    """Slices of canvas and patch that overlap when the middle of the patch lies at (row, column)."""
+    """Slices of canvas and patch that overlap when the middle of the patch is at (row, column)."""
     half = patch.shape[0] // 2
     canvas_slices, patch_slices = [], []
     for centre, length in zip((row, column), canvas_shape, strict=True):
@@ -152,17 +152,17 @@ def paste(canvas_shape: tuple[int, int], patch: np.ndarray, row: int, column: in
 
 @dataclass(frozen=True)
 class Nucleus:
-    """A nucleus and its place: a depth patch (see `draw_shape`), and the row and column of the middle of the patch."""
+    """A nucleus and its place: a patch with its depth (see `draw_shape`), and row and column of the patch's middle."""
 
     depth: np.ndarray
     area: float  # without what the border cuts off or others cover
-    brightness: float  # 1 for the typical nucleus of the image
+    brightness: float  # 1 for a typical nucleus of the image
     row: int = 0
     column: int = 0
 
 
 def draw_nucleus(rng: np.random.Generator, family: ImageFamily, median_area: float, common_angle: float) -> Nucleus:
-    """Draw size, brightness and shape of one nucleus that has no place yet."""
+    """Draw size, brightness and shape of one nucleus, which has no place yet."""
     relative_area = np.exp(family.area_spread * rng.normal())
     brightness = np.exp(family.signal_spread * rng.normal()) * np.clip(relative_area, 0.3, 3) ** -family.condensation
     if rng.random() < family.bright:
@@ -174,7 +174,7 @@ def draw_nucleus(rng: np.random.Generator, family: ImageFamily, median_area: flo
 
 
 def free_part(labels: np.ndarray, nucleus: Nucleus) -> tuple[np.ndarray, int]:
-    """The pixels of a nucleus that lie in the image and are free in `labels` (H, W), and how many are taken already."""
+    """The pixels of a nucleus that are in the image and free in `labels` (H, W), and how many are already taken."""
     on_canvas, on_patch = paste(labels.shape, nucleus.depth, nucleus.row, nucleus.column)
     inside = nucleus.depth[on_patch] > 0
     taken = inside & (labels[on_canvas] > 0)
@@ -187,7 +187,7 @@ def free_part(labels: np.ndarray, nucleus: Nucleus) -> tuple[np.ndarray, int]:
 def place_freely(
     rng: np.random.Generator, nucleus: Nucleus, occupied: np.ndarray, density: np.ndarray, clustering: float
 ) -> Nucleus | None:
-    """Try one random place; None if it is `occupied` (H, W), or a desert of the random map `density` (H, W)."""
+    """Try one random place; None if it is `occupied` (H, W), or if `density` (H, W), a random map, is low there."""
     nucleus = replace(nucleus, row=int(rng.integers(density.shape[0])), column=int(rng.integers(density.shape[1])))
     on_canvas, on_patch = paste(density.shape, nucleus.depth, nucleus.row, nucleus.column)
     is_desert = clustering * (0.5 - density[nucleus.row, nucleus.column]) > rng.random()
@@ -197,9 +197,9 @@ def place_freely(
 def slide_against(
     rng: np.random.Generator, nucleus: Nucleus, neighbour: Nucleus, labels: np.ndarray, overlap: float
 ) -> Nucleus | None:
-    """Move a nucleus towards a neighbour from a random side until a share of it, at most `overlap`, is covered.
+    """Move a nucleus from a random side towards a neighbour until a share of it, at most `overlap`, is covered.
 
-    Returns None if it runs into a third nucleus in `labels` (H, W) or ends outside the image.
+    Returns None if it hits a third nucleus in `labels` (H, W) or ends outside the image.
     """
     direction = rng.uniform(0, 2 * np.pi)
     wanted = rng.uniform(0, overlap) * nucleus.area
@@ -218,9 +218,9 @@ def slide_against(
 def place_nuclei(rng: np.random.Generator, family: ImageFamily) -> tuple[list[Nucleus], np.ndarray]:
     """Draw and place nuclei one after the other.
 
-    Most go to a free spot, two or more pixels from the others; a share of `family.touching` slides towards an earlier
-    nucleus until the two overlap a little, and the later one lies below. Nuclei may be cut by the border of the image;
-    one that finds no place is left out. Returns the nuclei and the label image (H, W) int32: nucleus i has id i + 1.
+    Most go to a free place, two or more pixels from the others. A share of `family.touching` slides towards an earlier
+    nucleus until both overlap a little; the later one is below. The border of the image may cut nuclei. A nucleus for
+    which no place is found is left out. Returns the nuclei and the label image (H, W) int32: nucleus i has id i + 1.
     """
     labels = np.zeros(family.shape, np.int32)
     occupied = np.zeros(family.shape, bool)  # the nuclei and two pixels around them
@@ -252,7 +252,7 @@ def place_nuclei(rng: np.random.Generator, family: ImageFamily) -> tuple[list[Nu
 def render_nuclei(
     rng: np.random.Generator, family: ImageFamily, nuclei: list[Nucleus], labels: np.ndarray, signal: float
 ) -> np.ndarray:
-    """Light of the nuclei before the lens, float (2, H, W) in grey levels: in the focal plane, and out of it."""
+    """Light of the nuclei before the lens, float (2, H, W) in grey levels: inside and outside the focal plane."""
     light = np.zeros((2, *family.shape))
     grains = smooth_noise(rng, family.shape, family.grain) + 0.7 * smooth_noise(rng, family.shape, 2.5 * family.grain)
     chromatin = np.exp(family.texture * grains)  # more bright spots than dark ones
@@ -272,14 +272,14 @@ def render_nuclei(
 
 
 def draw_spot(rng: np.random.Generator, shape: tuple[int, int], scatter: float, sigma: float) -> np.ndarray:
-    """A Gaussian spot of height 1 at a random place within about `scatter` pixels of the middle of `shape`."""
+    """A Gaussian spot of height 1 at a random place, at most about `scatter` pixels from the middle of `shape`."""
     y, x = np.mgrid[: shape[0], : shape[1]]
     row, column = np.array(shape) / 2 + scatter * rng.uniform(-1, 1, 2)
     return np.exp(-((y - row) ** 2 + (x - column) ** 2) / (2 * max(sigma, 0.7) ** 2))
 
 
 def draw_fibres(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """Cell bodies and fibres (H, W), 0 to about 3: noise that is stretched, turned and slightly bent."""
+    """Cell bodies and fibres (H, W), from 0 to about 3: stretched, turned and slightly bent noise."""
     thin, broad = (smooth_noise(rng, (512, 512), sigma) for sigma in ((1.8, 25.0), (6.0, 30.0)))
     streaks = np.maximum(thin - 1.0, 0) + 0.8 * np.maximum(broad - 0.5, 0)
     angle = rng.uniform(0, np.pi)
@@ -291,10 +291,10 @@ def draw_fibres(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
 
 
 def render_background(rng: np.random.Generator, family: ImageFamily, light: np.ndarray, signal: float) -> np.ndarray:
-    """Everything that shines between the nuclei, float (H, W) in grey levels.
+    """All light between the nuclei, float (H, W) in grey levels.
 
     `light` (H, W) is the light of the nuclei: part of it is scattered as a glow, near and far, and the cell bodies
-    (fibres) lie around it. Debris is a handful of specks, in loose groups, some much brighter than any nucleus.
+    (fibres) are around it. Debris is a few specks in loose groups, some much brighter than any nucleus.
     """
     shape = family.shape
     glow = log_uniform(rng, family.glow)
@@ -314,7 +314,7 @@ def render_background(rng: np.random.Generator, family: ImageFamily, light: np.n
 
 
 def expose(rng: np.random.Generator, family: ImageFamily, light: np.ndarray, background: np.ndarray) -> np.ndarray:
-    """What the camera records: both planes blurred by the lens, photon and read noise, rounded to uint8 (H, W)."""
+    """The camera's image: both planes blurred by the lens, with photon and read noise, rounded to uint8 (H, W)."""
     blur = log_uniform(rng, family.blur)
     sharp, defocused = light
     exposure = ndimage.gaussian_filter(sharp, blur) + ndimage.gaussian_filter(defocused, 2.2 * blur)
@@ -327,7 +327,7 @@ def expose(rng: np.random.Generator, family: ImageFamily, light: np.ndarray, bac
 
 
 def shuffle_ids(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
-    """Give the nuclei new ids in random order, in every third image with gaps; label image (H, W) uint16."""
+    """Give the nuclei new ids in random order, with gaps in a third of the images; label image (H, W) uint16."""
     count = int(labels.max())
     highest = count + count // 3 + 1 if rng.random() < 1 / 3 else count
     ids = np.concatenate([[0], 1 + rng.permutation(highest)[:count]])
@@ -337,17 +337,17 @@ def shuffle_ids(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
 def image_order(part: str) -> list[ImageFamily]:
     """The family of every image of "train" or "test".
 
-    The families are not in blocks: neighbours in the list differ, and every 8th or 20th image, as `split_train_val`
-    takes them for validation, is a fair sample of all.
+    The families are mixed: neighbours in the list differ, and every 8th or 20th image, as `split_train_val` sets them
+    aside for validation, is a fair sample of all.
     """
     blocks = [family for family in IMAGE_FAMILIES for _ in range(getattr(family, part))]
     return [blocks[STRIDE * position % len(blocks)] for position in range(len(blocks))]
 
 
 def generate_image(index: int, seed: int = SEED) -> tuple[np.ndarray, np.ndarray]:
-    """Make one image of the set and its mask, uint8 and uint16 (H, W); the same for the same `index` and `seed`.
+    """Make one image of the set and its mask, uint8 and uint16 (H, W); the same `index` and `seed` give the same image.
 
-    `index` counts from 0, the training images first. Raises `IndexError` if there is no such image.
+    `index` counts from 0, first the training images, then the test images; `IndexError` if there is no such image.
     """
     families = image_order("train") + image_order("test")
     if not 0 <= index < len(families):
@@ -374,7 +374,7 @@ def write_dataset(folder: str | Path, seed: int = SEED) -> int:
         for kind, array in zip(("images", "masks"), generate_image(index, seed), strict=True):
             path = Path(folder) / part / kind / f"synthetic-{index + 1:04d}.tif"
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Storing differences of neighbouring pixels packs noisy images better, and plain areas of masks worse.
+            # The predictor stores differences of neighbouring pixels: smaller files for noisy images, larger for masks.
             options = {"predictor": kind == "images", "rowsperstrip": array.shape[0]}
             tifffile.imwrite(path, array, compression="zlib", compressionargs={"level": 9}, **options)
     return len(parts)
