@@ -1,6 +1,6 @@
 """The checks of notebook 03.
 
-Losses are compared with the formula in float64, and training loops with the same loop written here, for a network of
+Losses are compared with float64, and training loops with the same loop written here, for a network of
 thirty parameters.
 """
 
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -42,32 +43,41 @@ def check_binary_cross_entropy(binary_cross_entropy) -> None:
         hard = torch.from_numpy(rng.integers(0, 2, shape).astype(np.float32))
         soft = torch.from_numpy(rng.random(shape, dtype=np.float32))
         for kind, target in [("0 and 1", hard), ("between 0 and 1", soft)]:
-            with untouched(logits=logits, target=target), TorchsOwn() as torchs_own:
-                loss = binary_cross_entropy(logits, target)
-            expect_scalar(loss, "Return the tensor itself: float(...) and .item() lose the gradient.")
-            if torchs_own.called:
-                look = "Write the formula for logits; you may use exp, log and softplus."
-                fail("Own formula", f"a call of torch's {torchs_own.called}", "none", look)
-            expected = cross_entropy_by_hand(logits, target)
-            what = f"the result for logits {shape} and targets {kind}"
-            expect_close(what, loss, expected.mean(), explain_cross_entropy(float(loss), expected), 1e-4)
-            logits.requires_grad_()
-            expect_gradient(what, binary_cross_entropy(logits, target), logits, cross_entropy_gradient(logits, target))
-            logits.requires_grad_(False)
+            expect_cross_entropy(binary_cross_entropy, f"logits {shape} and targets {kind}", logits, target)
+    look = "Rounding: avoid log(sigmoid(x)) and exp of a large number. Clamping changes the value."
     for logit in (-1e4, -200.0, -50.0, 50.0, 200.0, 1e4):
         for value in (0.0, 0.3, 1.0):
             logits, target = torch.full((2, 2), logit), torch.full((2, 2), value)
-            what = f"the result for logits {logit:g} and targets {value:g}"
-            with untouched(logits=logits, target=target):
-                loss = binary_cross_entropy(logits, target)
-            look = "Rounding: avoid log(sigmoid(x)) and exp of a large number. Clamping changes the value."
-            expect_close(what, loss, cross_entropy_by_hand(logits, target).mean(), look, 1e-4)
-            logits.requires_grad_()
-            expect_gradient(what, binary_cross_entropy(logits, target), logits, cross_entropy_gradient(logits, target))
+            what = f"logits {logit:g} and targets {value:g}"
+            expect_cross_entropy(binary_cross_entropy, what, logits, target, look)
     for shape, target_shape in [((4, 1, 3, 3), (4, 3, 3)), ((3, 4), (4,)), ((2, 1), (1, 2))]:
-        logits, target = torch.zeros(shape), torch.ones(target_shape)
-        call, look = partial(binary_cross_entropy, logits, target), "The shapes differ: compare them first."
-        expect_error(f"Result for logits {shape} and targets {target_shape}", call, look=look)
+        call = partial(binary_cross_entropy, torch.zeros(shape), torch.ones(target_shape))
+        what = f"Result for logits {shape} and targets {target_shape}"
+        expect_error(what, call, look="The shapes differ: compare them first.")
+
+
+def expect_cross_entropy(
+    loss_fn: Callable, what: str, logits: torch.Tensor, target: torch.Tensor, look: str = ""
+) -> None:
+    """Value and gradient are those of torch's cross entropy in float64, which the code does not call."""
+    with untouched(logits=logits, target=target), TorchsOwn() as torchs_own:
+        loss = loss_fn(logits, target)
+    expect_scalar(loss, "Return the tensor itself: float(...) and .item() lose the gradient.")
+    if torchs_own.called:
+        hint = "Write the formula for logits; you may use exp, log and softplus."
+        fail("Own formula", f"a call of torch's {torchs_own.called}", "none", hint)
+    exact = logits.double().requires_grad_()
+    expected = binary_cross_entropy_with_logits(exact, target.double())
+    expected.backward()
+    if not look:
+        look = "The mean over all elements of -t log(p) - (1 - t) log(1 - p), where p is the sigmoid of the logit."
+        if math.isclose(loss, expected * logits.numel(), rel_tol=1e-4):
+            look = "That is the sum; the task asks for the mean over all elements."
+        elif math.isclose(loss, -expected, rel_tol=1e-4):
+            look = "The sign is wrong."
+    expect_close(f"the result for {what}", loss, expected, look, 1e-4)
+    logits = logits.clone().requires_grad_()
+    expect_gradient(f"the result for {what}", loss_fn(logits, target), logits, exact.grad.numpy())
 
 
 class TorchsOwn(TorchFunctionMode):
@@ -81,25 +91,6 @@ class TorchsOwn(TorchFunctionMode):
         if any(own in name for own in self.names):
             self.called = name.split(".")[0]
         return function(*args, **(kwargs or {}))
-
-
-def cross_entropy_by_hand(logits: torch.Tensor, target: torch.Tensor) -> np.ndarray:
-    x, t = (tensor.detach().numpy().astype(np.float64) for tensor in (logits, target))
-    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))) - t * x
-
-
-def cross_entropy_gradient(logits: torch.Tensor, target: torch.Tensor) -> np.ndarray:
-    """(sigmoid(x) - t) / n."""
-    x, t = (tensor.detach().numpy().astype(np.float64) for tensor in (logits, target))
-    return (1 / (1 + np.exp(-np.clip(x, -700, 700))) - t) / x.size
-
-
-def explain_cross_entropy(found: float, expected: np.ndarray) -> str:
-    if math.isclose(found, expected.sum(), rel_tol=1e-4):
-        return "That is the sum; the task asks for the mean over all elements."
-    if math.isclose(found, -expected.mean(), rel_tol=1e-4):
-        return "The sign is wrong."
-    return "The mean over all elements of -t log(p) - (1 - t) log(1 - p), where p is the sigmoid of the logit."
 
 
 # 3.2 dice_score
@@ -119,8 +110,7 @@ def check_dice_score(dice_score) -> None:
         with untouched(logits=logits, target=target):
             score = dice_score(logits, target)
         expect_scalar(score, "Return the tensor itself, without float(...) or .item().")
-        expected = float(dice_by_hand(logits, target))
-        look = explain_dice(float(score), logits, target)
+        expected, look = dice_by_hand(float(score), logits, target)
         if not 0 <= float(score) <= 1:
             look = look or "Each score is from 0 to 1, and so is their mean: apply the sigmoid to the logits."
             fail(f"Range of {what}", float(score), "a number from 0 to 1", look)
@@ -148,14 +138,8 @@ def expect_dice_of_empty_maps(dice_score: Callable) -> None:
         expect_close(f"the result for {what}", score, expected, look, 1e-4)
 
 
-def dice_by_hand(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """The mean over maps, in float64, for maps that are not empty."""
-    p, t = logits.double().sigmoid().flatten(2), target.double().flatten(2)
-    return (2 * (p * t).sum(2) / (p.sum(2) + t.sum(2))).mean()
-
-
-def explain_dice(found: float, logits: torch.Tensor, target: torch.Tensor) -> str:
-    """Where to look if one of the usual mistakes gives this value; else empty."""
+def dice_by_hand(found: float, logits: torch.Tensor, target: torch.Tensor) -> tuple[float, str]:
+    """The mean over maps that are not empty, and where to look if one of the usual mistakes gives the value found."""
     x, t = logits.double().flatten(2), target.double().flatten(2)
     p = x.sigmoid()
 
@@ -177,12 +161,8 @@ def explain_dice(found: float, logits: torch.Tensor, target: torch.Tensor) -> st
         (dice(p, t, 2, smooth=1.0), "A smoothing constant of 1 changes the score of small maps; treat 0/0 separately."),
         (1 - right, "That is one minus the score: a loss."),
     ]
-    if math.isclose(found, right, rel_tol=1e-4):
-        return ""
-    for value, look in mistakes:
-        if math.isclose(found, value, rel_tol=1e-5):
-            return look
-    return ""
+    looks = [look for value, look in mistakes if math.isclose(found, value, rel_tol=1e-5)]
+    return right, looks[0] if looks and not math.isclose(found, right, rel_tol=1e-4) else ""
 
 
 # 3.3 train_epoch

@@ -76,16 +76,13 @@ class PointModel(torch.nn.Module):
 
     def __init__(self, channels: int, kernel_size: int = 1):
         super().__init__()
-        generator = torch.Generator().manual_seed(channels)
+        weight, bias = torch.tensor([6.0, -4.0, 1.0])[:channels].reshape(-1, 1, 1, 1), torch.tensor([-3.0, 2.0, 0.0])
+        if kernel_size > 1:
+            generator = torch.Generator().manual_seed(channels)
+            weight = 3 * torch.randn(channels, 1, kernel_size, kernel_size, generator=generator)
+            bias = -0.5 * weight.sum(dim=(1, 2, 3))
         self.convolution = torch.nn.Conv2d(1, channels, kernel_size, padding="same")
-        weight = torch.randn(self.convolution.weight.shape, generator=generator) if kernel_size > 1 else None
-        with torch.no_grad():
-            if kernel_size > 1:
-                self.convolution.weight.copy_(3 * weight)
-                self.convolution.bias.copy_(-1.5 * weight.sum(dim=(1, 2, 3)))
-            else:
-                self.convolution.weight.copy_(torch.tensor([6.0, -4.0, 1.0])[:channels].reshape(-1, 1, 1, 1))
-                self.convolution.bias.copy_(torch.tensor([-3.0, 2.0, 0.0])[:channels])
+        self.convolution.load_state_dict({"weight": weight, "bias": bias[:channels]})
         self.dropout = torch.nn.Dropout()  # a part that must be in evaluation mode, too
         self.notes = Notes()
 
@@ -194,9 +191,7 @@ def _expect_probabilities(found: np.ndarray, image: np.ndarray, model: PointMode
     if channels > 1 and not np.allclose(sums, 1, atol=0.02):
         fail(f"Sum over the channels of {what}", round(float(sums.ravel()[0]), 4), 1,
              "More than one channel: softmax over the channels. Which axis is that?")  # fmt: skip
-    look = (
-        "Pass the image to the model as it is (not resized, normalised or shifted), then apply one sigmoid or softmax."
-    )
+    look = "Pass the image as it is (not resized, normalised or shifted) to the model, then one sigmoid or softmax."
     if channels == 1 and (found == 1).all():
         look = "A softmax over one channel is always 1: one channel needs the sigmoid."
     expect_close(what, found, expected, look, tolerance=0.01)

@@ -345,7 +345,7 @@ WRONG_EPOCHS = {
     "no reset": (epoch(reset=False), r"^Gradients: found those of earlier batches"),
     "one step": (steps_once_at_the_end, r"^Parameters after the epoch: found other values"),
     "one batch": (epoch(once=True), r"^Parameters after the epoch: found other values"),
-    "two epochs": (lambda *all_: [epoch()(*all_) for _ in range(2)][1], r"^Param after the epoch: found other"),
+    "two epochs": (lambda *all_: [epoch()(*all_) for _ in range(2)][1], r"^Parameters after .*found other"),
     "arguments of the loss": (epoch(swap=True), r"^Parameters after the epoch: .*loss_fn\(logits, targets\)"),
     "mean of batches": (epoch(weigh=one), r"^Value of the mean loss.*mean over batches"),
     "sum of batches": (epoch(weigh=one, divide=False), r"^Value of the mean loss.*sum over batches"),
