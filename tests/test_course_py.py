@@ -183,7 +183,7 @@ def test_later_uses_start_in_under_a_second_and_print_nothing_themselves(install
     seconds = []
     for _ in range(3):
         started = time.perf_counter()
-        done = start(installed_tree, "again")
+        done = start(installed_tree, "again", COURSE_DISK_GB="1000000")  # the disk is not checked any more
         seconds.append(time.perf_counter() - started)
         assert len(done.stdout.splitlines()) == 1 and result_of(done)["arguments"] == ["again"]
     assert min(seconds) < 1
@@ -196,12 +196,7 @@ def test_modules_in_the_current_folder_are_not_taken(installed_tree, tmp_path):
 
 
 def test_two_first_uses_at_once_and_an_environment_elsewhere(tree, tmp_path):
-    command = [sys.executable, str(tree / "course.py"), "x"]
-    environment = variables(COURSE_VENV=str(tmp_path / "else where"))
-    both = [
-        subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        for _ in range(2)
-    ]
+    both = [background(tree, "x", COURSE_VENV=str(tmp_path / "else where")) for _ in range(2)]
     outputs = [process.communicate(timeout=300) for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     assert sum("First use" in output for output, _ in outputs) == 1
@@ -299,10 +294,7 @@ def test_failed_installation_is_repeated(own_tree):
 @POSIX_ONLY
 def test_interrupted_installation_is_repeated(own_tree):
     (own_tree / "backend.py").write_text("import time\nopen('building', 'w').close()\ntime.sleep(60)\n")
-    process = subprocess.Popen(
-        [sys.executable, str(own_tree / "course.py"), "x"], env=variables(), start_new_session=True, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    process = background(own_tree, "x")
     wait_until((own_tree / "building").exists)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=30)
@@ -386,10 +378,6 @@ def test_too_little_disk_and_a_setting_that_is_not_a_number(tree, gigabytes, sai
     assert re.search(said, done.stderr)
 
 
-def test_disk_is_not_asked_for_once_installed(installed_tree):
-    assert result_of(start(installed_tree, "x", COURSE_DISK_GB="1000000"))
-
-
 def test_what_an_interrupted_installation_left_counts_as_room(course, monkeypatch):
     environment = course.CHECKOUT / ".venv"
     environment.mkdir()
@@ -449,19 +437,13 @@ def test_parses_on_old_pythons():
     ast.parse((CHECKOUT / "course.py").read_text(encoding="utf-8"), feature_version=(3, 6))
 
 
-def old_pythons():
-    """Interpreters of this machine that are too old for the course but that should get its sentence."""
-    versions = Path.home() / ".pyenv" / "versions"
-    found = [shutil.which(f"python3.{minor}") for minor in range(6, 11)]
-    found += [str(path) for minor in range(6, 11) for path in versions.glob(f"3.{minor}.*/bin/python")]
-    return [path for path in found if path and subprocess.run([path, "-V"], capture_output=True).returncode == 0]
-
-
 def test_old_python_gets_one_sentence(tree):
-    interpreters = old_pythons()
-    if not interpreters:
+    found = [shutil.which(f"python3.{minor}") for minor in range(6, 11)]
+    found += (Path.home() / ".pyenv" / "versions").glob("3.[6-9].*/bin/python")
+    works = [str(one) for one in found if one and subprocess.run([one, "-V"], capture_output=True).returncode == 0]
+    if not works:
         pytest.skip("no Python from 3.6 to 3.10 on this machine; its syntax is checked by test_parses_on_old_pythons")
-    for python in interpreters:
+    for python in works:
         done = start(tree, "run", python=python)
         says(done, 1, "needs Python 3.11 or newer", python)
         assert len(done.stderr.strip().splitlines()) == 1
@@ -494,28 +476,25 @@ def test_arguments_arrive_unchanged(installed_tree):
 
 
 @POSIX_ONLY
-def test_interrupt_ends_the_command_in_its_own_way(installed_tree):
-    process = waiting_command(installed_tree)
-    os.killpg(process.pid, signal.SIGINT)  # as the terminal does: to both processes
-    output, errors = process.communicate(timeout=20)
-    assert (process.returncode, output.strip(), errors) == (130, "ended cleanly", "")
-
-
-@POSIX_ONLY
-def test_termination_is_passed_on(installed_tree):
-    process = waiting_command(installed_tree)
-    process.terminate()  # reaches course.py alone
-    process.communicate(timeout=20)  # returns only when the command has closed its output too
-    assert process.returncode == 128 + signal.SIGTERM
-
-
-def waiting_command(folder):
-    process = subprocess.Popen(
-        [sys.executable, str(folder / "course.py"), "wait"], env=variables(), start_new_session=True, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 128 + signal.SIGTERM)])
+def test_interruption_and_termination_end_the_command(installed_tree, sent, code):
+    process = background(installed_tree, "wait")
     assert process.stdout.readline().strip() == "waiting"
-    return process
+    if sent == signal.SIGINT:
+        os.killpg(process.pid, sent)  # as the terminal does: to both processes
+    else:
+        process.send_signal(sent)  # reaches course.py alone
+    output, errors = process.communicate(timeout=20)  # returns only when the command has closed its output, too
+    assert process.returncode == code
+    assert sent != signal.SIGINT or (output.strip(), errors) == ("ended cleanly", ""), "it ends in its own way"
+
+
+def background(folder, *arguments, **changes):
+    """Start course.py of a tree as the leader of its own group of processes."""
+    return subprocess.Popen(
+        [sys.executable, str(folder / "course.py"), *arguments], env=variables(**changes), start_new_session=True,
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
 
 
 def wait_until(condition, seconds=60):
