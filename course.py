@@ -43,7 +43,7 @@ EXTRAS = {
     "test": {"authoring", "cluster", "site", "test"}, "install": {"authoring", "bench", "cluster", "site", "test"},
 }  # fmt: skip
 OLDEST_PYTHON = (3, 11)
-# On Linux torch brings its CUDA libraries: 6.2 GB once installed, and pip keeps the downloads until it has finished.
+# On Linux torch brings its CUDA libraries: 6.3 GB once installed, and pip keeps the downloads until it has finished.
 # Elsewhere torch is a tenth of that.
 NEEDED_GB = 9 if sys.platform.startswith("linux") else 4
 VERSIONS = "requirements.lock"  # exact versions of everything; used with COURSE_LOCKED=yes
