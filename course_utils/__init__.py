@@ -10,7 +10,13 @@ A module is imported when one of its names is first used, so `import course_util
 torch.
 
 Each module covers one topic of the notebooks; `data` loads the images, and `exercises` checks solutions. The package
-`workshop` builds, executes and grades the notebooks.
+`workshop` builds, executes and grades the notebooks. The modules behind each notebook (the build writes these lines):
+
+    01_data_exploration: exploration, targets, dataset, data
+    02_unet: unet
+    03_binary_training: losses, training, checkpoints, device, networks
+    04_instance_evaluation: segmentation, metrics
+    05_boundary_watershed: targets, segmentation
 """
 
 import functools

@@ -30,6 +30,7 @@ from torchvision.transforms import v2
 
 from course_utils import connected_components, f1_score, load_data, normalize_percentiles, plotting
 from course_utils.display import show
+from course_utils.exercises import check
 from course_utils.exercises.claims import claim
 from course_utils.exploration import nucleus_areas, touching_ids
 from course_utils.results import record_scores

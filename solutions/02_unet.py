@@ -25,6 +25,7 @@ from torch import nn
 
 from course_utils import get_profile, load_data, normalize_percentiles, plotting
 from course_utils.display import show
+from course_utils.exercises import check
 from course_utils.exercises.claims import claim
 from course_utils.exploration import nucleus_areas
 from course_utils.results import record_scores

@@ -30,6 +30,7 @@ from course_utils.checkpoints import save_model
 from course_utils.dataset import training_loader, validation_loader
 from course_utils.device import choose_device, describe_device, prepare_model
 from course_utils.display import LiveFigure, progress, show
+from course_utils.exercises import check
 from course_utils.exercises.claims import claim
 from course_utils.exploration import split_train_val
 from course_utils.losses import hard_dice_score

@@ -28,6 +28,7 @@ from skimage.measure import label
 
 from course_utils import UNet, get_profile, load_data, normalize_percentiles, pad_to_multiple, plotting
 from course_utils.display import LiveFigure, show
+from course_utils.exercises import check
 from course_utils.exercises.claims import claim
 from course_utils.exploration import split_train_val
 from course_utils.metrics import classify_errors, compare_methods, score_images, score_table, summarize_scores

@@ -32,6 +32,7 @@ from skimage.segmentation import find_boundaries, watershed
 
 from course_utils import connected_components, f1_score, get_profile, load_data, plotting, predict, remove_small
 from course_utils.display import LiveFigure, show
+from course_utils.exercises import check
 from course_utils.exercises.claims import claim
 from course_utils.exploration import normalize_percentiles, split_train_val
 from course_utils.metrics import compare_methods, score_table

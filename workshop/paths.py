@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -25,14 +26,15 @@ def course_code() -> str:
     return digest.hexdigest()
 
 
-def select_notebooks(folder: Path, only: list[str] | None = None) -> list[Path]:
+def select_notebooks(folder: Path, only: Sequence[str] | None = None, suffix: str = ".ipynb") -> list[Path]:
     """The notebooks `NN_topic.ipynb` of a folder in order, or those whose number or name is asked for.
 
-    Raises `RunError` if there are none, or if one that is asked for is not there.
+    With the suffix ".py" these are their sources. Raises `RunError` if there are none, or not the one asked for.
     """
-    notebooks = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    notebooks = sorted(folder.glob(f"[0-9][0-9]_*{suffix}"))
     if not notebooks:
-        raise RunError(f"{folder} holds no notebooks. Generate them first: python3 course.py build")
+        advice = " Generate them first: python3 course.py build" if suffix == ".ipynb" else ""
+        raise RunError(f"{folder} holds no notebooks NN_topic{suffix}.{advice}")
     if only is None:
         return notebooks
     chosen = set()

@@ -19,17 +19,13 @@ BRANCH = "stand-alone"
 
 def repository() -> str:
     """The address of the course, `https://github.com/OWNER/NAME`."""
-    project = checkout() / "pyproject.toml"
-    return tomllib.loads(project.read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
+    return tomllib.loads((checkout() / "pyproject.toml").read_text("utf-8"))["project"]["urls"]["Repository"]
 
 
 def badges(notebook: str, folder: str, address: str) -> str:
-    """A line of Markdown with three pictures that are links.
+    """A line of Markdown with three pictures that link to a notebook.
 
-    Args:
-        notebook: its name, as in "01_data_exploration".
-        folder: the way from the text to the folder of the course, as in "../".
-        address: of the course, as `repository` gives it.
+    `folder` leads from the text to the folder of the course, as in "../"; `address` is what `repository` gives.
     """
     name = address.removeprefix("https://github.com/")
     file = f"{name}/blob/{BRANCH}/{notebook}/{notebook}.ipynb"
@@ -50,4 +46,4 @@ def with_badges(cells: list[Cell], notebook: str) -> list[Cell]:
     if first.kind != "markdown" or not title.startswith("# "):
         return cells
     line = badges(notebook, "../", repository())
-    return [replace(first, source=f"{title}\n\n{line}\n{text}", first_line=0), *rest]
+    return [replace(first, source=f"{title}\n\n{line}\n{text}"), *rest]

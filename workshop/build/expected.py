@@ -1,4 +1,4 @@
-'''What an exercise is expected to give, computed by the build with the course's own solutions.
+"""What an exercise is expected to give, computed by the build with the course's own solutions.
 
 In a text cell an author writes a snippet instead of its result:
 
@@ -6,36 +6,30 @@ In a text cell an author writes a snippet instead of its result:
     count_shapes([np.zeros((2, 3)), np.zeros((4, 4)), np.zeros((2, 3))])
     ```
 
-The notebook shows the snippet, and below it what it prints and the value of its last expression. `hidden` leaves the
-snippet out. If the last value is a matplotlib figure, it becomes a picture, which needs an alternative text:
-
-    ```python expected hidden alt="Five crops of one image, with the same crops of its mask below."
-    figure, axes = plotting.grid(2, 5, width=2)
-    ...
-    figure
-    ```
+The notebook shows the snippet, and below it what it prints and the value of its last expression; a matplotlib figure
+becomes a picture. After the word `expected`, ` hidden` leaves the snippet out, and ` alt="Five crops of one image."` is
+the alternative text of the picture.
 
 A snippet knows `np`, `torch`, `plt`, `plotting` and every public name of `course_utils`; it may import more. Random
 numbers start from the same seed every time.
-'''
+"""
 
 from __future__ import annotations
 
 import ast
-import base64
 import contextlib
 import functools
+import hashlib
 import io
 import random
 import re
+import traceback
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 MAX_PICTURE_BYTES = 150_000
 DPI = 80
 
-_SNIPPET = re.compile(r"^```python expected(?P<options>[^\n]*)\n(?P<code>.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
+SNIPPET = re.compile(r"^```python expected(?P<options>[^\n]*)\n(?P<code>.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
 _OPTIONS = re.compile(r'(?P<hidden> hidden)?( alt="(?P<alt>[^"]+)")?')
 
 
@@ -47,66 +41,41 @@ class ExpectedError(ValueError):
         super().__init__(reason)
 
 
-@dataclass(frozen=True)
-class Snippet:
-    """One snippet of a text, with the row (from 0) of its first line of code."""
+def fill_in(text: str) -> tuple[str, dict[str, bytes]]:
+    """The text of a cell with every snippet replaced by its result, and the pictures (PNG) to attach, by name.
 
-    code: str
-    hidden: bool
-    alt: str | None
-    row: int
-    start: int
-    end: int
+    The name of a picture is a hash of its snippet. Raises `ExpectedError` for a snippet that has unknown options, fails
+    or gives nothing, and for a picture that has no alternative text or is too large.
+    """
+    pictures: dict[str, bytes] = {}
 
-
-def find_snippets(text: str) -> Iterator[Snippet]:
-    """The snippets of a text. Raises `ExpectedError` for options that are unknown."""
-    for match in _SNIPPET.finditer(text):
+    def result(match: re.Match) -> str:
         row = text.count("\n", 0, match.start())
         options = _OPTIONS.fullmatch(match["options"].rstrip())
         if options is None:
-            raise ExpectedError(row, f"{match['options']!r} cannot be read; after expected stand: hidden alt=\"...\"")
-        yield Snippet(match["code"], options["hidden"] is not None, options["alt"], row + 1, *match.span())
-
-
-def fill_in(text: str, place: Callable[[bytes, str], str]) -> str:
-    """The text with every snippet replaced by what is shown for it.
-
-    Args:
-        text: Markdown of a cell.
-        place: takes a picture (PNG) and its alternative text, and returns the Markdown that shows it.
-
-    Raises:
-        ExpectedError: a snippet fails, gives nothing, or a picture lacks its alternative text or is too large.
-    """
-    parts, done = [], 0
-    for snippet in find_snippets(text):
+            raise ExpectedError(row, f'{match["options"]!r} cannot be read; after expected stand: hidden alt="..."')
         try:
-            printed, picture = _run(snippet.code)
+            printed, picture = _run(match["code"])
         except Exception as error:
             reason = f"the expected result cannot be computed: {type(error).__name__}: {error}"
-            raise ExpectedError(snippet.row + max(_row_of(error) - 1, 0), reason) from error
-        shown = [] if snippet.hidden else [f"```python\n{snippet.code.rstrip()}\n```"]
+            raise ExpectedError(row + max(_row_of(error), 1), reason) from error
+        shown = [] if options["hidden"] else [f"```python\n{match['code'].rstrip()}\n```"]
         shown += [f"```text\n{printed}\n```"] if printed else []
         if picture is not None:
-            if not snippet.alt:
-                raise ExpectedError(snippet.row - 1, 'a picture without alt text; add alt="..." after expected.')
+            if not options["alt"]:
+                raise ExpectedError(row, 'a picture without alt text; add alt="..." after expected.')
             if len(picture) > MAX_PICTURE_BYTES:
-                size = f"{len(picture) // 1000} kB, {MAX_PICTURE_BYTES // 1000} kB are allowed"
-                raise ExpectedError(snippet.row - 1, f"an expected picture of {size}; make it smaller.")
-            shown.append(place(picture, snippet.alt))
-        elif snippet.alt:
-            raise ExpectedError(snippet.row - 1, "alt text, but the snippet does not end with a figure.")
+                raise ExpectedError(row, f"a picture of more than {MAX_PICTURE_BYTES // 1000} kB; make it smaller.")
+            name = f"expected-{hashlib.sha256(match[0].encode()).hexdigest()[:8]}.png"
+            pictures[name] = picture
+            shown.append(f"![{options['alt']}](attachment:{name})")
+        elif options["alt"]:
+            raise ExpectedError(row, "alt text, but the snippet does not end with a figure.")
         elif not printed:
-            raise ExpectedError(snippet.row - 1, "the expected result is empty: print it or end with an expression.")
-        parts += [text[done : snippet.start], "\n\n".join(shown)]
-        done = snippet.end
-    return "".join([*parts, text[done:]])
+            raise ExpectedError(row, "the expected result is empty: print it or end with an expression.")
+        return "\n\n".join(shown)
 
-
-def as_data_address(picture: bytes, alt: str) -> str:
-    """Markdown that holds the picture itself, for places that show no attachments (Colab)."""
-    return f"![{alt}](data:image/png;base64,{base64.b64encode(picture).decode()})"
+    return SNIPPET.sub(result, text), pictures
 
 
 @functools.cache
@@ -150,12 +119,8 @@ def _run(code: str) -> tuple[str, bytes | None]:
 
 
 def _row_of(error: BaseException) -> int:
-    """The line of the snippet in which an error came up, from 1; 0 if it is not known."""
+    """The line of the snippet that raised an error, from 1; 0 if it is not known."""
     if isinstance(error, SyntaxError):
         return error.lineno or 0
-    rows, traceback = [0], error.__traceback__
-    while traceback is not None:
-        if traceback.tb_frame.f_code.co_filename == "expected":
-            rows.append(traceback.tb_lineno)
-        traceback = traceback.tb_next
-    return rows[-1]
+    rows = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "expected"]
+    return rows[-1] if rows else 0

@@ -1,51 +1,41 @@
-"""What the source of a notebook must keep to; `authoring` stops the build where it does not.
+"""What the source of a notebook must keep to; the build stops where it does not.
 
-Each rule is a function of the cells of one source that yields `(line in the source, reason)` for everything it finds. A
-new rule is one more function in `RULES`. `check_names` stands apart: it looks at a notebook as generated, with the
-exercises filled in.
+Each rule is a function of the cells of one source, its path and the exercises of its notebook. It yields `(line in the
+source, reason)` for everything it finds. A new rule is one more function in `RULES`. Undefined names are not looked for
+here: ruff finds them (F821) in the sources and in the generated notebooks.
 """
 
 from __future__ import annotations
 
 import ast
-import builtins
 import re
-import symtable
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
 from course_utils.exercises.registry import Exercise
-from workshop.build.expected import ExpectedError, fill_in, find_snippets
+from workshop.build.expected import SNIPPET, ExpectedError, fill_in
 from workshop.build.source import Cell
 from workshop.build.stubs import source_of, stub_of
-from workshop.build.versions import HEADING, MAX_CODE_LINES, PLACEHOLDER
+from workshop.build.versions import HEADING, PLACEHOLDER
 
 Found = Iterator[tuple[int, str]]
 
 PARAMETERS = ["data_source", "profile", "seed", "output"]
 MIN_HINTS = 2
-# Whether every exercise must have a check. False is for drafts: an exercise without one may be incomplete, and its
-# notebook has no student version yet.
-REQUIRE_BLOCKS = True
+MAX_CODE_LINES = 25
 
 
 def check_exercises(cells: Sequence[Cell], path: Path, exercises: Sequence[Exercise]) -> Found:
     """Each exercise of this notebook stands in it once, imports its object, and that has a source."""
-    registry = {exercise.id: exercise for exercise in exercises}
-    first_lines: dict[str, int] = {}
+    missing = {exercise.id: exercise for exercise in exercises}
     for cell in cells:
-        id_ = cell.markers.get("exercise")
-        if id_ is None:
+        if (id_ := cell.markers.get("exercise")) is None:
             continue
-        if id_ in first_lines:
-            yield cell.line, f"exercise {id_} is used twice; first in line {first_lines[id_]}."
-        first_lines.setdefault(id_, cell.line)
-        exercise = registry.get(id_)
+        exercise = missing.pop(id_, None)
         if exercise is None:
-            yield cell.line, f"there is no exercise {id_!r} in course_utils.exercises; known: {', '.join(registry)}."
-        elif exercise.notebook != path.stem:
-            yield cell.line, f"exercise {id_} belongs into {exercise.notebook}, not into {path.stem}."
+            known = ", ".join(one.id for one in exercises) or "none"
+            yield cell.line, f"exercise {id_} is used twice, or is not one of this notebook; those are: {known}."
         elif cell.source != (line := f"from course_utils import {exercise.name}"):
             yield cell.line_of(0), f"exercise {id_} must hold the line {line!r} and nothing else."
         else:
@@ -53,14 +43,10 @@ def check_exercises(cells: Sequence[Cell], path: Path, exercises: Sequence[Exerc
             try:
                 source_of(exercise)
                 stub_of(exercise)
-            except (ImportError, AttributeError, OSError, TypeError) as error:
-                yield cell.line, f"exercise {id_} has no source: {where} cannot be read ({error})."
-            except ValueError as error:
-                yield cell.line, f"exercise {id_} has no stub: in {where} {error}"
-    for exercise in exercises:
-        if exercise.notebook == path.stem and exercise.id not in first_lines:
-            marker = f'# %% exercise="{exercise.id}"'
-            yield 0, f"exercise {exercise.id} ({exercise.name}) is missing; add a cell {marker!r}."
+            except (ImportError, AttributeError, OSError, TypeError, ValueError) as error:
+                yield cell.line, f"exercise {id_} has no source or no stub: {where}: {error}"
+    for id_, exercise in missing.items():
+        yield 0, f"exercise {id_} ({exercise.name}) is missing; add a cell '# %% exercise=\"{id_}\"'."
 
 
 _HINT = re.compile(r"<details>\s*<summary>Hint (\d+)</summary>")
@@ -69,10 +55,8 @@ _HINT = re.compile(r"<details>\s*<summary>Hint (\d+)</summary>")
 def check_blocks(cells: Sequence[Cell], path: Path, exercises: Sequence[Exercise]) -> Found:
     """An exercise is a block: heading, difficulty, task, expected result, hints, then the stub, then its check."""
     registry = {exercise.id: exercise for exercise in exercises}
-    marks: list[dict[str, str]] = [{}, *(cell.markers for cell in cells), {}]
-    in_blocks: set[int] = set()
-    for number, cell in enumerate(cells):
-        before, after = marks[number], marks[number + 2]
+    in_place: set[int] = set()  # the expected results that stand in the block of their exercise
+    for number, (cell, before, after) in enumerate(_with_neighbours(cells)):
         check, id_ = cell.markers.get("check"), cell.markers.get("exercise")
         if check is not None:
             if before.get("exercise") != check:
@@ -81,63 +65,54 @@ def check_blocks(cells: Sequence[Cell], path: Path, exercises: Sequence[Exercise
                 yield cell.first_line, f"check {check} has a body; leave it empty, it is filled in."
         if id_ is None or id_ not in registry:
             continue
-        block = _block(cells, number, id_)
-        in_blocks.update(index for index, _ in block)
-        if after.get("check") == id_:
-            yield from _block_problems(cells, [text for _, text in block], cell, registry[id_])
-        elif REQUIRE_BLOCKS:
+        start, text = _block(cells, number, id_)
+        expected = {index for index in range(start, number) if cells[index].markers.get("expected") == id_}
+        in_place |= expected
+        yield from ((cell.line, reason) for reason in _block_problems(text, len(expected), registry[id_]))
+        if after.get("check") != id_:
             yield cell.line, f"exercise {id_} has no check; the next cell must be '# %% check=\"{id_}\"'."
     for number, cell in enumerate(cells):
         id_ = cell.markers.get("expected")
-        if id_ is None:
-            continue
-        if id_ not in registry:
-            yield cell.line, f"there is no exercise {id_!r} in course_utils.exercises; known: {', '.join(registry)}."
-        elif number not in in_blocks or not any(
-            index == number for index, _ in _block(cells, _index(cells, "exercise", id_), id_)
-        ):
+        if id_ is not None and number not in in_place:
             yield cell.line, f"the expected result of {id_} does not stand between its heading and exercise {id_}."
-        if "Expected:" not in cell.source:
+        if id_ is not None and "Expected:" not in cell.source:
             yield cell.line, f'the expected result of {id_} does not contain the word "Expected:".'
 
 
-def _index(cells: Sequence[Cell], marker: str, value: str) -> int:
-    return next((number for number, cell in enumerate(cells) if cell.markers.get(marker) == value), 0)
+def _with_neighbours(cells: Sequence[Cell]) -> Iterator[tuple[Cell, dict[str, str], dict[str, str]]]:
+    """Each cell, with the marks of the cells before and after it."""
+    marks: list[dict[str, str]] = [{}, *(cell.markers for cell in cells), {}]
+    return zip(cells, marks, marks[2:], strict=False)
 
 
-def _block(cells: Sequence[Cell], exercise: int, id_: str) -> list[tuple[int, str]]:
-    """(index, text) of the text cells from the heading of an exercise to its stub; empty if it has no heading."""
-    found: list[tuple[int, str]] = []
-    for number in range(exercise - 1, -1, -1):
-        if cells[number].kind != "markdown":
-            return []
-        headings = list(HEADING.finditer(cells[number].source))
+def _block(cells: Sequence[Cell], exercise: int, id_: str) -> tuple[int, str]:
+    """The index of the cell with the heading of an exercise, and the text from there to the exercise, or no text."""
+    for start in range(exercise - 1, -1, -1):
+        headings = list(HEADING.finditer(cells[start].source))
+        if cells[start].kind != "markdown" or (headings and headings[-1]["id"] != id_):
+            break
         if headings:
-            own = headings[-1]["id"] == id_
-            return [(number, cells[number].source[headings[-1].start() :]), *found] if own else []
-        found.insert(0, (number, cells[number].source))
-    return []
+            text = "\n\n".join(cell.source for cell in cells[start:exercise])
+            return start, text[headings[-1].start() :]
+    return exercise, ""
 
 
-def _block_problems(cells: Sequence[Cell], block: list[str], cell: Cell, exercise: Exercise) -> Found:
-    heading = f"### Exercise {exercise.id}: {exercise.title}"
-    if not block:
-        yield cell.line, f"exercise {exercise.id} has no heading {heading!r} in the text above it."
+def _block_problems(text: str, n_expected: int, exercise: Exercise) -> Iterator[str]:
+    id_ = exercise.id
+    if not text:
+        yield f"exercise {id_} has no heading '### Exercise {id_}: {exercise.title}' in the text above it."
         return
-    title = HEADING.match(block[0])["title"]
+    title = HEADING.match(text)["title"]
     if title != exercise.title:
-        yield cell.line, f"exercise {exercise.id} is called {title!r}; in course_utils.exercises {exercise.title!r}."
-    text = "\n\n".join(block)
+        yield f"exercise {id_} is called {title!r}; in course_utils.exercises {exercise.title!r}."
     if len(PLACEHOLDER.findall(text)) != 1:
-        yield cell.line, f"exercise {exercise.id} needs one line {{{{difficulty}}}}, below its heading."
-    if sum(one.markers.get("expected") == exercise.id for one in cells) != 1:
-        marker = f'# %% [markdown] expected="{exercise.id}"'
-        yield cell.line, f"exercise {exercise.id} has no expected result, or more than one; mark one cell {marker!r}."
+        yield f"exercise {id_} needs one line {{{{difficulty}}}}, below its heading."
+    if n_expected != 1:
+        yield f'exercise {id_} has no expected result, or more than one; mark one text cell expected="{id_}".'
     hints = [int(number) for number in _HINT.findall(text)]
     if len(hints) < MIN_HINTS or hints != list(range(1, len(hints) + 1)):
         found = ", ".join(map(str, hints)) or "none"
-        wanted = f"{MIN_HINTS} hints or more: Hint 1, Hint 2, ..."
-        yield cell.line, f"exercise {exercise.id} needs {wanted}; found: {found}."
+        yield f"exercise {id_} needs {MIN_HINTS} hints or more: Hint 1, Hint 2, ...; found: {found}."
 
 
 def check_placeholders(cells: Sequence[Cell], path: Path, exercises: Sequence[Exercise]) -> Found:
@@ -154,25 +129,22 @@ def check_placeholders(cells: Sequence[Cell], path: Path, exercises: Sequence[Ex
 
 
 def check_expected(cells: Sequence[Cell], path: Path, exercises: Sequence[Exercise]) -> Found:
-    """The snippets of expected results run, give something, and their pictures have an alt text."""
+    """Snippets stand in cells marked as expected results and run; their pictures have an alt text."""
     for cell in cells:
-        if cell.kind != "markdown":
-            continue
-        try:
-            if "expected" in cell.markers:
-                fill_in(cell.source, lambda picture, alt: "")
-            elif any(find_snippets(cell.source)):
-                yield cell.line, 'a snippet of an expected result in a cell that is not marked expected="...".'
-        except ExpectedError as error:
-            yield cell.line_of(error.row), str(error)
+        if cell.kind == "markdown" and "expected" not in cell.markers and SNIPPET.search(cell.source):
+            yield cell.line, 'a snippet of an expected result in a cell that is not marked expected="...".'
+        elif cell.kind == "markdown":
+            try:
+                fill_in(cell.source)
+            except ExpectedError as error:
+                yield cell.line_of(error.row), str(error)
 
 
 def check_questions(cells: Sequence[Cell], path: Path, exercises: Sequence[Exercise]) -> Found:
     """The questions of notebook 03 are called 3a, 3b, ..., each once, and the next cell holds the answer."""
     number = path.stem.split("_")[0].lstrip("0")
     seen = set()
-    marks: list[dict[str, str]] = [{}, *(cell.markers for cell in cells), {}]
-    for cell, before, after in zip(cells, marks, marks[2:], strict=False):
+    for cell, before, after in _with_neighbours(cells):
         question, answer = cell.markers.get("question"), cell.markers.get("answer")
         if question is not None:
             if not re.fullmatch(f"{number}[a-z]", question):
@@ -181,14 +153,13 @@ def check_questions(cells: Sequence[Cell], path: Path, exercises: Sequence[Exerc
                 yield cell.line, f"question {question} is used twice."
             seen.add(question)
             if after.get("answer") != question:
-                marker = f'# %% [markdown] answer="{question}"'
-                yield cell.line, f"question {question} has no answer; the next cell must be {marker!r}."
+                yield cell.line, f'question {question} has no answer; the next cell must be marked answer="{question}".'
         if answer is not None and before.get("question") != answer:
             yield cell.line, f"answer {answer} does not stand right after question {answer}."
 
 
 def check_code(cells: Sequence[Cell], path: Path, exercises: Sequence[Exercise]) -> Found:
-    """Code cells are plain Python, not empty, not longer than 25 lines, and import no `*`."""
+    """Code cells are plain Python, are not empty, import no `*`, and give every figure its caption."""
     for cell in cells:
         if cell.kind != "code" or {"exercise", "check"} & set(cell.markers):
             continue
@@ -196,8 +167,6 @@ def check_code(cells: Sequence[Cell], path: Path, exercises: Sequence[Exercise])
             yield cell.line, "an empty code cell."
             continue
         rows = cell.source.split("\n")
-        if len(rows) > MAX_CODE_LINES:
-            yield cell.line, f"a code cell of {len(rows)} lines, {MAX_CODE_LINES} are allowed; split it."
         for row, text in enumerate(rows):
             if re.match(r"\s*#\s?[%!]\w", text):  # jupytext would run it, to a reader it is a comment
                 yield cell.line_of(row), f"{text.strip()!r} looks like a magic; magics are not allowed, use Python."
@@ -210,24 +179,21 @@ def check_code(cells: Sequence[Cell], path: Path, exercises: Sequence[Exercise])
             yield cell.line_of(row), f"the code does not parse: {getattr(error, 'msg', error)}{advice}."
             continue
         for node in ast.walk(ast.parse(cell.source)):
-            if isinstance(node, ast.ImportFrom) and node.names[0].name == "*":
-                yield cell.line_of(node.lineno - 1), f"'from {node.module} import *' hides the names; list them."
-            if isinstance(node, ast.Call) and (reason := _figure_without_text(node)):
+            if reason := _fault_of(node):
                 yield cell.line_of(node.lineno - 1), reason
 
 
-def _figure_without_text(call: ast.Call) -> str:
-    """What is wrong with a call that shows a figure: every figure has a caption, which is its alternative text."""
-    function = call.func
-    if not isinstance(function, ast.Attribute) or function.attr != "show" or not isinstance(function.value, ast.Name):
-        return ""
-    if function.value.id == "plt":
-        return "plt.show() shows a figure without alt text; use plotting.show(figure, caption)."
-    if function.value.id != "plotting":
-        return ""
-    captions = [*call.args[1:2], *(keyword.value for keyword in call.keywords if keyword.arg == "caption")]
-    if not captions or (isinstance(captions[0], ast.Constant) and not str(captions[0].value).strip()):
-        return "a figure without alt text; say in the caption of plotting.show what it shows."
+def _fault_of(node: ast.AST) -> str:
+    """What is wrong with an import or a call; every figure has a caption, which is its alternative text."""
+    match node:
+        case ast.ImportFrom(names=[ast.alias(name="*")]):
+            return f"'from {node.module} import *' hides the names; list them."
+        case ast.Call(func=ast.Attribute(value=ast.Name("plt"), attr="show")):
+            return "plt.show() shows a figure without alt text; use show(figure, caption) from course_utils.display."
+        case ast.Call(func=ast.Name("show"), args=[_, *captions], keywords=keywords):
+            captions += [keyword.value for keyword in keywords if keyword.arg == "caption"]
+            if not captions or not ast.unparse(captions[0]).strip("\"' "):
+                return "a figure without alt text; say in the caption of show what the figure shows."
     return ""
 
 
@@ -247,25 +213,26 @@ def check_parameters(cells: Sequence[Cell], path: Path, exercises: Sequence[Exer
     """One cell is tagged parameters; it comes first or after imports and gives the four parameters plain values."""
     code = [cell for cell in cells if cell.kind == "code"]
     tagged = [cell for cell in code if "parameters" in cell.tags]
-    if not tagged:
-        yield 0, f"no parameters cell; add '# %% tags=[\"parameters\"]' that sets {', '.join(PARAMETERS)}."
-    yield from ((cell.line, "a second parameters cell; one is enough.") for cell in tagged[1:])
-    for cell in tagged[:1]:
-        before = code[: code.index(cell)]
-        # Imports, and calls without a result such as the choice of a plot style.
-        set_up = all(
-            isinstance(node, ast.Import | ast.ImportFrom | ast.Expr) for other in before for node in _statements(other)
-        )
-        if not set_up or any(other.markers for other in before):
-            yield cell.line, "the parameters cell must be the first code cell, or come right after the imports."
-        names = []
-        for node in _statements(cell):
-            target = node.targets[0] if isinstance(node, ast.Assign) and len(node.targets) == 1 else None
-            names.append(target.id if isinstance(target, ast.Name) else "something else")
-            if isinstance(node, ast.Assign) and not isinstance(node.value, ast.Constant):
-                yield cell.line_of(node.lineno - 1), "a parameter must be a plain text or number."
-        if sorted(names) != sorted(PARAMETERS):
-            yield cell.line, f"the parameters cell must set {', '.join(PARAMETERS)}, but sets {', '.join(names)}."
+    if len(tagged) != 1:
+        line = tagged[-1].line if tagged else 0
+        yield line, f"{len(tagged)} parameters cells; one '# %% tags=[\"parameters\"]' sets {', '.join(PARAMETERS)}."
+        return
+    [cell] = tagged
+    before = code[: code.index(cell)]
+    nodes = [node for other in before for node in _statements(other)]
+    # Imports, and calls without a result such as the choice of a plot style.
+    set_up = all(isinstance(node, ast.Import | ast.ImportFrom | ast.Expr) for node in nodes)
+    if not set_up or any(other.markers for other in before):
+        yield cell.line, "the parameters cell must be the first code cell, or come right after the imports."
+    names = []
+    for node in _statements(cell):
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant()):
+                names.append(name)
+            case _:
+                yield cell.line_of(node.lineno - 1), "a parameter must be set to a plain text or number."
+    if sorted(names) != sorted(PARAMETERS):
+        yield cell.line, f"the parameters cell must set {', '.join(PARAMETERS)}, but sets {', '.join(names)}."
 
 
 def _statements(cell: Cell) -> list[ast.stmt]:
@@ -275,7 +242,7 @@ def _statements(cell: Cell) -> list[ast.stmt]:
         return []
 
 
-# Code and formulas in a text: what looks like a link or a tag in them is none.
+# Code and formulas in a text: what looks like a link or a tag there is not one.
 _NOT_PROSE = re.compile(
     r"^ {0,3}(```+|~~~+).*?(^ {0,3}\1|\Z)|(`+)[^\n]*?\3|\$\$.*?\$\$|\$[^$\n]+\$", re.MULTILINE | re.DOTALL
 )
@@ -290,36 +257,42 @@ _SUMMARY_END = re.compile(r"</summary>(?![ \t]*\n[ \t]*(\n|\Z))", re.IGNORECASE)
 
 
 def check_text(cells: Sequence[Cell], path: Path, exercises: Sequence[Exercise]) -> Found:
-    """Text cells are not empty, their folds are closed, images have an alt text, what a link points at is there."""
+    """Text cells are not empty, their folds are closed, images have an alt text, links lead to what exists."""
     texts = [(cell, _NOT_PROSE.sub(_blank, cell.source)) for cell in cells if cell.kind == "markdown"]
     anchors = {_anchor(title) for cell, _ in texts for title in re.findall(r"^#+ +(.+)$", cell.source, re.MULTILINE)}
     for cell, text in texts:
         if not cell.source:
             yield cell.line, "an empty text cell."
-        found: list[tuple[int, str]] = []  # position in the text, reason
-        open_folds: list[int] = []
-        for match in _DETAILS.finditer(text):
-            if not match[1]:
-                open_folds.append(match.start())
-            elif open_folds:
-                open_folds.pop()
-            else:
-                found.append((match.start(), "</details> without <details> in the same cell."))
-        found += [(start, "<details> without </details> in the same cell.") for start in open_folds]
-        for match in _SUMMARY_END.finditer(text):
-            found.append((match.start(), "no blank line after </summary>; without it the text below is not rendered."))
-        for match in _IMAGE.finditer(text):
-            described = _ALT.search(match["attributes"]) if match["alt"] is None else match["alt"].strip()
-            if not described:
-                found.append((match.start(), "an image without alt text; say in it what the picture shows."))
-        for match in _TARGET.finditer(text):
-            target = match[1] or match[2] or match[3] or ""
-            if target.startswith("#"):
-                if _anchor(unquote(target[1:])) not in anchors:
-                    found.append((match.start(), f"a link to {target}, but no heading of this notebook is called so."))
-            elif not re.match(r"https?:|mailto:|data:", target) and not _is_there(path.parent, target):
-                found.append((match.start(), f"a link to {target!r}, but the repository has no such file there."))
-        yield from ((cell.line_of(text.count("\n", 0, position)), reason) for position, reason in found)
+        for position, reason in [*_fold_problems(text), *_link_problems(text, anchors, path.parent)]:
+            yield cell.line_of(text.count("\n", 0, position)), reason
+
+
+def _fold_problems(text: str) -> Found:
+    """(position, reason) for what would hide or break the text of a fold."""
+    opened: list[int] = []
+    for match in _DETAILS.finditer(text):
+        if not match[1]:
+            opened.append(match.start())
+        elif opened:
+            opened.pop()
+        else:
+            yield match.start(), "</details> without <details> in the same cell."
+    yield from ((start, "<details> without </details> in the same cell.") for start in opened)
+    for match in _SUMMARY_END.finditer(text):
+        yield match.start(), "no blank line after </summary>; without it the text below is not rendered."
+
+
+def _link_problems(text: str, anchors: set[str], folder: Path) -> Found:
+    for match in _IMAGE.finditer(text):
+        if not (_ALT.search(match["attributes"]) if match["alt"] is None else match["alt"].strip()):
+            yield match.start(), "an image without alt text; say in it what the picture shows."
+    for match in _TARGET.finditer(text):
+        target = match[1] or match[2] or match[3] or ""
+        if target.startswith("#"):
+            if _anchor(unquote(target[1:])) not in anchors:
+                yield match.start(), f"a link to {target}, but this notebook has no such heading."
+        elif not re.match(r"https?:|mailto:|data:", target) and not _is_there(folder, target):
+            yield match.start(), f"a link to {target!r}, but the repository has no such file there."
 
 
 def _blank(match: re.Match) -> str:
@@ -327,7 +300,7 @@ def _blank(match: re.Match) -> str:
 
 
 def _anchor(title: str) -> str:
-    """What Jupyter calls a heading in links: spaces become hyphens. Emphasis and upper case are not compared."""
+    """What Jupyter calls a heading in links: spaces become hyphens. Emphasis and case are ignored."""
     return re.sub(r"[`*]", "", title).strip().replace(" ", "-").casefold()
 
 
@@ -342,79 +315,3 @@ RULES = (
     check_exercises, check_blocks, check_placeholders, check_expected, check_questions, check_code, check_parameters,
     check_text,
 )  # fmt: skip
-
-# What a cell finds without defining it: builtins, what IPython adds, and what Python sets in modules and class bodies.
-_GIVEN = {*dir(builtins), "display", "get_ipython", "_", "__name__", "__module__", "__qualname__"}
-_COMPREHENSIONS = {"listcomp", "setcomp", "dictcomp", "genexpr"}
-
-
-def check_names(cells: Sequence[Cell]) -> Found:
-    """Names that are used but defined nowhere, or only after the statement that needs them.
-
-    The statements are gone through in the order of "Run all". The body of a function runs later, so the names in it may
-    be defined in any cell. All cells must parse. What Python resolves when it compiles (scopes of functions, classes,
-    comprehensions, `global`) is taken from Python's own symbol table.
-    """
-    defined = set(_GIVEN)
-    wanted_later: list[tuple[str, Cell, int, str]] = []
-    for cell in cells:
-        if cell.kind != "code":
-            continue
-        for code, row, nodes in _chunks(cell.source):
-            uses = set(_uses(symtable.symtable(code, "cell", "exec")))
-            bound = {name for name, use in uses if use == "bound"}
-            ready = defined | bound  # a loop or a function may use what it defines itself ...
-            if len(nodes) == 1 and isinstance(nodes[0], ast.Assign | ast.AugAssign | ast.AnnAssign):
-                # ... but x = x + 1 and x += 1 need an earlier x.
-                ready = defined | {node.target.id for node in ast.walk(nodes[0]) if isinstance(node, ast.NamedExpr)}
-                if isinstance(nodes[0], ast.AugAssign) and isinstance(nodes[0].target, ast.Name):
-                    uses.add((nodes[0].target.id, "now"))
-                if isinstance(nodes[0], ast.AnnAssign) and nodes[0].value is None:  # x: int, without a value
-                    bound.clear()
-            for name in sorted({name for name, use in uses if use == "now"} - ready):
-                line = cell.line_of(row + _row_of(name, code))
-                yield line, f"{name} is used but not defined before{_origin(cell)}; define or import it above."
-            later = {name for name, use in uses if use == "later" and (name, "now") not in uses}
-            wanted_later += [(name, cell, row, code) for name in sorted(later)]
-            defined |= bound
-    for name, cell, row, code in wanted_later:
-        if name not in defined:
-            line = cell.line_of(row + _row_of(name, code))
-            yield line, f"{name} is used but never defined{_origin(cell)}; define or import it."
-
-
-def _origin(cell: Cell) -> str:
-    return f" (in the solution of exercise {cell.markers['exercise']})" if "exercise" in cell.markers else ""
-
-
-def _chunks(source: str) -> Iterator[tuple[str, int, list[ast.stmt]]]:
-    """The top-level statements: text, first row, nodes; statements that share a line stay together."""
-    rows = source.split("\n")
-    chunks: list[tuple[int, int, list[ast.stmt]]] = []
-    for node in ast.parse(source).body:
-        start = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", []))]) - 1
-        nodes = [node]
-        if chunks and start < chunks[-1][1]:
-            start, _, before = chunks.pop()
-            nodes = [*before, node]
-        chunks.append((start, node.end_lineno, nodes))
-    return (("\n".join(rows[start:end]), start, nodes) for start, end, nodes in chunks)
-
-
-def _uses(table: symtable.SymbolTable, later: bool = False) -> Iterator[tuple[str, str]]:
-    """(name, "bound") or (name, "now" or "later") for the names of the module; later is when a function is called."""
-    for symbol in table.get_symbols():
-        # In a function called `top` Python's symbol table calls everything global, hence the second condition.
-        if table.get_type() == "module" or (symbol.is_global() and not symbol.is_parameter()):
-            if symbol.is_referenced():
-                yield symbol.get_name(), "later" if later else "now"
-            if symbol.is_assigned() or symbol.is_imported():
-                yield symbol.get_name(), "bound"
-    for child in table.get_children():
-        is_body = child.get_type() == "function" and child.get_name() not in _COMPREHENSIONS
-        yield from _uses(child, later or is_body)
-
-
-def _row_of(name: str, code: str) -> int:
-    rows = (node.lineno - 1 for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name) and node.id == name)
-    return min(rows, default=0)

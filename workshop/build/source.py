@@ -1,4 +1,4 @@
-"""The source of a notebook, read: from a percent file `solutions/NN_topic.py` to its cells, with their lines."""
+"""Reads the source of a notebook: from a percent file `solutions/NN_topic.py` to its cells, with their lines."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import jupytext
 import nbformat
 
 TAGS = {"parameters", "optional", "nbval-check-output", "nbval-skip", "raises-exception", "hide-input"}
-# and the type of cell they stand on
+# marker -> the type of cell that may have it
 MARKERS = {"exercise": "code", "check": "code", "expected": "markdown", "question": "markdown", "answer": "markdown"}
 
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """Something that stops the build. `line` counts from 1; it is 0 where a whole file is meant."""
+    """Something that stops the build. `line` counts from 1; 0 means the whole file."""
 
     path: Path
     line: int
@@ -39,10 +39,9 @@ class BuildError(ValueError):
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a source. `line` is the line of its `# %%`; the text below it starts at `first_line`.
+    """One cell. `line` is the line of its `# %%` in the source; the text below it starts at `first_line`, or is empty.
 
-    Where the text does not come from the source (a filled exercise), `first_line` is 0 and every line is at `line`.
-    `attachments` are pictures (PNG) that the text shows, by name; `metadata` is what a notebook application reads.
+    `attachments` are pictures (PNG) that the text shows, by name; `metadata` is for the application that opens it.
     """
 
     kind: str
@@ -67,19 +66,16 @@ _MARKER = re.compile(rf'# %%( \[markdown\])?( tags=\[({_TEXTS})?\]| ({"|".join(M
 _TRIPLE_QUOTED = re.compile(r"""\s*[rR]?("{3}|'{3})""")
 
 
-def read_cells(path: str | Path) -> list[Cell]:
+def read_cells(path: Path) -> list[Cell]:
     """The cells of a source in percent format, with their lines.
 
     Jupytext splits the file and reads the markers, but keeps no line numbers: the lines that start a cell are looked up
-    here as well, and both must agree. A jupytext header (`# ---` ... `# ---`) may stand at the top; it is not used.
+    here as well, and both must agree. A jupytext header (`# ---` ... `# ---`) may stand at the top; it is ignored.
+    Raises `BuildError` if a line that starts a cell is misplaced or has an unknown marker.
 
-    Raises:
-        BuildError: with file, line and reason, if a line that starts a cell is misplaced or has an unknown marker.
-
-    >>> [cell.kind for cell in read_cells("solutions/02_unet.py")][:2]  # doctest: +SKIP
+    >>> [cell.kind for cell in read_cells(Path("solutions/02_unet.py"))][:2]  # doctest: +SKIP
     ['markdown', 'code']
     """
-    path = Path(path)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -87,11 +83,10 @@ def read_cells(path: str | Path) -> list[Cell]:
     starts = _starts(path, lines)
     nodes = _split(lines[starts[0] - 1 :])
     if len(nodes) != len(starts):
-        # The first one that jupytext does not see, asked with the file cut off behind it.
-        seen = [len(_split(lines[starts[0] - 1 : start])) for start in starts]
-        hidden = [start for number, start in enumerate(starts, 1) if seen[number - 1] != number] or starts[-1:]
-        reason = "a line '# %%' inside a string or a fenced block; write it another way."
-        raise BuildError([Problem(path, hidden[0], reason)])
+        # The first start that jupytext does not see, found by cutting the file off behind each.
+        seen = (len(_split(lines[starts[0] - 1 : start])) for start in starts)
+        hidden = next((start for number, start in enumerate(starts, 1) if next(seen) != number), starts[-1])
+        raise BuildError([Problem(path, hidden, "a line '# %%' inside a string or a fenced block; reword it.")])
     ends = [*(start - 1 for start in starts[1:]), len(lines)]
     parts = [(node, start, lines[start:end]) for node, start, end in zip(nodes, starts, ends, strict=True)]
     problems = [Problem(path, *problem) for part in parts for problem in _cell_problems(*part)]
@@ -111,8 +106,8 @@ def _starts(path: Path, lines: list[str]) -> list[int]:
     starts = [n for n, line in enumerate(lines, 1) if n > header_end and _MARKER_LIKE.match(line)]
     faults = [(n, _marker_fault(lines[n - 1].rstrip())) for n in starts]
     problems = [Problem(path, n, fault) for n, fault in faults if fault]
-    before = lines[header_end : starts[0] - 1] if starts else lines[header_end:]
-    stray = [n for n, line in enumerate(before, header_end + 1) if line.strip()]
+    before = lines[: starts[0] - 1] if starts else lines
+    stray = [n for n, line in enumerate(before, 1) if n > header_end and line.strip()]
     problems += [Problem(path, n, "text before the first cell; start it with '# %%'.") for n in stray[:1]]
     if not starts:
         problems.append(Problem(path, 1, "no cells; start each with '# %%' or '# %% [markdown]'."))

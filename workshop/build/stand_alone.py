@@ -1,12 +1,12 @@
 """The stand-alone version of a notebook for Kaggle and Colab: one file that needs nothing else, not even the internet.
 
-It is the student version with three changes. A first, folded cell holds what the notebook needs of this package, as a
-zip in base85, and puts it on the path. The data source is what is attached on Kaggle; where nothing is, a cell below
-the parameters draws the synthetic images of the course instead and says so. Pictures are in the text itself, because
+It is the student version with three changes. A first, folded cell holds the modules of `course_utils` that the notebook
+needs, as a zip in base85, and puts them on the path. The data source is the data set attached on Kaggle; without one, a
+cell below the parameters draws the synthetic images of the course and says so. Pictures are in the text itself, because
 Colab shows no attachments.
 
-Beside each notebook lies the `kernel-metadata.json` with which `kaggle kernels push -p FOLDER` uploads it. In there
-the name of the account is missing unless the environment variable `KAGGLE_USERNAME` held it during the build.
+Beside each notebook, `kernel-metadata.json` lets `kaggle kernels push -p FOLDER` upload it. It names your account if
+the environment variable `KAGGLE_USERNAME` was set during the build.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import ast
 import base64
 import io
 import json
+import mimetypes
 import os
 import re
 import zipfile
@@ -25,11 +26,14 @@ from urllib.parse import unquote
 
 import course_utils
 from course_utils.exercises.registry import Exercise
-from workshop.build.expected import as_data_address
 from workshop.build.source import Cell
-from workshop.build.versions import student
 
 PACKAGE = Path(course_utils.__file__).parent
+# module -> its file
+FILES = {
+    ".".join(["course_utils", *path.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(".__init__"): path
+    for path in PACKAGE.rglob("*.py")
+}
 ACCOUNT = "your-kaggle-name"
 COMPETITION = "data-science-bowl-2018"
 # Kaggle's other GPU, the P100, is too old for its PyTorch; without a choice it may be the one.
@@ -64,12 +68,14 @@ synthetic images of the course instead. On Colab, `data_source = "dsb2018"` down
 
 
 def stand_alone(cells: Sequence[Cell], exercises: Iterable[Exercise], path: Path) -> list[Cell]:
-    """The cells of the stand-alone version; `path` is the source, from which links to local files are resolved."""
-    exercises = list(exercises)
+    """The cells of the stand-alone version, from those of the student version, the notebook's exercises and its source.
+
+    Raises `ValueError` for a missing module, and `OSError` for a picture that cannot be read.
+    """
     made = []
-    for cell in student(cells, exercises, place=as_data_address):
+    for cell in cells:
         if cell.kind == "markdown":
-            cell = replace(cell, source=_without_local_links(cell.source, path.parent))
+            cell = replace(cell, source=_with_pictures(cell, path.parent), attachments={})
         if "parameters" in cell.tags:
             source = re.sub(
                 r'^data_source = "embedded".*$',
@@ -84,7 +90,7 @@ def stand_alone(cells: Sequence[Cell], exercises: Iterable[Exercise], path: Path
             ]
         else:
             made.append(cell)
-    archive = pack(modules_for(made, [exercise for exercise in exercises if exercise.notebook == path.stem]))
+    archive = pack(modules_for(made, exercises))
     text = base64.b85encode(archive).decode()
     lines = "\n".join(f'    "{text[start : start + 110]}"' for start in range(0, len(text), 110))
     setup = Cell("code", SETUP.format(lines=lines).rstrip(), 1, markers={"setup": "package"}, metadata=FOLDED)
@@ -106,11 +112,8 @@ def kernel_metadata(stem: str) -> bytes:
         "enable_tpu": False,
         "enable_internet": False,
         "machine_shape": MACHINE,
-        "keywords": [],
         "competition_sources": [COMPETITION],
-        "dataset_sources": [],
-        "kernel_sources": [],
-        "model_sources": [],
+        **dict.fromkeys(["keywords", "dataset_sources", "kernel_sources", "model_sources"], []),
     }
     return (json.dumps(content, indent=2) + "\n").encode()
 
@@ -118,54 +121,43 @@ def kernel_metadata(stem: str) -> bytes:
 # What of the package a notebook needs
 
 
-def modules_for(cells: Sequence[Cell], exercises: Iterable[Exercise]) -> list[Path]:
+def modules_for(cells: Iterable[Cell], exercises: Iterable[Exercise]) -> list[Path]:
     """The files of the package that these cells import, directly or through others, in alphabetical order.
 
     Modules that `exercises` imports by a name made at run time are added for the exercises. Raises `ValueError` if one
     of them is missing.
     """
-    found: set[Path] = set()
-    waiting = _file_of("course_utils.exercises.progress")
+    waiting = {"course_utils.exercises.progress"}
     for exercise in exercises:
-        checks = f"course_utils.exercises.checks.notebook_{exercise.notebook[:2]}"
-        for name in (f"course_utils.{exercise.module}", checks):
-            if not (files := _file_of(name)):
-                raise ValueError(f"exercise {exercise.id} needs the module {name}, which is missing.")
-            waiting |= files
-    for cell in cells:
-        waiting |= _imported(cell.source) if cell.kind == "code" else set()
+        waiting.add(f"course_utils.{exercise.module}")
+        waiting.add(f"course_utils.exercises.checks.notebook_{exercise.notebook[:2]}")
+    if missing := waiting - FILES.keys():
+        raise ValueError(f"modules that the exercises need are missing: {', '.join(sorted(missing))}.")
+    waiting = waiting.union(*(imported_modules(cell.source) for cell in cells if cell.kind == "code"))
+    found: set[str] = set()
     while waiting:
-        file = waiting.pop()
-        found.add(file)
-        waiting |= _imported(file.read_text(encoding="utf-8")) - found
-    return sorted(found)
+        name = waiting.pop()
+        found.add(name)
+        around = {name.rpartition(".")[0]} & FILES.keys()
+        waiting |= (around | imported_modules(FILES[name].read_text(encoding="utf-8"))) - found
+    return sorted(FILES[name] for name in found)
 
 
-def _imported(code: str) -> set[Path]:
-    files: set[Path] = set()
+def imported_modules(code: str) -> set[str]:
+    """The modules of `course_utils` that code imports anywhere, also those that define a name imported from it.
+
+    >>> sorted(imported_modules("import numpy\\nfrom course_utils import f1_score"))
+    ['course_utils', 'course_utils.metrics']
+    """
+    names: set[str] = set()
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                files |= _file_of(alias.name)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            files |= _file_of(node.module)
-            for alias in node.names:
-                files |= _file_of(f"{node.module}.{alias.name}")
-                if node.module == "course_utils":
-                    files |= _file_of(course_utils.modules_by_name().get(alias.name, ""))
-    return files
-
-
-def _file_of(name: str) -> set[Path]:
-    """The file of a module of this package, with those of the packages around it; empty for anything else."""
-    first, *parts = name.split(".")
-    if first != "course_utils":
-        return set()
-    base = PACKAGE.joinpath(*parts)
-    around = {PACKAGE.joinpath(*parts[:depth], "__init__.py") for depth in range(len(parts))}
-    if parts and base.with_suffix(".py").is_file():
-        return {base.with_suffix(".py"), *around}
-    return {base / "__init__.py", *around} if (base / "__init__.py").is_file() else set()
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module or ""}
+            if node.module == "course_utils":
+                names |= {course_utils.modules_by_name().get(alias.name, "") for alias in node.names}
+    return names & FILES.keys()
 
 
 def pack(files: Iterable[Path]) -> bytes:
@@ -185,21 +177,25 @@ def pack(files: Iterable[Path]) -> bytes:
 # Pictures and links
 
 _LINK = re.compile(r"(?P<picture>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)(?:\s+\"[^\"]*\")?\)")
-_KINDS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".gif": "gif", ".svg": "svg+xml"}
 
 
-def _without_local_links(text: str, folder: Path) -> str:
-    """Local pictures go into the text; of links to local files, which are not there, the words stay."""
+def _with_pictures(cell: Cell, folder: Path) -> str:
+    """The text of a cell with its pictures inside; of links to local files, which are not there, the words stay."""
 
     def replacement(match: re.Match) -> str:
         target = match["target"]
+        if target.startswith("attachment:"):
+            return _embedded(match["text"], cell.attachments[target.removeprefix("attachment:")], target)
         if re.match(r"https?:|mailto:|data:|#", target):
             return match[0]
         if not match["picture"]:
             return match["text"]
         file = folder / unquote(target)
-        data = base64.b64encode(file.read_bytes()).decode()
-        return f"![{match['text']}](data:image/{_KINDS[file.suffix.lower()]};base64,{data})"
+        return _embedded(match["text"], file.read_bytes(), file.name)
 
-    parts = re.split(r"(^ {0,3}```.*?^ {0,3}```|`[^`\n]*`)", text, flags=re.MULTILINE | re.DOTALL)
+    parts = re.split(r"(^ {0,3}```.*?^ {0,3}```|`[^`\n]*`)", cell.source, flags=re.MULTILINE | re.DOTALL)
     return "".join(part if number % 2 else _LINK.sub(replacement, part) for number, part in enumerate(parts))
+
+
+def _embedded(alt: str, picture: bytes, name: str) -> str:
+    return f"![{alt}](data:{mimetypes.guess_type(name)[0]};base64,{base64.b64encode(picture).decode()})"

@@ -1,7 +1,4 @@
-"""The notebook generator: what it reads, what it writes, and that the same source always gives the same bytes.
-
-What it refuses is tested in test_authoring_rules.py.
-"""
+"""The build as a whole: what it writes and compares, and that the same source always gives the same bytes."""
 
 from __future__ import annotations
 
@@ -11,199 +8,162 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jupytext
 import nbformat
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from tiny_course import EXERCISES, SOURCE, make_course
 
-import workshop.build
 from course_utils.exercises import list_exercises
-from course_utils.exercises.registry import Exercise
-from workshop.build import BuildError, Cell, build, read_cells, solved, to_bytes, to_notebook, validate
+from workshop.build import BuildError, Cell, build, stand_alone_notebooks, to_bytes, to_notebook
+from workshop.build.module_map import modules_behind
+from workshop.paths import RunError
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-
-# Exercise 9.1 of a notebook that does not exist: its solution is the class Exercise itself.
-EXERCISES = [Exercise("9.1", "Exercise", "exercises", "09_tiny", "A small class", 1, 5)]
-
-SOURCE = '''# ---
-# jupyter:
-#   jupytext:
-#     cell_markers: region,endregion
-#   kernelspec:
-#     name: julia-1.9
-# ---
-
-# %% [markdown]
-# # Tiny notebook, größer als nichts
+OTHER = SOURCE[: SOURCE.index("# %% [markdown]\n# Some text")] + "# %% [markdown]\n# ## The end\n"
+WRITTEN = [
+    "solutions/02_unet.ipynb",
+    "notebooks/02_unet.ipynb",
+    "build/kaggle/02_unet/02_unet.ipynb",
+    "build/kaggle/02_unet/kernel-metadata.json",
+]
+WITH_PICTURE = SOURCE.replace(
+    "# <details><summary>Hint 1",
+    """# ```python expected hidden alt="A line."
+# figure, axes = plt.subplots(figsize=(3, 2))
+# axes.set_title("a title")
+# figure
+# ```
 #
-# Text.
-
-# %%
-import importlib
-from dataclasses import dataclass
-from typing import Any
-
-# %% tags=["parameters"]
-data_source = "embedded"
-profile = "auto"
-seed = 0
-output = "output"
-
-# %% [markdown]
-"""
-Triple-quoted text.
-"""
-
-# %% exercise="9.1"
-
-# %% [markdown] question="9a"
-# Why?
-
-# %% [markdown] answer="9a"
-# Because.
-
-# %% tags=["optional", "nbval-skip"]
-print(seed)
-
-# %%
-print(seed)
-'''
+# <details><summary>Hint 1""",
+)
 
 
-def make_root(folder: Path, source: str = SOURCE, name: str = "09_tiny") -> Path:
-    (folder / "solutions").mkdir(parents=True, exist_ok=True)
-    (folder / "solutions" / f"{name}.py").write_bytes(source.encode("utf-8"))
-    return folder
+def contents(root: Path) -> dict[str, bytes]:
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-@pytest.fixture(autouse=True)
-def drafts_are_allowed(monkeypatch, request):
-    """The small notebook here has no check; blocks are tested in test_authoring_blocks.py."""
-    if "of_the_course" not in request.node.name:
-        monkeypatch.setattr(workshop.build.rules, "REQUIRE_BLOCKS", False)
+def differences(root: Path) -> list[tuple[str, str]]:
+    """(file, first word of the reason) of all that `build --check` finds; it must write nothing."""
+    before = contents(root)
+    with pytest.raises(BuildError, match=r"Run: python3 course\.py build") as error:
+        build(check=True, root=root)
+    assert contents(root) == before
+    found = [(problem.path.relative_to(root).as_posix(), problem.reason.split()[0]) for problem in error.value.problems]
+    return sorted(found)
 
 
-@pytest.fixture
-def root(tmp_path, monkeypatch):
-    monkeypatch.setattr(workshop.build, "list_exercises", lambda: EXERCISES)
-    return make_root(tmp_path / "course")
+def test_the_files_of_a_notebook(root):
+    assert [path.relative_to(root).as_posix() for path in build(root=root)] == WRITTEN
+    for folder in ("solutions", "notebooks"):
+        content = (root / folder / "02_unet.ipynb").read_bytes()
+        assert content.endswith(b"}\n") and b"\r" not in content and "größer".encode() in content
+        notebook = json.loads(content)
+        assert list(notebook) == sorted(notebook)
+        assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
+        assert notebook["metadata"] == {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+        }
+        for cell in notebook["cells"]:
+            assert list(cell) == sorted(cell)
+            assert cell["cell_type"] == "markdown" or (cell["outputs"] == [] and cell["execution_count"] is None)
+        metadata = {cell["id"]: cell["metadata"] for cell in notebook["cells"]}
+        assert metadata["exercise-2-4"] == {"course": {"exercise": "2.4"}}
+        assert metadata["question-2a"] == {"course": {"question": "2a"}}
+        tags = [one["tags"] for one in metadata.values() if "tags" in one]
+        assert tags == [["parameters"], ["optional", "nbval-skip"]]
+    assert stand_alone_notebooks(root) == {"02_unet.ipynb": (root / WRITTEN[2]).read_bytes()}
 
 
-def test_cells_have_type_text_markers_tags_and_lines(root):
-    cells = read_cells(root / "solutions" / "09_tiny.py")
-    lines = SOURCE.splitlines()
-    assert [cell.kind for cell in cells] == [
-        "markdown",
-        "code",
-        "code",
-        "markdown",
-        "code",
-        *["markdown"] * 2,
-        *["code"] * 2,
-    ]
-    assert cells[0].source == "# Tiny notebook, größer als nichts\n\nText."
-    assert cells[3].source == "Triple-quoted text."
-    assert [cell.markers for cell in cells if cell.markers] == [
-        {"exercise": "9.1"},
-        {"question": "9a"},
-        {"answer": "9a"},
-    ]
-    assert cells[2].tags == ("parameters",) and cells[7].tags == ("optional", "nbval-skip")
-    assert [lines[cell.line - 1] for cell in cells] == [line for line in lines if line.startswith("# %%")]
-    assert lines[cells[3].line_of(0) - 1] == "Triple-quoted text."
-    assert lines[cells[2].line_of(2) - 1] == "seed = 0"
-
-
-def test_a_file_with_byte_order_mark_and_windows_line_ends_gives_the_same_cells(tmp_path):
-    unix, windows = tmp_path / "unix.py", tmp_path / "windows.py"
-    unix.write_bytes(SOURCE.encode())
-    windows.write_bytes(b"\xef\xbb\xbf" + SOURCE.replace("\n", "\r\n").encode())
-    assert read_cells(unix) == read_cells(windows)
-
-
-def test_the_generated_notebook(root):
-    [path] = build(root=root)
-    assert path == root / "solutions" / "09_tiny.ipynb"
-    content = path.read_bytes()
-    assert content.endswith(b"}\n") and b"\r" not in content and "größer" in content.decode("utf-8")
-    notebook = json.loads(content)
-    assert list(notebook) == sorted(notebook)
-    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
-    assert notebook["metadata"] == {
-        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-        "language_info": {"name": "python"},
-    }
-    for cell in notebook["cells"]:
-        assert list(cell) == sorted(cell)
-        if cell["cell_type"] == "code":
-            assert cell["outputs"] == [] and cell["execution_count"] is None
-    metadata = {cell["id"]: cell["metadata"] for cell in notebook["cells"]}
-    assert metadata["exercise-9-1"] == {"course": {"exercise": "9.1"}}
-    assert metadata["question-9a"] == {"course": {"question": "9a"}}
-    assert metadata["answer-9a"] == {"course": {"answer": "9a"}}
-    assert [m for m in metadata.values() if "tags" in m] == [
-        {"tags": ["parameters"]},
-        {"tags": ["optional", "nbval-skip"]},
-    ]
-    nbformat.validate(nbformat.read(path, as_version=4))
-
-
-def test_an_exercise_cell_holds_the_object_of_the_package_and_runs(root):
-    notebook = nbformat.read(build(root=root)[0], as_version=4)
-    source = next(cell.source for cell in notebook.cells if cell.id == "exercise-9-1")
-    module = (REPOSITORY / "course_utils" / "exercises.py").read_text(encoding="utf-8")
-    assert source.startswith("@dataclass(frozen=True)\nclass Exercise:")
-    assert source + "\n\n" in module
-    names: dict = {"__name__": "__main__"}
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            exec(cell.source, names)
-    assert names["Exercise"](*vars(EXERCISES[0]).values()).reference is Exercise
-
-
-def test_solved_fills_exercises_and_leaves_every_other_cell_alone(root):
-    cells = read_cells(root / "solutions" / "09_tiny.py")
-    filled = solved(cells, EXERCISES)
-    assert [cell for cell in filled if "exercise" not in cell.markers] == [
-        c for c in cells if "exercise" not in c.markers
-    ]
-    [exercise] = [cell for cell in filled if "exercise" in cell.markers]
-    assert exercise.line_of(0) == exercise.line_of(9) == exercise.line
+def test_building_again_changes_nothing(root):
+    build(root=root)
+    before = contents(root)
+    build(root=root)
+    assert contents(root) == before
+    assert build(check=True, root=root) == []
 
 
 BUILD = """
 import sys
-from course_utils import authoring
-from course_utils.exercises import Exercise
-workshop.build.list_exercises = lambda: [Exercise("9.1", "Exercise", "exercises", "09_tiny", "A small class", 1, 5)]
-workshop.build.rules.REQUIRE_BLOCKS = False
+import workshop.build
+from course_utils.exercises import get_exercise
+workshop.build.list_exercises = lambda: [get_exercise("2.4")]
 workshop.build.build(root=sys.argv[1])
 """
 
 
-def test_two_processes_with_other_hash_seed_folder_and_locale_write_the_same_bytes(tmp_path):
-    contents = []
-    for number, settings_ in enumerate(
-        [{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {"LC_ALL": "C.UTF-8", "TZ": "Asia/Tokyo"}]
+def test_two_processes_with_other_hash_seed_folder_locale_and_backend_write_the_same_bytes(tmp_path):
+    found = []
+    for number, settings in enumerate(
+        [
+            {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "MPLBACKEND": "svg", "OMP_NUM_THREADS": "1"},
+            {"LC_ALL": "C.UTF-8", "TZ": "Asia/Tokyo", "OMP_NUM_THREADS": "2"},
+        ]
     ):
-        root = make_root(tmp_path / f"copy {number}")
-        environment = os.environ | settings_ | {"PYTHONHASHSEED": str(number * 4711), "PYTHONPATH": str(REPOSITORY)}
+        root = tmp_path / f"copy {number}"
+        make_course(root, WITH_PICTURE)
+        environment = os.environ | settings | {"PYTHONHASHSEED": str(number * 4711), "PYTHONPATH": str(REPOSITORY)}
         folder = tmp_path if number else REPOSITORY
-        subprocess.run([sys.executable, "-c", BUILD, str(root)], cwd=folder, env=environment, check=True, timeout=120)
-        contents.append((root / "solutions" / "09_tiny.ipynb").read_bytes())
-    assert contents[0] == contents[1]
-    assert str(tmp_path).encode() not in contents[0]
+        subprocess.run([sys.executable, "-c", BUILD, str(root)], cwd=folder, env=environment, check=True, timeout=300)
+        found.append(contents(root))
+    assert found[0] == found[1]
+    assert set(WRITTEN) <= set(found[0])
+    assert not any(str(tmp_path).encode() in content for content in found[0].values())
 
 
-def test_building_again_changes_nothing(root):
-    [path] = build(root=root)
-    content = path.read_bytes()
+def test_only_builds_the_chosen_notebooks(root):
+    make_course(root, OTHER, "08_other")
+    for only, stems in [
+        ("02", ["02_unet"]),
+        ("2", ["02_unet"]),
+        ("08_other", ["08_other"]),
+        (["8", "2"], ["02_unet", "08_other"]),
+    ]:
+        assert sorted({path.stem for path in build(only=only, root=root) if path.suffix == ".ipynb"}) == stems
+    with pytest.raises(RunError, match="no notebook '07'.*: 02_unet, 08_other"):
+        build(only="07", root=root)
+
+
+def test_check_names_stale_edited_missing_and_orphaned_notebooks(root):
+    solved, student = WRITTEN[:2]
+    assert differences(root) == [(student, "missing."), (solved, "missing.")]
     build(root=root)
-    assert path.read_bytes() == content
-    assert build(check=True, root=root) == []
+    (root / solved).write_bytes((root / solved).read_bytes().replace(b"\n", b"\r\n"))
+    assert differences(root) == [(solved, "differs")]
+    build(root=root)
+    (root / student).write_bytes((root / student).read_bytes().replace(b"Some text", b"Some other text"))
+    assert differences(root) == [(student, "differs")]
+    build(root=root)
+    make_course(root, SOURCE.replace("Because.", "Because of this."))
+    assert differences(root) == [(solved, "differs")]  # students do not get the answer
+    build(root=root)
+    for folder in ("solutions", "notebooks"):
+        (root / folder / "10_gone.ipynb").write_text("{}")
+    assert differences(root) == [("notebooks/10_gone.ipynb", "has"), ("solutions/10_gone.ipynb", "has")]
+    assert build(check=True, only="02", root=root) == []
 
+
+def test_nothing_is_written_while_one_source_has_a_problem(root):
+    make_course(root, OTHER + "\n# %%\n", "10_broken")
+    with pytest.raises(BuildError, match="Nothing was written"):
+        build(root=root)
+    assert not list(root.rglob("*.ipynb"))
+
+
+def test_no_sources_and_misnamed_sources(tmp_path):
+    with pytest.raises(RunError, match=r"holds no notebooks NN_topic\.py"):
+        build(root=tmp_path)
+    make_course(tmp_path, name="tiny")
+    with pytest.raises(BuildError, match=r"solutions/tiny\.py: a source must be called NN_topic\.py"):
+        build(root=tmp_path)
+
+
+def test_every_source_of_the_course_builds_and_the_committed_notebooks_are_current():
+    assert build(check=True) == []
+
+
+# The notebook file
 
 texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=12)
 plain_cells = st.builds(
@@ -214,7 +174,6 @@ plain_cells = st.builds(
 @given(st.lists(plain_cells, max_size=12))
 def test_ids_are_valid_and_unique_and_the_same_every_time(cells):
     notebook = to_notebook(cells)
-    validate(notebook)
     assert to_bytes(notebook) == to_bytes(to_notebook(cells))
     assert nbformat.reads(to_bytes(notebook).decode(), as_version=4).cells == notebook.cells
 
@@ -229,114 +188,48 @@ def test_cells_keep_their_ids_when_others_are_inserted(cells, others, position):
     assert after == before
 
 
-@pytest.mark.parametrize("ids", [["a", "a"], ["a", None], ["a", "not valid"], ["a", "x" * 65], ["a", ""]])
-def test_missing_repeated_and_invalid_ids_are_errors(ids):
+@pytest.mark.parametrize("id_", ["a", None, "not valid", "x" * 65, ""])
+def test_missing_repeated_and_invalid_ids_are_errors(id_):
     notebook = to_notebook([Cell("code", "1", 1), Cell("code", "2", 2)])
-    for cell, cell_id in zip(notebook.cells, ids, strict=True):
-        del cell["id"]
-        if cell_id is not None:
-            cell["id"] = cell_id
-    with pytest.raises(ValueError, match="id"):
+    notebook.cells[0]["id"] = "a"
+    del notebook.cells[1]["id"]
+    if id_ is not None:
+        notebook.cells[1]["id"] = id_
+    with pytest.raises((nbformat.ValidationError, Warning), match="id"):
         to_bytes(notebook)
 
 
-def test_a_notebook_with_other_faults_is_an_error_too():
-    notebook = to_notebook([Cell("code", "1", 1)])
-    del notebook.cells[0]["outputs"]
-    with pytest.raises(ValueError, match="outputs"):
-        to_bytes(notebook)
+# The map of notebooks and modules
 
 
-code_lines = st.sampled_from(
-    ["x = 1", "", "    y = 2", '"""', "s = '''%%'''", "# a comment", "# plain %% text", 'it\'s "odd"']
-)
-text_lines = st.sampled_from(["# a", "#", "# ## Title", "#no space", "# ```", "# `code` it's", ""])
-blocks = st.lists(
-    st.tuples(st.just("# %%"), st.lists(code_lines, max_size=5))
-    | st.tuples(
-        st.sampled_from(["# %% [markdown]", '# %% [markdown] question="9a"']), st.lists(text_lines, max_size=5)
-    ),
-    min_size=1,
-    max_size=6,
-)
+def test_modules_stand_with_the_notebook_that_teaches_or_first_uses_them():
+    imports = "from course_utils import load_data, f1_score, plotting\nimport course_utils.data.synthetic"
+    notebooks = {
+        "02_unet": [Cell("code", "from course_utils.unet import UNet\nimport course_utils.device", 1)],
+        "01_data_exploration": [Cell("code", imports, 1), Cell("markdown", "from course_utils import fit", 2)],
+    }
+    assert modules_behind(notebooks, EXERCISES) == {
+        "01_data_exploration": ["exploration", "data", "metrics"],
+        "02_unet": ["unet", "device"],
+    }
 
 
-@given(blocks, st.booleans())
-@settings(max_examples=300)
-def test_cells_and_lines_agree_with_jupytext(tmp_path_factory, blocks, with_header):
-    lines = ["# ---", "# jupyter:", "#   jupytext: {}", "# ---", ""] if with_header else []
-    for marker, body in blocks:
-        lines += [marker, *body]
-    path = tmp_path_factory.mktemp("source", numbered=True) / "09_any.py"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    expected = jupytext.reads("\n".join(lines) + "\n", fmt="py:percent").cells
-    starts = [n for n, line in enumerate(lines, 1) if line.startswith("# %%")]
-    if len(expected) != len(starts):  # a string that was opened and not closed swallows the next cell
-        with pytest.raises(BuildError, match="inside a string"):
-            read_cells(path)
-        return
-    cells = read_cells(path)
-    assert [(cell.kind, cell.source.strip()) for cell in cells] == [(c.cell_type, c.source.strip()) for c in expected]
-    assert [cell.line for cell in cells] == starts
-    for cell in cells:
-        for row, text in enumerate(cell.source.split("\n") if cell.source else []):
-            assert lines[cell.line_of(row) - 1].rstrip().endswith(text.rstrip())
-
-
-def test_only_builds_the_chosen_notebooks(root):
-    other = SOURCE.replace('# %% exercise="9.1"\n\n', "").replace("9a", "8a")
-    make_root(root, other, "08_other")
-    for only, stems in [
-        ("09", ["09_tiny"]),
-        ("9", ["09_tiny"]),
-        ("08_other", ["08_other"]),
-        (["8", "9"], ["08_other", "09_tiny"]),
-    ]:
-        written = build(only=only, root=root)
-        assert sorted({path.stem for path in written if path.suffix == ".ipynb"}) == stems
-    with pytest.raises(BuildError, match="there is no notebook '07'; known: 08_other, 09_tiny"):
-        build(only="07", root=root)
-
-
-def test_check_writes_nothing_and_names_stale_missing_and_orphaned_notebooks(root):
-    def found() -> list[tuple[str, str]]:
-        before = {path: path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
-        with pytest.raises(BuildError, match=r"Run: python3 course\.py build") as error:
-            build(check=True, root=root)
-        assert before == {path: path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
-        return [(problem.path.name, problem.reason.split()[0]) for problem in error.value.problems]
-
-    assert found() == [("09_tiny.ipynb", "missing.")]
-    [path] = build(root=root)
-    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
-    assert found() == [("09_tiny.ipynb", "differs")]
+def test_the_map_is_written_into_the_readme_and_the_package_and_compared(root):
+    readme, package = root / "README.md", root / "course_utils" / "__init__.py"
+    package.parent.mkdir()
+    readme.write_bytes("| [02 größer](notebooks/02_unet.ipynb) | a; b | `x` |\r\nText `x`\r\n".encode())
+    package.write_text('"""Map.\n\n    02_unet: x\n"""\n')
+    build(root=root, only="02")
+    assert b"| `x` |" in readme.read_bytes()  # the other notebooks are not known then
     build(root=root)
-    source = root / "solutions" / "09_tiny.py"
-    source.write_text(SOURCE.replace("Because.", "Because of this."), encoding="utf-8")
-    assert found() == [("09_tiny.ipynb", "differs")]
-    build(root=root)
-    (root / "solutions" / "10_gone.ipynb").write_text("{}")
-    assert found() == [("10_gone.ipynb", "has")]
-    assert build(check=True, only="09", root=root) == []
-
-
-def test_nothing_is_written_while_one_source_has_a_problem(root):
-    make_root(root, SOURCE + "\n# %%\nundefined\n", "10_broken")
-    with pytest.raises(BuildError, match="Nothing was written"):
+    assert build(root=root, check=True) == []
+    assert readme.read_bytes() == "| [02 größer](notebooks/02_unet.ipynb) | a; b | `unet` |\r\nText `x`\r\n".encode()
+    assert package.read_text() == '"""Map.\n\n    02_unet: unet\n"""\n'
+    package.write_text('"""Map.\n\n    02_unet: metrics\n"""\n')
+    assert differences(root) == [("course_utils/__init__.py", "differs")]
+    package.write_text('"""No map."""\n')
+    with pytest.raises(BuildError, match="0 rows for 02_unet"):
         build(root=root)
-    assert not list(root.rglob("*.ipynb"))
-
-
-def test_no_sources_and_misnamed_sources(tmp_path):
-    with pytest.raises(BuildError, match="no sources NN_topic.py here"):
-        build(root=tmp_path)
-    make_root(tmp_path, name="tiny")
-    with pytest.raises(BuildError, match=r"solutions/tiny\.py: a source must be called NN_topic\.py"):
-        build(root=tmp_path)
-
-
-def test_every_source_of_the_course_builds_and_the_committed_notebooks_are_current():
-    assert build(check=True) == []
 
 
 def test_the_course_has_a_source_for_every_notebook_with_exercises():

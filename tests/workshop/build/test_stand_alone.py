@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from course_utils.exercises import list_exercises
-from workshop.build import read_cells
-from workshop.build.stand_alone import FOLDED, kernel_metadata, modules_for, pack, stand_alone
+from workshop.build import Cell, make_versions
+from workshop.build.stand_alone import FOLDED, imported_modules, kernel_metadata, modules_for, pack, stand_alone
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 SOURCES = sorted((REPOSITORY / "solutions").glob("*.py"))
@@ -28,7 +28,7 @@ each_source = pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.ste
 
 @functools.cache
 def made_from(path: Path) -> list:
-    return stand_alone(read_cells(path), EXERCISES, path)
+    return make_versions(path, EXERCISES)["stand-alone"]
 
 
 def archive_in(cells) -> zipfile.ZipFile:
@@ -45,11 +45,31 @@ def test_the_first_cell_is_folded_and_holds_modules_as_they_are(path):
     for name in archive.namelist():
         assert archive.read(name).decode() == (REPOSITORY / name).read_text(encoding="utf-8")
     names = set(archive.namelist())
-    print(f"{path.stem}: {len(names)} modules, {len(cells[0].source) // 1000} kB")
+    assert all(name.startswith("course_utils/") for name in names)
     assert f"course_utils/exercises/checks/notebook_{path.stem[:2]}.py" in names
     assert {"course_utils/exercises/__init__.py", "course_utils/data/synthetic.py"} <= names
-    assert not any(name.startswith("workshop") for name in names)
     assert sum("/checks/notebook_" in name for name in names) <= 2  # those of notebook 05 use some of 04
+
+
+@pytest.mark.parametrize("number", ["01", "02"])
+def test_a_notebook_that_trains_nothing_embeds_nothing_of_the_training(number):
+    [path] = [path for path in SOURCES if path.stem.startswith(number)]
+    names = {name.removeprefix("course_utils/") for name in archive_in(made_from(path)).namelist()}
+    assert not names & {"training.py", "networks.py", "distributed.py", "checkpoints.py", "losses.py"}
+
+
+def test_imports_are_seen_in_every_form_and_bring_the_packages_around_them():
+    code = """
+import course_utils.losses, numpy
+from course_utils import f1_score
+from course_utils.data import synthetic
+def later():
+    from course_utils.exercises.claims import claim
+"""
+    found = {"losses", "metrics", "data", "data.synthetic", "exercises.claims"}
+    assert imported_modules(code) == {"course_utils", *(f"course_utils.{name}" for name in found)}
+    names = {path.relative_to(REPOSITORY).as_posix() for path in modules_for([Cell("code", code, 1)], [])}
+    assert {"course_utils/__init__.py", "course_utils/exercises/__init__.py", "course_utils/data/layouts.py"} <= names
 
 
 def test_the_archive_depends_on_the_content_alone(tmp_path):
@@ -64,7 +84,7 @@ def test_the_archive_depends_on_the_content_alone(tmp_path):
 
 
 def test_a_module_that_a_check_needs_must_be_there():
-    with pytest.raises(ValueError, match=r"exercise 9\.1 needs the module course_utils\.checks\.notebook_99"):
+    with pytest.raises(ValueError, match=r"are missing: course_utils\.exercises\.checks\.notebook_99\."):
         modules_for([], [dataclasses.replace(EXERCISES[0], id="9.1", notebook="99_none")])
 
 
@@ -90,19 +110,20 @@ def test_pictures_are_in_the_text_and_no_local_file_is_named(path):
     assert all(re.match(r"https?:|data:image/png;base64,|#", target) for target in targets)
 
 
-def test_local_pictures_are_embedded_and_local_links_are_only_words(tmp_path):
-    (tmp_path / "solutions").mkdir()
+def test_pictures_are_embedded_and_local_links_are_only_words(tmp_path):
     (tmp_path / "dot one.png").write_bytes(b"\x89PNG dot")
-    path = tmp_path / "solutions" / "01_data_exploration.py"
-    path.write_text(
-        "# %% [markdown]\n# ![A dot](../dot%20one.png) [next](02_unet.ipynb#top) [top](#top) [web](https://example.org)\n"
-        "# `[a](b)`\n#\n# ```\n# [c](d)\n# ```\n",
-        encoding="utf-8",
+    (tmp_path / "solutions").mkdir()
+    text = (
+        "![A dot](../dot%20one.png) [next](02_unet.ipynb#top) [top](#top) [web](https://example.org)\n"
+        "![B](attachment:b.png) `[a](b)`\n\n```\n[c](d)\n```"
     )
-    text = stand_alone(read_cells(path), EXERCISES, path)[1].source
-    data = base64.b64encode(b"\x89PNG dot").decode()
-    assert text.startswith(f"![A dot](data:image/png;base64,{data}) next [top](#top) [web](https://example.org)")
-    assert "`[a](b)`" in text and "[c](d)" in text
+    cell = Cell("markdown", text, 1, attachments={"b.png": b"B"})
+    made = stand_alone([cell], [], tmp_path / "solutions" / "01_data_exploration.py")[1]
+    dot, b = (f"data:image/png;base64,{base64.b64encode(data).decode()}" for data in (b"\x89PNG dot", b"B"))
+    assert made.attachments == {}
+    assert made.source == (
+        f"![A dot]({dot}) next [top](#top) [web](https://example.org)\n![B]({b}) `[a](b)`\n\n```\n[c](d)\n```"
+    )
 
 
 @each_source

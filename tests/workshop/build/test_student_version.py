@@ -1,0 +1,90 @@
+"""The solved and the student version: what is filled in, and that students' cells give no solution away."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from pathlib import Path
+
+import pytest
+from tiny_course import EXERCISES, make_course, read_notebook
+
+from course_utils.exercises import list_exercises
+from workshop.build import build, make_versions
+from workshop.build.source import read_cells
+from workshop.build.stubs import source_of, stub_of
+from workshop.build.versions import OWN_ANSWER, student
+
+SOURCES = sorted((Path(__file__).resolve().parents[3] / "solutions").glob("*.py"))
+REGISTRY = {exercise.id: exercise for exercise in list_exercises()}
+
+
+def by_id(notebook) -> dict[str, str]:
+    return {cell.id: cell.source for cell in notebook.cells}
+
+
+def test_both_versions_differ_in_exercises_and_answers_only(root):
+    build(root=root)
+    stub, solution = by_id(read_notebook(root, "notebooks")), by_id(read_notebook(root, "solutions"))
+    assert solution["exercise-2-4"].endswith("if parameter.requires_grad)")
+    assert stub["exercise-2-4"].endswith('raise NotImplementedError("Exercise 2.4: Count the parameters")')
+    assert (stub["answer-2a"], solution["answer-2a"]) == (OWN_ANSWER, "Because.")
+    assert {key for key in stub.keys() | solution.keys() if stub.get(key) != solution.get(key)} == {
+        "exercise-2-4",
+        "answer-2a",
+    }
+
+
+def test_the_solved_cells_run(root):
+    build(root=root)
+    names: dict = {"__name__": "__main__"}
+    for cell in read_notebook(root, "solutions").cells:
+        if cell.cell_type == "code":
+            exec(cell.source, names)
+    assert names["value"] == 3
+
+
+def test_checks_difficulty_links_and_progress_are_filled_in(root):
+    build(root=root)
+    notebook = read_notebook(root, "notebooks")
+    cells = by_id(notebook)
+    assert cells["check-2-4"] == 'count_parameters = check("2.4", count_parameters)'
+    whole = "\n".join(cells.values())
+    assert "*Difficulty 1 of 5, about 5 minutes.*" in whole and "{{" not in whole
+    assert "[![Open this on Kaggle]" in notebook.cells[0].source.split("\n")[2]
+    last = notebook.cells[-1]
+    assert last.metadata == {"course": {"progress": "02_unet"}}
+    assert last.source.endswith('show_overview("02_unet")')  # only the first notebook also shows the whole course
+
+
+def test_difficulty_and_minutes_come_from_the_registry(tmp_path):
+    harder = [dataclasses.replace(EXERCISES[1], difficulty=5, minutes=77)]
+    cells = student(read_cells(make_course(tmp_path)), harder, "02_unet")
+    assert any("*Difficulty 5 of 5, about 77 minutes.*" in cell.source for cell in cells)
+
+
+@functools.cache
+def versions(path: Path) -> dict[str, list]:
+    return make_versions(path, list_exercises())
+
+
+@pytest.mark.parametrize("version", ["notebooks", "stand-alone"])
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_students_get_stubs_no_model_answer_and_no_line_of_a_solution(path, version):
+    """Only the package holds solutions. Lines of at least 40 characters are telling; shorter ones stand anywhere."""
+    cells = [cell for cell in versions(path)[version] if cell.markers.get("setup") != "package"]
+    stubs = {id_: stub_of(exercise) for id_, exercise in REGISTRY.items()}
+    answers = {cell.markers["answer"]: cell.source for cell in read_cells(path) if "answer" in cell.markers}
+    for cell in cells:
+        if "exercise" in cell.markers:
+            assert cell.source == stubs[cell.markers["exercise"]]
+        if "answer" in cell.markers:
+            assert cell.source == OWN_ANSWER and answers.pop(cell.markers["answer"]) != OWN_ANSWER
+    assert answers == {}
+    whole = re.sub(r"\s+", " ", "\n".join(cell.source for cell in cells))
+    hidden = [exercise for exercise in REGISTRY.values() if exercise.notebook >= path.stem]  # later ones, too
+    lines = {line.strip() for exercise in hidden for line in source_of(exercise).split("\n")}
+    given = {line.strip() for stub in stubs.values() for line in stub.split("\n")}
+    telling = {line for line in lines - given if len(line) >= 40}
+    assert telling and [line for line in telling if line in whole] == []
