@@ -1,4 +1,4 @@
-"""What a running notebook shows: a figure with its caption, a line of progress, a box."""
+"""What the running notebook shows: a figure with its caption, a line of progress, a box. Elsewhere there is text."""
 
 from __future__ import annotations
 
@@ -8,55 +8,66 @@ import io
 import sys
 import time
 from collections.abc import Iterator, Sized
+from typing import TYPE_CHECKING
 
-import matplotlib.pyplot as plt
-from matplotlib.figure import Figure
 from tqdm import tqdm
+
+if TYPE_CHECKING:  # drawing is loaded by those who draw: training shows nothing but its progress
+    from matplotlib.figure import Figure
+
+
+def in_notebook() -> bool:
+    """Whether this code runs in the kernel of a notebook, which can show more than text."""
+    ipython = sys.modules.get("IPython")  # every kernel has loaded it
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
 def show(figure: Figure, caption: str) -> None:
-    """Show a figure in the notebook with its caption below, which is also its alternative text, and close it."""
+    """Show a figure with its caption below, which is also its alternative text, and close it.
+
+    Outside a notebook the caption is printed.
+    """
+    content, metadata = _picture(figure, caption)
+    if not in_notebook():
+        print(caption)
+        return
     from IPython.display import Markdown, display
 
-    display(_picture(figure, caption), raw=True, metadata=_alternative_text(caption))
+    display(content, raw=True, metadata=metadata)
     display(Markdown(f"*{caption}*"))
 
 
 def figure_as_html(figure: Figure, caption: str) -> str:
     """The figure as an HTML `img` with its alternative text, no wider than the page; the figure is closed."""
-    data = _picture(figure, caption)["image/png"]
+    data = _picture(figure, caption)[0]["image/png"]
     return f'<img src="data:image/png;base64,{data}" alt="{html.escape(caption)}" style="max-width: 100%;">'
 
 
-def _picture(figure: Figure, caption: str) -> dict:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", bbox_inches="tight")  # nothing that sticks out is cut off
-    plt.close(figure)
-    return {"image/png": base64.b64encode(buffer.getvalue()).decode(), "text/plain": caption}
+def show_box(box: str, text: str) -> None:
+    """Show a box, given as HTML; outside a notebook its text is printed."""
+    if not in_notebook():
+        print(text)
+        return
+    from IPython.display import display
 
-
-def _alternative_text(caption: str) -> dict:
-    return {"image/png": {"alt": caption}}
+    display({"text/html": box, "text/plain": text}, raw=True)
 
 
 class LiveFigure:
-    """One place in the notebook whose figure is replaced while a computation goes on.
+    """One place in the notebook whose figure is replaced while a computation goes on. Elsewhere it shows nothing.
 
+    >>> from matplotlib.figure import Figure
     >>> live = LiveFigure()
-    >>> live.update(plt.figure(), "What can be seen")  # doctest: +SKIP
+    >>> live.update(Figure(), "Loss after one epoch.")
+    >>> live.update(Figure(), "Loss after two epochs.")
     """
 
     def __init__(self):
-        self._handle = None
+        self._place = _Place()
 
     def update(self, figure: Figure, caption: str) -> None:
-        from IPython.display import display
-
-        picture, metadata = _picture(figure, caption), _alternative_text(caption)
-        if self._handle is None:
-            self._handle = display(picture, raw=True, metadata=metadata, display_id=True)
-        else:
-            self._handle.update(picture, raw=True, metadata=metadata)
+        """Show a figure instead of the last one, and close it; the caption is its alternative text."""
+        self._place.update(*_picture(figure, caption))
 
 
 def progress(batches: Sized, description: str) -> Iterator:
@@ -65,40 +76,46 @@ def progress(batches: Sized, description: str) -> Iterator:
     In a notebook the line replaces itself in place; it needs no widgets, so it also looks right in a page made from the
     notebook. Elsewhere it is the usual progress bar of tqdm.
     """
-    handle = _display_line(f"{description} ...")
-    if handle is None:
+    if not in_notebook():
         yield from tqdm(batches, desc=description, leave=False, mininterval=1)
         return
+    line = _Place()
+    line.update({"text/plain": f"{description} ..."})
     start = last = time.perf_counter()
     for done, batch in enumerate(batches):
         now = time.perf_counter()
         if done > 0 and now - last > 1:  # the first batch may take long: workers start
             left = (now - start) / done * (len(batches) - done)
-            handle.update(_plain(f"{description}: {done} of {len(batches)} steps, {left:.0f} s left"), raw=True)
+            line.update({"text/plain": f"{description}: {done} of {len(batches)} steps, {left:.0f} s left"})
             last = now
         yield batch
-    handle.update(_plain(f"{description}: {len(batches)} steps, {time.perf_counter() - start:.0f} s"), raw=True)
+    seconds = time.perf_counter() - start
+    line.update({"text/plain": f"{description}: {len(batches)} steps, {seconds:.0f} s"})
 
 
-def _display_line(text: str):
-    """A line in the running notebook that can be replaced, or None outside a notebook."""
-    if "IPython" not in sys.modules or not hasattr(sys.modules["IPython"].get_ipython(), "kernel"):
-        return None
-    return sys.modules["IPython"].display.display(_plain(text), raw=True, display_id=True)
+class _Place:
+    """One output of a cell, whose content can be replaced."""
 
+    def __init__(self):
+        self._handle = None
 
-def _plain(text: str) -> dict[str, str]:
-    return {"text/plain": text}
-
-
-def show_box(box: str, text: str) -> None:
-    try:
-        from IPython import get_ipython
+    def update(self, content: dict[str, str], metadata: dict | None = None) -> None:
+        if not in_notebook():
+            return
         from IPython.display import display
-    except ImportError:
-        print(text)
-        return
-    if get_ipython() is None:
-        print(text)
-    else:
-        display({"text/html": box, "text/plain": text}, raw=True)
+
+        if self._handle is None:
+            self._handle = display(content, raw=True, metadata=metadata, display_id=True)
+        else:
+            self._handle.update(content, raw=True, metadata=metadata)
+
+
+def _picture(figure: Figure, caption: str) -> tuple[dict, dict]:
+    """Content and metadata of an output; the figure is closed."""
+    import matplotlib.pyplot as plt
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", bbox_inches="tight")  # nothing that sticks out is cut off
+    plt.close(figure)
+    picture = {"image/png": base64.b64encode(buffer.getvalue()).decode(), "text/plain": caption}
+    return picture, {"image/png": {"alt": caption}}

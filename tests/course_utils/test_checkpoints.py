@@ -1,4 +1,4 @@
-"""The networks that come with the course: the right one for the data, only as published, and never one that cheats."""
+"""Saved networks, and the pretrained ones: the right one for the data, only as published, and never one that cheats."""
 
 from __future__ import annotations
 
@@ -8,9 +8,17 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
+from saved_files import DAMAGES, Exploit, damaged, same_weights
 
 from course_utils import checkpoints, predict
-from course_utils.checkpoints import PRETRAINED, checkpoint_folder, fingerprint, load_pretrained, save_model
+from course_utils.checkpoints import (
+    PRETRAINED,
+    checkpoint_folder,
+    fingerprint,
+    load_model,
+    load_pretrained,
+    save_model,
+)
 from course_utils.data import load_data
 from course_utils.networks import Foreground, boundary_model, foreground_model, model_path
 from course_utils.profiles import get_profile
@@ -21,6 +29,86 @@ SMOKE = get_profile("smoke")
 CURVE = [EpochResult(1, 0.5, 0.8, 0.6, 0.7, 1.0), EpochResult(2, 0.4, 0.9, 0.5, 0.8, 1.0)]
 
 
+def small_unet(**options) -> UNet:
+    return UNet(1, 1, base_channels=4, depth=2, **options)
+
+
+# saved models
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_a_saved_model_comes_back_as_it_was_in_evaluation_mode(tmp_path, batch_norm):
+    model = small_unet(batch_norm=batch_norm).train()
+    model(torch.randn(2, 1, 8, 8))  # moves the running statistics
+    save_model(tmp_path / "deep" / "net.pt", model, data="embedded", scores={"F1": [0.5, None]}, number=np.float64(0.5))
+    assert model.training
+    loaded, metadata = load_model(tmp_path / "deep" / "net.pt")
+    assert same_weights(loaded, model) and not loaded.training
+    assert metadata == {"data": "embedded", "scores": {"F1": [0.5, None]}, "number": 0.5}
+    x = torch.randn(1, 1, 8, 8)
+    assert torch.equal(loaded(x), model.eval()(x))
+
+
+def test_what_cannot_be_loaded_again_is_not_saved(tmp_path):
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        save_model(tmp_path / "net.pt", small_unet(), data=np.zeros(3))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_leaves_the_last_model_and_not_half_a_file(tmp_path, monkeypatch):
+    path = tmp_path / "net.pt"
+    save_model(path, small_unet(), seed=1)
+    before = path.read_bytes()
+
+    def no_space(state, file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", no_space)
+    with pytest.raises(OSError, match=r"Nothing can be saved in .*No space left on device.*`output`"):
+        save_model(path, small_unet(), seed=2)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_model_is_an_error_that_says_what_to_do(tmp_path, damage):
+    path = tmp_path / "net.pt"
+    save_model(path, small_unet())
+    path.write_bytes(damaged(path.read_bytes(), damage))
+    with pytest.raises(ValueError, match=r"net\.pt is not a model saved by this course .* Delete it and train again"):
+        load_model(path)
+
+
+MODEL = {"sizes": small_unet().sizes, "weights": small_unet().state_dict()}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [torch.zeros(3), {"weights": {}}, {"sizes": {"depth": 1}, "weights": {}, "metadata": {}}, MODEL,
+     *(MODEL | {"metadata": metadata} for metadata in ("a text", ["a", "list"], None))],
+)  # fmt: skip
+def test_a_file_of_torch_that_is_not_a_model_with_its_metadata_is_an_error(tmp_path, content):
+    torch.save(content, tmp_path / "net.pt")
+    with pytest.raises(ValueError, match="not a model saved by this course"):
+        load_model(tmp_path / "net.pt")
+
+
+def test_a_model_file_cannot_run_code(tmp_path):
+    torch.save({"sizes": Exploit(tmp_path / "ran"), "weights": {}, "metadata": {}}, tmp_path / "net.pt")
+    with pytest.raises(ValueError, match="Weights only load failed"):
+        load_model(tmp_path / "net.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_missing_model_is_a_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        load_model(tmp_path / "net.pt")
+
+
+# pretrained networks
+
+
 @pytest.fixture(scope="module")
 def data():
     return load_data("embedded")
@@ -28,7 +116,7 @@ def data():
 
 @pytest.fixture
 def published(monkeypatch, tmp_path, data):
-    """A tiny network that comes with the embedded data."""
+    """A tiny pretrained network for the embedded data."""
     folder = tmp_path / "checkpoints"
     path = folder / "tiny.pt"
     torch.manual_seed(0)
@@ -37,11 +125,6 @@ def published(monkeypatch, tmp_path, data):
     monkeypatch.setattr(checkpoints, "checkpoint_folder", lambda: folder)
     monkeypatch.setitem(PRETRAINED, fingerprint(data), ("tiny.pt", hashlib.sha256(path.read_bytes()).hexdigest()))
     return path, model
-
-
-def same_weights(one, other) -> bool:
-    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
-    return all(torch.equal(a, b) for a, b in pairs)
 
 
 def test_the_fingerprint_is_that_of_the_images_and_their_split(data):
@@ -73,7 +156,7 @@ def test_as_a_foreground_network_it_gives_interior_plus_boundary(published, data
 
 def test_other_data_a_damaged_file_or_another_validation_share_have_none(published, data, capsys):
     assert load_pretrained(replace(data, train=data.train[1:]), 8) is None
-    assert load_pretrained(data, 5) is None  # it has learnt from images that would be validation images now
+    assert load_pretrained(data, 5) is None  # it has learned from images that would be validation images now
     assert capsys.readouterr().out == ""
     published[0].write_bytes(published[0].read_bytes() + b"x")
     assert load_pretrained(data, 8) is None
@@ -82,31 +165,27 @@ def test_other_data_a_damaged_file_or_another_validation_share_have_none(publish
     assert load_pretrained(data, 8) is None
 
 
-@pytest.mark.parametrize("left", ["boundary.pt", "boundary.resume"])
-def test_an_own_network_comes_first_also_one_half_trained(published, data, tmp_path, left):
-    path = model_path(tmp_path, "boundary").with_name(left)
-    path.parent.mkdir()
-    path.write_bytes(b"something of my own")
+@pytest.mark.parametrize(
+    ("left", "profile", "pretrained"),
+    [("boundary.pt", "smoke", None), ("boundary.resume", "smoke", None), (None, "full", None), (None, "smoke", False)],
+)
+def test_it_is_not_taken_beside_an_own_one_nor_where_it_is_not_wanted(
+    published, data, tmp_path, left, profile, pretrained
+):
+    if left:  # a network of the user's, or one half trained
+        path = model_path(tmp_path, "boundary").with_name(left)
+        path.parent.mkdir()
+        path.write_bytes(b"something of my own")
     seen = []
 
     def stop(results):
-        seen.append(results)
-        raise InterruptedError
-
-    tiny = replace(SMOKE, base_channels=2, crops_per_epoch=4)
-    with pytest.raises(InterruptedError):
-        boundary_model(data, tiny, 0, tmp_path, on_epoch=stop)
-    assert len(seen[0]) == 1  # one epoch of a training of its own
-
-
-@pytest.mark.parametrize(("profile", "argument"), [("full", None), ("smoke", False)])
-def test_it_can_be_left_out(published, data, tmp_path, profile, argument):
-    def stop(results):
+        seen.append(len(results))
         raise InterruptedError
 
     tiny = replace(get_profile(profile), base_channels=2, crops_per_epoch=2, batch_size=2, crop_size=64, workers=0)
     with pytest.raises(InterruptedError):
-        boundary_model(data, tiny, 0, tmp_path, on_epoch=stop, pretrained=argument)
+        boundary_model(data, tiny, 0, tmp_path, on_epoch=stop, pretrained=pretrained)
+    assert seen == [1]  # the first epoch of a new training
 
 
 def test_every_published_network_is_there_small_and_has_its_card():

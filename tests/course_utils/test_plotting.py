@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import io
-import warnings
 
 import matplotlib
 
 matplotlib.use("Agg")
 
-import IPython.display
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -20,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from course_utils import display, plotting
+from course_utils import plotting
 from course_utils.plotting import BACKGROUND, label_colours, with_matching_ids
 from course_utils.targets import boundary_target
 from course_utils.training import EpochResult
@@ -241,92 +238,6 @@ def test_the_drawing_of_the_network_names_channels_and_resolution_of_every_block
         assert texts.count(str(base_channels * 2**level)) == times
         assert texts.count(f"{256 // 2**level}²") == times
     pixels(figure)
-
-
-# in the notebook
-
-
-class Display:
-    """Stands for the notebook and keeps what it is asked to show."""
-
-    def __init__(self):
-        self.shown = []
-        self.replaced = []
-
-    def __call__(self, content, raw=False, metadata=None, display_id=False):
-        self.shown.append((content, raw, metadata))
-        return self if display_id else None
-
-    def update(self, content, raw=False, metadata=None):
-        self.replaced.append((content, raw, metadata))
-
-
-@pytest.fixture
-def notebook(monkeypatch) -> Display:
-    display = Display()
-    monkeypatch.setattr(IPython.display, "display", display)
-    return display
-
-
-def a_figure():
-    figure, axes = plotting.grid(1, 1)
-    plotting.draw_labels(axes[0, 0], np.array([[0, 1], [2, 0]]))
-    return figure
-
-
-def decoded(content: dict) -> Image.Image:
-    return Image.open(io.BytesIO(base64.b64decode(content["image/png"])))
-
-
-def test_a_figure_is_shown_with_its_caption_below_and_as_alternative_text(notebook):
-    figure = a_figure()
-    display.show(figure, "Two nuclei.")
-    (content, raw, metadata), (caption, _, _) = notebook.shown
-    assert raw and decoded(content).format == "PNG"
-    assert metadata == {"image/png": {"alt": "Two nuclei."}} and content["text/plain"] == "Two nuclei."
-    assert isinstance(caption, IPython.display.Markdown) and caption.data == "*Two nuclei.*"
-    assert not plt.fignum_exists(figure.number)
-
-
-def test_the_page_around_a_figure_is_white_and_opaque_so_that_it_can_be_read_in_dark_mode(notebook):
-    with plt.rc_context({"savefig.facecolor": "white"}):
-        display.show(a_figure(), "Two nuclei.")
-    corner = np.asarray(decoded(notebook.shown[0][0]).convert("RGBA"))[0, 0]
-    assert corner.tolist() == [255, 255, 255, 255]
-
-
-def test_a_live_figure_is_shown_once_and_then_replaced_in_its_place(notebook):
-    live = display.LiveFigure()
-    for epoch in (1, 2, 3):
-        live.update(plotting.plot_training(results(epoch)), f"After epoch {epoch}.")
-    assert len(notebook.shown) == 1 and len(notebook.replaced) == 2
-    everything = notebook.shown + notebook.replaced
-    assert [metadata["image/png"]["alt"] for _, _, metadata in everything] == [f"After epoch {i}." for i in (1, 2, 3)]
-    assert all(raw for _, raw, _ in everything)
-    assert len({content["image/png"] for content, _, _ in everything}) == 3
-    assert plt.get_fignums() == []
-
-
-def test_two_live_figures_have_two_places(notebook):
-    for live in (display.LiveFigure(), display.LiveFigure()):
-        live.update(a_figure(), "Something.")
-    assert len(notebook.shown) == 2 and notebook.replaced == []
-
-
-def test_outside_a_notebook_showing_a_figure_is_no_error(capsys):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        display.show(a_figure(), "Two nuclei.")
-        live = display.LiveFigure()
-        live.update(a_figure(), "One.")
-        live.update(a_figure(), "Two.")
-
-
-def test_a_figure_as_html_escapes_its_alternative_text():
-    page = display.figure_as_html(a_figure(), 'F1 < 0.5 & "bad"')
-    assert page.startswith('<img src="data:image/png;base64,')
-    assert 'alt="F1 &lt; 0.5 &amp; &quot;bad&quot;"' in page
-    assert plt.get_fignums() == []
 
 
 def test_the_colours_of_errors_and_classes_differ():

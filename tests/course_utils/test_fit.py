@@ -1,0 +1,322 @@
+"""The training of notebooks 04 and 05: averaged weights, precision, and checkpoints that are resumed."""
+
+from __future__ import annotations
+
+import copy
+import math
+import multiprocessing
+import time
+
+import numpy as np
+import pytest
+import torch
+from saved_files import DAMAGES, Exploit, damaged, same_weights
+from small_training import batches, small_unet
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from course_utils import training
+from course_utils.dataset import NucleiDataset, training_loader
+from course_utils.losses import binary_cross_entropy, dice_score, hard_dice_score
+from course_utils.targets import binary_target
+from course_utils.training import EpochResult, FitOptions, fit, jitter_intensity, train_epoch, validate
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed():
+    torch.manual_seed(0)
+
+
+PLAIN = {"batch_transform": None, "average_decay": 0.0, "precision": torch.float32}
+
+
+def fit_small(
+    model=None, data=None, held_back=None, loss_fn=binary_cross_entropy, epochs=1, learning_rate=1e-2, metric=None,
+    **options,
+) -> list[EpochResult]:  # fmt: skip
+    """`fit` with everything switched off that `options` does not switch on."""
+    return fit(
+        model or nn.Conv2d(1, 1, 1), data or batches(1, 2), held_back or batches(1), loss_fn, epochs=epochs,
+        learning_rate=learning_rate, metric=metric, options=FitOptions(**PLAIN | options),
+    )  # fmt: skip
+
+
+def test_with_everything_switched_off_fit_is_a_loop_of_train_epoch():
+    model, twin = small_unet(), small_unet()
+    twin.load_state_dict(model.state_dict())
+    data, held_back = batches(2, 2, 1), batches(1, 1)
+    results = fit_small(model, data, held_back, epochs=4, metric=dice_score)
+
+    twin.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(twin.parameters(), lr=1e-2, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=12, pct_start=0.2)
+
+    def with_schedule():
+        for batch in data:
+            yield batch
+            schedule.step()
+
+    for result in results:
+        trained = train_epoch(twin, with_schedule(), binary_cross_entropy, optimizer, dice_score)
+        validated = validate(twin, held_back, binary_cross_entropy, dice_score)
+        assert (result.train_loss, result.train_metric) == pytest.approx(trained, rel=1e-4)
+        assert (result.validation_loss, result.validation_metric) == pytest.approx(validated, rel=1e-4)
+    assert [result.epoch for result in results] == [1, 2, 3, 4]
+    for name, value in twin.state_dict().items():
+        assert torch.allclose(model.state_dict()[name], value, atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", range(1, 8))
+def test_fit_works_for_any_number_of_steps(steps):
+    [result] = fit_small(data=batches(*[1] * steps))
+    assert math.isfinite(result.train_loss)
+
+
+def test_the_learning_rate_rises_and_falls_once(monkeypatch):
+    rates = []
+
+    class Watched(torch.optim.AdamW):
+        def step(self, closure=None):
+            rates.append(self.param_groups[0]["lr"])
+            return super().step(closure)
+
+    monkeypatch.setattr(torch.optim, "AdamW", Watched)
+    fit_small(data=batches(*[1] * 10), epochs=2)
+    peak = int(np.argmax(rates))
+    assert len(rates) == 20 and rates[peak] == pytest.approx(1e-2) and 1 <= peak <= 5
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_the_kept_weights_are_the_average_that_was_validated(batch_norm):
+    model, last = small_unet(batch_norm=batch_norm), []
+    held_back = batches(2)
+    results = fit_small(
+        model, batches(2, 2, 2), held_back, epochs=3, metric=dice_score, average_decay=0.9,
+        on_epoch=lambda _: last.append(copy.deepcopy(model)),
+    )  # fmt: skip
+    assert not model.training
+    for name, value in model.state_dict().items():  # also of the statistics of batch normalisation, not of counters
+        assert torch.equal(value, last[-1].state_dict()[name]) == name.endswith("num_batches_tracked"), name
+    final = validate(model, held_back, binary_cross_entropy, dice_score)
+    assert final == pytest.approx((results[-1].validation_loss, results[-1].validation_metric), rel=1e-5)
+
+
+def test_the_average_weighs_each_step_as_its_definition_says(monkeypatch):
+    steps = []
+
+    class Watched(torch.optim.AdamW):
+        def step(self, closure=None):
+            super().step(closure)
+            steps.append([parameter.detach().clone() for parameter in self.param_groups[0]["params"]])
+
+    monkeypatch.setattr(torch.optim, "AdamW", Watched)
+    model = nn.Conv2d(1, 1, 1)
+    fit_small(model, batches(1, 1, 1, 1), epochs=2, learning_rate=0.5, average_decay=0.3)
+    expected = steps[0]
+    for n, parameters in enumerate(steps[1:], start=1):
+        keep = min(0.3, (1 + n) / (10 + n))  # short at first, so that the random start soon fades
+        expected = [keep * old + (1 - keep) * new for old, new in zip(expected, parameters, strict=True)]
+    assert len(steps) == 8
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(model.parameters(), expected, strict=True))
+    assert not torch.allclose(model.weight, steps[-1][0], atol=1e-3)
+
+
+class OverflowsFirst(torch.amp.GradScaler):
+    """A scaler whose first loss has gradients that float16 cannot hold."""
+
+    done = 0
+
+    def scale(self, loss):
+        self.done += 1
+        return super().scale(loss * torch.inf if self.done == 1 else loss)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_step_that_overflows_in_float16_counts_neither_for_the_schedule_nor_for_the_average(monkeypatch):
+    averages, rates = [], []
+
+    class Average(AveragedModel):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            averages.append(self)
+
+    class Schedule(torch.optim.lr_scheduler.OneCycleLR):
+        def step(self):
+            super().step()
+            rates.append(self.last_epoch)
+
+    monkeypatch.setattr(torch.amp, "GradScaler", OverflowsFirst)
+    monkeypatch.setattr(training, "AveragedModel", Average)
+    monkeypatch.setattr(torch.optim.lr_scheduler, "OneCycleLR", Schedule)
+    model = small_unet()
+    fit_small(model, batches(2, 2, 2), precision=torch.float16)
+    assert [int(average.n_averaged) for average in averages] == [2] and rates == [0, 1, 2]
+    assert all(value.isfinite().all() for value in model.parameters())
+
+
+def test_in_float32_there_is_no_autocast(monkeypatch):
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: pytest.fail("autocast in float32"))
+    assert len(fit_small()) == 1
+
+
+def test_after_every_epoch_the_results_so_far_are_reported_without_a_metric_if_there_is_none():
+    seen, start = [], time.perf_counter()
+    results = fit_small(epochs=3, on_epoch=lambda results: seen.append([result.epoch for result in results]))
+    assert seen == [[1], [1, 2], [1, 2, 3]]
+    assert all(result.train_metric is None and result.validation_metric is None for result in results)
+    assert all(result.seconds > 0 for result in results)
+    assert sum(result.seconds for result in results) <= time.perf_counter() - start
+
+
+def test_a_metric_may_be_a_python_number():
+    (result,) = fit_small(metric=lambda logits, targets: float(len(logits)))
+    assert result.train_metric == pytest.approx((1 * 1 + 2 * 2) / 3)
+    assert result.validation_metric == 1
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16, torch.float16])
+def test_fit_learns_in_every_precision_and_keeps_float32_weights(precision):
+    model, kinds = small_unet(batch_norm=True), set()
+
+    def loss_fn(logits, targets):
+        kinds.add(logits.dtype)
+        return binary_cross_entropy(logits, targets)
+
+    results = fit_small(
+        model, batches(2, 2), batches(2), loss_fn, epochs=15, learning_rate=2e-2, metric=hard_dice_score,
+        batch_transform=jitter_intensity, average_decay=0.5, precision=precision,
+    )  # fmt: skip
+    assert kinds == {torch.float32}
+    assert {value.dtype for value in model.parameters()} == {torch.float32}
+    assert results[-1].validation_metric > 0.9 and results[-1].validation_loss < 0.5 * results[0].train_loss
+
+
+# checkpoints
+
+
+class Interrupted(Exception):
+    pass
+
+
+def train_with_crops(
+    checkpoint=None, stop_in_epoch=None, stop_after_epoch=None, workers=0, epochs=3, learning_rate=1e-2, **options
+):
+    """Three epochs with everything that is random: crops, flips, order, jitter. Returns the model and the results."""
+    torch.manual_seed(0)
+    image, target = (part[0, 0].numpy() for part in batches(1)[0])
+    dataset = NucleiDataset([image, 2 * image], [target.astype(int)] * 2, binary_target, 8, augment=True)
+    loader = training_loader(dataset, batch_size=2, crops_per_epoch=6, workers=workers)
+    model = small_unet(batch_norm=True)
+    done = 0
+
+    def loss_fn(logits, targets):
+        if done + 1 == stop_in_epoch:
+            raise Interrupted
+        return binary_cross_entropy(logits, targets)
+
+    def on_epoch(results):
+        nonlocal done
+        done = len(results)
+        if done == stop_after_epoch:
+            raise Interrupted
+
+    options = {"precision": torch.float32, "checkpoint": checkpoint, "on_epoch": on_epoch} | options
+    results = fit(
+        model, loader, batches(1), loss_fn, epochs=epochs, learning_rate=learning_rate, metric=dice_score,
+        options=FitOptions(**options),
+    )  # fmt: skip
+    return model, [(r.epoch, r.train_loss, r.validation_loss, r.validation_metric) for r in results]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted():
+    return train_with_crops()
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """The checkpoint of a training that was interrupted in its second epoch."""
+    with pytest.raises(Interrupted):
+        train_with_crops(tmp_path / "net.resume", stop_in_epoch=2)
+    return tmp_path / "net.resume"
+
+
+@pytest.mark.skipif(multiprocessing.get_start_method() != "fork", reason="kept workers do not repeat their crops")
+def test_with_forked_workers_too_an_interruption_changes_nothing(tmp_path):
+    uninterrupted, results = train_with_crops(workers=2)
+    with pytest.raises(Interrupted):
+        train_with_crops(tmp_path / "net.resume", stop_in_epoch=2, workers=2)
+    resumed, resumed_results = train_with_crops(tmp_path / "net.resume", workers=2)
+    assert resumed_results == results and same_weights(resumed, uninterrupted)
+
+
+@pytest.mark.parametrize(
+    "stop", [{"stop_in_epoch": 1}, {"stop_in_epoch": 2}, {"stop_in_epoch": 3}, {"stop_after_epoch": 3}]
+)
+def test_an_interrupted_training_ends_as_if_it_had_not_been_interrupted(tmp_path, uninterrupted, stop):
+    checkpoint = tmp_path / "models" / "net.resume"  # in a folder that is not there yet
+    with pytest.raises(Interrupted):
+        train_with_crops(checkpoint, **stop)
+    assert checkpoint.exists() == (stop != {"stop_in_epoch": 1})
+    # after the last epoch nothing is left to train
+    again = {"stop_in_epoch": 1} if stop == {"stop_after_epoch": 3} else {}
+    resumed, results = train_with_crops(checkpoint, **again)
+    assert results == uninterrupted[1] and same_weights(resumed, uninterrupted[0])
+    assert list(tmp_path.glob("**/*.*")) == []  # nothing is left behind
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"learning_rate": 2e-2}, {"epochs": 4}, {"metadata": {"data": "dsb2018"}}, {"average_decay": 0.5},
+     {"precision": torch.bfloat16}],
+)  # fmt: skip
+def test_a_checkpoint_of_another_training_is_ignored_and_the_difference_named(tmp_path, uninterrupted, capsys, other):
+    with pytest.raises(Interrupted):
+        train_with_crops(tmp_path / "net.resume", stop_in_epoch=2, **other)
+    again, results = train_with_crops(tmp_path / "net.resume")
+    assert results == uninterrupted[1] and same_weights(again, uninterrupted[0])
+    message = f"net.resume does not fit this training and is ignored (ValueError: it has other {next(iter(other))})"
+    assert message in capsys.readouterr().out
+
+
+def test_a_checkpoint_of_another_network_is_ignored(checkpoint, capsys):
+    assert len(fit_small(data=batches(2, 2, 2), epochs=3, average_decay=0.99, checkpoint=checkpoint)) == 3
+    assert "other weights" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_ignored_with_a_message(checkpoint, uninterrupted, capsys, damage):
+    checkpoint.write_bytes(damaged(checkpoint.read_bytes(), damage))
+    again, results = train_with_crops(checkpoint)
+    assert results == uninterrupted[1] and same_weights(again, uninterrupted[0])
+    assert "net.resume does not fit this training and is ignored" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("missing", ["settings", "model", "scaler", "results", "random", "everything"])
+def test_a_checkpoint_with_a_part_missing_leaves_no_trace(checkpoint, uninterrupted, capsys, missing):
+    state = torch.load(checkpoint, weights_only=True)
+    torch.save({name: part for name, part in state.items() if missing not in (name, "everything")}, checkpoint)
+    again, _ = train_with_crops(checkpoint)
+    assert same_weights(again, uninterrupted[0])
+    assert f"KeyError: '{missing.replace('everything', 'settings')}'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [torch.zeros(3), [1, 2]])
+def test_a_file_of_torch_that_is_not_a_checkpoint_is_ignored(tmp_path, uninterrupted, capsys, content):
+    torch.save(content, tmp_path / "net.resume")
+    again, _ = train_with_crops(tmp_path / "net.resume")
+    assert same_weights(again, uninterrupted[0])
+    assert "is ignored" in capsys.readouterr().out
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path, capsys):
+    torch.save({"settings": Exploit(tmp_path / "ran")}, tmp_path / "net.resume")
+    train_with_crops(tmp_path / "net.resume")
+    assert not (tmp_path / "ran").exists()
+    out = capsys.readouterr().out
+    assert "is ignored (UnpicklingError: Weights only load failed)" in out
+    assert "weights_only" not in out  # torch's advice to switch the protection off is not passed on
