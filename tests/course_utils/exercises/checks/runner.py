@@ -8,7 +8,7 @@ from itertools import chain
 
 from mutation import BAR, report
 
-from course_utils.exercises import evaluate, get_exercise
+from course_utils.exercises import evaluate, get_exercise, list_exercises
 
 
 class CheckTests:
@@ -27,6 +27,11 @@ class CheckTests:
             metafunc.parametrize(("exercise_id", "solution"), cases)
         elif "exercise_id" in metafunc.fixturenames:
             metafunc.parametrize("exercise_id", self.right)
+
+    def test_every_exercise_of_the_notebook_has_solutions_here(self):
+        notebook = type(self).__module__.removeprefix("test_notebook_")
+        ids = {exercise.id for exercise in list_exercises() if exercise.notebook.startswith(notebook)}
+        assert ids == set(self.right) == set(self.wrong)
 
     def test_the_reference_passes_quickly(self, exercise_id, record_property):
         reference = get_exercise(exercise_id).reference
