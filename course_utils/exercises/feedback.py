@@ -68,10 +68,8 @@ def _short(value: Any) -> str:
     return text if len(text) <= 160 else text[:157] + "..."
 
 
-def expect_callable(submission: Any, name: str, is_class: bool = False) -> None:
-    """The submission is a function or, with `is_class`, a class."""
-    if is_class and not isinstance(submission, type):
-        fail(f"Kind of {name}", type(submission).__name__, "a class", f"Pass {name} itself, not an instance of it.")
+def expect_callable(submission: Any, name: str) -> None:
+    """The submission is a function or a class."""
     if not callable(submission):
         fail(f"Kind of {name}", type(submission).__name__, "a function", f"Pass {name} itself, not its result.")
 

@@ -1,4 +1,4 @@
-"""What is remembered of the checks, what is shown of it, and that losing it loses nothing else."""
+"""The record of the checks and its overview; the checks work without it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def count(model):
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-def test_the_courses_own_object_is_not_taken_for_a_solution(monkeypatch, capsys):
-    """A failed check puts it in place of the student's; running the check cell again must not say "passed"."""
+def test_the_reference_is_not_taken_for_a_solution(monkeypatch, capsys):
+    """A failed check returns it in place of the student's object, and running the check cell again must not pass."""
     left = check("1.1", lambda images: {})
     capsys.readouterr()
     assert check("1.1", left) is left
@@ -32,13 +32,13 @@ def test_the_courses_own_object_is_not_taken_for_a_solution(monkeypatch, capsys)
         check("1.1", left)
 
 
-def test_each_test_has_a_record_of_its_own(tmp_path):
+def test_each_test_has_its_own_record(tmp_path):
     assert record_file().name == "progress.json"
     assert tmp_path.parent in record_file().parents
     assert statuses() == {}
 
 
-def test_without_the_variable_it_lies_in_the_users_data_folder(monkeypatch):
+def test_without_the_variable_it_is_in_the_users_data_folder(monkeypatch):
     monkeypatch.delenv("COURSE_PROGRESS")
     assert record_file().parts[-2:] == ("course-utils", "progress.json")
 

@@ -1,4 +1,4 @@
-"""The checks of notebook 01 accept right solutions, name what is wrong with wrong ones, and let no mutant pass."""
+"""The checks of notebook 01 accept right solutions, name the mistake in wrong ones, and reject mutants."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class Base(Dataset):
 
 
 class TorchNumbersOnly(Base):
-    """The seed moves torch's numbers round the circle of possible starts."""
+    """The seed shifts torch's numbers modulo the number of starts."""
 
     def __getitem__(self, index):
         return self.item(index, lambda n: (int(torch.randint(n, ())) + self.seed * 7919) % n)
@@ -142,7 +142,7 @@ class TargetsMadeBefore(Base):
 
 
 class InitialSeedAndCounter(Base):
-    """Nothing is drawn from torch: its initial seed is another one in each worker and epoch, the counter goes on."""
+    """Nothing is drawn from torch: its initial seed differs in each worker and epoch, and a counter counts items."""
 
     def prepare(self):
         self.count = 0
@@ -319,7 +319,7 @@ class GeneratorInDataset(Base):
 
 
 class GeneratorMadeOnce(Base):
-    """Made at the first access: right, unless that comes before the workers start."""
+    """Made at the first access, which is right unless that is before the workers start."""
 
     rng = None
 
@@ -661,7 +661,7 @@ def test_a_half_written_data_set_is_still_to_do():
     assert (result.status, result.messages) == ("todo", ("Exercise 1.7: __getitem__",))
 
 
-# The mock of a loader worker agrees with real ones
+# The mock of a loader worker behaves like real ones
 
 
 @pytest.mark.parametrize(

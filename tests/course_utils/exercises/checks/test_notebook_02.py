@@ -1,4 +1,4 @@
-"""The checks of notebook 02: right networks pass however they are written, and wrong ones hear what is wrong."""
+"""The checks of notebook 02: right networks pass however they are written, messages name mistakes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class TwoLayers(nn.Module):
 
 
 class SequentialBlock(nn.Sequential):
-    """A container of its own, with activations in place and more options than asked for."""
+    """Derived from a container, with activations in place and more options than the task asks for."""
 
     def __init__(self, in_channels, out_channels, norm=None, activation=nn.ReLU):
         super().__init__(
@@ -55,7 +55,7 @@ class UnfoldedBlock(nn.Module):
 
 
 class LazyBlock(nn.Module):
-    """The number of input channels is found out with the first image."""
+    """The number of input channels comes from the first image."""
 
     def __init__(self, in_channels, out_channels):
         super().__init__()
@@ -72,7 +72,7 @@ def block_factory(in_channels, out_channels):
 
 
 def block_of(layers):
-    """A class whose block is made of the layers that `layers(in_channels, out_channels)` returns."""
+    """A class that makes a block of the layers `layers(in_channels, out_channels)`."""
 
     class Block(nn.Module):
         def __init__(self, in_channels, out_channels):
@@ -186,7 +186,7 @@ class OtherOrder(nn.Module):
 
 
 class ForUNetsOnly(nn.Module):
-    """Wrong: right only where in_channels is twice out_channels, as in a U-Net. Well-known implementations do so."""
+    """Right only if in_channels is twice out_channels, as in a U-Net, like well-known implementations."""
 
     def __init__(self, in_ch, out_ch, bilinear=False):
         super().__init__()
@@ -198,7 +198,7 @@ class ForUNetsOnly(nn.Module):
 
 
 class ConcatenatesLazily(nn.Module):
-    """The block learns from the first images how many channels come; other names, and one keyword more."""
+    """The number of channels of the block comes from the first images; other names, and one more keyword."""
 
     def __init__(self, in_ch, out_ch, bilinear=False):
         super().__init__()
@@ -210,7 +210,7 @@ class ConcatenatesLazily(nn.Module):
 
 
 class ShuffledUp(nn.Module):
-    """A transposed convolution by hand: 2x2 numbers for each pixel, put in their places."""
+    """A transposed convolution by hand: 2x2 numbers for each pixel."""
 
     def __init__(self, in_channels, out_channels):
         super().__init__()
@@ -347,7 +347,7 @@ class AverageUNet(nn.Module):
     def forward(self, x):
         for name, side in zip(("height", "width"), x.shape[2:], strict=True):
             if side & ((1 << self.depth) - 1):
-                raise ValueError(f"The {name} has to divide by 2**{self.depth}")
+                raise ValueError(f"The {name} must be divisible by 2**{self.depth}")
         kept = {}
         for level in range(self.depth + 1):
             x = self.parts[f"down{level}"](functional.avg_pool2d(x, 2) if level else x)
@@ -358,7 +358,7 @@ class AverageUNet(nn.Module):
 
 
 class LazyUNet(CompactUNet):
-    """The last layer finds out its number of channels with the first image."""
+    """The number of channels of the last layer comes from the first image."""
 
     def __init__(self, in_channels=1, out_channels=1, base_channels=64, depth=4):
         super().__init__(in_channels, out_channels, base_channels, depth)
@@ -366,7 +366,7 @@ class LazyUNet(CompactUNet):
 
 
 class CalculatingUNet(CompactUNet):
-    """Not every network can be made without memory: this one looks at numbers."""
+    """A network that cannot be made on the meta device, because it needs numbers."""
 
     def __init__(self, in_channels=1, out_channels=1, base_channels=64, depth=4):
         super().__init__(in_channels, out_channels, base_channels, int(torch.tensor(depth)))

@@ -1,4 +1,4 @@
-"""The checks of notebook 03: right losses and loops pass however they are written, wrong ones hear what is wrong."""
+"""The checks of notebook 03: right losses and loops pass however they are written, messages name mistakes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def with_epsilon(logits, target):
 
 
 def with_where(logits, target):
-    """Finite, but the gradient of the branch not taken is not a number."""
+    """Finite, but the gradient of the branch not taken is nan."""
     positive = logits + torch.log1p(torch.exp(-logits))
     return (torch.where(logits > 0, positive, torch.log1p(torch.exp(logits))) - target * logits).mean()
 
@@ -145,7 +145,7 @@ def dice_by_numpy(logits, target):
 
 
 def dice_of_flat_maps(logits, target):
-    """The rule for empty maps makes gradients of empty maps nan: it is a metric, so that is right, too."""
+    """Gradients of empty maps are nan, which is right for a metric."""
     p, t = logits.sigmoid().reshape(-1, logits[0, 0].numel()), target.reshape(-1, target[0, 0].numel())
     return torch.nan_to_num(2 * (p * t).sum(1) / (p + t).sum(1), nan=1.0).mean()
 
@@ -211,7 +211,7 @@ WRONG_DICES = {
 
 
 def epoch_with_lists(model, loader, loss_fn, optimizer, metric=None, scheduler=None):
-    """Collects everything, averages with NumPy, returns a list, gets the device from the optimizer."""
+    """Collects everything, averages with NumPy, returns a list, takes the device from the optimizer."""
     device = optimizer.param_groups[0]["params"][0].device
     losses, scores, sizes = [], [], []
     model = model.train()
@@ -230,7 +230,7 @@ def epoch_with_lists(model, loader, loss_fn, optimizer, metric=None, scheduler=N
 
 
 def epoch_on_the_device(model, loader, loss_fn, optimizer, metric=None):
-    """Adds up on the device and asks for numbers only at the end; gradients without backward()."""
+    """Adds on the device and reads numbers only at the end; gradients without backward()."""
     weight = next(iter(model.parameters()))
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     sums = torch.zeros(3, device=weight.device)
@@ -250,8 +250,8 @@ def epoch_on_the_device(model, loader, loss_fn, optimizer, metric=None):
     return loss / number, None if metric is None else score / number
 
 
-def epoch_that_puts_modes_back(model, loader, loss_fn, optimizer, metric=None):
-    """Running means; the mode afterwards is the caller's."""
+def epoch_that_restores_modes(model, loader, loss_fn, optimizer, metric=None):
+    """Running means; the mode is restored."""
     was_training, mean_loss, mean_metric, seen = model.training, 0.0, 0.0, 0
     model.train(True)
     for images, targets in loader:
@@ -380,7 +380,7 @@ def validate_with_decorator(model, loader, loss_fn, metric=None):
 
 @torch.no_grad()
 def validate_a_copy(model, loader, loss_fn, metric=None):
-    """The model itself is not even looked at; two passes, one for each number."""
+    """The model itself is not used; two passes, one for each number."""
     twin = copy.deepcopy(model).eval()
     device = next(iter(twin.parameters())).device
 
@@ -392,7 +392,7 @@ def validate_a_copy(model, loader, loss_fn, metric=None):
 
 
 def validate_whole_data(model, loader, loss_fn, metric=None):
-    """For a loader with a data set; modes of all modules put back one by one, grad mode by hand."""
+    """For a loader with a data set; the modes of all modules and the gradient mode are restored by hand."""
     modes, grad = {module: module.training for module in model.modules()}, torch.is_grad_enabled()
     torch.set_grad_enabled(False)
     try:
@@ -533,7 +533,7 @@ RIGHT = {
         lambda x, t: dice()(x.detach(), t),
         dice_by_numpy,
     ],
-    "3.3": [epoch_with_lists, epoch_on_the_device, epoch_that_puts_modes_back, epoch()],
+    "3.3": [epoch_with_lists, epoch_on_the_device, epoch_that_restores_modes, epoch()],
     "3.4": [validate_with_decorator, validate_a_copy, validate_whole_data, validation()],
 }
 WRONG = {"3.1": WRONG_CROSS_ENTROPIES, "3.2": WRONG_DICES, "3.3": WRONG_EPOCHS, "3.4": WRONG_VALIDATIONS}
@@ -603,7 +603,7 @@ def test_the_grad_mode_of_the_notebook_survives_every_submission():
 
 
 def test_the_first_check_of_a_session_is_quick_too():
-    """An optimizer of torch's own, for example, loads torch's compiler at first use: seconds, within the time limit."""
+    """The first optimizer of torch, for example, loads torch's compiler, which takes seconds of the time limit."""
     program = """
 import sys
 from course_utils.exercises import list_exercises

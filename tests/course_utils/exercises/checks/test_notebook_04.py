@@ -265,7 +265,7 @@ def by_flood_fill(probability, threshold=0.5):
 
 def only_probabilities(probability, threshold=0.5):
     if probability.min() < 0 or probability.max() > 1:
-        raise ValueError("these are no probabilities")
+        raise ValueError("these are not probabilities")
     return label(np.clip(probability, 0, 1) > threshold)
 
 
@@ -566,7 +566,7 @@ def zeroes_in_place(iou, iou_threshold=0.5):
 
 
 def every_permutation(iou, iou_threshold=0.5):
-    """Right in principle, but it does not come to an end for an image of the course."""
+    """Right in principle, but it does not end for an image of the course."""
     from itertools import permutations
 
     if len(iou) > iou.shape[1]:

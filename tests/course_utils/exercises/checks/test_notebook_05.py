@@ -234,11 +234,11 @@ def by_loops(foregrounds, boundaries, truths, thresholds, iou_threshold=0.5, ver
 
 
 def by_a_table(foregrounds, boundaries, truths, thresholds, iou_threshold=0.5):
-    """Refuses what has more than one region of ids 1 and 2; counts with NumPy."""
+    """Refuses an image whose id 1 has several regions; counts with NumPy."""
     for truth in truths:
         ids = np.unique(truth[truth > 0]).tolist()
         if ids == [1, 2] and label(truth == 1).max() > 1:
-            raise ValueError(f"a class with {label(truth == 1).max()} regions is no nucleus")
+            raise ValueError(f"a class with {label(truth == 1).max()} regions is not a nucleus")
     images = list(zip(foregrounds, boundaries, truths, strict=True))
     order = np.sort(np.array(thresholds))
     table = np.empty((len(order), len(images)))
@@ -291,7 +291,7 @@ def refuse_first(truths):
 
 def refuse_two_ids(truths):
     if any(truth.max() <= 2 for truth in truths):
-        raise ValueError("no label image")
+        raise ValueError("not a label image")
 
 
 def refuse_by_assertion(truths):
