@@ -9,7 +9,7 @@ def claim(holds: bool, sentence: str) -> None:
     """Print whether a sentence about the data holds.
 
     The notebooks also run on your own data, where a sentence that is true for the data of the course may be false. Then
-    the notebook prints so and goes on.
+    the function says so, and the notebook continues.
 
     Args:
         holds: the result of the comparison that the sentence states in words.
