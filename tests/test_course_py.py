@@ -45,7 +45,7 @@ Provides-Extra: authoring
 Provides-Extra: cluster
 Provides-Extra: site
 Provides-Extra: test
-{requirements}"""
+"""
 WHEEL = """Wheel-Version: 1.0
 Root-Is-Purelib: true
 Tag: py3-none-any
@@ -53,13 +53,10 @@ Tag: py3-none-any
 
 
 def build_editable(wheel_directory, config_settings=None, metadata_directory=None):
-    if os.path.exists("build-fails"):
-        raise RuntimeError("the build stops on purpose")
-    requirements = open("requirements.txt").read() if os.path.exists("requirements.txt") else ""
     name = "course_utils-0.1-py3-none-any.whl"
     with zipfile.ZipFile(os.path.join(wheel_directory, name), "w") as wheel:
         wheel.writestr("course_utils.pth", os.getcwd())
-        wheel.writestr("course_utils-0.1.dist-info/METADATA", METADATA.format(requirements=requirements))
+        wheel.writestr("course_utils-0.1.dist-info/METADATA", METADATA + open("requirements.txt").read())
         wheel.writestr("course_utils-0.1.dist-info/WHEEL", WHEEL)
         wheel.writestr("course_utils-0.1.dist-info/RECORD", "")
     return name
@@ -94,6 +91,7 @@ def plant(folder):
     shutil.copy(CHECKOUT / "course.py", folder)
     (folder / "pyproject.toml").write_text(PYPROJECT)
     (folder / "backend.py").write_text(BACKEND)
+    (folder / "requirements.txt").write_text("")
     (folder / "workshop" / "__init__.py").write_text("")
     (folder / "workshop" / "command_line.py").write_text(COMMAND_LINE)
     return folder
@@ -167,9 +165,6 @@ def result_of(done):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-# --- the first use ----------------------------------------------------------------------------------------------------
-
-
 def test_first_use_installs(first_use):
     folder, done = first_use
     result = result_of(done)
@@ -239,9 +234,6 @@ def test_exact_versions_are_refused_where_there_are_none(course, monkeypatch, tm
         course.set_up(tmp_path / "environment", {"notebooks"})
 
 
-# --- what each command needs ------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("arguments", "further"),
     [("", ""), ("lab", ""), ("doctor --gpu", ""), ("run --only 03", ""), ("grade submissions", ""),
@@ -271,23 +263,25 @@ def test_a_command_installs_what_it_needs_when_it_is_first_used(own_tree):
     assert installed_by("test") == []
 
 
-def test_further_packages_that_cannot_be_had_leave_the_environment_as_it_is(own_tree):
+# A closed port of this machine. pip says that it got no connection only when it tries again.
+OFFLINE = {"PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "1", "NO_PROXY": "127.0.0.1"}
+
+
+@pytest.mark.parametrize(("pip", "said"), [(OFFLINE, "to be offline"), ({"PIP_NO_INDEX": "1"}, "try another")])
+def test_further_packages_that_cannot_be_had_leave_the_environment_as_it_is(own_tree, pip, said):
+    pip |= {"PIP_CONFIG_FILE": os.devnull, "PIP_EXTRA_INDEX_URL": "", "PIP_FIND_LINKS": "", "PIP_NO_CACHE_DIR": "1"}
     start(own_tree, "lab")
     (own_tree / "requirements.txt").write_text('Requires-Dist: a-package-from-nowhere; extra == "site"\n')
-    nowhere = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": os.devnull}
-    says(start(own_tree, "site", **nowhere), 1, "No matching distribution found", "try another one")
-    lab = start(own_tree, "lab", **nowhere)
+    says(start(own_tree, "site", **pip), 1, "a-package-from-nowhere", said)
+    lab = start(own_tree, "lab", **pip)
     assert result_of(lab) and len(lab.stdout.splitlines()) == 1
 
 
-# --- installations that fail ------------------------------------------------------------------------------------------
-
-
 def test_failed_installation_is_repeated(own_tree):
-    (own_tree / "build-fails").touch()
+    (own_tree / "backend.py").write_text("raise RuntimeError('the build stops on purpose')")
     for _ in range(2):
         says(start(own_tree, "x"), 1, "the build stops on purpose", "pip could not install the course")
-    (own_tree / "build-fails").unlink()
+    (own_tree / "backend.py").write_text(BACKEND)
     assert result_of(start(own_tree, "x"))
 
 
@@ -295,7 +289,8 @@ def test_failed_installation_is_repeated(own_tree):
 def test_interrupted_installation_is_repeated(own_tree):
     (own_tree / "backend.py").write_text("import time\nopen('building', 'w').close()\ntime.sleep(60)\n")
     process = background(own_tree, "x")
-    wait_until((own_tree / "building").exists)
+    while not (own_tree / "building").exists():
+        time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
@@ -312,9 +307,6 @@ def test_there_is_no_stamp_when_pip_changes_packages(own_tree):
     assert course.is_ready(environment, {"notebooks"})
     course.install(environment, {"notebooks"})
     assert not course.is_ready(environment, set())
-
-
-# --- a broken environment ---------------------------------------------------------------------------------------------
 
 
 @POSIX_ONLY
@@ -360,22 +352,14 @@ def test_a_foreign_folder_is_left_alone(tree, tmp_path):
     assert [path.name for path in (tmp_path / "documents").iterdir()] == ["letter.txt"]
 
 
-# --- what can be wrong with a machine ---------------------------------------------------------------------------------
-
-
 def test_missing_ensurepip(tree, tmp_path):
-    (tmp_path / "shadow").mkdir()
-    (tmp_path / "shadow" / "ensurepip.py").write_text("raise ImportError('as on plain Debian')")
-    says(start(tree, "x", PYTHONPATH=str(tmp_path / "shadow")), 1, "sudo apt install python3-venv")
+    (tmp_path / "ensurepip.py").write_text("raise ImportError('as on plain Debian')")
+    says(start(tree, "x", PYTHONPATH=str(tmp_path)), 1, "sudo apt install python3-venv")
 
 
-@pytest.mark.parametrize(
-    ("gigabytes", "said"), [("1000000", "needs about 1000000 GB.*free some space"), ("much", "'much'.*be a number")]
-)
-def test_too_little_disk_and_a_setting_that_is_not_a_number(tree, gigabytes, said):
-    done = start(tree, "x", COURSE_DISK_GB=gigabytes)
-    says(done, 1)
-    assert re.search(said, done.stderr)
+def test_too_little_disk_and_a_setting_that_is_not_a_number(tree):
+    says(start(tree, "x", COURSE_DISK_GB="1000000"), 1, "needs about 1000000 GB", "free some space")
+    says(start(tree, "x", COURSE_DISK_GB="much"), 1, "'much'", "must be a number")
 
 
 def test_what_an_interrupted_installation_left_counts_as_room(course, monkeypatch):
@@ -388,15 +372,6 @@ def test_what_an_interrupted_installation_left_counts_as_room(course, monkeypatc
     (environment / "large").write_bytes(bytes(1_000_000))
     with pytest.raises(course.SetupError, match="free some space"):
         course.check_disk(environment)
-
-
-def test_offline(own_tree):
-    (own_tree / "requirements.txt").write_text("Requires-Dist: a-package-from-the-network\n")
-    # An index on a closed port of this machine: what pip sees when there is no network.
-    offline = {"PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "0", "PIP_CONFIG_FILE": os.devnull,
-               "PIP_EXTRA_INDEX_URL": "", "PIP_FIND_LINKS": "", "PIP_NO_CACHE_DIR": "1",
-               "NO_PROXY": "127.0.0.1"}  # fmt: skip
-    says(start(own_tree, "x", **offline), 1, "a-package-from-the-network", "offline")
 
 
 @POSIX_ONLY
@@ -419,9 +394,6 @@ def test_incomplete_copy_and_an_environment_below_a_file(tree, tmp_path):
     says(start(tree, "x", COURSE_VENV=str(tmp_path / "file" / "venv")), 1, "cannot be written", "COURSE_VENV")
     (tree / "pyproject.toml").unlink()
     says(start(tree, "x"), 1, "pyproject.toml", "complete copy")
-
-
-# --- asking for help, and old Pythons ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"]])
@@ -455,9 +427,6 @@ def test_uses_the_standard_library_only():
     names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
     names += [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     assert {name.split(".")[0] for name in names} <= set(sys.stdlib_module_names)
-
-
-# --- handing over -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("code", [0, 3, 130])
@@ -495,10 +464,3 @@ def background(folder, *arguments, **changes):
         [sys.executable, str(folder / "course.py"), *arguments], env=variables(**changes), start_new_session=True,
         text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-
-
-def wait_until(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)

@@ -54,12 +54,9 @@ def test_course_py_and_pyproject_name_the_same_extras(project):
     assert EXTRAS["install"] == set().union(*EXTRAS.values())
 
 
-def test_conda_python_is_one_we_support(project, conda):
+def test_conda_takes_a_python_we_support_and_installs_nothing_but_the_package_with_pip(project, conda):
     (python,) = [entry for entry in conda["dependencies"] if isinstance(entry, str) and entry.startswith("python=")]
     assert SpecifierSet(project["requires-python"]).contains(python.removeprefix("python="))
-
-
-def test_conda_file_installs_the_package_and_nothing_else_with_pip(conda):
     (pip,) = [entry["pip"] for entry in conda["dependencies"] if isinstance(entry, dict)]
     assert pip == ["-e ."]  # conda allows no options such as --no-deps in this list
     assert "pip" in conda["dependencies"], "conda warns if pip itself is not listed"
@@ -96,6 +93,7 @@ def test_the_environment_at_hand_satisfies_the_bounds():
 
 def locked_versions():
     lines = (CHECKOUT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    assert not any("://" in line or "--index-" in line.split("#")[0] for line in lines), "no place to get them from"
     return [Requirement(line) for line in lines if line and not line.startswith("#")]
 
 
@@ -113,11 +111,6 @@ def test_every_requirement_is_locked_to_a_version_that_it_allows(project):
         for requirement in map(Requirement, wanted):
             [exact] = found[requirement.name]
             assert exact.operator == "==" and requirement.specifier.contains(exact.version), requirement
-
-
-def test_the_list_of_exact_versions_names_no_place_to_get_them_from():
-    text = (CHECKOUT / "requirements.lock").read_text(encoding="utf-8")
-    assert "://" not in text and "--index" not in text and "--find-links" not in text
 
 
 def test_ci_uses_the_documented_command():

@@ -53,9 +53,6 @@ def raises(error):
     return run_course
 
 
-# --- packages that are not there --------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("arguments", "extras"), [("", "notebooks"), ("--workers 2", "cluster,notebooks")])
 def test_a_missing_package_is_named_with_the_extras_of_the_command(monkeypatch, capsys, course_runs, arguments, extras):
     """Outside the environment of course.py: conda, Binder."""
@@ -69,9 +66,6 @@ def test_install_looks_at_the_packages_of_all_extras(monkeypatch, capsys):
     monkeypatch.setattr("importlib.metadata.requires", lambda _: ['no-such-thing>=1; extra == "bench"', "numpy>=2"])
     assert main(["install"]) == 1
     assert "no-such-thing is missing" in capsys.readouterr().out
-
-
-# --- help -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("command", ["lab", "doctor", "run", "test", "build", "grade", "release", "site", "install"])
@@ -102,9 +96,6 @@ def test_nonsense_is_refused(arguments, capsys, course_runs):
     assert exit_code(*arguments) == 2
     assert "usage" in capsys.readouterr().err
     assert not course_runs
-
-
-# --- run --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -178,9 +169,6 @@ def test_the_users_number_of_threads_stays(monkeypatch):
     assert (os.environ["OMP_NUM_THREADS"], os.environ["GOMP_SPINCOUNT"]) == ("7", "9")
 
 
-# --- test -------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("arguments", "slow_left_out", "parallel"),
     [([], True, True), (["-k", "x"], True, True), (["-m", "slow"], False, True), (["-mslow"], False, True),
@@ -199,9 +187,6 @@ def test_arguments_of_test(monkeypatch, arguments, slow_left_out, parallel):
     assert Path.cwd() == CHECKOUT
 
 
-# --- bench ------------------------------------------------------------------------------------------------------------
-
-
 def test_bench_passes_its_arguments_on_to_benchmarks_from_any_folder(tmp_path, monkeypatch, capfd):
     (tmp_path / "benchmarks.py").write_text("raise RuntimeError('not this one')")
     monkeypatch.chdir(tmp_path)
@@ -209,9 +194,6 @@ def test_bench_passes_its_arguments_on_to_benchmarks_from_any_folder(tmp_path, m
     assert "--quick" in capfd.readouterr().out
     assert main(["bench", "--only", "speed"]) == 1
     assert "no benchmark 'speed'" in capfd.readouterr().err
-
-
-# --- lab --------------------------------------------------------------------------------------------------------------
 
 
 def test_first_notebook(monkeypatch, tmp_path):
@@ -283,16 +265,15 @@ def wait_for(something, seconds=90):
     return result
 
 
-# --- build ------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("arguments", "expected"), [("--only 03,05", (["03", "05"], False, False)), ("--check", (None, True, False)),
+                                ("--outputs", (None, False, True))],
+)  # fmt: skip
+def test_build_passes_its_options_on(monkeypatch, capsys, arguments, expected):
+    def build(only, check, outputs):
+        assert (only, check, outputs) == expected
+        return [Path("solutions/03_x.ipynb")]
 
-
-def test_build_passes_its_options_on(monkeypatch, capsys):
-    calls = []
-    written = [Path("solutions/03_x.ipynb")]
-    monkeypatch.setattr(workshop.build, "build", lambda **options: calls.append(options) or written)
-    assert main(["build", "--only", "03,05"]) == 0
-    assert main(["build", "--check"]) == 0
-    assert main(["build", "--outputs"]) == 0
-    assert [call["only"] for call in calls] == [["03", "05"], None, None]
-    assert [(call["check"], call["outputs"]) for call in calls] == [(False, False), (True, False), (False, True)]
+    monkeypatch.setattr(workshop.build, "build", build)
+    assert main(["build", *arguments.split()]) == 0
     assert "03_x.ipynb" in capsys.readouterr().out
