@@ -69,9 +69,8 @@ def quality(name: str) -> str:
         for method, found in result[views].items():
             best, what = found["validation"]["best"], f"{method}, {views}"
             rows.append({"images": "validation", "": f"{what}, threshold {best['threshold']}"} | in_columns(best["f1"]))
-            if test := found.get("test"):
-                f1 = test["mean_f1"].values()
-                rows.append({"images": "test", "": f"{what}, the same threshold"} | in_columns(f1))
+            if test := found.get("test", {}).get("mean_f1"):
+                rows.append({"images": "test", "": f"{what}, the same threshold"} | in_columns(test.values()))
     return f"{table(rows)}\n\n{origin(result)}"
 
 
