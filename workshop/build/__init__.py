@@ -10,8 +10,9 @@ A source is a Python file in percent format, and runs as it is. A cell starts wi
     question="3a"         text cells: a question; the next cell must hold its model answer
     answer="3a"           text cells: the model answer
 
-`build` goes one way for each source: `read_cells` (file to cells), `RULES` (everything that would make a bad notebook,
-with its line), `solved`, `student` and `stand_alone` (cells to the cells of one version), `to_notebook`, `to_bytes`.
+`build` takes each source through these steps: `read_cells` (file to cells), `RULES` (everything that would make a bad
+notebook, with its line), `solved`, `student` and `stand_alone` (cells to the cells of one version), `to_notebook`,
+`to_bytes`.
 
 The same source gives the same bytes on every machine, so a committed notebook that differs is stale or was edited.
 """

@@ -1,8 +1,7 @@
 """The links below the title of a notebook, and in the README, that open it on Kaggle, on Colab and on Binder.
 
-The address of the course stands once, in pyproject.toml (`Repository`). Kaggle and Colab open the stand-alone
-notebooks, which the workflow site.yml puts on the branch `stand-alone`; Binder makes the environment of
-environment.yml.
+The address of the course is written once, in pyproject.toml (`Repository`). Kaggle and Colab open the
+stand-alone notebooks, which the workflow site.yml puts on the branch `stand-alone`; Binder installs environment.yml.
 """
 
 from __future__ import annotations

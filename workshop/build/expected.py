@@ -53,7 +53,7 @@ def fill_in(text: str) -> tuple[str, dict[str, bytes]]:
         row = text.count("\n", 0, match.start())
         options = _OPTIONS.fullmatch(match["options"].rstrip())
         if options is None:
-            raise ExpectedError(row, f'{match["options"]!r} cannot be read; after expected stand: hidden alt="..."')
+            raise ExpectedError(row, f'{match["options"]!r} cannot be read; write: expected hidden alt="..."')
         try:
             printed, picture = _run(match["code"])
         except Exception as error:

@@ -1,7 +1,7 @@
-"""Which modules stand behind each notebook: the build writes them into README.md and the docstring of `course_utils`.
+"""The modules behind each notebook, which the build writes into README.md and the docstring of `course_utils`.
 
-They are the modules of the notebook's exercises, then those that it imports first of all notebooks and that hold no
-exercises. A row of the README begins with the link to the notebook, one of the docstring with its name.
+These are the modules of its exercises, then the modules without exercises that no earlier notebook imports. A row of
+the README begins with the link to the notebook, a row of the docstring with its name.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from course_utils.exercises.registry import Exercise
 from workshop.build.source import BuildError, Cell, Problem
 from workshop.build.stand_alone import imported_modules
 
-# They show and store what any notebook finds; none of them is the subject of one.
+# Modules that show and store the results of any notebook; none of them is the subject of one.
 NOT_SUBJECT = {"display", "exercises", "plotting", "profiles", "results", "widgets"}
 
 # file -> one row: what is in front of the modules, these, and what is behind them

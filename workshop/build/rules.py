@@ -27,7 +27,7 @@ MAX_CODE_LINES = 25
 
 
 def check_exercises(cells: Sequence[Cell], path: Path, exercises: Sequence[Exercise]) -> Found:
-    """Each exercise of this notebook stands in it once, imports its object, and that has a source."""
+    """Each exercise of this notebook has one cell, which imports its object; the object has a source and a stub."""
     missing = {exercise.id: exercise for exercise in exercises}
     for cell in cells:
         if (id_ := cell.markers.get("exercise")) is None:
@@ -55,14 +55,14 @@ _HINT = re.compile(r"<details>\s*<summary>Hint (\d+)</summary>")
 def check_blocks(cells: Sequence[Cell], path: Path, exercises: Sequence[Exercise]) -> Found:
     """An exercise is a block: heading, difficulty, task, expected result, hints, then the stub, then its check."""
     registry = {exercise.id: exercise for exercise in exercises}
-    in_place: set[int] = set()  # the expected results that stand in the block of their exercise
+    in_place: set[int] = set()  # the expected results inside the block of their exercise
     for number, (cell, before, after) in enumerate(_with_neighbours(cells)):
         check, id_ = cell.markers.get("check"), cell.markers.get("exercise")
         if check is not None:
             if before.get("exercise") != check:
-                yield cell.line, f"check {check} does not stand right after exercise {check}."
+                yield cell.line, f"check {check} is not right after exercise {check}."
             if cell.source:
-                yield cell.first_line, f"check {check} has a body; leave it empty, it is filled in."
+                yield cell.first_line, f"check {check} has a body; leave it empty, the build fills it in."
         if id_ is None or id_ not in registry:
             continue
         start, text = _block(cells, number, id_)
@@ -74,7 +74,7 @@ def check_blocks(cells: Sequence[Cell], path: Path, exercises: Sequence[Exercise
     for number, cell in enumerate(cells):
         id_ = cell.markers.get("expected")
         if id_ is not None and number not in in_place:
-            yield cell.line, f"the expected result of {id_} does not stand between its heading and exercise {id_}."
+            yield cell.line, f"the expected result of {id_} is not between its heading and exercise {id_}."
         if id_ is not None and "Expected:" not in cell.source:
             yield cell.line, f'the expected result of {id_} does not contain the word "Expected:".'
 
@@ -116,7 +116,7 @@ def _block_problems(text: str, n_expected: int, exercise: Exercise) -> Iterator[
 
 
 def check_placeholders(cells: Sequence[Cell], path: Path, exercises: Sequence[Exercise]) -> Found:
-    """`{{difficulty}}` is the only placeholder; it stands below the heading of an exercise, in the same cell."""
+    """`{{difficulty}}` is the only placeholder; it is below the heading of an exercise, in the same cell."""
     known = {exercise.id for exercise in exercises}
     for cell in cells:
         for match in PLACEHOLDER.finditer(cell.source) if cell.kind == "markdown" else ():
@@ -129,7 +129,7 @@ def check_placeholders(cells: Sequence[Cell], path: Path, exercises: Sequence[Ex
 
 
 def check_expected(cells: Sequence[Cell], path: Path, exercises: Sequence[Exercise]) -> Found:
-    """Snippets stand in cells marked as expected results and run; their pictures have an alt text."""
+    """Snippets are in cells marked as expected results, and run; their pictures have an alt text."""
     for cell in cells:
         if cell.kind == "markdown" and "expected" not in cell.markers and SNIPPET.search(cell.source):
             yield cell.line, 'a snippet of an expected result in a cell that is not marked expected="...".'
@@ -155,7 +155,7 @@ def check_questions(cells: Sequence[Cell], path: Path, exercises: Sequence[Exerc
             if after.get("answer") != question:
                 yield cell.line, f'question {question} has no answer; the next cell must be marked answer="{question}".'
         if answer is not None and before.get("question") != answer:
-            yield cell.line, f"answer {answer} does not stand right after question {answer}."
+            yield cell.line, f"answer {answer} is not right after question {answer}."
 
 
 def check_code(cells: Sequence[Cell], path: Path, exercises: Sequence[Exercise]) -> Found:

@@ -1,19 +1,19 @@
-"""What stands in the cell of an exercise: the solution as it is in `course_utils`, or the stub made from it.
+"""The content of an exercise cell: the solution as it is in `course_utils`, or the stub made from it.
 
-A stub keeps decorators, signature, type hints and docstring; every statement of the body gives way to one line
-`raise NotImplementedError("Exercise 3.2: The Dice score")`. A class is treated method by method, and keeps its own
-attributes. Comments of a body vanish with it.
+A stub keeps decorators, signature, type hints and docstring; one line
+`raise NotImplementedError("Exercise 3.2: The Dice score")` replaces the statements and comments of the body. In a class
+this is done for each method; its attributes stay.
 
-A line of a body that students need not write is marked in the module by a comment at its end, `# given`. The stub keeps
-it, and the raise stands where the other lines were:
+A line that students need not write ends in the comment `# given` in the module. The stub keeps it, and the raise
+replaces the other lines:
 
     total = 0.0  # given
     for images, targets in loader:  # given
         total += loss_fn(model(images), targets).item()
     return total  # given
 
-Of a compound statement the marked line is given, and its body is treated like that of a function. The marks themselves
-are in neither version.
+If the first line of a compound statement is marked, its body is treated like that of a function. Neither version shows
+the marks.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ATTRIBUTES = (ast.Assign, ast.AnnAssign, ast.Pass)
 
 
 def source_of(exercise: Exercise) -> str:
-    """The text of the object behind an exercise, with decorators and docstring, without a line feed at the end."""
+    """The source of the object of an exercise, with decorators and docstring, without a line feed at the end."""
     return _GIVEN.sub("", _marked_source(exercise))
 
 
@@ -68,7 +68,7 @@ def make_stub(source: str, message: str) -> str:
 
 
 class _Stub:
-    """The rows of one source, and what becomes of each of its statements."""
+    """The rows of one source, and what the stub shows for each of its statements."""
 
     def __init__(self, source: str, message: str):
         self.rows = source.split("\n")
@@ -79,7 +79,7 @@ class _Stub:
         start = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)]) - 1
         first = node.body[0]
         if first.lineno == node.lineno:
-            raise ValueError(f"the body stands in the line of its head: {self.rows[node.lineno - 1].strip()!r}.")
+            raise ValueError(f"the body is on the line of its head: {self.rows[node.lineno - 1].strip()!r}.")
         body_start = min([first.lineno, *(one.lineno for one in getattr(first, "decorator_list", []))]) - 1
         yield from (row for row in self.rows[start:body_start] if row.strip() and not row.lstrip().startswith("#"))
         body = node.body
@@ -131,7 +131,7 @@ class _Stub:
         return True
 
     def head_end(self, node: ast.stmt) -> int:
-        """Last line, counted from 1, of what stands before the body; comments above the body belong to that."""
+        """The last line, counted from 1, before the comments above the body and the body."""
         last = node.body[0].lineno - 1
         while last > node.lineno and re.match(r"\s*(#|$)", self.rows[last - 1]):
             last -= 1

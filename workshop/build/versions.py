@@ -66,7 +66,7 @@ def _version(
 
 
 def check_line(exercise: Exercise) -> str:
-    """What stands in the check cell of an exercise.
+    """The content of the check cell of an exercise.
 
     >>> check_line(Exercise("3.2", "dice_score", "losses", "03_binary_training", "The Dice score", 2, 10))
     'dice_score = check("3.2", dice_score)'
@@ -75,7 +75,7 @@ def check_line(exercise: Exercise) -> str:
 
 
 def with_difficulty(text: str, registry: dict[str, Exercise]) -> str:
-    """A line `{{difficulty}}` becomes difficulty and minutes of the exercise whose heading stands above it."""
+    """A line `{{difficulty}}` becomes difficulty and minutes of the exercise whose heading is above it."""
 
     def line(match: re.Match) -> str:
         headings = [heading["id"] for heading in HEADING.finditer(text, 0, match.start())]

@@ -26,22 +26,22 @@ def test_the_links_lead_to_the_three_places():
     assert len(pictures) == 3 and all((ROOT / picture).is_file() for _, picture in pictures)
 
 
-def test_the_address_of_the_course_stands_in_one_place():
+def test_the_address_of_the_course_is_written_in_one_place():
     name = repository().removeprefix("https://github.com/")
     assert re.fullmatch(r"[\w.-]+/[\w.-]+", name)
-    sources = [*ROOT.glob("*.py"), *(ROOT / "course_utils").rglob("*.py"), *(ROOT / "solutions").glob("*.py")]
-    sources += [*(ROOT / ".github").rglob("*.yml"), ROOT / "environment.yml"]
+    sources = [path for folder in ("course_utils", "workshop", "solutions") for path in (ROOT / folder).rglob("*.py")]
+    sources += [*ROOT.glob("*.py"), *(ROOT / ".github").rglob("*.yml"), ROOT / "environment.yml"]
     assert [path for path in sources if name in path.read_text(encoding="utf-8")] == []
 
 
-def test_the_readme_has_those_of_the_first_notebook():
-    """After a change of the address in pyproject.toml, this line of the README is to be replaced."""
+def test_the_readme_has_the_links_of_the_first_notebook():
+    """If this fails after a change of the address in pyproject.toml, replace that line of the README."""
     assert badges(NAMES[0], "", repository()) in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
 
 
 @pytest.mark.parametrize("folder", ["notebooks", "solutions"])
 @pytest.mark.parametrize("name", NAMES)
-def test_every_notebook_has_its_own_below_the_title(folder, name):
+def test_every_notebook_has_its_links_below_the_title(folder, name):
     first = json.loads((ROOT / folder / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"][0]
     lines = "".join(first["source"]).splitlines()
     assert lines[0].startswith("# ") and lines[2] == badges(name, "../", repository())

@@ -1,4 +1,4 @@
-"""Outputs that only a run can give: made in a separate step, kept while their cell is the same."""
+"""Outputs, which only a run can give, are made in a separate step and kept while their cell is the same."""
 
 from __future__ import annotations
 

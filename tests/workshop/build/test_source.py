@@ -1,4 +1,4 @@
-"""Reading a source: its cells, with the lines they stand in."""
+"""Reading a source: its cells, with their lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stubs: everything a student needs is kept, nothing of the body is."""
+"""Stubs keep everything that a student needs, and nothing of the body."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_the_stub_of(name):
 
 FAULTS = {
     "x = 1": "must be one function or one class",
-    "def f(): return 1": "the body stands in the line of its head",
+    "def f(): return 1": "the body is on the line of its head",
     "def f():\n    return 1  # given": "leaves nothing to write",
     "class A:\n    b = 1": "leaves nothing to write",
     "class A:\n    for b in c:\n        d = 1": "attributes and methods only",
