@@ -250,7 +250,7 @@ def refuse_foreign_folder(environment: Path) -> None:
 
 @contextlib.contextmanager
 def setup_lock(environment: Path):
-    """Let one process at a time set the environment up. The system frees the lock when its process ends, however."""
+    """Let one process at a time set the environment up. The system frees the lock when that process ends in any way."""
     with open(str(environment / LOCK), "a+") as file:
         told = False
         while not try_lock(file):
@@ -281,7 +281,7 @@ def try_lock(file) -> bool:
 
 
 def check_disk(environment: Path) -> None:
-    """Refuse to start a large installation that the disk cannot hold; what an earlier try left there counts as free."""
+    """Refuse to start an installation that the disk cannot hold. What an earlier try left there counts as free."""
     try:
         needed = float(os.environ.get("COURSE_DISK_GB", NEEDED_GB))
     except ValueError:

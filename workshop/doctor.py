@@ -91,8 +91,7 @@ def check_packages(extras: Sequence[str] = ("notebooks",)) -> Iterator[Check]:
     if not wrong:
         yield Check("ok", "packages", ", ".join(shown) + ", and the others as required")
         return
-    how = f'python -m pip install -e ".[{",".join(extras)}]"'
-    advice = f"Install again: delete the folder .venv and start course.py; without course.py: {how}"
+    advice = f'Delete the folder .venv and start course.py, or: python -m pip install -e ".[{",".join(extras)}]"'
     yield Check("problem", "packages", "; ".join(wrong), advice)
 
 

@@ -27,9 +27,9 @@ def course_code() -> str:
 
 
 def select_notebooks(folder: Path, only: Sequence[str] | None = None, suffix: str = ".ipynb") -> list[Path]:
-    """The notebooks `NN_topic.ipynb` of a folder in order, or those whose number or name is asked for.
+    """The notebooks `NN_topic.ipynb` of a folder in order, all or only those with a number or name in `only`.
 
-    With the suffix ".py" these are their sources. Raises `RunError` if there are none, or not the one asked for.
+    The suffix ".py" gives their sources. Raises `RunError` if the folder has none, or not all that `only` names.
     """
     notebooks = sorted(folder.glob(f"[0-9][0-9]_*{suffix}"))
     if not notebooks:
