@@ -1,7 +1,8 @@
-"""Two processes on the CPU, started by torchrun, train as one process does; sharing, joining and the command."""
+"""Two processes on the CPU, started by torchrun, train as one process does; shards, process groups, the command."""
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from in_processes import EPOCHS, TINY, fit_small, run_command, small_data
+from saved_files import same_weights
 from torch import nn
 
 from course_utils import device, networks
@@ -94,7 +96,7 @@ def test_processes_that_resume_from_different_epochs_are_stopped_in_a_sentence(m
         ProcessGroup(0, 2).check_equal(2, "number of finished epochs")
 
 
-def test_with_several_gpus_a_network_is_synchronised_and_saved_and_used_as_ever(monkeypatch):
+def test_with_several_gpus_a_network_is_synchronised_and_saved_and_used_as_before(monkeypatch):
     """Without a GPU: what becomes of the network itself."""
 
     class OnAGpu(UNet):
@@ -104,16 +106,13 @@ def test_with_several_gpus_a_network_is_synchronised_and_saved_and_used_as_ever(
     torch.manual_seed(0)
     model, x = OnAGpu(1, 1, base_channels=2, depth=1, batch_norm=True), torch.rand(2, 1, 8, 8)
     model(x)  # moves the running statistics
-    before, expected = {name: value.clone() for name, value in model.state_dict().items()}, model.eval()(x)
+    before, expected = copy.deepcopy(model), model.eval()(x)
     monkeypatch.setattr(nn.parallel, "DistributedDataParallel", lambda wrapped: [wrapped])
     monkeypatch.setattr(ProcessGroup, "sync_buffers", lambda self, model: None)
     assert ProcessGroup(0, 2).wrap(model) == [model]
     kinds = [type(part) for part in model.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
     assert kinds and set(kinds) == {nn.SyncBatchNorm}
-    assert {name: value.tolist() for name, value in model.state_dict().items()} == {
-        name: value.tolist() for name, value in before.items()
-    }
-    assert torch.equal(model.eval()(x), expected)
+    assert same_weights(model, before) and torch.equal(model.eval()(x), expected)
 
 
 # joining
@@ -126,7 +125,7 @@ def started_by_torchrun(monkeypatch):
         monkeypatch.setenv(name, value)
 
 
-def test_each_process_gets_a_gpu_of_its_own(started_by_torchrun, monkeypatch):
+def test_each_process_gets_its_own_gpu(started_by_torchrun, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("COURSE_DEVICE", "cuda")
     assert device.choose_device() == torch.device("cuda:1")
@@ -137,16 +136,15 @@ def test_each_process_gets_a_gpu_of_its_own(started_by_torchrun, monkeypatch):
     assert device.choose_device() == torch.device("cuda")
 
 
-def test_more_processes_than_gpus_are_refused_in_a_sentence(started_by_torchrun, monkeypatch):
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [("cuda", "asked for 2 processes on a computer with 1 GPU: .*--nproc-per-node 1"),
+     ("mps", "this device is mps: start without torchrun, or set COURSE_DEVICE=cpu")],
+)  # fmt: skip
+def test_too_few_gpus_and_other_devices_are_refused_in_a_sentence(started_by_torchrun, monkeypatch, kind, reason):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setenv("COURSE_DEVICE", "cuda")
-    with pytest.raises(ValueError, match="asked for 2 processes on a computer with 1 GPU: .*--nproc-per-node 1"):
-        join_process_group(device.choose_device())
-
-
-def test_other_devices_are_refused_in_a_sentence(started_by_torchrun):
-    with pytest.raises(ValueError, match="this device is mps: start without torchrun, or set COURSE_DEVICE=cpu"):
-        join_process_group(torch.device("mps"))
+    with pytest.raises(ValueError, match=reason):
+        join_process_group(torch.device(kind))
 
 
 def test_a_single_process_of_torchrun_trains_as_without_it(started_by_torchrun, monkeypatch):
@@ -179,18 +177,12 @@ def assert_same(first, second, exactly=False):
 
 def test_two_processes_train_as_one(two):
     """The same losses and scores in every epoch, and in the end the same weights and the same random numbers."""
-    alone = fit_small()
-    for found in two[0]:
-        assert_same(found["plain"], alone)
+    (first, second), alone = two[0], fit_small()
+    assert_same(first["plain"], alone)
     losses = [result["train_loss"] for result in alone["results"]]
     assert losses[0] != pytest.approx(losses[-1], rel=1e-2), "the comparison is of a training that changes something"
-
-
-@pytest.mark.parametrize("kind", ["plain", "normalised"])
-def test_both_processes_have_the_same_network_in_the_end(two, kind):
-    """Also its statistics of batch normalisation, which the processes compute from different images."""
-    (first, second), *_ = two
-    assert_same(first[kind], second[kind], exactly=True)
+    for kind in ("plain", "normalised"):  # also statistics of batch normalisation, computed from different images
+        assert_same(first[kind], second[kind], exactly=True)
 
 
 def test_with_batch_normalisation_in_shares_the_training_is_similar(two):

@@ -1,8 +1,8 @@
-"""What tests/test_data_parallel.py trains in one process, and has `torchrun` start in two. No test by itself.
+"""What tests/course_utils/test_distributed.py trains in one process, and starts with `torchrun` in two.
 
-    torchrun --standalone --nproc-per-node 2 tests/in_processes.py TASK FOLDER
+    torchrun --standalone --nproc-per-node 2 tests/support/in_processes.py TASK FOLDER
 
-Every process leaves what it got in FOLDER/<its rank>.pt.
+Every process saves its result as FOLDER/<its rank>.pt.
 """
 
 from __future__ import annotations
@@ -32,19 +32,20 @@ TINY = replace(
 EPOCHS = 3
 
 
-def small_data() -> CourseData:
-    rng = np.random.default_rng(0)
+def small_data(source: str = "embedded", seed: int = 0) -> CourseData:
+    """Nine noisy images with two nuclei each."""
+    rng = np.random.default_rng(seed)
     samples = []
     for index in range(9):
         mask = np.zeros((32, 40), np.int32)
         mask[4:14, 4:14], mask[14:28, 20:34] = 1, 5
         image = np.clip(rng.normal(20 + 100 * (mask > 0), 5), 0, 255).astype(np.uint8)
         samples.append(Sample(f"image{index}", image, mask))
-    return CourseData(train=samples, test=samples[:2], source="embedded", note="Made for a test.")
+    return CourseData(train=samples, test=samples[:2], source=source, note="Made for a test.")
 
 
 def fit_small(checkpoint: Path | None = None, batch_norm: bool = False, die_after_epoch: int | None = None) -> dict:
-    """Three epochs with all that is random. Batches of 3, 3 and 1: unequal shares, and one process without an image."""
+    """Three epochs with everything that is random. Batches of 3, 3 and 1: unequal shares, and one without an image."""
     torch.manual_seed(7 + int(os.environ.get("RANK", "0")))  # the seed of the first process counts
     images = [sample.image / 255 for sample in small_data().train]
     masks = [sample.mask for sample in small_data().train]
@@ -54,7 +55,7 @@ def fit_small(checkpoint: Path | None = None, batch_norm: bool = False, die_afte
 
     def on_epoch(results):
         if len(results) == die_after_epoch:
-            os._exit(1)  # as if the machine had gone, for one of the processes
+            os._exit(1)  # as if the machine of this process had failed
 
     results = fit(
         model, loader, validation_loader(images[:3], masks[:3], binary_target, 4), binary_cross_entropy, epochs=EPOCHS,
