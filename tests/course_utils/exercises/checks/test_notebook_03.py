@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -468,14 +469,6 @@ def switches_grad_on(model, loader, loss_fn, metric=None):
     return result
 
 
-def forgets_gradients(model):
-    model.zero_grad()
-
-
-def freezes(model):
-    model.requires_grad_(False)
-
-
 def updates_averages(model):
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -487,14 +480,6 @@ def rounds(model):
         parameter.data = parameter.data.half().float()
 
 
-class PlainContext:
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        return None
-
-
 WRONG_VALIDATIONS = {
     "only the loss": (lambda *all_: validation()(*all_)[0], r"^Type of the result"),
     "tensors": (validation(number=lambda value: value), r"^Type of the mean loss .*found Tensor"),
@@ -504,13 +489,13 @@ WRONG_VALIDATIONS = {
     "mode not restored": (validation(restore=lambda model, training: None), r"^Mode of .* afterwards: found eval"),
     "always training afterwards": (validation(restore=lambda model, training: model.train()),
                                    r"^Mode of .* afterwards: found tr"),
-    "graph recorded": (validation(grad=PlainContext), r"^Gradients: found recorded"),
-    "detached afterwards": (validation(grad=PlainContext, detach=True), r"^Gradients: found recorded"),
+    "graph recorded": (validation(grad=nullcontext), r"^Gradients: found recorded"),
+    "detached afterwards": (validation(grad=nullcontext, detach=True), r"^Gradients: found recorded"),
     "grad mode left off": (switches_grad_off, r"^Torch's gradient mode afterwards: found switched off"),
     "grad mode left on": (switches_grad_on, r"^Torch's gradient mode afterwards: found switched on"),
     "learns": (trains, r"^Gradients: found recorded"),
-    "gradients dropped": (validation(prepare=forgets_gradients), r"^Mutation of the model: found other gradients"),
-    "frozen": (validation(prepare=freezes), r"^Mutation of the model: found parameters without requires_grad"),
+    "gradients dropped": (validation(prepare=nn.Module.zero_grad), r"^Mutation of the model: found other gradients"),
+    "frozen": (validation(prepare=lambda model: model.requires_grad_(False)), r"^Mutation .*: .*requires_grad"),
     "weights rounded": (validation(prepare=rounds), r"^Mutation of the model's parameter layers.0.weight"),
     "averages updated": (validation(prepare=updates_averages), r"^Mutation of the model's buffer layers.1.running"),
     "CPU only": (validation(move=False), r"^Device of the images: found cpu"),

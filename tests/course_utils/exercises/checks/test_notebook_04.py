@@ -160,17 +160,6 @@ def crop_and_fill(model, image):
     return np.pad(result, ((0, 0), (0, rest[0]), (0, rest[1])))
 
 
-def always_train_afterwards(model, image):
-    result = predict(model, image)
-    model.train()
-    return result
-
-
-def freezes_the_model(model, image):
-    model.requires_grad_(False)
-    return predict(model, image)
-
-
 def switches_gradients_off_for_good(model, image):
     torch.set_grad_enabled(False)
     return predict(model, image)
@@ -220,10 +209,11 @@ WRONG_PREDICT = {
     "stays in training mode": (variant(enter=nothing, leave=nothing), r"^Mode of the model while"),
     "switches the top only": (variant(enter=top_only, leave=top_only), r"^Mode of the model while"),
     "leaves evaluation mode": (lambda model, image: predict(model.eval(), image), r"^Mode of .* afterwards: found ev"),
-    "always leaves training mode": (always_train_afterwards, r"^Mode of the model afterwards: found training"),
+    "ends in training mode": (variant(leave=lambda model, before: model.train()), r"^Mode of .*afterw"),
     "records gradients": (variant(gradients=True), r"^Gradients: found recorded"),
     "switches gradients off": (switches_gradients_off_for_good, r"^Torch's gradient mode afterwards"),
-    "freezes the model": (freezes_the_model, r"^Mutation of the model: .*requires_grad"),
+    "freezes the model": (variant(enter=lambda model: model.eval().requires_grad_(False)),
+                          r"^Mutation of the model: .*requires_grad"),
     "changes the image": (changes_the_image, r"^Mutation: your code changed its argument image"),
     "converts the model": (variant(move=as_half), r"^(Mutation of the model|dtype of the result)"),
     "normalises again": (variant(scale), r"^Value of the result .*normalised"),
