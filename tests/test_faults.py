@@ -1,30 +1,24 @@
 """Twelve faults that nucleus segmentation notebooks are known for: this course has none of them.
 
-Where it is cheap, the faulty variant runs through the same check beside ours and fails it, which shows that the check
-would notice.
+Where it is cheap, the faulty variant runs through the same test and fails it, which shows that the test would notice.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-import shutil
-import threading
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from matplotlib import colormaps
+from release_server import release_of
 from skimage.draw import disk
 from skimage.measure import label
-from skimage.segmentation import watershed
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from course_utils.data import DataError, download, load_data
+from course_utils.data import DataError, load_data
 from course_utils.dataset import NucleiDataset, validation_loader
 from course_utils.exploration import intensity_statistics, random_crop, standardize
 from course_utils.losses import dice_score, hard_dice_score
@@ -36,6 +30,7 @@ from course_utils.segmentation import (
     predict,
     remove_small,
     watershed_instances,
+    watershed_without_rim,
 )
 from course_utils.targets import boundary_target
 from course_utils.unet import UNet, pad_to_multiple
@@ -61,12 +56,9 @@ def one_hot(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_01_the_boundary_belongs_to_the_mask_of_the_watershed():
-    def without_rim(foreground, boundary):
-        return watershed(boundary, markers=label(foreground > 0.5), mask=foreground > 0.5)
-
     mask = cells()
     assert f1_score(watershed_instances(*one_hot(mask)), mask, iou_threshold=0.9) >= 0.99
-    assert f1_score(without_rim(*one_hot(mask)), mask, iou_threshold=0.9) == 0
+    assert f1_score(watershed_without_rim(*one_hot(mask)), mask, iou_threshold=0.9) == 0
 
 
 def test_02_standardized_images_are_float32_on_numpy_2():
@@ -204,54 +196,14 @@ def test_09_a_colour_belongs_to_an_id_and_no_nucleus_looks_like_background():
     assert by_number_of_ids(labels)[1, 7, :3].tolist() == [0, 0, 0]
 
 
-class FailsTwice(BaseHTTPRequestHandler):
-    """An error page, then a login page with status 200, then the file."""
-
-    content = b""
-    requests = 0
-
-    def log_message(self, *_arguments):
-        pass
-
-    def do_GET(self):
-        FailsTwice.requests += 1
-        if FailsTwice.requests == 1:
-            self.send_error(503)
-            return
-        body = b"<html>Please log in</html>" if FailsTwice.requests == 2 else self.content
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-
-@pytest.fixture
-def release(tmp_path, make_stardist_folder, monkeypatch) -> Callable[[], None]:
-    """The address of the data set is a local server that fails twice."""
+def test_10_a_failed_download_does_not_block_the_next(tmp_path, make_stardist_folder, monkeypatch):
     folder = make_stardist_folder(tmp_path / "original" / "dsb2018")
-    content = Path(shutil.make_archive(str(tmp_path / "archive"), "zip", folder.parent)).read_bytes()
-    monkeypatch.setattr(FailsTwice, "content", content)
-    monkeypatch.setattr(FailsTwice, "requests", 0)
-    server = HTTPServer(("127.0.0.1", 0), FailsTwice)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    monkeypatch.setattr(download, "DSB2018_URL", f"http://127.0.0.1:{server.server_port}/dsb2018.zip")
-    monkeypatch.setattr(download, "DSB2018_SHA256", hashlib.sha256(content).hexdigest())
-    monkeypatch.setattr(download, "BYTES_NEEDED", 1_000_000)
-    monkeypatch.setenv("COURSE_DATA_DIR", str(tmp_path / "cache"))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    yield
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-def test_10_a_failed_download_does_not_block_the_next(release):
-    with pytest.raises(DataError, match="503"):
-        load_data("dsb2018")
-    with pytest.raises(DataError, match="SHA-256"):
-        load_data("dsb2018")
-    assert len(load_data("dsb2018").train) == 16
+    with release_of(folder, tmp_path / "cache", monkeypatch) as server:
+        for server.behaviour, reason in (("404", "404"), ("login page", "SHA-256")):
+            with pytest.raises(DataError, match=reason):
+                load_data("dsb2018")
+        server.behaviour = "serve"
+        assert len(load_data("dsb2018").train) == 16
 
 
 def test_11_no_filter_drops_a_nucleus_of_21_pixels():
@@ -281,7 +233,7 @@ def code_of(path: Path) -> str:
 
 @pytest.mark.parametrize("fault", FORBIDDEN)
 def test_12_no_notebook_and_no_module(fault):
-    sources = [*ROOT.glob("course_utils/*.py"), *ROOT.glob("solutions/*.*"), *ROOT.glob("notebooks/*.ipynb")]
+    sources = [*ROOT.glob("course_utils/**/*.py"), *ROOT.glob("solutions/*.*"), *ROOT.glob("notebooks/*.ipynb")]
     assert len(sources) > 20
     guilty = [path.name for path in sources if re.search(FORBIDDEN[fault], code_of(path))]
     assert guilty == []
