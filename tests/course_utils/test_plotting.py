@@ -1,4 +1,4 @@
-"""Figures: fixed colours, captions that are also alternative texts, and no warning for any image."""
+"""Figures: fixed colours, counts in legends, and no warning for any image."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def closed_figures():
 
 
 def pixels(figure) -> np.ndarray:
-    """What the figure looks like. Whatever is wrong with it shows up as a warning here, at the latest."""
+    """The figure as an image. Drawing it raises the warnings that it has."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return np.asarray(Image.open(buffer).convert("RGBA"))
@@ -49,7 +49,7 @@ def is_background(colours: np.ndarray) -> np.ndarray:
 
 
 @given(LABELS)
-def test_the_colour_of_a_pixel_depends_on_its_id_alone(labels):
+def test_the_colour_of_a_pixel_depends_only_on_its_id(labels):
     colours = label_colours(labels)
     assert colours.shape == (*labels.shape, 3) and colours.min() >= 0 and colours.max() <= 1
     for i in np.unique(labels):
@@ -73,7 +73,7 @@ def test_between_touching_nuclei_there_is_a_dark_pixel(labels):
     assert not dark[inside].any()  # and nowhere else
 
 
-def test_nearby_ids_have_colours_that_can_be_told_apart():
+def test_nearby_ids_have_different_colours():
     ids = np.arange(1, 400)
     colours = label_colours(np.stack([ids, np.zeros_like(ids)]).T.reshape(1, -1))[0, ::2]  # background between them
     assert np.abs(colours[1:] - colours[:-1]).max(axis=-1).min() > 0.25
@@ -83,20 +83,16 @@ def test_nearby_ids_have_colours_that_can_be_told_apart():
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.int64, np.uint64])
 def test_labels_of_every_integer_dtype_have_the_same_colours(dtype):
     labels = np.array([[0, 3, 3], [200, 0, 7]])
-    assert np.allclose(label_colours(labels.astype(dtype)), label_colours(labels))
-
-
-def test_the_labels_are_left_alone():
-    labels = np.array([[1, 2], [0, 5]])
-    labels.flags.writeable = False
-    label_colours(labels)
-    with_matching_ids(labels, labels)
+    other = labels.astype(dtype)
+    other.flags.writeable = False
+    assert np.allclose(label_colours(other), label_colours(labels))
+    assert np.array_equal(with_matching_ids(other, other), labels)
 
 
 # with_matching_ids
 
 
-def test_a_matched_instance_gets_the_id_of_its_nucleus_and_the_others_ids_of_their_own():
+def test_a_matched_instance_gets_the_id_of_its_nucleus_and_the_others_get_new_ids():
     truth = np.array([[7, 7, 7, 0, 3, 3, 0, 0, 0]])
     prediction = np.array([[1, 1, 1, 0, 2, 2, 0, 3, 9]])
     result = with_matching_ids(prediction, truth)
@@ -105,7 +101,7 @@ def test_a_matched_instance_gets_the_id_of_its_nucleus_and_the_others_ids_of_the
 
 
 @given(LABELS.flatmap(lambda truth: st.tuples(hnp.arrays(np.int32, truth.shape, elements=IDS), st.just(truth))))
-def test_same_colours_renames_instances_without_joining_or_losing_any(pair):
+def test_matching_ids_rename_instances_without_joining_or_losing_any(pair):
     prediction, truth = pair
     result = with_matching_ids(prediction, truth)
     names = {(int(old), int(new)) for old, new in zip(prediction.ravel(), result.ravel(), strict=True)}
@@ -155,17 +151,12 @@ def test_grid_gives_a_table_of_axes_also_for_one():
     assert axes.shape == (2, 3) and figure.get_size_inches().tolist() == [6, 2]
 
 
-def test_a_dim_image_is_stretched_so_that_it_can_be_seen():
+def test_a_dim_image_is_stretched_and_probabilities_have_a_fixed_scale():
     figure, axes = plotting.grid(1, 1)
     plotting.draw_image(axes[0, 0], np.tile(np.arange(10, dtype=np.uint8), (10, 1)))
-    low, high = axes[0, 0].images[0].get_clim()
-    assert (low, high) == pytest.approx((0, 9), abs=0.1)
-
-
-def test_probabilities_have_one_fixed_scale():
-    figure, axes = plotting.grid(1, 1)
+    assert axes[0, 0].images[0].get_clim() == pytest.approx((0, 9), abs=0.1)
     plotting.draw_probability(axes[0, 0], np.full((4, 4), 0.3))
-    assert axes[0, 0].images[0].get_clim() == (0, 1)
+    assert axes[0, 0].images[1].get_clim() == (0, 1)
 
 
 def test_the_legend_counts_each_kind_of_error():
@@ -213,14 +204,11 @@ def test_curves_of_a_long_training_begin_after_the_first_fall():
     loss, _ = plotting.plot_training(results(135)).axes
     assert loss.lines[0].get_xdata()[0] == 14 and loss.lines[0].get_xdata()[-1] == 135
     assert loss.get_xlim() == pytest.approx((13.8, 135.2))
-
-
-def test_a_training_without_a_metric_has_one_curve():
     assert len(plotting.plot_training(results(3, metric=False)).axes) == 1
 
 
 @pytest.mark.filterwarnings("error")
-def test_each_method_has_a_line_of_its_own_style():
+def test_each_method_has_its_own_line_style():
     figure = plotting.plot_f1_curves({f"method {i}": {0.5: 0.9, 0.75: 0.5, 0.9: 0.1 * i} for i in range(4)})
     lines = figure.axes[0].lines
     assert len({(line.get_linestyle(), line.get_marker()) for line in lines}) == 4
