@@ -1,4 +1,4 @@
-"""Batches out of images of different sizes (notebook 01): random crops to learn from, whole images to validate on."""
+"""Batches of images of different sizes (notebook 01): random crops to train on, whole images to validate on."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class FullImageDataset(Dataset):
         target_transform: turns a mask into a target tensor.
         multiple: sides are padded by reflection to a multiple of this.
 
-    An item is `(image, target)`: float32 `(1, H', W')` and the target of the mask that was padded in the same way.
+    An item is `(image, target)`: float32 `(1, H', W')` and the target of the mask, padded in the same way.
     Images differ in size, so load them with `batch_size=1`.
     """
 
@@ -103,22 +103,20 @@ class FullImageDataset(Dataset):
         return self.items[index]
 
 
-def training_loader(
-    dataset: NucleiDataset, batch_size: int, crops_per_epoch: int, workers: int = 0
-) -> DataLoader:
+def training_loader(dataset: NucleiDataset, batch_size: int, crops_per_epoch: int, workers: int = 0) -> DataLoader:
     """Batches of random crops; an image is drawn in proportion to its area, so every pixel is equally likely.
 
     Args:
         dataset: the crops.
         batch_size: crops in a batch.
-        crops_per_epoch: crops in an epoch. With random crops an epoch is a matter of definition.
+        crops_per_epoch: crops in an epoch; with random crops the length of an epoch is a matter of definition.
         workers: loader processes, at most one for each core; 0 loads in this process. Where new processes are not
-            forked (Windows, macOS, Python 3.14), they import what they need: a dataset class that was defined in a
-            notebook cannot reach them, one of this package can.
+            forked (Windows, macOS, Python 3.14), they import what they need: a dataset class of this package, but not
+            one defined in a notebook.
     """
     workers = min(workers, os.cpu_count() or 1)
-    # Forked processes start at once, so each epoch gets new ones: seeded afresh, they draw the same crops when a
-    # training goes on after an interruption. Others import torch first, for seconds, and are kept.
+    # Forked processes start at once, so each epoch gets new ones: seeded anew, they draw the same crops when a
+    # training is resumed. Others need seconds to import torch, and are kept.
     keep = workers > 0 and multiprocessing.get_start_method() != "fork"
     areas = [image.size for image in dataset.images]
     sampler = WeightedRandomSampler(areas, num_samples=crops_per_epoch, replacement=True)

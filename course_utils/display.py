@@ -115,7 +115,7 @@ def _picture(figure: Figure, caption: str) -> tuple[dict, dict]:
     import matplotlib.pyplot as plt
 
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", bbox_inches="tight")  # nothing that sticks out is cut off
+    figure.savefig(buffer, format="png", bbox_inches="tight")  # labels beyond the edge are not cut off
     plt.close(figure)
     picture = {"image/png": base64.b64encode(buffer.getvalue()).decode(), "text/plain": caption}
     return picture, {"image/png": {"alt": caption}}

@@ -9,7 +9,7 @@ from torch.nn.functional import softplus
 def binary_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Mean binary cross entropy, computed from logits so that it stays finite.
 
-    The textbook form -t log(p) - (1 - t) log(1 - p) with p = sigmoid(x) breaks down as soon as p rounds to 0 or 1.
+    Implemented literally, -t log(p) - (1 - t) log(1 - p) with p = sigmoid(x) fails as soon as p rounds to 0 or 1.
 
     Args:
         logits: float tensor of any shape.
@@ -19,7 +19,7 @@ def binary_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Te
         Scalar tensor; finite, with finite gradients, for every finite logit.
 
     Raises:
-        ValueError: the shapes differ (broadcasting would silently give another mean).
+        ValueError: the shapes differ (broadcasting would silently change the mean).
 
     >>> binary_cross_entropy(torch.tensor([-1e4, 0.0]), torch.tensor([0.0, 1.0]))
     tensor(0.3466)
@@ -57,15 +57,15 @@ def dice_score(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def hard_dice_score(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Dice score of the decided mask, probability above 0.5: what is reported as a result.
+    """Dice score of the mask thresholded at a probability of 0.5: what is reported as a result.
 
-    Arguments and result as in `dice_score`; it has no gradient, so it is a metric and never a loss.
+    Arguments and result as in `dice_score`. It has no gradient, so it is a metric, not a loss.
 
     >>> hard_dice_score(torch.full((1, 1, 2, 2), 0.1), torch.ones(1, 1, 2, 2))
     tensor(1.)
     """
-    decided = torch.where(logits > 0, torch.inf, -torch.inf)  # sigmoid gives exactly 1 and 0
-    return dice_score(decided, target)
+    thresholded = torch.where(logits > 0, torch.inf, -torch.inf)  # sigmoid gives exactly 1 and 0
+    return dice_score(thresholded, target)
 
 
 def foreground_dice_score(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

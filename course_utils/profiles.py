@@ -1,4 +1,4 @@
-"""How large and how long: the one place where a size or a number of epochs is set."""
+"""Sizes and numbers of epochs, set in one place for each way to run the course."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Profile:
-    """Sizes of one way to run the course. The notebooks have the same code path in every profile."""
+    """Sizes of one way to run the course. The notebooks run the same code in every profile."""
 
     name: str
     base_channels: int  # feature maps of the U-Net's first level

@@ -90,7 +90,7 @@ def validate(model, loader, loss_fn, metric=None):
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What one epoch gave. Metrics are None where no metric was asked for."""
+    """Losses and metrics of one epoch; without a metric, these are None."""
 
     epoch: int
     train_loss: float
@@ -239,12 +239,10 @@ class _Training:
             "weights": [list(weight.shape) for weight in model.parameters()],
         }
 
-    def run_epoch(
-        self, batches: Iterable, loss_fn: LossFunction, metric: Metric | None
-    ) -> tuple[float, float | None]:
-        """Train on every batch once: on this process's share of it. Returns mean loss and metric over all images."""
+    def run_epoch(self, batches: Iterable, loss_fn: LossFunction, metric: Metric | None) -> tuple[float, float | None]:
+        """Train once on this process's share of every batch; returns mean loss and metric over all images."""
         self.model.train()
-        # sums stay on the device: each number asked for makes a GPU wait once more
+        # sums stay on the device: fetching a number makes a GPU wait
         totals, n_images = torch.zeros(2, device=self.device), 0
         for images, targets in batches:
             images, targets = (part.to(self.device, non_blocking=True) for part in (images, targets))
@@ -262,7 +260,7 @@ class _Training:
     def step(
         self, images: torch.Tensor, targets: torch.Tensor, loss_fn: LossFunction, weight: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """One update of the weights. `weight` is 1 if all processes have equally many images of the batch."""
+        """Update the weights once; returns logits and loss. `weight` is that of this process's share in the batch."""
         logits = self.forward(images).float()
         loss = loss_fn(logits, targets)
         self.optimizer.zero_grad()
@@ -270,7 +268,7 @@ class _Training:
         self.scaler.scale(loss * weight).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        if self.scaler.get_scale() >= scale:  # else a gradient was too large for float16, and the step was skipped
+        if self.scaler.get_scale() >= scale:  # else a gradient overflowed in float16, and the step was skipped
             self.averaged.update_parameters(self.model)
             self.schedule.step()
         return logits.detach(), loss.detach()
@@ -311,7 +309,7 @@ def _save(checkpoint: Path, training: _Training, settings: dict, results: list[E
 
 
 def _resume(checkpoint: Path, training: _Training, settings: dict) -> list[EpochResult]:
-    """Load the state of an interrupted training, and return its results; without a fitting one nothing changes."""
+    """Load the state of an interrupted training and return its results; if it does not fit, nothing changes."""
     if not checkpoint.exists():
         return []
     before = copy.deepcopy(training.state_dict())

@@ -1,11 +1,11 @@
-"""Trains the networks of the course outside the notebooks: on one GPU or CPU, or on several at once.
+"""Train the networks of the course outside the notebooks: on one GPU or CPU, or on several at once.
 
     python -m workshop.train --data dsb2018 --profile full --output output
     torchrun --standalone --nproc-per-node 2 -m workshop.train --data dsb2018 --profile full --output output
 
 The second line starts one process for each of two GPUs (`course_utils.distributed`). Notebooks 04 and 05 with the
-same `data_source`, `profile`, `seed` and `output` find the networks and load them. An interrupted training goes on
-where it was when the same command is started again.
+same `data_source`, `profile`, `seed` and `output` find the networks and load them. The same command resumes an
+interrupted training.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ NETWORKS = {"binary": "the foreground network of notebooks 03 and 04", "boundary
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train what is asked for and return the exit code: 0 if all is well, 1 after an error in one sentence."""
+    """Train the networks asked for and return the exit code: 0 after success, 1 after an error in one sentence."""
     options = make_parser().parse_args(arguments)
     first = not launched_by_torchrun() or os.environ["RANK"] == "0"
-    # One process talks. Its line of progress and all errors go to standard error.
+    # Only the first process prints; its line of progress and all errors go to standard error.
     with contextlib.nullcontext() if first else contextlib.redirect_stdout(io.StringIO()):
         try:
             train(options.data, options.profile, options.output, options.seed, options.only or list(NETWORKS))
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 1
         except KeyboardInterrupt:
             if first:
-                print("\nInterrupted; the same command goes on after the last epoch.", file=sys.stderr, flush=True)
+                print("\nInterrupted; the same command resumes after the last epoch.", file=sys.stderr, flush=True)
             return 130
     leave_process_group()
     return 0
@@ -66,21 +66,21 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def train(data: str, profile: str, output: Path, seed: int, networks: list[str]) -> None:
-    """Train networks into a folder; one that is there already, and was trained alike, is left alone.
+    """Train networks into a folder; one that is already there, trained with the same settings, is kept.
 
     Args:
-        data: as for `load_data`. A path is made absolute, as `course.py run` hands it to the notebooks.
+        data: as for `load_data`. A path is made absolute, as `course.py run` passes it to the notebooks.
         profile: name of a profile, or "auto".
         output: the folder that the notebooks call `output`.
         seed: for crops, weights and noise.
         networks: "binary", "boundary".
 
     Raises:
-        ValueError: no such profile or data, too few images, or several processes that cannot train together.
+        ValueError: there is no such profile or data, there are too few images, or the processes cannot train together.
         OSError: nothing can be saved in the folder.
     """
     if seed < 0:
-        raise ValueError(f"The seed is {seed}: give a whole number from 0 on.")
+        raise ValueError(f"The seed is {seed}: give 0 or a positive integer.")
     sizes = get_profile(profile)
     if data not in ("auto", *available_sources()) and Path(data).expanduser().exists():
         data = str(Path(data).expanduser().absolute())
