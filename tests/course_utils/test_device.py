@@ -136,14 +136,7 @@ def test_mixed_precision_computes_in_less_and_returns_float32(precision):
 
     output.square().mean().backward()
     assert all(p.dtype == p.grad.dtype == torch.float32 and p.grad.any() for p in model.parameters())
-
-
-def test_mixed_precision_shares_parameters_and_mode_with_the_model():
-    model = nn.Conv2d(1, 1, 1)
-    mixed = MixedPrecision(model, torch.bfloat16)
-    assert list(mixed.parameters()) == list(model.parameters())
-    mixed.eval()
-    assert not model.training
+    assert list(mixed.parameters()) == list(model.parameters()) and not mixed.eval().model.training
 
 
 @pytest.mark.parametrize(

@@ -262,12 +262,3 @@ def test_bad_input_is_a_sentence(tmp_path, monkeypatch, capsys, arguments, reaso
     assert train.main(arguments) == 1
     error = capsys.readouterr().err
     assert error.startswith(f"workshop.train: {reason}") and error.count("\n") == 1
-
-
-def test_help_shows_how_to_start_it(capsys):
-    with pytest.raises(SystemExit) as end:
-        train.main(["--help"])
-    said = capsys.readouterr().out
-    assert end.value.code == 0
-    assert "torchrun --standalone --nproc-per-node 2 -m workshop.train" in said
-    assert "boundary: the network of notebook 05" in said

@@ -18,38 +18,6 @@ def fixed_seed():
     torch.manual_seed(0)
 
 
-# 3.3 train_epoch
-
-
-def test_an_epoch_makes_one_step_for_each_batch_with_fresh_gradients():
-    model, twin = nn.Conv2d(1, 1, 1), nn.Conv2d(1, 1, 1)
-    twin.load_state_dict(model.state_dict())
-    train_epoch(model, batches(2, 2, 1), binary_cross_entropy, torch.optim.SGD(model.parameters(), lr=0.1))
-    for images, targets in batches(2, 2, 1):
-        gradients = torch.autograd.grad(binary_cross_entropy(twin(images), targets), list(twin.parameters()))
-        with torch.no_grad():
-            for parameter, gradient in zip(twin.parameters(), gradients, strict=True):
-                parameter -= 0.1 * gradient
-    for name, value in twin.state_dict().items():
-        assert torch.allclose(model.state_dict()[name], value)
-
-
-@pytest.mark.parametrize("loop", ["train_epoch", "validate"])
-def test_means_are_weighted_by_batch_size_and_python_floats(loop):
-    model = nn.Conv2d(1, 1, 1)
-    data = batches(4, 4, 1)
-    data[-1] = (data[-1][0] * 10, data[-1][1])  # the small batch differs much from the others
-    images, targets = (torch.cat(parts) for parts in zip(*data, strict=True))
-    expected = binary_cross_entropy(model(images), targets).item(), dice_score(model(images), targets).item()
-    if loop == "train_epoch":
-        still = torch.optim.SGD(model.parameters(), lr=0.0)
-        found = train_epoch(model, data, binary_cross_entropy, still, dice_score)
-    else:
-        found = validate(model, data, binary_cross_entropy, dice_score)
-    assert found == pytest.approx(expected, rel=1e-5)
-    assert [type(value) for value in found] == [float, float]
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 def test_training_and_validation_work_on_a_gpu():
     model = small_unet().to("cuda")
@@ -66,9 +34,6 @@ def test_a_loader_without_a_batch_is_an_error():
         train_epoch(model, [], binary_cross_entropy, torch.optim.SGD(model.parameters(), lr=0.1))
     with pytest.raises(ValueError, match="no batch"):
         validate(model, [], binary_cross_entropy)
-
-
-# 3.4 validate
 
 
 @pytest.mark.parametrize("was_training", [True, False])
