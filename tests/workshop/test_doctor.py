@@ -7,6 +7,7 @@ import sys
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -52,10 +53,7 @@ def test_problems_decide_the_exit_code(capsys):
 
 
 def test_a_check_that_fails_does_not_hide_the_others(monkeypatch, tmp_path):
-    def available_memory():
-        raise RuntimeError("no such counter")
-
-    monkeypatch.setattr(doctor, "available_memory", available_memory)
+    monkeypatch.setattr(doctor, "available_memory", Mock(side_effect=RuntimeError("no such counter")))
     checks = by_name(doctor.examine(tmp_path))
     assert (checks["memory"].status, checks["memory"].found) == ("problem", "RuntimeError: no such counter")
     assert "notebooks" in checks
@@ -73,10 +71,7 @@ def test_old_and_missing_packages(monkeypatch):
 
 
 def test_course_utils_that_is_not_installed(monkeypatch):
-    def requires(_):
-        raise importlib.metadata.PackageNotFoundError
-
-    monkeypatch.setattr(importlib.metadata, "requires", requires)
+    monkeypatch.setattr(importlib.metadata, "requires", Mock(side_effect=importlib.metadata.PackageNotFoundError))
     assert status(doctor.check_packages(), "course-utils") == "problem"
 
 
@@ -96,10 +91,8 @@ def test_kernel_of_another_python_is_noted(tmp_path, monkeypatch, python, expect
 def test_missing_kernel(monkeypatch):
     from jupyter_client import kernelspec
 
-    def get_kernel_spec(self, name):
-        raise kernelspec.NoSuchKernel(name)
-
-    monkeypatch.setattr(kernelspec.KernelSpecManager, "get_kernel_spec", get_kernel_spec)
+    missing = Mock(side_effect=kernelspec.NoSuchKernel("python3"))
+    monkeypatch.setattr(kernelspec.KernelSpecManager, "get_kernel_spec", missing)
     (check,) = doctor.check_kernel()
     assert check.status == "problem" and "ipykernel" in check.advice
 
@@ -178,9 +171,7 @@ def test_the_real_images_are_downloaded_only_if_asked_for(monkeypatch, tmp_path)
 
 
 def test_a_download_that_fails_is_a_problem(monkeypatch, tmp_path):
-    def refuse():
-        raise DownloadError("No answer", "try again")
-
+    refuse = Mock(side_effect=DownloadError("No answer", "try again"))
     monkeypatch.setenv("COURSE_DATA_DIR", str(tmp_path))
     monkeypatch.setattr("course_utils.data.download.fetch_dsb2018", refuse)
     problem = by_name(doctor.check_data(download=True))["download"]
