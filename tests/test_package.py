@@ -1,10 +1,11 @@
-"""The house: doors that go one way, quick imports, exercises under their names, examples that run."""
+"""The house: doors that go one way, small rooms, fast imports, exercises under their names, examples that run."""
 
 from __future__ import annotations
 
 import ast
 import doctest
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,7 @@ import course_utils
 from course_utils.exercises import get_exercise, list_exercises
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("course_utils", "workshop", "benchmarks")
-FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+ROOMS = ("course_utils", "workshop", "benchmarks", "solutions")
 
 
 def name_of(path: Path) -> str:
@@ -24,29 +24,7 @@ def name_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-MODULES = {name_of(path): path for path in FILES}
-
-
-# doors
-
-
-def imported_modules(source: str) -> set[str]:
-    """The modules of this house that a source imports anywhere, also inside functions."""
-    found = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "imports in this house are absolute"
-            names = {f"{node.module}.{alias.name}" for alias in node.names}
-            # what is imported from a package stands in one of its modules, or is a module of it
-            defined = {course_utils.modules_by_name().get(name.split(".")[-1], "") for name in names}
-            found |= names & set(MODULES) or {node.module}
-            found |= defined if node.module == "course_utils" else set()
-    return found & set(MODULES)
-
-
-IMPORTS = {name: imported_modules(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
+MODULES = {name_of(path): path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))}
 
 
 def room(module: str) -> str:
@@ -54,17 +32,42 @@ def room(module: str) -> str:
     return "exercises" if module.startswith("course_utils.exercises") else module.split(".")[0]
 
 
+# doors
+
+
+def imported_modules(source: str) -> set[str]:
+    """The modules of this house that a source imports anywhere: in functions, by importlib, or as `python -m`."""
+    found, nodes = set(), list(ast.walk(ast.parse(source)))
+    docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports in this house are absolute"
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= names & set(MODULES) or {node.module}
+            if node.module == "course_utils":  # the package finds its public names in their modules
+                found |= {course_utils.modules_by_name().get(alias.name) for alias in node.names}
+        elif isinstance(node, ast.Constant) and "." in str(node.value) and id(node) not in docstrings:
+            found |= {node.value, *re.findall(r"-m ([\w.]+)", str(node.value))}
+    return found & set(MODULES)
+
+
+IMPORTS = {name: imported_modules(path.read_text(encoding="utf-8")) - {name} for name, path in MODULES.items()}
+
+
 @pytest.mark.parametrize(
     ("behind", "allowed"),
     [
         ("course_utils", {"course_utils"}),
         ("exercises", {"course_utils", "exercises"}),
+        ("solutions", {"course_utils", "exercises"}),
         ("workshop", {"course_utils", "exercises", "workshop"}),
         ("benchmarks", {"course_utils", "exercises", "workshop", "benchmarks"}),
     ],
 )
 def test_the_doors_go_one_way(behind, allowed):
-    """The subject knows nothing of the exercises, neither of them anything of the workshop, nobody of benchmarks."""
+    """The subject imports no exercises, what notebooks import nothing of the workshop, nobody a benchmark."""
     arrows = [(name, other) for name, others in IMPORTS.items() if room(name) == behind for other in others]
     assert arrows, "the scan sees imports"
     assert [(name, other) for name, other in arrows if room(other) not in allowed] == []
@@ -79,21 +82,44 @@ def test_no_module_imports_itself_in_a_circle():
     assert [name for name in MODULES if name in reachable(name, set())] == []
 
 
-def test_the_scan_sees_every_kind_of_import():
-    source = """
-import workshop.cluster
-from workshop import paths
-from course_utils import f1_score
-def later():
-    from course_utils.exercises.registry import list_exercises
-"""
-    assert imported_modules(source) == {
-        "workshop.cluster", "workshop.paths", "course_utils", "course_utils.metrics", "course_utils.exercises.registry",
-    }  # fmt: skip
+@pytest.mark.parametrize(
+    ("source", "modules"),
+    [
+        ("import workshop.cluster", {"workshop.cluster"}),
+        ("from workshop import paths", {"workshop.paths"}),
+        ("from course_utils import f1_score", {"course_utils", "course_utils.metrics"}),
+        ("def later():\n from course_utils.exercises import registry", {"course_utils.exercises.registry"}),
+        ("importlib.import_module('workshop.doctor')", {"workshop.doctor"}),
+        ("subprocess.run([python, '-m', 'workshop.command_line'])", {"workshop.command_line"}),
+        ("os.system('python -m benchmarks.page')", {"benchmarks.page"}),
+    ],
+)
+def test_the_scan_sees_every_kind_of_import(source, modules):
+    assert imported_modules(source) == modules
+
+
+# size
 
 
 def test_there_is_no_drawer_for_everything():
     assert not {"utils", "helpers", "misc", "common"} & {name.split(".")[-1] for name in MODULES}
+
+
+LINES = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in MODULES.items()}
+
+
+def test_no_module_has_more_than_400_lines():
+    """Except checks, one for each notebook, whose cases are long."""
+    packages = ("course_utils", "workshop")
+    long = {name: n for name, n in LINES.items() if n > 400 and name.startswith(packages) and ".checks." not in name}
+    assert long == {}
+
+
+@pytest.mark.parametrize(("name", "lines"), [("course_utils", 4600), ("exercises", 3200)])
+def test_each_room_stays_small(name, lines):
+    modules = [module for module in MODULES if room(module) == name]
+    assert sum(LINES[module] for module in modules) <= lines
+    assert name != "course_utils" or len(modules) <= 24
 
 
 # importing
@@ -121,20 +147,19 @@ def test_looking_at_the_arrays_does_not_load_torch():
     assert in_a_fresh_process(program) == "False"
 
 
-def test_every_public_name_can_be_had_and_is_defined_once():
-    defined = [name for path in (ROOT / "course_utils").glob("*.py") for name in public_names(path)]
+def test_every_public_name_is_found_and_defined_once():
+    defined = [name for module in MODULES if room(module) == "course_utils" for name in public_names(module)]
     assert len(defined) == len(set(defined))
     for name in defined:
         assert getattr(course_utils, name).__name__ == name
         assert name in dir(course_utils)
 
 
-def public_names(path: Path) -> list[str]:
-    """The public functions and classes at the top level of a file."""
-    definitions = (ast.FunctionDef, ast.ClassDef)
-    body = ast.parse(path.read_text(encoding="utf-8")).body
-    names = [node.name for node in body if isinstance(node, definitions)]
-    return [name for name in names if not name.startswith("_") and path.name != "__init__.py"]
+def public_names(module: str) -> list[str]:
+    """The public functions and classes at the top level of a module."""
+    body = ast.parse(MODULES[module].read_text(encoding="utf-8")).body
+    names = [node.name for node in body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+    return [name for name in names if not name.startswith("_") and name != "modules_by_name"]
 
 
 def test_an_unknown_name_is_the_usual_error():
@@ -152,7 +177,7 @@ def test_the_object_of_every_exercise_is_in_the_package_under_its_name(exercise)
     reference = getattr(course_utils, exercise.name)
     assert reference is exercise.reference
     assert reference.__name__ == exercise.name and callable(reference)
-    assert reference.__doc__, "what the exercise asks for stands in its docstring"
+    assert reference.__doc__, "the docstring says what the exercise asks for"
     assert get_exercise(exercise.id) is exercise
 
 
@@ -172,7 +197,7 @@ def test_an_unknown_exercise_is_an_error_that_lists_the_known_ones():
 # examples in docstrings, and the linter
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if room(name) != "benchmarks" and "__main__" not in name])
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith(("course_utils", "workshop"))])
 def test_the_examples_in_the_docstrings_run(name):
     failed, _ = doctest.testmod(importlib.import_module(name))
     assert failed == 0
