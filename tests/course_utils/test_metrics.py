@@ -349,10 +349,3 @@ def test_covering_exactly_half_of_two_nuclei_is_not_a_merge():
             truth = np.repeat([[1, 1, 2, 2, 0]], [half, half, half, half, extra], axis=1)
             prediction = np.repeat([[7, 0, 7, 0, 7]], [half, half, half, half, extra], axis=1)
             assert classify_errors(prediction, truth, 0.9).merged == []
-
-
-def test_errors_of_empty_label_images():
-    nothing, something = np.zeros((2, 3), int), np.array([[0, 4, 4], [0, 0, 0]])
-    assert classify_errors(nothing, nothing).matched == {}
-    assert classify_errors(nothing, something).missed == [4]
-    assert classify_errors(something, nothing).false_positive == [4]

@@ -228,12 +228,6 @@ def test_components_are_the_connected_pixels_above_the_threshold(probability, th
         assert set(neighbours.ravel().tolist()) <= {0, int(labels[y, x])}
 
 
-def test_the_threshold_decides_whether_a_bridge_joins_two_nuclei():
-    probability = np.array([[0.9, 0.6, 0.9]])
-    assert connected_components(probability, threshold=0.5).max() == 1
-    assert connected_components(probability, threshold=0.7).max() == 2
-
-
 # 5.2 watershed_instances
 
 

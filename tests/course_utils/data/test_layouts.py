@@ -128,14 +128,7 @@ def test_mask_without_nuclei_is_allowed(folder):
     st.sampled_from(["<", ">"]),
 )
 def test_label_images_come_back_as_written(mask, compression, byteorder):
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as members:
-        for kind in ("images", "masks"):
-            written = io.BytesIO()
-            tifffile.imwrite(written, mask, compression=compression, byteorder=byteorder)
-            for split in ("train", "test"):
-                members.writestr(f"{split}/{kind}/x.tif", written.getvalue())
-    result = decode(written.getvalue(), ".tif")
+    result = decode(tiff_bytes(mask, compression=compression, byteorder=byteorder), ".tif")
     np.testing.assert_array_equal(result, mask)
     assert result.dtype == mask.dtype
 
