@@ -1,6 +1,6 @@
 """Read pairs of image and mask from a folder or a zip.
 
-Two layouts are understood, at any depth in the folder or zip:
+Two layouts are understood, at any depth in the folder or zip::
 
     StarDist    {train,test}/{images,masks}/<name>.tif      one label image for each image (.tif, .tiff or .png)
     Kaggle      <id>/images/<id>.png and <id>/masks/*.png   one mask file for each nucleus (`stage1_train`)

@@ -1,13 +1,14 @@
 """The course as a website: the executed solved notebooks, the pages for instructors and results, and the API reference.
 
-Built by Sphinx with myst-nb and sphinx-book-theme from a copy of the texts, in which the folders lie as in the course,
-so that every link between them holds. The pages ask nothing of the network: formulas become MathML, pictures are files
-beside the pages or inside them, and scripts and fonts come with the theme.
+Sphinx builds it with myst-nb and sphinx-book-theme from a copy of the texts with the same folders as the course, so
+that links between them work. The pages need no network: formulas are MathML, pictures are inside the pages or beside
+them, and scripts and fonts come with the theme.
 """
 
 from __future__ import annotations
 
-import html
+import io
+import pkgutil
 import re
 import shutil
 import warnings
@@ -17,16 +18,12 @@ import nbformat
 
 from workshop.paths import checkout
 from workshop.run.course import run_course
-from workshop.run.pages import mathml, without_widgets
+from workshop.run.pages import page_notebook
 
 PAGES = ("docs/instructors.md", "docs/results.md", "docs/where-it-runs.md", "data/README.md",
          "data/checkpoints/README.md")  # fmt: skip
 FILES = ("LICENSE", "docs/result.png", "docs/training_curve.png", "docs/badges/kaggle.svg", "docs/badges/colab.svg",
          "docs/badges/binder.svg", "docs/icon.svg")  # fmt: skip
-# What the reference shows, in the order of the course; the workshop behind it is for those who read the code.
-REFERENCE = ("data", "exploration", "targets", "dataset", "unet", "losses", "training", "data_parallel",
-             "profiles", "device", "recipes",
-             "checkpoints", "segmentation", "metrics", "synthetic", "plotting", "widgets")  # fmt: skip
 SETTINGS = {
     "project": "Nucleus segmentation with a U-Net",
     "html_title": "Nucleus segmentation with a U-Net",
@@ -63,9 +60,9 @@ def build_website(out: Path | None = None, executed: Path | None = None) -> Path
     """Build the website and return its folder.
 
     Args:
-        out: folder of the pages, default `build/site`; what an earlier build left there is replaced, other files never.
-        executed: folder with the executed solved notebooks, default what `course.py run` leaves in
-            `build/embedded-smoke`. Notebooks that are missing there, or that have changed since, are executed first.
+        out: folder of the pages, default `build/site`; an earlier website is replaced, other files never are.
+        executed: folder with the executed solved notebooks, default `build/embedded-smoke`. There, notebooks that are
+            missing or have changed since are executed first.
 
     Raises:
         WebsiteError: Sphinx is not installed, `out` holds something else, or a page has a fault (a link that leads
@@ -74,7 +71,7 @@ def build_website(out: Path | None = None, executed: Path | None = None) -> Path
     course = checkout()
     out = (out or course / "build" / "site").absolute()
     if out.is_dir() and any(out.iterdir()) and not (out / ".buildinfo").exists():
-        raise WebsiteError(f"{out} holds files that are no website of the course: name an empty folder with --out.")
+        raise WebsiteError(f"{out} is not a website of the course: name an empty folder with --out.")
     try:
         from sphinx.application import Sphinx
     except ImportError:
@@ -86,7 +83,7 @@ def build_website(out: Path | None = None, executed: Path | None = None) -> Path
     shutil.rmtree(source, ignore_errors=True)
     shutil.rmtree(out, ignore_errors=True)
     collect(course, executed, source)
-    messages = _Messages()
+    messages = io.StringIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Sphinx's own parts, about each other
         application = Sphinx(
@@ -94,35 +91,19 @@ def build_website(out: Path | None = None, executed: Path | None = None) -> Path
             warning=messages, freshenv=True,
         )  # fmt: skip
         application.build()
-    faults = messages.lines()
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", messages.getvalue())
+    faults = [line for line in plain.splitlines() if line.strip()]
     if faults or application.statuscode:
         listed = "\n".join(f"  {line}" for line in faults)
-        raise WebsiteError(f"{len(faults)} faults in the pages:\n{listed.replace(str(source), '')}")
+        raise WebsiteError(f"Faults in the pages ({len(faults)}):\n{listed.replace(str(source), '')}")
     shutil.rmtree(source)
     shutil.rmtree(out / ".doctrees", ignore_errors=True)
     (out / ".nojekyll").touch()  # GitHub Pages would leave out folders that start with an underscore
     return out
 
 
-class _Messages:
-    """What Sphinx complains about."""
-
-    def __init__(self):
-        self.text = ""
-
-    def write(self, text: str) -> None:
-        self.text += text
-
-    def flush(self) -> None:
-        pass
-
-    def lines(self) -> list[str]:
-        plain = re.sub(r"\x1b\[[0-9;]*m", "", self.text)
-        return [line for line in plain.splitlines() if line.strip()]
-
-
 def execute_changed(course: Path) -> Path:
-    """The folder of a smoke run whose notebooks are those of solutions/; those that are not are executed first."""
+    """The folder with the executed notebooks of solutions/; those that have changed are executed first."""
     folder = course / "build" / "embedded-smoke"
     old = []
     for solved in sorted((course / "solutions").glob("[0-9][0-9]_*.ipynb")):
@@ -142,12 +123,14 @@ def _is_run_of(executed: Path, solved: Path) -> bool:
     if not executed.exists():
         return False
     before, after = nbformat.read(solved, as_version=4), nbformat.read(executed, as_version=4)
-    ran = [cell for cell in after.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    ran = [cell for cell in after.cells if not _is_injected(cell)]
     complete = all(cell.execution_count for cell in ran if cell.cell_type == "code" and cell.source.strip())
     return complete and [cell.source for cell in before.cells] == [cell.source for cell in ran]
 
 
-# --- the texts --------------------------------------------------------------------------------------------------------
+def _is_injected(cell: nbformat.NotebookNode) -> bool:
+    """Whether papermill has inserted the cell."""
+    return "injected-parameters" in cell.metadata.get("tags", [])
 
 
 def collect(course: Path, executed: Path, source: Path) -> None:
@@ -159,6 +142,7 @@ def collect(course: Path, executed: Path, source: Path) -> None:
         raise WebsiteError(f"{executed} lacks {', '.join(missing)}: {advice}.")
     for name in names:
         notebook = page_notebook(nbformat.read(executed / f"{name}.ipynb", as_version=4))
+        notebook.cells = [cell for cell in notebook.cells if not _is_injected(cell)]
         nbformat.write(notebook, source / "notebooks" / f"{name}.ipynb")
     for name in (*PAGES, *FILES):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
@@ -183,54 +167,34 @@ def _links_to_pages(text: str) -> str:
     return re.sub(r"\]\(((?:\.\./)*)README\.md(#[^)]*)?\)", r"](\1index.md\2)", text)
 
 
-def page_notebook(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """An executed notebook as a page shows it: words for widgets, pictures with their alternative texts."""
-    notebook = without_widgets(notebook)
-    notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
-    for cell in notebook.cells:
-        for name, picture in cell.pop("attachments", {}).items():
-            [(kind, encoded)] = picture.items()
-            address = f"data:{kind};base64,{''.join(encoded.split())}"
-            cell.source = cell.source.replace(f"(attachment:{name})", f"({address})")
-        for output in cell.get("outputs", []):
-            if picture := output.get("data", {}).get("image/png"):
-                alt = html.escape(output.metadata.get("image/png", {}).get("alt", ""), quote=True)
-                encoded = "".join(picture.split())
-                output.data = {"text/html": f'<img alt="{alt}" src="data:image/png;base64,{encoded}">'}
-    return notebook
-
-
 def reference_page() -> str:
-    """The page that shows the docstrings."""
-    parts = ["# Reference", "The functions and classes of `course_utils`, in the order of the course."]
-    for name in REFERENCE:
+    """The page that shows the docstrings of what the notebooks import, the exercises' own package left out."""
+    parts = ["# Reference", "The functions and classes of `course_utils`."]
+    for name in reference_modules():
         parts += [f"## {name}", f"```{{eval-rst}}\n.. automodule:: course_utils.{name}\n   :members:\n```"]
     return "\n\n".join(parts) + "\n"
 
 
-# --- as an extension of Sphinx ----------------------------------------------------------------------------------------
+def reference_modules() -> list[str]:
+    """The modules of `course_utils` and `course_utils.data`, as in "data.download"."""
+    import course_utils
+    from course_utils import data
+
+    modules = [module.name for module in pkgutil.iter_modules(course_utils.__path__) if module.name != "exercises"]
+    return sorted([*modules, *(f"data.{module.name}" for module in pkgutil.iter_modules(data.__path__))])
 
 
 def setup(app) -> dict:
-    """Formulas become MathML, which every browser draws without a script; `code` in docstrings becomes code."""
+    """Docutils draws formulas as MathML, which needs no script; `code` in docstrings becomes code."""
+    from docutils.writers.html5_polyglot import HTMLTranslator
 
-    def inline(translator, node):
-        translator.body.append(mathml(node.astext(), "inline"))
-        _skip()
-
-    def block(translator, node):
-        translator.body.append(f'<div class="math">{mathml(node.astext(), "block")}</div>')
-        _skip()
+    def draw(translator, node):
+        translator.math_output, translator.math_options = "mathml", ""
+        HTMLTranslator.visit_math(translator, node)
 
     def mark_code(app, what, name, obj, options, lines):
         lines[:] = [re.sub(r"(?<!`)`([^`]+)`(?!`)", r"``\1``", line) for line in lines]
 
     app.connect("autodoc-process-docstring", mark_code, priority=100)  # before napoleon, which splits lines at colons
-    app.add_html_math_renderer("mathml", (inline, None), (block, None))
+    app.add_html_math_renderer("mathml", (draw, None), (draw, None))
     return {"parallel_read_safe": True}
-
-
-def _skip():
-    from docutils.nodes import SkipNode
-
-    raise SkipNode

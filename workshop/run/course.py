@@ -1,12 +1,10 @@
-"""Execute notebooks from start to end, and keep what came out: executed notebook, web page, scores, summary.
+"""Executes notebooks from start to end, and keeps the executed notebooks, a web page of each, scores and a summary.
 
-Each notebook runs in a kernel of its own, with papermill. Beyond what papermill notices, these are failures too: a
-parameter the notebook does not have, a `sys.exit` in a cell, a cell that was never executed.
+Each notebook runs in its own kernel, with papermill. Three more things count as failures: a parameter that the notebook
+does not have, a `sys.exit` in a cell, and a cell that was never executed.
 
-One after another, or by several workers at the same time (`workshop.cluster`), except that a notebook which uses
-what another one leaves behind waits for it (`NEEDS`).
-
-The web pages need no network: formulas become MathML, images are embedded, nothing is loaded from elsewhere.
+The notebooks run one after another, or on several workers (`workshop.cluster`); then a notebook that uses what another
+one leaves behind waits for it (`NEEDS`). Students' copy of the course has no `workshop.cluster`.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import tempfile
 import threading
 import time
 import uuid
@@ -24,21 +21,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from course_utils.results import replacing
-from workshop.cluster import Cluster, JobFailed, LocalExecutor, Stop, executor
+from course_utils.results import prepare_output, replacing
 from workshop.paths import RunError, checkout, data_label, resolve_data_source, select_notebooks
-from workshop.run.kernel import Progress, execute, private_jupyter, unknown_parameters
+from workshop.run.kernel import Progress, execute, unknown_parameters
 from workshop.run.machine import machine, now
 from workshop.run.pages import write_html
 from workshop.run.summary import NotebookResult, format_table, write_summary
 
 # One cell may train a network: minutes in the small profile, an hour or more in the others.
 CELL_TIMEOUT = {"smoke": 600, "laptop": 3 * 3600, "full": 6 * 3600}
-# Notebook 04 scores the network that 03 leaves in the output folder (`recipes.foreground_model`).
+# Notebook 04 scores the network that 03 leaves in the output folder (`networks.foreground_model`).
 NEEDS = {"04_instance_evaluation": ["03_binary_training"]}
-
-
-# --- the whole course -------------------------------------------------------------------------------------------------
 
 
 def run_course(
@@ -51,9 +44,9 @@ def run_course(
     workers: int = 1,
     dask: str | None = None,
 ) -> list[NotebookResult]:
-    """Execute the solved notebooks of this checkout.
+    """Execute the solved notebooks of this course, or those of the students if it has no others.
 
-    A run of all notebooks starts afresh: networks that an earlier run left are removed. With `only` they are used.
+    A run of all notebooks starts from scratch: networks of an earlier run are removed. With `only` they are used.
 
     Args:
         data: a source that `course_utils.data.load_data` knows; a relative path counts from the current folder.
@@ -63,13 +56,13 @@ def run_course(
         out: results go to the folder `<out>/<data>-<profile>`, default `build` in the checkout.
         cell_timeout: seconds one cell may take; by default what the profile needs.
         workers: notebooks at the same time.
-        dask: address of the scheduler of a running cluster that executes them instead.
+        dask: address of the scheduler of a running cluster that executes them.
 
     Returns:
-        One result a notebook, in order. A failed notebook does not stop the others.
+        One result for each notebook, in order. A failed notebook does not stop the others.
 
     Raises:
-        RunError: no such notebook, profile, or a folder that cannot be written to.
+        RunError: no such notebook or profile, or a folder that cannot be written to.
         ClusterError: see `cluster.executor`.
         DataError: the data source cannot be read.
     """
@@ -78,7 +71,8 @@ def run_course(
     from course_utils.networks import model_path
     from course_utils.profiles import get_profile
 
-    sources = select_notebooks(checkout() / "solutions", only)
+    solved = checkout() / "solutions"
+    sources = select_notebooks(solved if solved.is_dir() else checkout() / "notebooks", only)
     try:
         profile = get_profile(profile).name
     except ValueError as error:
@@ -92,16 +86,23 @@ def run_course(
     parameters = {"data_source": data, "profile": profile, "seed": seed, "output": str(folder / "output")}
     facts = {"data": {"source": data, "note": note}, "profile": profile, "seed": seed,
              "machine": {**machine(), "device": describe_device(choose_device())}}  # fmt: skip
-    with executor(min(workers, len(sources)), dask) as pool:
-        if pool.description:
+    with _executor(min(workers, len(sources)), dask) as pool:
+        if pool:
             print(f"Workers: {pool.description}", flush=True)
         if only is None:
             shutil.rmtree(model_path(folder / "output", "any").parent, ignore_errors=True)
-        timeout = cell_timeout or CELL_TIMEOUT.get(profile, 6 * 3600)
-        return run_notebooks(sources, folder, parameters, facts, timeout, pool=pool)
+        return run_notebooks(sources, folder, parameters, facts, cell_timeout or CELL_TIMEOUT[profile], pool=pool)
 
 
-# --- a list of notebooks ----------------------------------------------------------------------------------------------
+def _executor(workers: int, dask: str | None) -> contextlib.AbstractContextManager:
+    """`workshop.cluster.executor` if a cluster is asked for."""
+    if workers == 1 and dask is None:
+        return contextlib.nullcontext()
+    try:
+        from workshop.cluster import executor
+    except ImportError:
+        raise RunError("Students' copy of the course has no --workers and no --dask: leave them out.") from None
+    return executor(workers, dask)
 
 
 def run_notebooks(
@@ -112,56 +113,48 @@ def run_notebooks(
     cell_timeout: int = 600,
     kernel_name: str = "python3",
     say: Callable[[str], None] | None = None,
-    pool: LocalExecutor | Cluster | None = None,
+    pool: Any = None,
 ) -> list[NotebookResult]:
-    """Execute notebooks and write everything into `folder`.
+    """Execute notebooks and write `NN_topic.ipynb`, `NN_topic.html`, `summary.json` and `summary.md` into `folder`.
 
-    It gets `NN_topic.ipynb` (executed), `NN_topic.html`, `summary.json`, `summary.md`, and `output/`, in which the
-    notebooks run. A notebook's scores are read from `output/scores/NN_topic.json`; what stood there before is removed.
+    The notebooks run in `<folder>/output`, and leave their scores in `scores/NN_topic.json` there.
 
     Args:
         sources: the notebooks.
-        folder: made if it is not there.
+        folder: made if it does not exist.
         parameters: values for the parameters cell; the notebook must have a parameter of each name.
         facts: further entries for the summary.
         cell_timeout: seconds one cell may take.
-        kernel_name: for tests; "python3" is the Python that runs this.
-        say: takes one line of progress; default: print.
-        pool: where they are executed, from `cluster.executor`; by default here, one after another.
+        kernel_name: "python3" is the Python that runs this.
+        say: takes one line of progress.
+        pool: `workshop.cluster.Cluster` that executes them; None for this process, one after another.
 
-    Returns:
-        One result a notebook, in the order of `sources`.
-
-    Raises:
-        RunError: the folder cannot be written to.
-        ClusterError: a worker does not see the folder, or the connection to the cluster was lost.
+    Returns one result for each notebook, in the order of `sources`. Raises `RunError` if the folder cannot be written
+    to, and `ClusterError` if a worker does not see it or the connection to the cluster was lost.
     """
-    pool = pool or LocalExecutor()
-    say = say or (lambda line: print(line, flush=True))
+    say = say or partial(print, flush=True)
     output = folder / "output"
     try:
-        (output / "scores").mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output):
-            pass
+        prepare_output(output / "scores")
     except OSError as error:
-        raise RunError(
-            f"Results cannot be written to {folder} ({error.strerror}). Name another folder with --out."
-        ) from error
+        raise RunError(f"Results cannot be written to {folder} ({error.__cause__}). Name another --out.") from None
 
     sources, folder = [source.absolute() for source in sources], folder.absolute()
     finished = folder / f".finished-{uuid.uuid4().hex}"  # what a worker has finished, in case it dies then
     finished.mkdir()
-    run_one = partial(
-        _run_once, folder=folder, parameters=parameters, cell_timeout=cell_timeout, kernel_name=kernel_name,
-        finished=finished,
-    )  # fmt: skip
+    options = {"parameters": parameters, "cell_timeout": cell_timeout, "kernel_name": kernel_name}
+    run_one = partial(_run_once, folder=folder, finished=finished, **options)
     needs = {one: [other for other in sources if other.stem in NEEDS.get(one.stem, ())] for one in sources}
     results: dict[Path, NotebookResult] = {}
-    facts = (facts or {}) | ({"workers": pool.description} if pool.description else {})
+    facts = (facts or {}) | ({"workers": pool.description} if pool else {})
     try:
-        pool.check_shared_paths([*sources, finished])
-        for source, result in pool.run(run_one, sources, needs, say):
-            if isinstance(result, JobFailed):
+        if pool:
+            pool.check_shared_paths([*sources, finished])
+            ended = pool.run(run_one, sources, needs, say)
+        else:
+            ended = ((source, run_one(source, say, threading.Event())) for source in sources)
+        for source, result in ended:
+            if not isinstance(result, NotebookResult):  # a JobFailed
                 error = f"{source.stem} FAILED: {result.reason}"
                 result = NotebookResult(source.stem, "failed", 0.0, error=error, date=now())
             results[source] = result
@@ -178,19 +171,14 @@ def run_notebooks(
     return in_order
 
 
-# While a notebook runs, variables of its whole process are set: a worker with several threads takes one at a time.
-_one_at_a_time = threading.Lock()
-
-
 def _run_once(
-    source: Path, say: Callable[[str], None], stop: Stop, folder: Path, finished: Path, **options: Any
+    source: Path, say: Callable[[str], None], stop: threading.Event, folder: Path, finished: Path, **options: Any
 ) -> NotebookResult:
-    """Execute one notebook of a run, unless a worker that died afterwards has finished it already."""
+    """Execute one notebook of a run, unless a worker has finished it already and died afterwards."""
     kept = finished / f"{source.stem}.json"
     with contextlib.suppress(OSError, ValueError):
         return NotebookResult(**json.loads(kept.read_text(encoding="utf-8")))
-    with _one_at_a_time, private_jupyter():
-        result = run_notebook(source, folder, say=say, stop=stop, **options)
+    result = run_notebook(source, folder, say=say, stop=stop, **options)
     with replacing(kept) as file:
         file.write(json.dumps(asdict(result)).encode())
     return result
@@ -203,11 +191,12 @@ def run_notebook(
     cell_timeout: int,
     kernel_name: str,
     say: Callable[[str], None],
-    stop: Stop,
+    stop: threading.Event,
 ) -> NotebookResult:
-    """Execute one notebook; see `run_notebooks`. Never raises for what happens inside the notebook."""
+    """Execute one notebook; see `run_notebooks`. Errors inside the notebook are part of the result."""
     name = source.stem
-    executed, page, scores_file = folder / f"{name}.ipynb", folder / f"{name}.html", _scores_file(folder, name)
+    executed, page = folder / f"{name}.ipynb", folder / f"{name}.html"
+    scores_file = folder / "output" / "scores" / f"{name}.json"
     for stale in (executed, page, scores_file):
         stale.unlink(missing_ok=True)
     say(f"{name}  starts")
@@ -215,15 +204,12 @@ def run_notebook(
     progress = Progress(name, say, stop)
     failure, scores = unknown_parameters(source, parameters), {}
     if not failure:
-        try:
-            failure = execute(source, executed, folder / "output", parameters, cell_timeout, kernel_name, progress)
-        finally:
-            progress.stop()
+        failure = execute(source, executed, folder / "output", parameters, cell_timeout, kernel_name, progress)
     if not failure and scores_file.exists():
         try:
             scores = json.loads(scores_file.read_text(encoding="utf-8"))
         except ValueError as error:
-            failure = f"its scores in {scores_file} are no JSON: {error}"
+            failure = f"its scores in {scores_file} are not valid JSON: {error}"
     seconds = round(time.perf_counter() - started, 1)
     if executed.exists() and not stop.is_set():
         write_html(executed, page, images_from=source.parent)
@@ -231,7 +217,3 @@ def run_notebook(
     status = "failed" if failure else "passed"
     say(f"{name}  {status} after {seconds:.1f} s")
     return NotebookResult(name, status, seconds, scores, error, now())
-
-
-def _scores_file(folder: Path, name: str) -> Path:
-    return folder / "output" / "scores" / f"{name}.json"

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 import os
 import queue
 import re
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import papermill
+from jupyter_client.kernelspec import KernelSpecManager
 from nbformat import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 
-from workshop.cluster import Stop
-
-# A cell that trains says nothing here until it has ended; so often a line says that it still runs.
-SECONDS_BETWEEN_SIGNS = 60.0
+SECONDS_BETWEEN_SIGNS = 60.0  # how often a line says that a cell, one that trains say, is still running
+SECONDS_BETWEEN_LOOKS = 0.5
 
 
 class InterruptedRun(Exception):
@@ -33,19 +29,14 @@ class InterruptedRun(Exception):
 
 
 def unknown_parameters(source: Path, parameters: dict[str, Any]) -> str:
-    """Empty if the notebook has all these parameters. papermill itself would only log a warning and go on."""
+    """Which parameters the notebook lacks, or an empty text. papermill itself would only log a warning."""
     try:
-        with _quiet("papermill"):
-            known = papermill.inspect_notebook(str(source))
-    except Exception as error:  # no JSON, no notebook, no kernel named in it: papermill has no common base for these
+        known = papermill.inspect_notebook(str(source))
+    except Exception as error:  # not JSON, not a notebook, no kernel named in it: they have no common base class
         return f"it cannot be read as a notebook ({type(error).__name__}: {error})."
     unknown = [name for name in parameters if name not in known]
-    if not unknown:
-        return ""
-    return (
-        f"it has no parameter {', '.join(map(repr, unknown))} (it has: {', '.join(known) or 'none'}). "
-        "Give its parameters cell, tagged 'parameters', these names."
-    )
+    lack = f"it has no parameter {', '.join(map(repr, unknown))} (it has: {', '.join(known) or 'none'})."
+    return f"{lack} Give its parameters cell, tagged 'parameters', these names." if unknown else ""
 
 
 def execute(
@@ -57,18 +48,17 @@ def execute(
     kernel_name: str,
     progress: Progress,
 ) -> str:
-    """Execute a notebook; returns an empty text, or what went wrong with the cell's number and source."""
+    """Execute a notebook; returns an empty text, or what went wrong, with the number and source of the cell."""
     try:
-        with _quiet("papermill"):
-            papermill.execute_notebook(
-                source, executed, parameters, engine_name="course", kernel_name=kernel_name, language="python",
-                progress_bar=False, cwd=work_folder, start_timeout=120, execution_timeout=cell_timeout,
-                progress=progress,
-            )  # fmt: skip
+        papermill.execute_notebook(
+            source, executed, parameters, engine_name="course", kernel_name=kernel_name, language="python",
+            progress_bar=False, start_timeout=120, execution_timeout=cell_timeout, progress=progress,
+            work_folder=work_folder,
+        )  # fmt: skip
         trouble = ""
     except papermill.PapermillExecutionError:
-        trouble = ""  # an exception in a cell: it stands in the executed notebook
-    except Exception as error:  # a dead kernel, a timeout, no kernel: whatever it is, the other notebooks still run
+        trouble = ""  # an exception in a cell: the executed notebook has it
+    except Exception as error:  # a dead kernel, a timeout, no kernel: in any case the other notebooks still run
         trouble = f"{type(error).__name__}: {error}".strip()
     if not executed.exists():
         return trouble
@@ -90,7 +80,7 @@ def find_failure(notebook: NotebookNode, trouble: str = "", running: int | None 
         for output in cell.outputs:
             if output.output_type == "error":
                 # papermill takes the SystemExit of sys.exit(0) for a normal end; nothing after it is executed
-                traceback = _without_colours("\n".join(output.traceback)).splitlines()[-25:]
+                traceback = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(output.traceback)).splitlines()[-25:]
                 if not any(line.startswith(output.ename) for line in traceback[-3:]):
                     traceback.append(f"{output.ename}: {output.evalue}")
                 return _describe(cell, number, len(cells), "\n".join(traceback))
@@ -109,48 +99,36 @@ def _code_cells(notebook: NotebookNode) -> list[NotebookNode]:
     return [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
 
 
-def _without_colours(text: str) -> str:
-    return re.sub(r"\x1b\[[0-9;]*m", "", text)
-
-
 class Progress:
-    """Prints one line for each code cell and, while one runs long, a line now and then; knows which one is running."""
+    """Says one line for each code cell and, while one runs long, a line every minute; knows which one is running."""
 
-    def __init__(self, name: str, say: Callable[[str], None], interrupted: Stop):
+    def __init__(self, name: str, say: Callable[[str], None], stop: threading.Event):
         self.name = name
         self.say = say
-        self.interrupted = interrupted
-        self.current: int | None = None
-        self.started = 0.0
-        self._ended = threading.Event()
+        self.stop = stop
+        self.cells: list[NotebookNode] = []
+        self.current: int | None = None  # number of the code cell that began last, from 1
+        self.started = self.said = time.monotonic()
 
-    def cell_start(self, notebook: NotebookNode, cell: NotebookNode) -> None:
-        cells = _code_cells(notebook)
-        positions = [number for number, one in enumerate(cells, start=1) if one is cell]
-        self.current = positions[0] if positions else None
-        self.started = time.perf_counter()
-        if self.current is not None:
-            self.stop()
-            self._ended = threading.Event()
-            label = f"{self.name}  cell {self.current:2d}/{len(cells)}"
-            threading.Thread(target=self._say_alive, args=(label, self._ended), daemon=True).start()
+    def begin(self, cell: NotebookNode, **_: Any) -> None:
+        """A hook of nbclient: a cell begins."""
+        self.current = next((number for number, one in enumerate(self.cells, start=1) if one is cell), None)
+        self.started = self.said = time.monotonic()
 
-    def stop(self) -> None:
-        """No more lines about the cell that was running: it has ended, or its kernel has."""
-        self._ended.set()
+    def wait(self) -> None:
+        """The kernel has not answered yet."""
+        if self.stop.is_set():
+            raise InterruptedRun
+        if self.current and time.monotonic() - self.said > SECONDS_BETWEEN_SIGNS:
+            self.said = time.monotonic()
+            self.say(f"{self._label()}  still running, {self.said - self.started:.0f} s")
 
-    def _say_alive(self, label: str, ended: threading.Event) -> None:
-        started = time.perf_counter()
-        while not ended.wait(SECONDS_BETWEEN_SIGNS):
-            self.say(f"{label}  still running, {time.perf_counter() - started:.0f} s")
+    def end(self, cell: NotebookNode, **_: Any) -> None:
+        """A hook of nbclient: a cell has ended."""
+        self.say(f"{self._label()}  {time.monotonic() - self.started:6.1f} s  {first_words(cell.source)}")
 
-    def cell_complete(self, notebook: NotebookNode, cell: NotebookNode) -> None:
-        if cell.cell_type != "code" or not cell.source.strip():
-            return
-        self.stop()
-        seconds = time.perf_counter() - self.started
-        total = len(_code_cells(notebook))
-        self.say(f"{self.name}  cell {self.current:2d}/{total}  {seconds:6.1f} s  {first_words(cell.source)}")
+    def _label(self) -> str:
+        return f"{self.name}  cell {self.current:2d}/{len(self.cells)}"
 
 
 def first_words(source: str, width: int = 60) -> str:
@@ -166,34 +144,37 @@ def first_words(source: str, width: int = 60) -> str:
     return ""
 
 
-class _PatientClient(PapermillNotebookClient):
-    """Asks the kernel's channels for messages often.
+class _Client(PapermillNotebookClient):
+    """Executes the cells in a kernel of this very Python, whatever the user's Jupyter says, and reports progress.
 
     When a widget captures output, nbclient answers the kernel on the channel on which it waits for the reply. That can
     swallow the signal that the reply has come: 1 in 30 such cells then lasted until the timeout. The reply is there,
-    and looking again finds it.
+    and looking again finds it. So the kernel's channels are asked for messages often.
     """
 
-    interrupted: Stop | None = None
+    progress: Progress
+    folder: Path
+
+    def create_kernel_manager(self):
+        manager = super().create_kernel_manager()
+        manager.kernel_spec_manager = KernelSpecManager(kernel_dirs=[])  # "python3" is then this Python
+        manager.connection_file = str(self.folder / "connection.json")
+        return manager
 
     def start_new_kernel_client(self, **kwargs):
         client = super().start_new_kernel_client(**kwargs)
         for channel in (client.shell_channel, client.iopub_channel):
-            channel.get_msg = ask_often(channel.get_msg, interrupted=self.interrupted)
+            channel.get_msg = ask_often(channel.get_msg, self.progress.wait)
         return client
 
 
-def ask_often(get_message: Callable, every: float = 0.5, interrupted: Stop | None = None) -> Callable:
-    """A `get_msg` of a channel that waits in short pieces; same result, same `queue.Empty` after the timeout.
-
-    It raises `InterruptedRun` once the run was interrupted: then the kernel is ended, and the notebook with it.
-    """
+def ask_often(get_message: Callable, waiting: Callable[[], None], every: float = SECONDS_BETWEEN_LOOKS) -> Callable:
+    """A `get_msg` of a channel that asks again and again, and calls `waiting`; raises `queue.Empty` at the timeout."""
 
     async def get_msg(timeout: float | None = None):
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            if interrupted is not None and interrupted.is_set():
-                raise InterruptedRun
+            waiting()
             left = every if deadline is None else deadline - time.monotonic()
             try:
                 return await get_message(timeout=max(0.0, min(every, left)))
@@ -204,79 +185,35 @@ def ask_often(get_message: Callable, every: float = 0.5, interrupted: Stop | Non
     return get_msg
 
 
-class _ProgressEngine(NBClientEngine):
-    """papermill's own engine, which also tells a `Progress` about each cell."""
+class _Engine(NBClientEngine):
+    """papermill's own engine with another client."""
 
     @classmethod
-    def execute_managed_notebook(cls, nb_man, kernel_name, *, progress, execution_timeout, start_timeout, **_):
-        start, complete = nb_man.cell_start, nb_man.cell_complete
-
-        def cell_start(cell, cell_index=None, **options):
-            progress.cell_start(nb_man.nb, cell)
-            start(cell, cell_index, **options)
-
-        def cell_complete(cell, cell_index=None, **options):
-            complete(cell, cell_index, **options)
-            progress.cell_complete(nb_man.nb, cell)
-
-        nb_man.cell_start, nb_man.cell_complete = cell_start, cell_complete
-        client = _PatientClient(
-            nb_man, kernel_name=kernel_name, timeout=execution_timeout, startup_timeout=start_timeout,
-            iopub_timeout=60,  # figures can arrive late on a busy machine; the library waits 4 s
-            log=logging.getLogger("papermill"),
-        )  # fmt: skip
-        client.interrupted = progress.interrupted
-        return client.execute()
+    def execute_managed_notebook(
+        cls, nb_man, kernel_name, *, progress, work_folder, execution_timeout, start_timeout, **_
+    ):
+        progress.cells = _code_cells(nb_man.nb)
+        with tempfile.TemporaryDirectory(prefix="course-jupyter-", ignore_cleanup_errors=True) as folder:
+            client = _Client(
+                nb_man, kernel_name=kernel_name, timeout=execution_timeout, startup_timeout=start_timeout,
+                iopub_timeout=60,  # figures can arrive late on a busy machine; the library waits 4 s
+                on_cell_start=progress.begin, on_cell_executed=progress.end, log=logging.getLogger("papermill"),
+                extra_arguments=["--log-level=50"],  # errors arrive as outputs; the log's warnings are for servers
+            )  # fmt: skip
+            client.progress, client.folder = progress, Path(folder)
+            return client.execute(cwd=str(work_folder), env=_kernel_environment(Path(folder)))
 
 
-@contextlib.contextmanager
-def private_jupyter() -> Iterator[None]:
-    """Let kernels be this very Python, whatever the user's own Jupyter set-up says, and leave that set-up untouched."""
-    with tempfile.TemporaryDirectory(prefix="course-jupyter-", ignore_cleanup_errors=True) as temporary:
-        folder = Path(temporary)
-        specification = {
-            # without the kernel's own log: what fails in it arrives here, and its warnings are for servers
-            "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=50"],
-            "display_name": "Python 3",
-            "language": "python",
-            # figures belong into the notebook, also where the shell asks for another backend
-            "env": {"MPLBACKEND": "module://matplotlib_inline.backend_inline"},
-        }
-        kernel = folder / "path" / "kernels" / "python3"
-        kernel.mkdir(parents=True)
-        (kernel / "kernel.json").write_text(json.dumps(specification), encoding="utf-8")
-        changes = {
-            "JUPYTER_PATH": str(folder / "path"),  # searched first, so a user's own "python3" kernel does not count
-            "JUPYTER_CONFIG_DIR": str(folder / "config"),
-            "JUPYTER_DATA_DIR": str(folder / "data"),
-            "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
-            "IPYTHONDIR": str(folder / "ipython"),
-            "COURSE_PROGRESS": str(folder / "progress.json"),  # a run solves nothing for the one who starts it
-            "JUPYTER_PLATFORM_DIRS": "1",  # jupyter_core warns without it
-            "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # so does the debugger that ipykernel loads
-        }
-        before = {name: os.environ.get(name) for name in changes}
-        os.environ.update(changes)
-        try:
-            yield
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
+def _kernel_environment(folder: Path) -> dict[str, str]:
+    """The variables of a kernel that leaves the user's settings and progress alone."""
+    return os.environ | {
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # figures belong in the notebook
+        "IPYTHONDIR": str(folder / "ipython"),
+        "COURSE_PROGRESS": str(folder / "progress.json"),
+        "JUPYTER_PLATFORM_DIRS": "1",  # jupyter_core warns without it
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # so does the debugger that ipykernel loads
+    }
 
 
-@contextlib.contextmanager
-def _quiet(logger_name: str) -> Iterator[None]:
-    """Keep a library's log lines out of the progress lines; its errors arrive as exceptions."""
-    logger = logging.getLogger(logger_name)
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
-
-
-papermill_engines.register("course", _ProgressEngine)
+papermill_engines.register("course", _Engine)
+logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what matters arrives as an exception

@@ -1,111 +1,77 @@
-"""Executed notebooks as web pages."""
+"""Executed notebooks as web pages, by nbconvert."""
 
 from __future__ import annotations
 
+import base64
+import html
 import logging
+import mimetypes
 import re
+from functools import partial
 from pathlib import Path
 
 import nbformat
-from jinja2 import pass_context
-from latex2mathml.converter import convert as latex_to_mathml
 from nbconvert.exporters import HTMLExporter
-from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
-from nbconvert.preprocessors import Preprocessor
 from nbformat import NotebookNode
 
+NOTE = "<p><em>This cell has an interactive part. It works when you run the cell in JupyterLab.</em></p>"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+# nbconvert's page without the scripts that these notebooks do not need. MathJax comes from its server and draws the
+# formulas; the page does not wait for it, and without a network formulas stay as they are typed.
+TEMPLATE = """
+{%- extends 'index.html.j2' -%}
+{%- block html_head_js -%}{%- endblock -%}
+{%- block html_head_js_mermaidjs -%}{%- endblock -%}
+{%- block html_head_js_mathjax -%}{{ super() | replace('<script src', '<script defer src') }}{%- endblock -%}
+"""
 
-def write_html(notebook: Path, page: Path, images_from: Path | None = None) -> None:
-    """Render an executed notebook as one self-contained web page.
+
+def write_html(notebook: Path, page: Path, images_from: Path) -> None:
+    """Write an executed notebook as one web page that holds its pictures.
 
     Args:
         notebook: the .ipynb file.
         page: the .html file to write.
-        images_from: folder to which image paths in the text cells are relative; default: the notebook's own.
+        images_from: folder to which image paths in the text cells are relative.
     """
-    exporter = _OfflineExporter(embed_images=True)
-    exporter.register_preprocessor(_WithoutWidgets, enabled=True)
+    exporter = HTMLExporter(raw_template=TEMPLATE)
     exporter.log.setLevel(logging.ERROR)
-    resources = {"metadata": {"name": notebook.stem, "path": str(images_from or notebook.parent)}}
-    html, _ = exporter.from_notebook_node(nbformat.read(notebook, as_version=4), resources=resources)
-    page.write_text(html, encoding="utf-8")
+    shown = page_notebook(nbformat.read(notebook, as_version=4))
+    for cell in shown.cells:
+        if cell.cell_type == "markdown":  # nbconvert's embed_images would also close each <details> at its first line
+            cell.source = re.sub(r"(!\[[^]]*\]\()([^):]+)(?=\))", partial(_embed, images_from), cell.source)
+    text, _ = exporter.from_notebook_node(shown, resources={"metadata": {"name": notebook.stem}})
+    page.write_text(text, encoding="utf-8")
 
 
-class _MathRenderer(IPythonRenderer):
-    """Formulas become MathML, which every current browser draws without a script."""
-
-    def _html_embed_images(self, html: str) -> str:
-        """Embed the images of raw HTML. The method it replaces would also close a <details> that goes on below."""
-        return re.sub(r"""(?<=\ssrc=["'])[^"']+""", lambda found: self._src_to_base64(found[0]) or found[0], html)
-
-    def inline_math(self, body: str) -> str:
-        return mathml(body, "inline")
-
-    def block_math(self, body: str) -> str:
-        return mathml(body, "block")
-
-    def latex_environment(self, name: str, body: str) -> str:
-        return mathml(f"\\begin{{{name}}}{body}\\end{{{name}}}", "block")
+def _embed(folder: Path, link: re.Match) -> str:
+    """The link to a picture, with the picture's content instead of its file name."""
+    encoded = base64.b64encode((folder / link[2]).read_bytes()).decode()
+    return f"{link[1]}data:{mimetypes.guess_type(link[2])[0]};base64,{encoded}"
 
 
-def mathml(formula: str, display: str) -> str:
-    """A formula in TeX as MathML; `display` is "inline" or "block"."""
-    try:
-        return latex_to_mathml(formula.strip(), display=display)
-    except Exception:  # its errors have no common base; a formula in TeX is better than no page
-        return f"<code>{IPythonRenderer().escape_html(formula)}</code>"
+def page_notebook(notebook: NotebookNode) -> NotebookNode:
+    """An executed notebook as a page shows it: a note for widgets, and pictures with their alternative texts."""
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        for name, picture in cell.pop("attachments", {}).items():
+            [(kind, encoded)] = picture.items()
+            address = f"data:{kind};base64,{''.join(encoded.split())}"
+            cell.source = cell.source.replace(f"(attachment:{name})", f"({address})")
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if not _is_progress_bar(output)]
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if WIDGET in data:
+                output.data = NotebookNode({"text/html": NOTE})
+            elif picture := data.get("image/png"):
+                alt = html.escape(output.metadata.get("image/png", {}).get("alt", ""))
+                encoded = "".join(picture.split())
+                output.data = NotebookNode({"text/html": f'<img alt="{alt}" src="data:image/png;base64,{encoded}">'})
+    return notebook
 
 
-class _OfflineExporter(HTMLExporter):
-    """nbconvert's page without the scripts it fetches from elsewhere, and with the figures' alternative texts."""
-
-    raw_template = """
-{%- extends 'index.html.j2' -%}
-{%- block html_head_js -%}{%- endblock -%}
-{%- block jupyter_widgets -%}{%- endblock -%}
-{%- block html_head_js_mathjax -%}{%- endblock -%}
-{%- block html_head_js_mermaidjs -%}{%- endblock -%}
-{%- block data_png scoped -%}
-{%- set alt = output | get_metadata('alt', 'image/png') -%}
-{{ super() | replace('<img ', '<img alt="' ~ (alt | escape_html) ~ '" ', 1) if alt else super() }}
-{%- endblock -%}
-"""
-
-    @pass_context
-    def markdown2html(self, context, source):
-        """Markdown to HTML, with this module's formulas."""
-        renderer = _MathRenderer(
-            escape=False,
-            attachments=context.get("cell", {}).get("attachments", {}),
-            embed_images=self.embed_images,
-            path=context.get("resources", {}).get("metadata", {}).get("path", ""),
-            anchor_link_text=self.anchor_link_text,
-        )
-        return MarkdownWithMath(renderer=renderer).render(source)
-
-
-def without_widgets(notebook: NotebookNode) -> NotebookNode:
-    """An executed notebook for a page, where no widget works."""
-    return _WithoutWidgets().preprocess(notebook, {})[0]
-
-
-class _WithoutWidgets(Preprocessor):
-    """Widgets need a running kernel: a page says so in their place. Finished progress bars are left out."""
-
-    NOTE = "<p><em>An interactive part stands here; it works when you run this cell in JupyterLab.</em></p>"
-    VIEW = "application/vnd.jupyter.widget-view+json"
-
-    def preprocess(self, nb, resources):
-        nb.metadata.pop("widgets", None)
-        for cell in nb.cells:
-            if cell.cell_type == "code":
-                cell.outputs = [output for output in map(self._replace, cell.outputs) if output is not None]
-        return nb, resources
-
-    def _replace(self, output: NotebookNode) -> NotebookNode | None:
-        if self.VIEW not in output.get("data", {}):
-            return output
-        if re.search(r"\d+%\|", output.data.get("text/plain", "")):
-            return None
-        output.data = NotebookNode({"text/html": self.NOTE})
-        return output
+def _is_progress_bar(output: NotebookNode) -> bool:
+    """Whether an output is a finished progress bar, which a page leaves out."""
+    data = output.get("data", {})
+    return WIDGET in data and re.search(r"\d+%\|", data.get("text/plain", "")) is not None

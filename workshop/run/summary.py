@@ -1,4 +1,4 @@
-"""What became of the notebooks of a run: summary.json, and the table for people."""
+"""The results of a run: summary.json, and the table for people."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from workshop.run.machine import now, versions
 
 @dataclass
 class NotebookResult:
-    """What became of one notebook. `error` is a text for people, empty if all went well."""
+    """The result of one notebook. `error` is a text for people, empty if the notebook passed."""
 
     notebook: str
     status: str
@@ -25,7 +25,7 @@ class NotebookResult:
 
 
 def write_summary(folder: Path, results: list[NotebookResult], facts: dict[str, Any]) -> None:
-    """Write summary.json, and the table as summary.md, for the page of a workflow, say.
+    """Write summary.json, and the table as summary.md (for the page of a workflow, say).
 
     Notebooks of an earlier run into the same folder stay in it, each with its own date.
     """
@@ -46,13 +46,13 @@ def write_summary(folder: Path, results: list[NotebookResult], facts: dict[str, 
 def format_table(results: list[NotebookResult]) -> list[str]:
     """The lines of a table for people: notebook, result and seconds, then each notebook's scores.
 
-    Scores that are numbers stand one a line; groups of scores (one for each method) stand side by side.
+    Scores that are numbers take one line each; groups of scores (one for each method) stand side by side.
     """
     width = max([len("notebook"), *(len(result.notebook) for result in results)])
     lines = [f"{'notebook':{width}}  result   seconds", f"{'-' * width}  ------  --------"]
     lines += [f"{result.notebook:{width}}  {result.status}  {result.seconds:8.1f}" for result in results]
     for result in results:
-        groups = {name: _flat(value) for name, value in result.scores.items() if isinstance(value, dict)}
+        groups = {name: value for name, value in result.scores.items() if isinstance(value, dict)}
         if result.scores:
             lines += ["", result.notebook]
         lines += [f"  {name}: {_number(value)}" for name, value in result.scores.items() if name not in groups]
@@ -63,27 +63,17 @@ def format_table(results: list[NotebookResult]) -> list[str]:
     return lines
 
 
-def _flat(scores: dict[str, Any], above: str = "") -> dict[str, Any]:
-    """Nested scores on one level: `{"mean_f1": {"0.5": 0.9}}` becomes `{"mean_f1, 0.5": 0.9}`."""
-    flat = {}
-    for key, value in scores.items():
-        flat |= _flat(value, f"{above}{key}, ") if isinstance(value, dict) else {f"{above}{key}": value}
-    return flat
-
-
 def _side_by_side(groups: dict[str, dict[str, Any]]) -> list[str]:
-    """A column for each group, a row for each score that any of them has."""
-    rows = list(dict.fromkeys(name for group in groups.values() for name in group))
-    if not rows:
+    """A column for each group, a row for each score, nested ones as in "mean_f1, 0.5"."""
+    import pandas as pd
+
+    if not groups:
         return []
-    widths = {name: max(len(name), 6) for name in groups}
-    first = max(len(row) for row in rows)
-    lines = ["  " + " " * first + "".join(f"  {name:>{widths[name]}}" for name in groups)]
-    for row in rows:
-        cells = (f"  {_number(group.get(row, '')):>{widths[name]}}" for name, group in groups.items())
-        lines.append(f"  {row:{first}}" + "".join(cells))
-    return lines
+    table = pd.json_normalize(list(groups.values()), sep=", ").astype(object).map(_number).set_axis(list(groups)).T
+    return [f"  {line}" for line in table.to_string(max_cols=None, line_width=None).splitlines()]
 
 
 def _number(value: Any) -> str:
+    if value != value:  # not a number: a score that this group does not have
+        return ""
     return f"{value:.3f}" if isinstance(value, float) else str(value)

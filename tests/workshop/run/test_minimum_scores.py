@@ -1,8 +1,7 @@
-"""Floors of the scores: a score that is too low, or missing, is told."""
+"""Minimum scores: a score that is too low, or missing, is reported."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -16,82 +15,63 @@ from workshop.run.minimum_scores import (
     minimum_scores_for,
     scores_below_minimum,
 )
+from workshop.run.summary import NotebookResult
 
 NOTEBOOKS = {path.stem for path in (Path(__file__).parents[3] / "solutions").glob("*.py")}
+SMOKE = MINIMUM_SCORES["embedded", "smoke"]
 
 
-def reaching(data: str, profile: str, above: float) -> dict[str, dict]:
-    """Scores that lie above their floors by a number."""
+def scores_above(minimum: dict, difference: float) -> dict[str, dict]:
+    """Scores of notebooks that are higher than their minimum by a number."""
     scores: dict[str, dict] = {}
-    for (name, *path), floor in MINIMUM_SCORES[data, profile].items():
+    for (name, *path), least in minimum.items():
         place = scores.setdefault(name, {})
         for key in path[:-1]:
             place = place.setdefault(str(key), {})
-        place[str(path[-1])] = floor + above
+        place[str(path[-1])] = least + difference
     return scores
 
 
 @pytest.mark.parametrize(("data", "profile"), MINIMUM_SCORES)
-def test_floors_name_notebooks_profiles_and_possible_scores(data, profile):
-    assert data in ("embedded", "dsb2018") and get_profile(profile).name == profile
-    for path, floor in MINIMUM_SCORES[data, profile].items():
-        assert path[0] in NOTEBOOKS and 0.5 < floor < 1
-    assert scores_below_minimum(MINIMUM_SCORES[data, profile], reaching(data, profile, 0.0).items()) == []
-    missed = scores_below_minimum(MINIMUM_SCORES[data, profile], reaching(data, profile, -0.01).items())
-    assert len(missed) == len(MINIMUM_SCORES[data, profile])
+def test_minimum_scores_are_for_notebooks_and_profiles_and_can_be_reached_and_missed(data, profile):
+    minimum = minimum_scores_for(f"path/to/{data}.zip", profile)
+    assert minimum is MINIMUM_SCORES[data, profile] and get_profile(profile).name == profile
+    assert {path[0] for path in minimum} <= NOTEBOOKS and all(0.5 < least < 1 for least in minimum.values())
+    assert scores_below_minimum(minimum, scores_above(minimum, 0.0).items()) == []
+    assert len(scores_below_minimum(minimum, scores_above(minimum, -0.01).items())) == len(minimum)
 
 
-@pytest.mark.parametrize("value", [float("nan"), None, "0.99", {}])
-def test_a_score_that_is_no_number_misses_its_floor(value):
-    [missed] = scores_below_minimum(
-        MINIMUM_SCORES["embedded", "smoke"], [("03_binary_training", {"validation_hard_dice": value})]
-    )
+NOT_NUMBERS = (float("nan"), None, "0.99", {})
+
+
+@pytest.mark.parametrize("scores", [{}, *({"validation_hard_dice": value} for value in NOT_NUMBERS)])
+def test_a_score_that_is_not_a_number_or_not_recorded_is_below_its_minimum(scores):
+    [missed] = scores_below_minimum(SMOKE, [("03_binary_training", scores)])
     assert missed.startswith("03_binary_training: validation_hard_dice ")
 
 
-def test_a_score_that_was_not_recorded_misses_its_floor():
-    [missed] = scores_below_minimum(
-        MINIMUM_SCORES["embedded", "smoke"], [("05_boundary_watershed", {"boundary U-Net, watershed": 3})]
-    )
+def test_a_method_that_has_one_number_instead_of_scores_is_reported():
+    [missed] = scores_below_minimum(SMOKE, [("05_boundary_watershed", {"boundary U-Net, watershed": 3})])
     assert "was not recorded" in missed
 
 
 def test_notebooks_that_did_not_run_are_not_asked():
-    assert scores_below_minimum(MINIMUM_SCORES["embedded", "smoke"], [("01_data_exploration", {})]) == []
+    assert scores_below_minimum(SMOKE, [("01_data_exploration", {})]) == []
 
 
-def test_there_must_be_floors():
-    assert minimum_scores_for("path/to/dsb2018.zip", "laptop") is MINIMUM_SCORES["dsb2018", "laptop"]
-    with pytest.raises(UnknownMinimumScoresError, match="no floors are known for my_images in the profile smoke"):
-        minimum_scores_for("my_images", "smoke")
-
-
-@dataclass
-class Result:
-    notebook: str
-    scores: dict = field(default_factory=dict)
-    error: str = ""
-
-
-@pytest.mark.parametrize(("above", "code"), [(0.01, 0), (-0.01, 1)])
-def test_the_command_fails_below_the_floors(monkeypatch, capsys, above, code):
-    scores = reaching("embedded", "smoke", above)
-    monkeypatch.setattr(course, "run_course", lambda *_: [Result(name, one) for name, one in scores.items()])
-    assert main(["run", "--minimum-scores"]) == code
-    shown = capsys.readouterr().out
-    assert shown.count("below its floor of") == 3 * code
-    assert ("All scores with a minimum reach it, in 3 notebooks." in shown) == (code == 0)
-    assert main(["run"]) == 0, "floors count only where they are asked for"
-
-
-def test_a_notebook_that_failed_is_a_failure_with_floors_too(monkeypatch):
-    scores = reaching("embedded", "smoke", 0.01)
-    results = [Result(name, one, "it failed") for name, one in scores.items()]
+@pytest.mark.parametrize(("difference", "error", "code"), [(0.01, "", 0), (-0.01, "", 1), (0.01, "it failed", 1)])
+def test_the_command_fails_below_a_minimum_and_when_a_notebook_failed(monkeypatch, capsys, difference, error, code):
+    scores = scores_above(SMOKE, difference)
+    results = [NotebookResult(name, "", 0.0, one, error) for name, one in scores.items()]
     monkeypatch.setattr(course, "run_course", lambda *_: results)
-    assert main(["run", "--minimum-scores"]) == 1
+    assert main(["run", "--minimum-scores"]) == code
+    assert capsys.readouterr().out.count(", the minimum is ") == (len(SMOKE) if difference < 0 else 0)
+    assert main(["run"]) == bool(error), "minimum scores count only where they are asked for"
 
 
-def test_unknown_floors_are_told_before_anything_runs(monkeypatch, capsys):
+def test_unknown_minimum_scores_are_an_error_before_anything_runs(monkeypatch, capsys):
+    with pytest.raises(UnknownMinimumScoresError, match="no minimum scores for my_images in the profile smoke"):
+        minimum_scores_for("my_images", "smoke")
     monkeypatch.setattr(course, "run_course", lambda *_: pytest.fail("it ran"))
     assert main(["run", "--minimum-scores", "--data", "dsb2018", "--profile", "smoke"]) == 1
-    assert "no floors are known for dsb2018 in the profile smoke" in capsys.readouterr().err
+    assert "no minimum scores for dsb2018 in the profile smoke" in capsys.readouterr().err
