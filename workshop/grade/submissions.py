@@ -1,4 +1,4 @@
-"""What stands in a submitted notebook: which one it is, where its exercises are, and what their cells need to run.
+"""What was handed in: the notebooks of a folder, and in each its exercises and what their cells need to run.
 
 Nothing is executed here; everything is read from the notebook's text with `ast` and `symtable`. To define one exercise
 only few statements of a notebook are needed: its own, and those that define the names these use (imports, helper
@@ -10,18 +10,19 @@ import __future__
 
 import ast
 import builtins
+import contextlib
 import json
 import re
 import symtable
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from course_utils.exercises import list_exercises
-from course_utils.exercises.registry import Exercise
-from workshop.grade.table import GradingError
+from IPython.core.inputtransformer2 import TransformerManager
+
+from course_utils.exercises.registry import Exercise, list_exercises
 
 # Their first line says how the rest of the cell is run, and the rest is Python. Below any other `%%` it is not.
 _PYTHON_MAGIC = re.compile(r"\A(\s*)%%(time|timeit|capture|prun)\b.*")
@@ -31,6 +32,47 @@ _COMPILE_FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 
 class BrokenNotebook(ValueError):
     """A file that cannot be graded; the text says why, in one sentence."""
+
+
+# The files of a folder
+
+
+@dataclass(frozen=True, order=True)
+class SubmittedFile:
+    """A submitted notebook. `student` is the folder it lies in, or its file name without that of the notebook."""
+
+    student: str
+    path: Path
+    file: str  # path inside the folder of submissions
+
+    def modules(self) -> list[Path]:
+        """Python files beside the notebook, if its folder belongs to one student: the notebook may import them."""
+        if "/" not in self.file:
+            return []
+        return [path for path in sorted(self.path.parent.glob("*.py")) if path.is_file() and not path.is_symlink()]
+
+
+def find_submissions(folder: Path) -> list[SubmittedFile]:
+    """The notebooks below a folder, without hidden ones and Jupyter's copies; or the one notebook that is given."""
+    if folder.is_file():
+        return [SubmittedFile(_student_of(folder.name), folder.absolute(), folder.name)]
+    found = []
+    for path in folder.rglob("*.ipynb"):
+        parts = path.relative_to(folder).parts
+        if not any(part.startswith((".", "__MACOSX")) for part in parts) and not path.is_dir():
+            student = parts[0] if len(parts) > 1 else _student_of(parts[0])
+            found.append(SubmittedFile(student, path.absolute(), "/".join(parts)))
+    return sorted(found)
+
+
+def _student_of(file_name: str) -> str:
+    """The file's name without that of the notebook: `01_data_exploration_kim.ipynb` is Kim's."""
+    stem = Path(file_name).stem
+    rest = re.sub("|".join({exercise.notebook for exercise in list_exercises()}), " ", stem).strip(" _-.")
+    return re.sub(r"[ _-]{2,}", "_", rest) or stem
+
+
+# From file to cells
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,15 +100,17 @@ class CodeCell:
     checks: frozenset[str] = frozenset()  # exercise ids of the calls check("1.1", ...) in it
     error: str = ""
 
-    def defines(self, name: str) -> bool:
-        """Whether a function or class of this name is defined here (for a cell that does not parse: seems to be)."""
+    @property
+    def defines(self) -> set[str]:
+        """The functions and classes that are defined here (for a cell that does not parse: that seem to be)."""
         if self.error:
-            return bool(re.search(rf"^(async +)?(def|class) +{name}\b", self.source, re.MULTILINE))
-        return any(name in _defined(statement.node) for statement in self.statements)
+            return set(re.findall(r"^(?:async +)?(?:def|class) +(\w+)", self.source, re.MULTILINE))
+        return set().union(*(_defined(statement.node) for statement in self.statements))
 
-    def binds(self, name: str) -> bool:
-        """Whether the name gets a value here in any way: also by an assignment or an import."""
-        return any(name in statement.binds for statement in self.statements)
+    @property
+    def binds(self) -> set[str]:
+        """The names that get a value here in any way: also by an assignment or an import."""
+        return set().union(*(statement.binds for statement in self.statements))
 
 
 @dataclass(frozen=True)
@@ -74,184 +118,106 @@ class Submission:
     """A submitted notebook: its name in the course, and its code cells."""
 
     notebook: str
-    cells: tuple[CodeCell, ...] = field(repr=False)
+    cells: tuple[CodeCell, ...]
+
+    @property
+    def statements(self) -> list[Statement]:
+        return [statement for cell in self.cells for statement in cell.statements]
 
     @property
     def future_flags(self) -> int:
         """What `from __future__ import ...` switches on; in a notebook it holds for all cells."""
-        names = [
-            alias.name
-            for cell in self.cells
-            for statement in cell.statements
-            if isinstance(statement.node, ast.ImportFrom) and statement.node.module == "__future__"
-            for alias in statement.node.names
-        ]
-        return _COMPILE_FLAGS | sum({getattr(__future__, name).compiler_flag for name in names})
+        imports = [one.node for one in self.statements if getattr(one.node, "module", None) == "__future__"]
+        features = {getattr(__future__, alias.name) for node in imports for alias in node.names}
+        return _COMPILE_FLAGS | sum(feature.compiler_flag for feature in features)
 
 
-# The files of a folder
-
-
-@dataclass(frozen=True, order=True)
-class HandedIn:
-    """A submitted notebook. `student` is the folder it lies in, or its own name without that of the notebook."""
-
-    student: str
-    path: Path
-    file: str  # path inside the submissions' folder
-
-    def helpers(self) -> list[Path]:
-        """Python files beside the notebook, if its folder belongs to one student: the notebook may import them."""
-        if "/" not in self.file:
-            return []
-        return [path for path in sorted(self.path.parent.glob("*.py")) if path.is_file() and not path.is_symlink()]
-
-
-def find_submissions(folder: Path) -> list[HandedIn]:
-    """The notebooks below a folder, hidden ones and copies of Jupyter's left out.
+def read_submission(content: bytes, file_name: str) -> Submission:
+    """Read a notebook that somebody handed in. Its file name counts only if nothing inside says which one it is.
 
     Raises:
-        GradingError: there is no such folder, or no notebook in it.
+        BrokenNotebook: it is not a notebook, has no code, or does not belong to the course.
     """
-    if folder.is_file():
-        return [HandedIn(_student_of(folder.name), folder.absolute(), folder.name)]
-    if not folder.is_dir():
-        raise GradingError(f"There is no folder {folder}; give the one that the submitted notebooks lie in.")
-    found = []
-    for path in folder.rglob("*.ipynb"):
-        parts = path.relative_to(folder).parts
-        if any(part.startswith((".", "__MACOSX")) for part in parts) or path.is_dir():
-            continue
-        student = parts[0] if len(parts) > 1 else _student_of(parts[0])
-        found.append(HandedIn(student, path.absolute(), "/".join(parts)))
-    if not found:
-        raise GradingError(f"There is no notebook (.ipynb) in {folder}; unpack the submissions first.")
-    return sorted(found)
-
-
-def _student_of(file_name: str) -> str:
-    """The file's name without that of the notebook: `01_data_exploration_kim.ipynb` is Kim's."""
-    stem = Path(file_name).stem
-    for notebook in {exercise.notebook for exercise in list_exercises()}:
-        rest = stem.replace(notebook, " ").strip(" _-.")
-        if notebook in stem and rest:
-            return re.sub(r"[ _-]{2,}", "_", rest)
-    return stem
-
-
-# From file to cells
-
-
-def read_submission(content: bytes, file_name: str, exercises: Sequence[Exercise]) -> Submission:
-    """Read a notebook that somebody handed in.
-
-    Args:
-        content: of the file.
-        file_name: without folder; used only if nothing inside says which notebook it is.
-        exercises: of the whole course.
-
-    Raises:
-        BrokenNotebook: it is no notebook, has no code, or is none of the course.
-    """
-    cells = [_code_cell(*raw, exercises) for raw in _raw_cells(content)]
+    cells = [_code_cell(*raw) for raw in _raw_cells(content)]
     if not any(cell.source.strip() for cell in cells):
         raise BrokenNotebook("The notebook has no code cells.")
-    return Submission(_identify(cells, file_name, exercises), tuple(cells))
+    return Submission(_identify(cells, file_name), tuple(cells))
 
 
-def _raw_cells(content: bytes) -> Iterator[tuple[int, str, dict, str]]:
-    """Number, text, course metadata and id of every code cell.
+def _raw_cells(content: bytes) -> Iterator[tuple[int, str, str | None]]:
+    """Number, text and exercise of every code cell.
 
     Read without `nbformat`, which takes longer to import than everything here to run; faults that do not matter for
-    grading (a missing id, an output in an odd form) are not looked at.
+    grading (a missing id, an output in an odd form) are ignored.
     """
     if not content.strip():
         raise BrokenNotebook("The file is empty.")
     try:
         notebook = json.loads(content.decode("utf-8-sig"))
-        version = notebook["nbformat"]
-        parts = [notebook] if version == 4 else notebook["worksheets"] if version == 3 else []
+        parts = [notebook] if notebook["nbformat"] == 4 else notebook["worksheets"]  # as in format 3
         cells = [cell for part in parts for cell in part["cells"]]
         code = [(number, cell) for number, cell in enumerate(cells, 1) if cell["cell_type"] == "code"]
-    except UnicodeDecodeError as error:
-        raise BrokenNotebook(f"The file is not UTF-8 text: {error}.") from None
-    except (json.JSONDecodeError, RecursionError):
-        raise BrokenNotebook("The file is not JSON, so it is no notebook, or it was cut off.") from None
-    except (TypeError, KeyError, IndexError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise BrokenNotebook(f"The file is JSON, but not a Jupyter notebook ({reason}).") from None
-    if version not in (3, 4):
-        raise BrokenNotebook(f"The file is not a Jupyter notebook of format 3 or 4: found format {version!r}.")
+    except (ValueError, RecursionError) as error:
+        raise BrokenNotebook(f"The file is not JSON, so it is not a notebook, or it was cut off ({error}).") from None
+    except (TypeError, LookupError, AttributeError) as error:
+        raise BrokenNotebook(f"The file is JSON, but not a Jupyter notebook of format 3 or 4 ({error!r}).") from None
     for number, cell in code:
         text = cell.get("source", cell.get("input", ""))
-        metadata = cell.get("metadata")
-        course = metadata.get("course") if isinstance(metadata, dict) else None
-        text = "".join(map(str, text)) if isinstance(text, list) else str(text)
-        yield number, text, course if isinstance(course, dict) else {}, str(cell.get("id", ""))
+        yield number, "".join(map(str, text)) if isinstance(text, list) else str(text), _marked_exercise(cell)
 
 
-def _code_cell(number: int, source: str, course: dict, cell_id: str, exercises: Sequence[Exercise]) -> CodeCell:
-    known = {exercise.id for exercise in exercises}
-    marked = course.get("exercise")
-    if not isinstance(marked, str) or marked not in known:
-        match = re.fullmatch(r"exercise-(\d+)-(\d+)(-\d+)?", cell_id)
-        marked = f"{match[1]}.{match[2]}" if match and f"{match[1]}.{match[2]}" in known else None
+def _marked_exercise(cell: dict[str, Any]) -> str | None:
+    """The exercise that a cell holds by its metadata, or by its id."""
+    marks = [re.sub(r"exercise-(\d+)-(\d+)(-\d+)?", r"\1.\2", str(cell.get("id")))]
+    with contextlib.suppress(KeyError, TypeError):
+        marks.insert(0, cell["metadata"]["course"]["exercise"])
+    known = [exercise.id for exercise in list_exercises()]
+    return next((mark for mark in marks if mark in known), None)
+
+
+def _code_cell(number: int, source: str, marked: str | None) -> CodeCell:
     try:
         body = _parse(source).body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        row = getattr(error, "lineno", None) or 0
-        text = source.splitlines()[row - 1].strip() if 0 < row <= len(source.splitlines()) else ""
-        what = getattr(error, "msg", None) or str(error) or type(error).__name__
-        where = f" in line {row}: {text}" if text else ""
+        what, row = getattr(error, "msg", None) or type(error).__name__, getattr(error, "lineno", None) or 0
+        where = "".join(f" in line {row}: {line.strip()}" for line in source.splitlines()[row - 1 : row])
         return CodeCell(number, source, marked, error=f"Syntax: cell {number} is not valid Python ({what}){where}")
-    calls = {id_: node for node in body for id_ in _checked(node)}
-    nodes = [single for node in body if not any(_checked(node)) for single in _split_import(node)]
-    statements = tuple(Statement(number, node, *_names(node)) for node in nodes)
-    return CodeCell(number, source, marked, statements, frozenset(calls))
+    checks = frozenset(id_ for node in body if (id_ := _checked_exercise(node)))
+    nodes = [single for node in body if not _checked_exercise(node) for single in _split_import(node)]
+    return CodeCell(number, source, marked, tuple(Statement(number, node, *_names(node)) for node in nodes), checks)
 
 
 def _parse(source: str) -> ast.Module:
     """The syntax tree of a cell, in which lines for IPython (`%matplotlib inline`, `!ls`) count as calls."""
+    if _PYTHON_MAGIC.match(source):
+        return _parse(_PYTHON_MAGIC.sub(r"\1", source))  # the empty line keeps the numbers of the others
+    if source.lstrip().startswith("%%"):
+        return ast.Module([], [])
     try:
-        return _checked_tree(source)
+        tree = ast.parse(source)
     except SyntaxError:
-        if _PYTHON_MAGIC.match(source):
-            return _parse(_PYTHON_MAGIC.sub(r"\1", source))  # the empty line keeps the numbers of the others
-        if source.lstrip().startswith("%%"):
-            return ast.Module([], [])
-        if not re.search(r"^[^#\n]*[%!?]", source, re.MULTILINE):
-            raise
-        from IPython.core.inputtransformer2 import TransformerManager
-
-        plain = TransformerManager().transform_cell(source)
-        if plain == source:
-            raise
-        return _checked_tree(plain)
-
-
-def _checked_tree(source: str) -> ast.Module:
-    compile(source, "cell", "exec", _COMPILE_FLAGS, dont_inherit=True)  # finds more than the parser, as stray returns
-    return ast.parse(source)
+        tree = ast.parse(TransformerManager().transform_cell(source))
+    compile(tree, "cell", "exec", _COMPILE_FLAGS, dont_inherit=True)  # finds more than the parser, as stray returns
+    return tree
 
 
 def _split_import(node: ast.stmt) -> list[ast.stmt]:
-    """One statement for each imported name, so that one that is missing does not cost the others."""
-    if isinstance(node, ast.Import):
-        return [ast.copy_location(ast.Import([alias]), node) for alias in node.names]
-    if isinstance(node, ast.ImportFrom):
-        return [ast.copy_location(ast.ImportFrom(node.module, [alias], node.level), node) for alias in node.names]
-    return [node]
+    """One statement for each imported name, so that a missing one does not affect the others."""
+    if not isinstance(node, ast.Import | ast.ImportFrom):
+        return [node]
+    fields = dict(ast.iter_fields(node))
+    return [ast.copy_location(type(node)(**fields | {"names": [alias]}), node) for alias in node.names]
 
 
-def _checked(node: ast.stmt) -> Iterator[str]:
-    """The exercise ids of the calls `check("1.1", ...)` in a statement that is nothing but such a call."""
-    value = getattr(node, "value", None) if isinstance(node, ast.Expr | ast.Assign) else None
-    if isinstance(value, ast.Call) and value.args and isinstance(value.args[0], ast.Constant):
-        if getattr(value.func, "id", getattr(value.func, "attr", "")) == "check":
-            yield str(value.args[0].value)
+def _checked_exercise(node: ast.stmt) -> str | None:
+    """The exercise id of a statement that is nothing but the call `check("1.1", ...)`."""
+    match getattr(node, "value", None):
+        case ast.Call(func=ast.Name("check") | ast.Attribute(attr="check"), args=[ast.Constant(id_), *_]):
+            return str(id_)
+    return None
 
 
-def _defined(node: ast.stmt) -> set[str]:
+def _defined(node: ast.AST) -> set[str]:
     """The functions and classes that a statement defines.
 
     Also under `if`, `try` or `with`, as `name = lambda ...`, and as the result of a call such as `partial(...)`, but
@@ -259,10 +225,9 @@ def _defined(node: ast.stmt) -> set[str]:
     """
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return {node.name}
-    if isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda | ast.Call) and not list(_checked(node)):
+    if isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda | ast.Call) and not _checked_exercise(node):
         return {target.id for target in node.targets if isinstance(target, ast.Name)}
-    inner = [statement for field in ("body", "orelse", "finalbody") for statement in getattr(node, field, [])]
-    inner += [statement for handler in getattr(node, "handlers", []) for statement in handler.body]
+    inner = [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt | ast.ExceptHandler)]
     return set().union(*map(_defined, inner))
 
 
@@ -291,19 +256,20 @@ def _names(node: ast.stmt) -> tuple[frozenset[str], frozenset[str]]:
     return frozenset(uses - _NAMES_GIVEN), frozenset(binds)
 
 
-def _identify(cells: Sequence[CodeCell], file_name: str, exercises: Sequence[Exercise]) -> str:
+def _identify(cells: list[CodeCell], file_name: str) -> str:
     """The notebook whose exercises stand in it: by their marks, else by file name, else by what is defined."""
+    exercises = list_exercises()
     notebook_of = {exercise.id: exercise.notebook for exercise in exercises}
     for marks in (
         [cell.exercise for cell in cells],
         [id_ for cell in cells for id_ in cell.checks],
         [exercise.id for exercise in exercises if exercise.notebook in Path(file_name).stem],
-        [exercise.id for exercise in exercises if any(cell.defines(exercise.name) for cell in cells)],
+        [exercise.id for exercise in exercises if any(exercise.name in cell.defines for cell in cells)],
     ):
         votes = Counter(notebook_of[id_] for id_ in marks if id_ in notebook_of)
         if votes:
             return votes.most_common(1)[0][0]
-    raise BrokenNotebook("The notebook is none of this course: it has no exercise of it, and neither does its name.")
+    raise BrokenNotebook("The notebook is not part of this course: neither its cells nor its name belong to it.")
 
 
 # What belongs to an exercise
@@ -317,36 +283,30 @@ def candidates(submission: Submission, exercise: Exercise) -> list[CodeCell]:
     that defines the name. A marked cell that does not define the name comes last; it explains what is missing.
     """
     marked = [cell for cell in submission.cells if cell.exercise == exercise.id]
-    holding = [
-        cell
-        for cell in submission.cells
-        if cell.defines(exercise.name) or (cell in marked and (cell.binds(exercise.name) or cell.error))
-    ]
-    checked = [cell.number for cell in submission.cells if exercise.id in cell.checks]
+    holding = [cell for cell in submission.cells if exercise.name in cell.defines]
+    holding += [cell for cell in marked if cell not in holding and (cell.error or exercise.name in cell.binds)]
+    last_check = max((cell.number for cell in submission.cells if exercise.id in cell.checks), default=None)
 
     def preferred(cell: CodeCell) -> tuple[bool, int]:
-        first = cell.number <= max(checked) if checked else cell in marked
-        return first, cell.number
+        return cell in marked if last_check is None else cell.number <= last_check, cell.number
 
     others = [cell for cell in reversed(marked) if cell not in holding]
     return sorted(holding, key=preferred, reverse=True) + others
 
 
-def needed(
-    submission: Submission, cell: CodeCell, exercise: Exercise, exercises: Sequence[Exercise]
-) -> list[Statement]:
+def needed_statements(submission: Submission, cell: CodeCell, exercise: Exercise) -> list[Statement]:
     """The statements that define an exercise's object in one cell, and all that these need, in the order to run them.
 
-    The objects of the notebook's exercises are left out: the one who executes the statements provides them. A name is
+    The objects of the notebook's exercises are left out: whoever executes the statements provides them. A name is
     taken from above the cell, or if it is not defined there, from below. The statements of the cell itself come last:
     its annotations and defaults may need what stands below.
     """
-    own = {other.name for other in exercises if other.notebook == exercise.notebook}
-    every = [statement for one in submission.cells for statement in one.statements]
+    every = submission.statements
     above = [statement for statement in every if statement.cell <= cell.number]
     chosen = [statement for statement in cell.statements if exercise.name in statement.binds]
     chosen += [statement for statement in above if "*" in statement.binds]
-    queue, seen = list(chosen), set(own)
+    seen = {other.name for other in list_exercises() if other.notebook == exercise.notebook}
+    queue = list(chosen)
     while queue:
         for name in queue.pop().uses - seen:
             seen.add(name)
@@ -354,14 +314,4 @@ def needed(
             new = [statement for statement in found if statement not in chosen]
             chosen += new
             queue += new
-    chosen.sort(key=lambda statement: (statement.cell == cell.number, every.index(statement)))
-    return chosen
-
-
-def explain_missing(cell: CodeCell, exercise: Exercise) -> tuple[str, str]:
-    """Status and message for a marked cell that does not define the exercise's object."""
-    if not cell.statements:
-        return "todo", f"Missing: the cell of exercise {exercise.id} is empty."
-    found: list[Any] = sorted({name for statement in cell.statements for name in _defined(statement.node)})
-    names = ", ".join(found) or "no function and no class"
-    return "failed", f"Name: cell {cell.number} defines {names}, expected {exercise.name}."
+    return sorted(chosen, key=lambda statement: (statement.cell == cell.number, every.index(statement)))

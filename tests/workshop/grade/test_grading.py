@@ -22,10 +22,10 @@ from workshop.build.stubs import source_of, stub_of
 from workshop.cluster import ClusterError
 from workshop.command_line import main
 from workshop.grade import grading, process, table
-from workshop.grade.grading import grade
+from workshop.grade.grading import GradingError, grade
 from workshop.grade.process import Graded, Limits
-from workshop.grade.submissions import HandedIn, find_submissions
-from workshop.grade.table import GradingError, Row, spreadsheet_safe, summary
+from workshop.grade.submissions import SubmittedFile, find_submissions
+from workshop.grade.table import Row, spreadsheet_safe, summary
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 FIRST = [exercise.id for exercise in list_exercises() if exercise.notebook == "01_data_exploration"]
@@ -168,7 +168,7 @@ def graded_class(tmp_path_factory):
     })  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COURSE_TEST_TOKEN", "secret")
-        patch.setattr(grading, "_fingerprint", lambda: "the course does not change meanwhile")
+        patch.setattr(grading, "course_code", lambda: "the course does not change meanwhile")
         rows = grade(folder / "submissions", folder / "grades.csv", workers=2, limits=LIMITS)
     with (folder / "grades.csv").open(encoding="utf-8", newline="") as file:
         table = list(csv.DictReader(file))
@@ -282,7 +282,7 @@ def test_lines_are_in_order_and_complete(graded_class):
 
 def test_a_second_run_starts_nothing(graded_class, monkeypatch, capsys):
     monkeypatch.setattr(grading, "grade_notebook", lambda *_: pytest.fail("a notebook was graded again"))
-    monkeypatch.setattr(grading, "_fingerprint", lambda: "the course does not change meanwhile")
+    monkeypatch.setattr(grading, "course_code", lambda: "the course does not change meanwhile")
     folder = graded_class["folder"]
     assert grade(folder / "submissions", folder / "grades.csv", limits=LIMITS) == graded_class["returned"]
     assert "15 of 15 notebooks are done already" in capsys.readouterr().out
@@ -338,7 +338,7 @@ def slow_class(tmp_path):
         write(tmp_path / "in" / name, {"01_data_exploration.ipynb": submission(uses, before=[note, *slow])})
     # the course is not to change for this run, also while somebody works on it
     code = "import sys; from workshop import command_line; from workshop.grade import grading"
-    code += "; grading._fingerprint = str; sys.exit(command_line.main())"
+    code += "; grading.course_code = str; sys.exit(command_line.main())"
 
     def start(*options):
         variables = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
@@ -471,7 +471,7 @@ def test_only_what_changed_is_graded_again(three, fake, monkeypatch):
     assert run(three, fake)[0] == ["c/x.ipynb"]
     assert run(three, fake, again=True)[0] == everything
     assert run(three, fake, limits=Limits(seconds=99))[0] == everything
-    monkeypatch.setattr(grading, "_fingerprint", lambda: "a check was changed")
+    monkeypatch.setattr(grading, "course_code", lambda: "a check was changed")
     assert run(three, fake)[0] == everything
 
 
@@ -604,7 +604,7 @@ def test_answers_that_make_no_sense_are_left_out():
 def test_a_process_that_cannot_start_is_told_and_not_remembered(tmp_path, monkeypatch):
     path = write(tmp_path, {"x.ipynb": submission(right("1.1"))}) / "x.ipynb"
     monkeypatch.setattr(process.sys, "executable", shutil.which("false") or sys.executable)
-    graded = process.grade_notebook(HandedIn("kim", path, "x.ipynb"), LIMITS, threading.Event())
+    graded = process.grade_notebook(SubmittedFile("kim", path, "x.ipynb"), LIMITS, threading.Event())
     assert not graded.final
     assert [row.status for row in graded.rows] == ["broken"] and "could not start" in graded.rows[0].message
 

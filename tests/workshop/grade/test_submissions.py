@@ -8,7 +8,7 @@ import pytest
 
 from course_utils.exercises import list_exercises
 from course_utils.exercises.registry import get_exercise
-from workshop.grade.submissions import BrokenNotebook, candidates, explain_missing, needed, read_submission
+from workshop.grade.submissions import BrokenNotebook, candidates, needed_statements, read_submission
 
 ALL = list_exercises()
 SHAPES = get_exercise("1.1")
@@ -30,7 +30,7 @@ def marked(source, exercise="1.1"):
 
 
 def read(*cells, file_name="01_data_exploration.ipynb"):
-    return read_submission(notebook(*cells), file_name, ALL)
+    return read_submission(notebook(*cells), file_name)
 
 
 def texts(statements):
@@ -91,15 +91,15 @@ def test_marks_that_are_no_marks_are_ignored():
 )
 def test_broken_files_get_a_reason(content, reason):
     with pytest.raises(BrokenNotebook, match=reason):
-        read_submission(content, "homework.ipynb", ALL)
+        read_submission(content, "homework.ipynb")
 
 
 def test_byte_order_mark_and_lists_of_lines_and_the_old_format_are_read():
     lines = [line + "\n" for line in SOLUTION.split("\n")]
-    assert read_submission(b"\xef\xbb\xbf" + notebook(lines), "x.ipynb", ALL).cells[0].source.startswith("def")
+    assert read_submission(b"\xef\xbb\xbf" + notebook(lines), "x.ipynb").cells[0].source.startswith("def")
     old = {"nbformat": 3, "nbformat_minor": 0, "metadata": {"name": ""}, "worksheets": [{"cells": [
         {"cell_type": "code", "input": lines, "outputs": [], "language": "python", "collapsed": False}]}]}  # fmt: skip
-    assert read_submission(json.dumps(old).encode(), "x.ipynb", ALL).cells[0].defines("count_shapes")
+    assert read_submission(json.dumps(old).encode(), "x.ipynb").cells[0].defines("count_shapes")
 
 
 # --- what is not plain Python -----------------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ def test_marked_cells_may_get_the_object_from_anywhere():
 
 def ran(*cells, exercise=SHAPES):
     submission = read(*cells)
-    return texts(needed(submission, candidates(submission, exercise)[0], exercise, ALL))
+    return texts(needed_statements(submission, candidates(submission, exercise)[0], exercise))
 
 
 def test_only_what_is_needed_runs():
