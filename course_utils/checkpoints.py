@@ -36,7 +36,7 @@ def fingerprint(data: CourseData) -> str:
 
 
 def checkpoint_folder() -> Path:
-    """Where the pretrained networks lie: inside the installed package, or in `data/checkpoints` of a checkout."""
+    """The folder of the pretrained networks: inside the installed package, or in `data/checkpoints` of a checkout."""
     return embedded_folder().with_name("checkpoints")
 
 

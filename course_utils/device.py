@@ -33,7 +33,7 @@ def choose_device() -> torch.device:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             warnings.warn(
                 f"torch lists a {name} device, but its first operation failed ({reason}). "
-                "Going on with the CPU. On Kaggle, choose the accelerator 'GPU T4 x2' instead.",
+                "Using the CPU. On Kaggle, choose the accelerator 'GPU T4 x2' instead.",
                 stacklevel=2,
             )
     return torch.device("cpu")

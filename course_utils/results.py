@@ -16,7 +16,7 @@ def prepare_output(output: str | Path) -> Path:
     """Make the folder for results and try to write into it: better before a long training than after it.
 
     Args:
-        output: the folder; missing parent folders are made, too.
+        output: the folder; missing parent folders are also made.
 
     Returns:
         The folder as a `Path`.

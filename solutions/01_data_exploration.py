@@ -722,7 +722,7 @@ browse_images(data.train)
 #
 # * Ids are names, not numbers; after cropping they have gaps.
 # * Touching nuclei limit every method that cannot separate them. You can know the limit before training.
-# * Brightness varies more between images than the nuclei do: normalise each image by itself.
+# * Brightness varies more between images than the nuclei do: normalise each image separately.
 # * Crops make batches; random numbers must differ between epochs and workers, and still be repeatable.
 #
 # Next: **02 The U-Net**, the network that will learn from these batches.

@@ -510,8 +510,8 @@ def paired_difference(name, other, iou_threshold):
     difference = [f1_score(a, mask, iou_threshold) - f1_score(b, mask, iou_threshold) for a, b, mask in pairs]
     resampled = [rng.choice(difference, len(difference)).mean() for _ in range(2000)]
     low, high = np.percentile(resampled, [2.5, 97.5])
-    verdict = "better" if low > 0 else "worse" if high < 0 else "not shown to be different"
-    print(f"  IoU {iou_threshold}: {np.mean(difference):+.3f} ({low:+.3f} to {high:+.3f}), {verdict}")
+    conclusion = "better" if low > 0 else "worse" if high < 0 else "not shown to be different"
+    print(f"  IoU {iou_threshold}: {np.mean(difference):+.3f} ({low:+.3f} to {high:+.3f}), {conclusion}")
     return np.mean(difference)
 
 

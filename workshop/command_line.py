@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not (CHECKOUT / options.needs).is_dir():
         print(NOT_FOR_STUDENTS.format(options.name, f"the folder {options.needs}/"), file=sys.stderr)
         return 1
-    # A termination ends the processes that a command has started, too, as Ctrl-C does.
+    # Like Ctrl-C, a termination also ends the processes that a command has started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return options.command(options, further)
@@ -188,7 +188,7 @@ Otherwise each command installs what it needs when it is first used, and needs t
 
 def _names(text: str) -> list[str]:
     if not (names := [name.strip() for name in text.split(",") if name.strip()]):
-        raise argparse.ArgumentTypeError("names no notebook; give numbers, as in 03 or 03,05")
+        raise argparse.ArgumentTypeError("no notebook is named; give numbers, as in 03 or 03,05")
     return names
 
 

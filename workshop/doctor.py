@@ -18,8 +18,8 @@ from workshop.paths import checkout
 
 GIGABYTE = 1e9
 # Measured: the processes of a smoke run use 2.4 GB together. The other profiles hold more images and larger batches.
-MEMORY_NEEDED, MEMORY_WANTED = 3.0, 5.0
-DISK_NEEDED, DISK_WANTED = 0.3, 2.0
+MIN_MEMORY, MIN_MEMORY_LAPTOP = 3.0, 5.0
+MIN_DISK, COMFORTABLE_DISK = 0.3, 2.0
 
 
 @dataclass(frozen=True)
@@ -32,18 +32,18 @@ class Check:
     advice: str = ""
 
 
-def examine(out: Path, need_gpu: bool = False, download: bool = False) -> Iterator[Check]:
+def examine(out: Path, gpu_required: bool = False, download: bool = False) -> Iterator[Check]:
     """Run all checks in turn. A check that raises an error becomes a problem line.
 
     Args:
         out: folder for results; it need not exist yet.
-        need_gpu: report a missing GPU as a problem.
+        gpu_required: report a missing GPU as a problem.
         download: fetch the real images if they are not there yet.
     """
     checks: dict[str, Callable[[], Iterable[Check]]] = {
         "packages": check_packages,
-        "device": lambda: check_device(need_gpu),
-        "memory": lambda: [_compare("memory", available_memory(), MEMORY_NEEDED, MEMORY_WANTED)],
+        "device": lambda: check_device(gpu_required),
+        "memory": lambda: [_compare("memory", available_memory(), MIN_MEMORY, MIN_MEMORY_LAPTOP)],
         "results": lambda: check_folder(out),
         "data": lambda: check_data(download),
         "kernel": check_kernel,
@@ -122,7 +122,7 @@ def check_notebooks() -> Iterator[Check]:
     yield Check("ok" if number else "problem", "notebooks", f"{number} in {folder}", advice)
 
 
-def check_device(need_gpu: bool = False) -> Iterator[Check]:
+def check_device(gpu_required: bool = False) -> Iterator[Check]:
     """The device, tried with one convolution, and the precision of training on it."""
     import torch
 
@@ -142,8 +142,10 @@ def check_device(need_gpu: bool = False) -> Iterator[Check]:
     if device.type != "cpu":
         yield Check("ok", "device", describe_device(device))
         return
-    advice = "Look at the driver (nvidia-smi), and unset COURSE_DEVICE." if need_gpu else "The profile full needs one."
-    yield Check("problem" if need_gpu else "note", "device", f"{describe_device(device)}; no working GPU", advice)
+    advice = "The profile full needs one."
+    if gpu_required:
+        advice = "Look at the driver (nvidia-smi), and unset COURSE_DEVICE."
+    yield Check("problem" if gpu_required else "note", "device", f"{describe_device(device)}; no working GPU", advice)
 
 
 def available_memory() -> float | None:
@@ -171,7 +173,7 @@ def check_folder(out: Path) -> Iterator[Check]:
         yield Check("problem", "results", f"{out} cannot be written to ({error.strerror})", advice)
     else:
         yield Check("ok", "results", f"go to {out}")
-    yield _compare("disk", shutil.disk_usage(existing).free / GIGABYTE, DISK_NEEDED, DISK_WANTED)
+    yield _compare("disk", shutil.disk_usage(existing).free / GIGABYTE, MIN_DISK, COMFORTABLE_DISK)
 
 
 def _compare(name: str, free: float | None, needed: float, wanted: float) -> Check:

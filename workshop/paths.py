@@ -34,7 +34,7 @@ def select_notebooks(folder: Path, only: Sequence[str] | None = None, suffix: st
     notebooks = sorted(folder.glob(f"[0-9][0-9]_*{suffix}"))
     if not notebooks:
         advice = " Generate them first: python3 course.py build" if suffix == ".ipynb" else ""
-        raise RunError(f"{folder} holds no notebooks NN_topic{suffix}.{advice}")
+        raise RunError(f"{folder} has no notebooks NN_topic{suffix}.{advice}")
     if only is None:
         return notebooks
     chosen = set()

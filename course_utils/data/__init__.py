@@ -1,6 +1,6 @@
 """Where the images come from: data sources by name or by path.
 
-    "embedded"    the synthetic set that comes with the course, made by `synthetic`; needs no network
+    "embedded"    the synthetic images of the course, made by `synthetic`; needs no network
     "dsb2018"     497 real images from the cache, or from a download that is verified and kept
     "kaggle"      the data set attached to a Kaggle notebook, in either layout that `layouts` understands
     "auto"        the first of kaggle, dsb2018 and embedded that is available; the note says which and why
@@ -37,8 +37,8 @@ MIN_TRAINING_IMAGES = 16
 
 # Kaggle has changed the folders of its mount (<slug>/ before 2026, datasets/<owner>/<slug>/ since): search it.
 KAGGLE_INPUT = Path("/kaggle/input")
-KAGGLE_DEPTH = 5
-KAGGLE_MAX_FOLDERS = 100
+MAX_KAGGLE_DEPTH = 5
+MAX_KAGGLE_FOLDERS = 100
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def load_data(source: str | Path = "embedded") -> CourseData:
         DataError: the source does not exist, a file in it is damaged or inconsistent, or the course cannot use it
             (fewer than 16 training images, an image smaller than 128 x 128, no nuclei). The message names the file and
             what to do.
-        DownloadError: "dsb2018" cannot be downloaded. It is a `DataError`, too.
+        DownloadError: "dsb2018" cannot be downloaded. It is also a `DataError`.
 
     >>> data = load_data("embedded")
     >>> data.train[0].image.dtype, data.train[0].mask.dtype
@@ -101,13 +101,13 @@ def find_kaggle_input(root: Path | None = None) -> Path | None:
     `dsb2018.zip`, level by level. To stay quick, it does not enter folders with more than 100 subfolders.
     """
     level = [root or KAGGLE_INPUT]
-    for _ in range(KAGGLE_DEPTH + 1):
+    for _ in range(MAX_KAGGLE_DEPTH + 1):
         below = []
         for folder in level:
             if found := _data_set_in(folder):
                 return found
             subfolders = _subfolders(folder)
-            below += subfolders if len(subfolders) <= KAGGLE_MAX_FOLDERS else []
+            below += subfolders if len(subfolders) <= MAX_KAGGLE_FOLDERS else []
         level = below
     return None
 
@@ -133,7 +133,7 @@ def _load_embedded(because: str = "") -> CourseData:
     folder = embedded_folder()
     if not folder.is_dir():
         raise DataError(f"The embedded images are missing from {folder}: install the course again.")
-    return _load(folder, "embedded", f"Synthetic images that come with the course{because}")
+    return _load(folder, "embedded", f"Synthetic images of the course{because}")
 
 
 def _load_dsb2018(because: str = "") -> CourseData:

@@ -1,7 +1,8 @@
 """Download the DSB2018 images into the cache folder.
 
 Images and label images: BBBC038v1 (2018 Data Science Bowl, CC0), https://bbbc.broadinstitute.org/BBBC038, in the
-subset of 497 fluorescence images that StarDist published (Schmidt et al., MICCAI 2018, https://arxiv.org/abs/1806.03535).
+subset of 497 fluorescence images that StarDist published (Schmidt et al., MICCAI 2018,
+https://arxiv.org/abs/1806.03535).
 
 The folder `dsb2018` in the cache is either complete or absent: the archive is downloaded and unpacked in a temporary
 folder beside it, which is then moved into place in one step. A lock allows one process at a time to do this. The
@@ -27,7 +28,7 @@ from course_utils.data.layouts import DataError
 DSB2018_URL = "https://github.com/stardist/stardist/releases/download/0.1.0/dsb2018.zip"
 DSB2018_SHA256 = "e44921950edce378063aa4457e625581ba35b4c2dbd9a07c19d48900129f386f"
 ARCHIVE_BYTES = 27_000_000  # approximate; the server sends the exact number
-BYTES_NEEDED = 400_000_000  # for a moment the archive and its 204 MB of content are both on disk
+MIN_FREE_BYTES = 400_000_000  # for a moment the archive and its 204 MB of content are both on disk
 CONNECT_SECONDS = 10
 READ_SECONDS = 30
 LOCK_SECONDS = 900  # how long to wait while another process downloads
@@ -86,8 +87,8 @@ def fetch_dsb2018() -> Path:
 
 def _fill(cache: Path) -> None:
     free = shutil.disk_usage(cache).free
-    if free < BYTES_NEEDED:
-        raise OSError(errno.ENOSPC, f"{free / 1e6:.0f} MB are free, {BYTES_NEEDED / 1e6:.0f} MB are needed")
+    if free < MIN_FREE_BYTES:
+        raise OSError(errno.ENOSPC, f"{free / 1e6:.0f} MB are free, {MIN_FREE_BYTES / 1e6:.0f} MB are needed")
     with tempfile.TemporaryDirectory(
         dir=cache, prefix=".dsb2018-", suffix=".partial", ignore_cleanup_errors=True
     ) as partial:

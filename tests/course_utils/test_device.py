@@ -69,7 +69,7 @@ def test_an_accelerator_that_works_is_chosen_and_an_empty_course_device_is_ignor
 @pytest.mark.parametrize("text", ["CUDA error: no kernel image is available\nmore lines", ""])
 def test_kaggles_p100_which_is_listed_and_fails_is_not_used_and_a_message_says_why(machine, text):
     machine(cuda=True, first_operation_fails_with=text)
-    with pytest.warns(UserWarning, match="first operation failed.*Going on with the CPU.*GPU T4 x2") as caught:
+    with pytest.warns(UserWarning, match="first operation failed.*Using the CPU.*GPU T4 x2") as caught:
         assert choose_device() == CPU
     assert text.split("\n")[0] in str(caught[0].message) and "more lines" not in str(caught[0].message)
 

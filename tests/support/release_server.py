@@ -75,7 +75,7 @@ def release_of(folder: Path, cache: Path, monkeypatch) -> Iterator[ReleaseServer
     server.offer(Path(archive).read_bytes(), monkeypatch)
     for name, value in (("DSB2018_URL", server.url), ("CONNECT_SECONDS", 1), ("READ_SECONDS", 1)):
         monkeypatch.setattr(download, name, value)
-    monkeypatch.setattr(download, "BYTES_NEEDED", 1_000_000)
+    monkeypatch.setattr(download, "MIN_FREE_BYTES", 1_000_000)
     monkeypatch.setenv("COURSE_DATA_DIR", str(cache))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     yield server

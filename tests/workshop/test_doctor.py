@@ -141,7 +141,7 @@ def test_gpu_that_fails_is_noted_and_the_cpu_taken(monkeypatch):
 def test_a_gpu_that_was_asked_for_is_a_problem_where_there_is_none(monkeypatch):
     monkeypatch.setattr(device, "choose_device", lambda: torch.device("cpu"))
     assert status(doctor.check_device(), "device") == "note"
-    found = by_name(doctor.check_device(need_gpu=True))["device"]
+    found = by_name(doctor.check_device(gpu_required=True))["device"]
     assert found.status == "problem" and "nvidia-smi" in found.advice
 
 

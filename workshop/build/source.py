@@ -59,7 +59,7 @@ class Cell:
 
 
 # All that jupytext may take for the start of a cell, and the one way to write it here: jupytext would also split a
-# function in two at an indented "# %%", take a misspelt marker for a title, and break on tags that are no list.
+# function in two at an indented "# %%", take a misspelt marker for a title, and fail on tags that are not a list.
 _MARKER_LIKE = re.compile(r"\s*#\s*(%%|<codecell>\s*$|In\[[0-9 ]*\]:?\s*$)")
 _TEXTS = r'"[^"]*"(, *"[^"]*")*'
 _MARKER = re.compile(rf'# %%( \[markdown\])?( tags=\[({_TEXTS})?\]| ({"|".join(MARKERS)})="[^"]*")*')

@@ -55,7 +55,7 @@ DATA = """from course_utils.data import embedded_folder, find_kaggle_input
 from course_utils.data.synthetic import write_dataset
 
 if data_source == "kaggle" and find_kaggle_input() is None:
-    print("No data set is attached to this notebook: going on with the synthetic images of the course.")
+    print("No data set is attached to this notebook: using the synthetic images of the course.")
     print("For real images add the data of the competition 2018 Data Science Bowl, and run again.")
     data_source = "embedded"
 if data_source == "embedded" and not embedded_folder().exists():

@@ -47,7 +47,7 @@ def test_importing_the_module_is_light():
 def test_embedded_is_the_default(embedded):
     result = load_data()
     assert result.source == "embedded" and len(result.train) == 16 and len(result.test) == 1
-    assert str(result) == "16 training and 1 test images. Synthetic images that come with the course."
+    assert str(result) == "16 training and 1 test images. Synthetic images of the course."
 
 
 def test_missing_embedded_images_say_so(tmp_path, monkeypatch):
@@ -185,7 +185,7 @@ def test_nothing_on_kaggle(cache, tmp_path):
 
 
 def test_kaggle_search_does_not_enter_folders_of_thousands(tmp_path):
-    for index in range(data.KAGGLE_MAX_FOLDERS + 1):
+    for index in range(data.MAX_KAGGLE_FOLDERS + 1):
         (tmp_path / "many" / f"{index}").mkdir(parents=True)
     (tmp_path / "many" / "0" / "stage1_train").mkdir()
     assert find_kaggle_input(tmp_path) is None

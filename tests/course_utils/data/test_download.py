@@ -53,7 +53,7 @@ def child(server: ReleaseServer, code: str = "", **options) -> subprocess.Popen:
 from course_utils.data import download
 download.DSB2018_URL = {server.url!r}
 download.DSB2018_SHA256 = {download.DSB2018_SHA256!r}
-download.BYTES_NEEDED = 1_000_000
+download.MIN_FREE_BYTES = 1_000_000
 {code}
 print(download.fetch_dsb2018())
 """
@@ -175,7 +175,7 @@ def test_an_archive_that_cannot_be_unpacked(cache, server, monkeypatch):
 
 
 def test_too_little_space_is_noticed_before_the_download(cache, server, monkeypatch):
-    monkeypatch.setattr(download, "BYTES_NEEDED", 10**18)
+    monkeypatch.setattr(download, "MIN_FREE_BYTES", 10**18)
     message = failure()
     assert "too little space" in message and "COURSE_DATA_DIR" in message and str(cache) in message
     assert server.requests == 0
@@ -303,4 +303,4 @@ def test_the_real_archive_from_a_local_server(cache, server, real_data_zip, monk
     # The room asked for is enough for the archive and what is in it, which are on disk at the same time.
     used = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file())
     monkeypatch.undo()
-    assert used + real_data_zip.stat().st_size < download.BYTES_NEEDED
+    assert used + real_data_zip.stat().st_size < download.MIN_FREE_BYTES
