@@ -1,5 +1,5 @@
 """Runs a command as on a Kaggle machine without internet. Started as a script, on Linux, by a Python 3.12 or newer, as
-root or where a user may make namespaces.
+root or as a user who may make namespaces.
 
     python kaggle_machine.py ROOT INPUT WORKING HIDDEN KEPT ... -- COMMAND ...
 
@@ -63,9 +63,12 @@ def put_together(root: Path, given: Path, working: Path, hidden: Path, kept: lis
             if entry.name not in ("proc", "dev", "sys"):
                 make_read_only(place)
     (root / "tmp").mkdir()
+    mount("tmpfs", root / "tmp", "tmpfs")
     # The folders that the command may need are opened first: what they lie in is about to be covered.
     handles = [(path, os.open(path, os.O_PATH)) for path in (given, working, *kept)]
-    mount("tmpfs", root / hidden.relative_to("/"), "tmpfs")
+    cover = root / hidden.relative_to("/")
+    cover.mkdir(parents=True, exist_ok=True)  # it may lie in /tmp
+    mount("tmpfs", cover, "tmpfs")
     places = {given: root / "kaggle/input", working: root / "kaggle/working"}
     for path, handle in handles:
         place = places.get(path, root / path.relative_to("/"))
@@ -73,8 +76,7 @@ def put_together(root: Path, given: Path, working: Path, hidden: Path, kept: lis
         mount(f"/proc/self/fd/{handle}", place, flags=BIND)
         if path != working:
             make_read_only(place)
-    make_read_only(root / hidden.relative_to("/"))
-    mount("tmpfs", root / "tmp", "tmpfs")
+    make_read_only(cover)
     make_read_only(root)
 
 
