@@ -101,7 +101,9 @@ def _executor(workers: int, dask: str | None) -> contextlib.AbstractContextManag
     try:
         from workshop.cluster import executor
     except ImportError:
-        raise RunError("Students' copy of the course has no --workers and no --dask: leave them out.") from None
+        raise RunError(
+            "--workers and --dask need workshop/cluster.py, which the students' version of the course does not have."
+        ) from None
     return executor(workers, dask)
 
 

@@ -46,7 +46,10 @@ def write_html(notebook: Path, page: Path, images_from: Path) -> None:
 
 def _embed(folder: Path, link: re.Match) -> str:
     """The link to a picture, with the picture's content instead of its file name."""
-    encoded = base64.b64encode((folder / link[2]).read_bytes()).decode()
+    path = folder / link[2]
+    if not path.is_file():  # a page with a broken picture is better than none
+        return link[0]
+    encoded = base64.b64encode(path.read_bytes()).decode()
     return f"{link[1]}data:{mimetypes.guess_type(link[2])[0]};base64,{encoded}"
 
 
