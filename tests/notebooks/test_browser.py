@@ -187,7 +187,7 @@ def test_a_wrong_answer_is_told_what_is_wrong_with_it(notebook, said):
     title, message, advice = said["wrong"]
     assert title == f"✘ Exercise {exercise.id}, {exercise.name}: not right yet"
     assert message == evaluate(exercise.id, lambda *arguments, **more: None).messages[0]
-    assert "run your cell again" in advice
+    assert f"reference `{exercise.name}`" in advice
     assert notebook.errors() == []
 
 

@@ -147,8 +147,9 @@ def make_environment(folder: Path, course: Path) -> Path:
     description = importlib.util.spec_from_file_location("course_of_the_copy", course / "course.py")
     course_py = importlib.util.module_from_spec(description)
     description.loader.exec_module(course_py)
-    course_py.write_stamp(folder, course_py.EXTRAS["test"])
-    assert course_py.is_ready(folder, course_py.EXTRAS["test"])
+    extras = course_py.needed_extras(["test"])
+    course_py.write_stamp(folder, extras)
+    assert course_py.is_ready(folder, extras)
     return folder
 
 
