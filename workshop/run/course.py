@@ -101,9 +101,7 @@ def _executor(workers: int, dask: str | None) -> contextlib.AbstractContextManag
     try:
         from workshop.cluster import executor
     except ImportError:
-        raise RunError(
-            "--workers and --dask need workshop/cluster.py, which the students' version of the course does not have."
-        ) from None
+        raise RunError("--workers and --dask need workshop/cluster.py, which the students' version lacks.") from None
     return executor(workers, dask)
 
 
@@ -135,9 +133,8 @@ def run_notebooks(
     to, and `ClusterError` if a worker does not see it or the connection to the cluster was lost.
     """
     say = say or partial(print, flush=True)
-    output = folder / "output"
     try:
-        prepare_output(output / "scores")
+        prepare_output(folder / "output" / "scores")
     except OSError as error:
         raise RunError(f"Results cannot be written to {folder} ({error.__cause__}). Name another --out.") from None
 
@@ -166,10 +163,8 @@ def run_notebooks(
     finally:
         shutil.rmtree(finished, ignore_errors=True)
     in_order = [results[source] for source in sources]
-    say("")
-    for line in format_table(in_order):
+    for line in ("", *format_table(in_order), f"\nExecuted notebooks, web pages and summary.json: {folder}"):
         say(line)
-    say(f"\nExecuted notebooks, web pages and summary.json: {folder}")
     return in_order
 
 

@@ -1,4 +1,4 @@
-"""Executes one notebook in a kernel, with papermill, and says what went wrong."""
+"""Executes one notebook with papermill, and says what went wrong."""
 
 from __future__ import annotations
 
@@ -20,12 +20,7 @@ from nbformat import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 
-SECONDS_BETWEEN_SIGNS = 60.0  # how often a line says that a cell, one that trains say, is still running
-SECONDS_BETWEEN_LOOKS = 0.5
-
-
-class InterruptedRun(Exception):
-    """The run was interrupted while a worker executed a notebook."""
+SECONDS_BETWEEN_SIGNS = 60.0  # how often a line says that a cell (one that trains, say) is still running
 
 
 def unknown_parameters(source: Path, parameters: dict[str, Any]) -> str:
@@ -68,10 +63,7 @@ def execute(
 def find_failure(notebook: NotebookNode, trouble: str = "", running: int | None = None) -> str:
     """What is wrong with an executed notebook, or an empty text.
 
-    Args:
-        notebook: the executed notebook.
-        trouble: an error that came from outside the cells (kernel died, timeout).
-        running: number of the code cell that was running then, from 1.
+    `trouble` is an error from outside the cells (kernel died, timeout), `running` the number of the code cell then.
     """
     cells = _code_cells(notebook)
     for number, cell in enumerate(cells, start=1):
@@ -79,7 +71,7 @@ def find_failure(notebook: NotebookNode, trouble: str = "", running: int | None 
             return _describe(cell, number, len(cells), trouble)
         for output in cell.outputs:
             if output.output_type == "error":
-                # papermill takes the SystemExit of sys.exit(0) for a normal end; nothing after it is executed
+                # also a SystemExit: papermill takes sys.exit(0) for a normal end, and executes nothing after it
                 traceback = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(output.traceback)).splitlines()[-25:]
                 if not any(line.startswith(output.ename) for line in traceback[-3:]):
                     traceback.append(f"{output.ename}: {output.evalue}")
@@ -118,7 +110,7 @@ class Progress:
     def wait(self) -> None:
         """The kernel has not answered yet."""
         if self.stop.is_set():
-            raise InterruptedRun
+            raise InterruptedError("the run was interrupted")
         if self.current and time.monotonic() - self.said > SECONDS_BETWEEN_SIGNS:
             self.said = time.monotonic()
             self.say(f"{self._label()}  still running, {self.said - self.started:.0f} s")
@@ -168,7 +160,7 @@ class _Client(PapermillNotebookClient):
         return client
 
 
-def ask_often(get_message: Callable, waiting: Callable[[], None], every: float = SECONDS_BETWEEN_LOOKS) -> Callable:
+def ask_often(get_message: Callable, waiting: Callable[[], None], every: float = 0.5) -> Callable:
     """A `get_msg` of a channel that asks again and again, and calls `waiting`; raises `queue.Empty` at the timeout."""
 
     async def get_msg(timeout: float | None = None):

@@ -61,20 +61,14 @@ def page_notebook(notebook: NotebookNode) -> NotebookNode:
             [(kind, encoded)] = picture.items()
             address = f"data:{kind};base64,{''.join(encoded.split())}"
             cell.source = cell.source.replace(f"(attachment:{name})", f"({address})")
-        if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if not _is_progress_bar(output)]
-        for output in cell.get("outputs", []):
+        for output in list(cell.get("outputs", [])):
             data = output.get("data", {})
-            if WIDGET in data:
+            if WIDGET in data and re.search(r"\d+%\|", data.get("text/plain", "")):
+                cell.outputs.remove(output)  # a finished progress bar
+            elif WIDGET in data:
                 output.data = NotebookNode({"text/html": NOTE})
             elif picture := data.get("image/png"):
                 alt = html.escape(output.metadata.get("image/png", {}).get("alt", ""))
                 encoded = "".join(picture.split())
                 output.data = NotebookNode({"text/html": f'<img alt="{alt}" src="data:image/png;base64,{encoded}">'})
     return notebook
-
-
-def _is_progress_bar(output: NotebookNode) -> bool:
-    """Whether an output is a finished progress bar, which a page leaves out."""
-    data = output.get("data", {})
-    return WIDGET in data and re.search(r"\d+%\|", data.get("text/plain", "")) is not None
