@@ -101,7 +101,8 @@ def _executor(workers: int, dask: str | None) -> contextlib.AbstractContextManag
     try:
         from workshop.cluster import executor
     except ImportError:
-        raise RunError("--workers and --dask need workshop/cluster.py, which the students' version lacks.") from None
+        needs = "--workers and --dask need workshop/cluster.py"
+        raise RunError(f"{needs}, which the students' version of the course does not have.") from None
     return executor(workers, dask)
 
 
@@ -210,7 +211,6 @@ def run_notebook(
     seconds = round(time.perf_counter() - started, 1)
     if executed.exists() and not stop.is_set():
         write_html(executed, page, images_from=source.parent)
-    error = f"{name} FAILED: {failure}" if failure else ""
-    status = "failed" if failure else "passed"
+    error, status = (f"{name} FAILED: {failure}", "failed") if failure else ("", "passed")
     say(f"{name}  {status} after {seconds:.1f} s")
     return NotebookResult(name, status, seconds, scores, error, now())
