@@ -45,8 +45,8 @@ def load_pretrained(data: CourseData, validation_every: int) -> tuple[UNet, list
 
     Args:
         data: the data set.
-        validation_every: every how many-th training image is set aside for validation. Whatever is chosen on images
-            that the network has learned from is worthless, so it must have been trained with the same number.
+        validation_every: with 8, every 8th training image is set aside for validation. The network must have been
+            trained with the same number; otherwise it has seen the validation images.
 
     Returns:
         None if there is no network for these data, or if its file is missing or not the published one.

@@ -56,7 +56,7 @@ class ProcessGroup:
         """This process's share of a batch: every `size`-th image from number `rank` on, and how many these are.
 
         A batch may be too small for all. As every process must take part in every step, one without an image gets the
-        first one, and 0 as the number of its own, to be used as its weight.
+        first one with weight 0.
 
         >>> images, targets, n_own = ProcessGroup(1, 2).shard(torch.arange(5), torch.arange(5))
         >>> images, n_own

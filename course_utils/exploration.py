@@ -39,7 +39,7 @@ def intensity_statistics(images: Sequence[np.ndarray]) -> tuple[float, float]:
         `(mean, std)` as Python floats; `std` is the population standard deviation (division by the number of pixels).
 
     Raises:
-        ValueError: there is no pixel.
+        ValueError: there are no pixels.
 
     >>> intensity_statistics([np.array([[0, 0]]), np.array([[3]])])
     (1.0, 1.4142135623730951)

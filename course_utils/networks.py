@@ -239,7 +239,7 @@ def boundary_model(
     Loaded from `output` if it was trained there; else the pretrained network for these data; else trained.
 
     Args:
-        on_epoch: gets the results after every epoch; for a pretrained network those of its own training.
+        on_epoch: gets the results after every epoch; for a pretrained network, those of its training.
         pretrained: whether a pretrained network may be taken; None leaves it to the profile.
     """
     if profile.pretrained if pretrained is None else pretrained:

@@ -16,7 +16,7 @@ from course_utils.data.download import cached_dsb2018
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-# No time limit for a single example: a busy machine is no failure. pytest-timeout stops what hangs.
+# No time limit for a single example: a busy machine is not a failure. pytest-timeout stops what hangs.
 settings.register_profile("course", deadline=None)
 settings.load_profile("course")
 

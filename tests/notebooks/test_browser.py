@@ -358,7 +358,7 @@ def test_without_a_chromium_the_tests_are_skipped_and_say_what_to_do(no_chromium
 
 def test_a_chromium_that_is_named_but_not_there_is_told(no_chromium):
     no_chromium.setenv("COURSE_CHROMIUM", "/nowhere/chromium")
-    with pytest.raises(pytest.skip.Exception, match="COURSE_CHROMIUM names /nowhere/chromium, which is no program"):
+    with pytest.raises(pytest.skip.Exception, match="COURSE_CHROMIUM names /nowhere/chromium, which is not a program"):
         find_chromium()
 
 

@@ -20,7 +20,7 @@ from nbformat import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 
-SECONDS_BETWEEN_SIGNS = 60.0  # how often a line says that a cell (one that trains, say) is still running
+SECONDS_BETWEEN_SIGNS = 60.0  # how often a line says that a cell is still running, for example one that trains
 
 
 def unknown_parameters(source: Path, parameters: dict[str, Any]) -> str:

@@ -25,7 +25,7 @@ class NotebookResult:
 
 
 def write_summary(folder: Path, results: list[NotebookResult], facts: dict[str, Any]) -> None:
-    """Write summary.json, and the table as summary.md (for the page of a workflow, say).
+    """Write summary.json, and the table as summary.md (for example, for the page of a workflow).
 
     Notebooks of an earlier run into the same folder stay in it, each with its own date.
     """
