@@ -47,7 +47,7 @@ def find_chromium() -> str:
     found = shutil.which(named) if named else next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
     if found:
         return found
-    lack = f"COURSE_CHROMIUM names {named}, which is no program" if named else "there is no Chromium"
+    lack = f"COURSE_CHROMIUM names {named}, which is not a program" if named else "there is no Chromium"
     stop = pytest.fail if os.environ.get("COURSE_BROWSER") == "required" else pytest.skip
     stop(f"The course is tested in a real browser, and {lack}: {INSTALL}.")
 
