@@ -152,7 +152,7 @@ def test_nothing_is_written_while_one_source_has_a_problem(root):
 
 
 def test_no_sources_and_misnamed_sources(tmp_path):
-    with pytest.raises(RunError, match=r"holds no notebooks NN_topic\.py"):
+    with pytest.raises(RunError, match=r"has no notebooks NN_topic\.py"):
         build(root=tmp_path)
     make_course(tmp_path, name="tiny")
     with pytest.raises(BuildError, match=r"solutions/tiny\.py: a source must be called NN_topic\.py"):
