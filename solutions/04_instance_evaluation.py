@@ -27,6 +27,7 @@ from scipy.optimize import linear_sum_assignment
 from skimage.measure import label
 
 from course_utils import UNet, get_profile, load_data, normalize_percentiles, pad_to_multiple, plotting
+from course_utils.arguments import check_arguments
 from course_utils.display import LiveFigure, show
 from course_utils.exercises import check
 from course_utils.exercises.claims import claim
