@@ -23,9 +23,9 @@ import torch
 from benchmarks.measuring import RESULTS, write
 from course_utils.data import Sample, embedded_folder, load_data
 from course_utils.exploration import normalize_percentiles, split_train_val
-from course_utils.metrics import compare_methods, score_images, score_table
 from course_utils.networks import boundary_model
 from course_utils.profiles import Profile, get_profile
+from course_utils.results import compare_methods, score_images, score_table
 from course_utils.segmentation import (
     connected_components,
     find_best_threshold,

@@ -19,8 +19,8 @@ from benchmarks.loading import MINUTES
 from benchmarks.measuring import RESULTS, as_text
 from benchmarks.quality import FIRST
 from benchmarks.running import NAMES
-from course_utils.metrics import score_table
 from course_utils.plotting import plot_training, use_course_style
+from course_utils.results import score_table
 from course_utils.training import EpochResult
 from workshop.paths import data_label
 

@@ -34,7 +34,7 @@ from benchmarks.measuring import RESULTS, mean_f1, write
 from course_utils.checkpoints import fingerprint, load_model, save_model
 from course_utils.data import CourseData, Sample, load_data
 from course_utils.exploration import normalize_percentiles, split_train_val
-from course_utils.metrics import IOU_THRESHOLDS, classify_errors, score_images, summarize_scores
+from course_utils.metrics import IOU_THRESHOLDS, classify_errors
 from course_utils.networks import (
     BOUNDARY,
     boundary_model,
@@ -45,6 +45,7 @@ from course_utils.networks import (
     training_config,
 )
 from course_utils.profiles import Profile, get_profile
+from course_utils.results import score_images, summarize_scores
 from course_utils.segmentation import connected_components, predict, predict_flipped, remove_small, watershed_instances
 from course_utils.training import OnEpoch
 from course_utils.unet import UNet

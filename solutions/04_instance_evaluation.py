@@ -32,9 +32,9 @@ from course_utils.display import LiveFigure, show
 from course_utils.exercises import check
 from course_utils.exercises.claims import claim
 from course_utils.exploration import split_train_val
-from course_utils.metrics import classify_errors, compare_methods, score_images, score_table, summarize_scores
+from course_utils.metrics import classify_errors
 from course_utils.networks import foreground_model
-from course_utils.results import record_scores
+from course_utils.results import compare_methods, record_scores, score_images, score_table, summarize_scores
 from course_utils.segmentation import otsu_components, otsu_watershed
 
 plotting.use_course_style()

@@ -36,9 +36,8 @@ from course_utils.display import LiveFigure, show
 from course_utils.exercises import check
 from course_utils.exercises.claims import claim
 from course_utils.exploration import normalize_percentiles, split_train_val
-from course_utils.metrics import compare_methods, score_table
 from course_utils.networks import BOUNDARY_WEIGHT, boundary_model
-from course_utils.results import record_scores
+from course_utils.results import compare_methods, record_scores, score_table
 from course_utils.segmentation import otsu_components, otsu_watershed, watershed_flat_height, watershed_without_rim
 from course_utils.targets import looks_like_boundary_target
 

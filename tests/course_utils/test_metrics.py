@@ -16,17 +16,14 @@ from course_utils.metrics import (
     IOU_THRESHOLDS,
     Matches,
     classify_errors,
-    compare_methods,
     count_matches,
     f1_score,
     iou_matrix,
     match_instances,
     overlapping_pairs,
-    score_images,
-    score_table,
-    summarize_scores,
     touching_recall,
 )
+from course_utils.results import compare_methods, score_images, score_table, summarize_scores
 
 IDS = [0, 1, 2, 7, 70_000, 2**31 - 1]  # with gaps, and as large as a label image can hold
 THRESHOLDS = st.sampled_from([0.1, 0.2, 0.25, 1 / 3, 0.4, 0.5, 0.6, 0.75, 0.9, 1.0])

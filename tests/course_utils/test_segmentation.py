@@ -14,7 +14,8 @@ from torch import nn
 
 from course_utils import load_data
 from course_utils.exploration import nucleus_areas
-from course_utils.metrics import f1_score, score_images, summarize_scores
+from course_utils.metrics import f1_score
+from course_utils.results import score_images, summarize_scores
 from course_utils.segmentation import (
     connected_components,
     find_best_threshold,
