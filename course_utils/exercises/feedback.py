@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import html
+import io
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ class CheckResult:
 
 class CheckFailed(Exception):
     """A property of the student's object is wrong; the text says which, what was found and what was expected."""
+
+    found_none = False  # the student's code returned nothing
 
 
 # A symbol, a word and a colour each (Okabe and Ito's, dark enough for text on a light and on a dark page).
@@ -57,7 +60,9 @@ def show_result(exercise: Exercise, result: CheckResult) -> None:
 
 def fail(what: str, found: Any, expected: Any, look: str = "") -> None:
     """Raise `CheckFailed` with a text such as "Shape of the result: found (3,), expected (2,). Look here."."""
-    raise CheckFailed(f"{what}: found {_short(found)}, expected {_short(expected)}." + (f" {look}" if look else ""))
+    error = CheckFailed(f"{what}: found {_short(found)}, expected {_short(expected)}." + (f" {look}" if look else ""))
+    error.found_none = found is None
+    raise error
 
 
 def _short(value: Any) -> str:
@@ -75,6 +80,8 @@ def expect_callable(submission: Any, name: str) -> None:
 
 
 def expect_shape(what: str, value: Any, expected: tuple, look: str = "") -> None:
+    if value is None:
+        fail(f"Value of {what}", None, f"an array of shape {tuple(expected)}")
     found = tuple(getattr(value, "shape", ()))
     if found != tuple(expected):
         fail(f"Shape of {what}", found, tuple(expected), look)
@@ -83,14 +90,15 @@ def expect_shape(what: str, value: Any, expected: tuple, look: str = "") -> None
 def expect_type(what: str, value: Any, expected: type | tuple[type, ...], look: str = "") -> None:
     if not isinstance(value, expected):
         kinds = expected if isinstance(expected, tuple) else (expected,)
-        fail(f"Type of {what}", type(value).__name__, " or ".join(kind.__name__ for kind in kinds), look)
+        found = None if value is None else type(value).__name__
+        fail(f"Type of {what}", found, " or ".join(kind.__name__ for kind in kinds), look)
 
 
 def expect_pair(what: str, value: Any, names: str) -> None:
     """A tuple or a list of two things, whose `names` are given as in "(mean, std)"."""
     kind = type(value).__name__
     if not isinstance(value, (tuple, list)):
-        fail(f"Type of {what}", kind, f"a tuple {names}")
+        fail(f"Type of {what}", None if value is None else kind, f"a tuple {names}")
     if len(value) != 2:
         fail(f"Type of {what}", f"{kind} of {len(value)}", f"a tuple {names}")
 
@@ -102,6 +110,8 @@ def expect_dtype(what: str, value: Any, expected: Any, look: str = "") -> None:
 
 def expect_close(what: str, value: Any, expected: Any, look: str = "", tolerance: float = 1e-5) -> None:
     """Numbers or arrays are equal up to rounding; the message names the first place where they differ."""
+    if value is None:
+        fail(f"Value of {what}", None, expected, look)
     found_array, expected_array = _array(value), _array(expected)
     if found_array.shape != expected_array.shape:
         fail(f"Shape of {what}", found_array.shape, expected_array.shape, look)
@@ -120,16 +130,33 @@ def _array(value: Any) -> np.ndarray:
     return np.asarray(value)
 
 
-def expect_error(what: str, call: Callable[[], Any], names: tuple[str, ...] = (), look: str = "") -> None:
-    """The call raises a `ValueError` whose text contains all of `names`."""
+def expect_error(
+    what: str, call: Callable[[], Any], names: tuple[str, ...] = (), look: str = "", expected: str = "a ValueError"
+) -> str:
+    """The call raises a `ValueError` whose text contains all of `names`; returns the text."""
     try:
-        call()
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            result = call()
     except ValueError as error:
         missing = [name for name in names if name not in str(error)]
         if missing:
             fail(f"Error message for {what}", repr(str(error)), f"a text that names {' and '.join(missing)}", look)
-        return
-    fail(what, "no error", "a ValueError", look)
+        return str(error)
+    except NotImplementedError:
+        raise
+    except AssertionError as error:
+        found = " ".join(f"AssertionError: {error}".split()).removesuffix(":")
+        look = "An `assert` is not enough: python -O leaves it out. Write `if ...: raise ValueError(...)`."
+    except Exception as error:
+        found = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")[:160]
+    else:
+        found = "no error"
+        if isinstance(result, Exception):
+            found, look = f"the error {_short(result)} as a result", "Write `raise` where now is `return`."
+        elif printed := output.getvalue().strip():
+            found = f'no error, but "{printed[:80]}" printed'
+            look = "`print` does not stop the program: `raise ValueError(...)` does."
+    fail(what, found, expected, look)
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from course_utils.exercises.advice import advice
 from course_utils.exercises.feedback import CheckFailed, CheckResult
 
 TIME_LIMIT = 1.6  # seconds; with the overhead a check stays under two
@@ -40,10 +41,10 @@ def run_check(
 ) -> CheckResult:
     """Run one check on a student's object. It prints nothing, and no exception of the student's code gets out."""
     try:
-        with noted_interrupts() as interrupted, preserved_state(), silence(), time_limit(seconds):
+        with noted_interrupts() as interrupted, preserved_state(), silence() as printed, time_limit(seconds):
             check(submission)
     except CheckFailed as error:
-        return CheckResult(exercise_id, "failed", (str(error),))
+        return CheckResult(exercise_id, "failed", (with_advice(str(error), error, submission, printed),))
     except CheckTimeout:
         message = (
             f"Time: your code was stopped after {seconds:g} seconds. Expected: well under a second. "
@@ -55,7 +56,8 @@ def run_check(
             raise
         if isinstance(error, NotImplementedError) and _is_students(traceback.extract_tb(error.__traceback__)[-1]):
             return CheckResult(exercise_id, "todo", (str(error) or "Not written yet.",))
-        return CheckResult(exercise_id, "failed", (describe_exception(error),))
+        message = with_advice(describe_exception(error), error, submission, printed)
+        return CheckResult(exercise_id, "failed", (message,))
     return CheckResult(exercise_id, "passed", ("Right.",))
 
 
@@ -77,6 +79,12 @@ def noted_interrupts() -> Iterator[Callable[[], bool]]:
         yield lambda: bool(pressed)
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+def with_advice(message: str, error: BaseException, submission: Any, printed: io.StringIO) -> str:
+    with contextlib.suppress(Exception):  # what the student made may be as strange as it likes
+        return f"{message} {advice(error, submission, printed.getvalue())}".strip()
+    return message
 
 
 def describe_exception(error: BaseException) -> str:
@@ -105,16 +113,16 @@ def _is_students(frame: traceback.FrameSummary) -> bool:
 
 
 @contextlib.contextmanager
-def silence() -> Iterator[None]:
-    """Swallow prints and warnings."""
+def silence() -> Iterator[io.StringIO]:
+    """Swallow prints and warnings; yields what is printed."""
     with (
-        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stdout(io.StringIO()) as printed,
         contextlib.redirect_stderr(io.StringIO()),
         warnings.catch_warnings(),
         np.errstate(all="ignore"),
     ):
         warnings.simplefilter("ignore")
-        yield
+        yield printed
 
 
 @contextlib.contextmanager

@@ -22,8 +22,9 @@ reformatted line changes no name: "split_train_val, if: < -> <=" is the comparis
 less than 95 % are killed or if no survivor needs an entry of EQUIVALENT any more.
 
 To see survivors while writing a check, from the repository's root:
-`python tests/course_utils/exercises/checks/mutation.py 1.4 1.5`. Docstrings and type hints are left alone. In a `raise`
-only the kind of the exception changes, and each value in its message is replaced by "?".
+`python tests/course_utils/exercises/checks/mutation.py 1.4 1.5`. Docstrings and type hints are left alone, and so are
+calls of functions of `course_utils.arguments`, which refuse what no exercise asks about. In a `raise` only the kind of
+the exception changes, and each value in its message is replaced by "?".
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ from course_utils.exercises.registry import get_exercise
 from course_utils.exercises.sandbox import run_check
 
 BAR = 0.95
+ARGUMENTS = "course_utils.arguments"
 
 SYMBOLS = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Mod: "%", ast.Pow: "**",
@@ -147,8 +149,9 @@ def mutants(reference: Any) -> Iterator[Mutant]:
     tree = ast.parse(textwrap.dedent("".join(lines)))
     ast.increment_lineno(tree, first_line - 1)
     _label(tree, vars(builtins).keys() | vars(module).keys())
+    guards = {name for name, value in vars(module).items() if getattr(value, "__module__", "") == ARGUMENTS}
     seen, names = {ast.dump(tree)}, Counter()
-    places = sorted(_places(tree, None), key=lambda place: place[3].lineno)
+    places = sorted(_places(tree, None, guards), key=lambda place: place[3].lineno)
     for owner, field_name, index, statement in places:
         container, key = (vars(owner), field_name) if index is None else (getattr(owner, field_name), index)
         node = container[key]
@@ -217,7 +220,9 @@ def _compile(tree: ast.Module, reference: Any, module: Any) -> Any:
     return namespace[reference.__name__]
 
 
-def _places(node: ast.AST, statement: ast.stmt | None) -> Iterator[tuple[ast.AST, str, int | None, ast.stmt]]:
+def _places(
+    node: ast.AST, statement: ast.stmt | None, guards: Collection[str]
+) -> Iterator[tuple[ast.AST, str, int | None, ast.stmt]]:
     """Where something can be changed: owner, name of its field, index in a list or None, the statement around it."""
     for name, value in ast.iter_fields(node):
         if name in ("annotation", "returns", "type_comment", "bases", "keywords") and not isinstance(node, ast.Call):
@@ -225,6 +230,9 @@ def _places(node: ast.AST, statement: ast.stmt | None) -> Iterator[tuple[ast.AST
         children = list(enumerate(value)) if isinstance(value, list) else [(None, value)]
         for index, child in children:
             if not isinstance(child, ast.AST) or isinstance(child, ast.expr_context) or _is_docstring(child):
+                continue
+            called = getattr(getattr(child, "value", child), "func", None)  # of a call or of a statement that is one
+            if getattr(called, "id", "") in guards:
                 continue
             inside = child if isinstance(child, ast.stmt) else statement
             if isinstance(node, ast.Raise):
@@ -237,7 +245,7 @@ def _places(node: ast.AST, statement: ast.stmt | None) -> Iterator[tuple[ast.AST
             if inside is not None:
                 yield node, name, index, inside
             if not isinstance(child, ast.JoinedStr):
-                yield from _places(child, inside)
+                yield from _places(child, inside, guards)
 
 
 def _is_docstring(node: ast.AST) -> bool:

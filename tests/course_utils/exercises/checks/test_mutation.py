@@ -22,3 +22,19 @@ def test_a_renamed_local_variable_changes_no_name_of_a_mutant():
 
     assert [mutant.name for mutant in mutants(mean_above)] == first
     assert {"mean_above, assignment: > -> >=", "mean_above, return: sum -> len"} <= set(first)
+
+
+def test_a_call_that_checks_arguments_is_no_mutant(monkeypatch):
+    def check_positive(**arguments):
+        return arguments
+
+    def total(values, n):
+        check_positive(n=n + 1, values=[1, 2])
+        n = check_positive(n=n)
+        return values * n
+
+    monkeypatch.setitem(globals(), "check_positive", check_positive)
+    everything = [mutant.name for mutant in mutants(total)]
+    check_positive.__module__ = "course_utils.arguments"
+    assert [mutant.name for mutant in mutants(total)] == [name for name in everything if "return" in name]
+    assert any("check_positive" in name for name in everything)

@@ -134,7 +134,7 @@ WRONG_BLOCKS = {
     "an instance": (TwoLayers(1, 2), r"^Kind of ConvBlock: found an object of type TwoLayers, expected a class"),
     "not a module": (NotAModule, r"^Type of ConvBlock\(3, 8\): found NotAModule, expected a torch.nn.Module"),
     "no super().__init__()": (NoSuper, r"^Error: .*AttributeError.*Look at line \d+ of __init__: self.conv"),
-    "no return": (with_forward(lambda self, x: None), r"^Type of the result .*found NoneType, expected Tensor"),
+    "no return": (with_forward(lambda self, x: None), r"^Type of the result .*found None, expected Tensor.*`return`"),
     "no padding": (block_of(lambda i, o: [conv(i, o, padding=0), RELU, conv(o, o, padding=0), RELU]),
                    r"^Shape of .*\(2, 8, 3, 6\), expected \(2, 8, 7, 10\)"),
     "channels swapped": (block_of(lambda i, o: [conv(i, i), RELU, conv(i, i), RELU]), r"^Shape of"),

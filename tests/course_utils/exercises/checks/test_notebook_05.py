@@ -343,7 +343,7 @@ WRONG_SEARCH = {
     "the worst": (search(choose=lambda scores: min(scores, key=scores.get)), r"^Value of the best .*largest mean F1"),
     "the score itself": (search(choose=lambda scores: max(scores.values())), r"^Value of the best .*not the F1 itself"),
     "the position": (search(choose=lambda scores: list(scores.values()).index(max(scores.values()))), r"^Value of the"),
-    "nothing above zero": (search(choose=starts_at_zero), r"^Type of the best threshold: found NoneType"),
+    "nothing above zero": (search(choose=starts_at_zero), r"^Type of the best threshold: found None"),
     "exchanged": (search(finish=lambda best, scores: (scores, best)), r"^Type of the result.*best threshold first"),
     "the dict alone": (search(finish=lambda best, scores: scores), r"^Type of the result: found dict"),
     "the best alone": (search(finish=lambda best, scores: best), r"^Type of the result: found float"),
@@ -379,7 +379,7 @@ WRONG_SEARCH = {
     "looks at the first": (search(check=refuse_first), r"^Result when the second truth.*no error"),
     "refuses the ids 1 and 2": (search(check=refuse_two_ids), r"^Result for label images .*found a ValueError"),
     "looks at int64 only": (search(check=refuse_int64), r"^Result when a uint8 truth.*no error"),
-    "assert": (search(check=refuse_by_assertion), r"^Error: your code raised AssertionError"),
+    "assert": (search(check=refuse_by_assertion), r": found AssertionError.*`assert` is not enough"),
     "sorts its argument": (sorts_its_argument, r"^Mutation: your code changed its argument thresholds"),
     "stacks the images": (stacks_the_images, r"^Result for label images .*same shape"),
 }  # fmt: skip
