@@ -21,6 +21,7 @@ _TABLE = (
     ("size crop_size multiple every tile min_distance", "a whole number of at least 1", numbers.Integral,
      lambda v: v >= 1),
     ("margin min_area depth", "a whole number of at least 0", numbers.Integral, lambda v: v >= 0),
+    ("percentile", "a number from 0 to 100", numbers.Real, lambda v: 0 <= v <= 100),
     ("threshold mean", "a finite number", numbers.Real, np.isfinite),
     ("std", "a finite number above 0", numbers.Real, lambda v: 0 < v < np.inf),
     ("sigma", "a finite number of at least 0", numbers.Real, lambda v: 0 <= v < np.inf),
@@ -31,12 +32,12 @@ _RULES = {name: rule for names, *rule in _TABLE for name in names.split()}
 _SINGULAR = {name[:-1] + "ies" if name.endswith("y") else name + "s": name for name in _RULES}
 
 
-def check_arguments(*, ndim: int | None = 2, finite: bool = True, **arguments) -> None:
+def check_arguments(*, ndim: int | None = 2, values: bool = True, **arguments) -> None:
     """Check that arguments are what their names say.
 
     Args:
         ndim: dimensions of each array; None for any.
-        finite: whether NaN and infinite values in arrays are refused.
+        values: whether the values of arrays are looked at: in images and probabilities all must be finite.
         arguments: by name. Arrays must have the same shape. With a name in the plural, a list of such arguments, in
             which each array may have its own shape.
 
@@ -53,21 +54,22 @@ def check_arguments(*, ndim: int | None = 2, finite: bool = True, **arguments) -
             if not isinstance(value, Collection) or getattr(value, "ndim", 1) == 0:  # an iterator can be read only once
                 raise ValueError(f"{name} must be a list, but is of type {type(value).__name__}.")
             for index, one in enumerate(value):
-                _check(f"{name}[{index}]", one, _RULES[_SINGULAR[name]], ndim, finite)
+                _check(f"{name}[{index}]", one, _RULES[_SINGULAR[name]], ndim, values)
         else:
-            _check(name, value, _RULES[name], ndim, finite)
-            if isinstance(value, np.ndarray):
+            _check(name, value, _RULES[name], ndim, values)
+            if isinstance(_RULES[name][1], str):  # an array
                 shapes[name] = value.shape
     if len(set(shapes.values())) > 1:
-        found = " and ".join(f"{name} has shape {shape}" for name, shape in shapes.items())
-        raise ValueError(f"{' and '.join(shapes)} must have the same shape, but {found}.")
+        found = " and ".join(map(str, shapes.values()))
+        raise ValueError(f"{' and '.join(shapes)} must have the same shape, but have {found}.")
 
 
-def _check(name: str, value, rule: list, ndim: int | None, finite: bool) -> None:
+def _check(name: str, value, rule: list, ndim: int | None, values: bool) -> None:
     what, kinds, is_right = rule
-    found = ""
+    found = None
     if not isinstance(kinds, str):
-        if isinstance(value, bool) or not isinstance(value, kinds) or not is_right(value):
+        number = value.item() if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0 else value
+        if isinstance(number, bool) or not isinstance(number, kinds) or not is_right(number):
             found = f"is {value!r}"
     elif not isinstance(value, np.ndarray):
         found = f"is of type {type(value).__name__}: make it a NumPy array first"
@@ -75,7 +77,11 @@ def _check(name: str, value, rule: list, ndim: int | None, finite: bool) -> None
         found = f"has shape {value.shape}, which is not {ndim}-dimensional"
     elif value.dtype.kind not in kinds:
         found = f"has dtype {value.dtype}" + (": label it first" if what.startswith("a label") else "")
-    elif finite and value.dtype.kind == "f" and (n := np.count_nonzero(~np.isfinite(value))):
+    elif value.size == 0 and ndim == 2 and kinds == "biuf":
+        found = f"has shape {value.shape}: no pixels"
+    elif not values:
+        return
+    elif value.dtype.kind == "f" and (n := np.count_nonzero(~np.isfinite(value))):
         found = f"has {n} values that are NaN or infinite"
     elif not np.all(is_right(value)):
         found = f"has values from {value.min()} to {value.max()}"

@@ -7,12 +7,14 @@ value is the id of one nucleus, in no particular order and possibly with gaps.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
+from course_utils.arguments import check_arguments
 
-def count_shapes(images: Sequence[np.ndarray]) -> dict[tuple[int, int], int]:
+
+def count_shapes(images: Iterable[np.ndarray]) -> dict[tuple[int, int], int]:
     """Count how many images there are of each size.
 
     Args:
@@ -21,34 +23,41 @@ def count_shapes(images: Sequence[np.ndarray]) -> dict[tuple[int, int], int]:
     Returns:
         `{(H, W): number of images}`; an empty dict for no images.
 
+    Raises:
+        ValueError: an image is something else.
+
     >>> count_shapes([np.zeros((2, 3)), np.zeros((4, 4)), np.zeros((2, 3))])
     {(2, 3): 2, (4, 4): 1}
     """
+    images = list(images)
+    check_arguments(images=images, values=False)
     return dict(Counter(image.shape for image in images))
 
 
-def intensity_statistics(images: Sequence[np.ndarray]) -> tuple[float, float]:
+def intensity_statistics(images: Iterable[np.ndarray]) -> tuple[float, float]:
     """Mean and standard deviation over all pixels of all images.
 
     Every pixel has the same weight, so a large image has more weight than a small one.
 
     Args:
-        images: arrays of any shapes and numeric dtypes, with at least one pixel in total.
+        images: arrays of any shapes, of integers or floats, with at least one pixel in total.
 
     Returns:
         `(mean, std)` as Python floats; `std` is the population standard deviation (division by the number of pixels).
 
     Raises:
-        ValueError: there are no pixels.
+        ValueError: there are no pixels, or a value is NaN or infinite, or an image is no array of numbers.
 
     >>> intensity_statistics([np.array([[0, 0]]), np.array([[3]])])
     (1.0, 1.4142135623730951)
     """
+    images = list(images)  # they are read more than once, which a generator does not allow
+    check_arguments(images=images, ndim=None)
     n_pixels = sum(image.size for image in images)
     if n_pixels == 0:
         raise ValueError("intensity_statistics needs at least one pixel, but found none.")
     mean = sum(image.sum(dtype=np.float64) for image in images) / n_pixels
-    variance = sum(((image - mean) ** 2).sum(dtype=np.float64) for image in images) / n_pixels
+    variance = sum(((image.astype(np.float64) - mean) ** 2).sum(dtype=np.float64) for image in images) / n_pixels
     return float(mean), float(np.sqrt(variance))
 
 
@@ -59,16 +68,21 @@ def standardize(image: np.ndarray, mean: float, std: float) -> np.ndarray:
     a float32 image into a float64 one, which a float32 network does not accept.
 
     Args:
-        image: array of any shape and numeric dtype; it is not changed.
-        mean, std: numbers, as from `intensity_statistics`.
+        image: array of any shape, of integers or floats; it is not changed.
+        mean, std: finite numbers, as from `intensity_statistics`; `std` is above 0.
 
     Returns:
         A new float32 array of the same shape.
 
+    Raises:
+        ValueError: an argument is something else, such as the `std` of a constant image.
+
     >>> standardize(np.array([[0, 4]], dtype=np.uint8), mean=2.0, std=np.float64(2.0))
     array([[-1.,  1.]], dtype=float32)
     """
-    return (image.astype(np.float32) - np.float32(mean)) / np.float32(std)
+    check_arguments(image=image, mean=mean, std=std, ndim=None)
+    # subtract in float64: float32 has 24 bits, too few for small differences between large numbers
+    return ((image.astype(np.float64) - mean) / std).astype(np.float32)
 
 
 def normalize_percentiles(image: np.ndarray, low: float = 1.0, high: float = 99.8) -> np.ndarray:
@@ -78,40 +92,46 @@ def normalize_percentiles(image: np.ndarray, low: float = 1.0, high: float = 99.
     clipped. The percentiles are those of StarDist (Schmidt et al., MICCAI 2018).
 
     Args:
-        image: 2-D array of any numeric dtype; it is not changed.
-        low, high: percentiles, 0 to 100.
+        image: array of integers or floats; it is not changed.
+        low, high: percentiles, 0 to 100, the lower one first.
 
     Returns:
         A new float32 array of the same shape; all zeros for a constant image.
 
+    Raises:
+        ValueError: the image has no pixels, or some that are NaN or infinite, or `low` and `high` are swapped.
+
     >>> normalize_percentiles(np.arange(1001).reshape(7, 143), low=0, high=100).max()
     np.float32(1.0)
     """
-    bottom, top = np.percentile(image, [low, high])
+    check_arguments(image=image, percentiles=[low, high])
+    if low >= high:
+        raise ValueError(f"The percentile low must be below high, but they are {low} and {high}.")
+    bottom, top = np.percentile(image.astype(np.float64), [low, high])
     if top <= bottom:  # nearly all pixels are equal: use the full range
         bottom, top = image.min(), image.max()
     span = float(top) - float(bottom)
     return standardize(image, mean=float(bottom), std=span if span > 0 else 1.0)
 
 
-def split_train_val(samples: Sequence, every: int = 20) -> tuple[list, list]:
+def split_train_val(samples: Iterable, every: int = 20) -> tuple[list, list]:
     """Set aside every `every`-th sample for validation.
 
     Args:
-        samples: any sequence; it is not changed.
+        samples: a list, or anything else that can be looped over; it is not changed.
         every: 1 or more; with 20, the samples at indices 19, 39, 59, ... go to validation.
 
     Returns:
         `(train, val)`: two lists in the original order that together hold every sample once.
 
     Raises:
-        ValueError: `every` is below 1.
+        ValueError: `every` is no whole number, or below 1.
 
     >>> split_train_val("abcdefg", every=3)
     (['a', 'b', 'd', 'e', 'g'], ['c', 'f'])
     """
-    if every < 1:
-        raise ValueError(f"every must be 1 or more, but is {every}.")
+    check_arguments(every=every)
+    samples = list(samples)
     train = [sample for index, sample in enumerate(samples) if (index + 1) % every != 0]
     val = [sample for index, sample in enumerate(samples) if (index + 1) % every == 0]
     return train, val
@@ -123,7 +143,7 @@ def random_crop(
     """Cut the same randomly placed square window out of an image and its mask.
 
     Args:
-        image, mask: 2-D arrays of the same shape `(H, W)`; they are not changed.
+        image, mask: 2-D arrays of the same shape `(H, W)`, of integers or floats; they are not changed.
         size: side of the window in pixels.
         rng: source of randomness. All positions, including the first and the last, are equally likely.
 
@@ -131,15 +151,15 @@ def random_crop(
         `(image window, mask window)`, both `(size, size)`, dtypes kept.
 
     Raises:
-        ValueError: the shapes differ, or the image is smaller than the window; the message names both sizes.
+        ValueError: the image is smaller than the window (the message names both sizes), the shapes differ, or an
+            argument is something else.
 
     >>> image = np.arange(16).reshape(4, 4)
     >>> window, same_window = random_crop(image, image, size=2, rng=np.random.default_rng(0))
     >>> window.shape, bool((window == same_window).all())
     ((2, 2), True)
     """
-    if image.shape != mask.shape:
-        raise ValueError(f"image and mask must have the same shape, but have {image.shape} and {mask.shape}.")
+    check_arguments(image=image, mask=mask, size=size, rng=rng, values=False)
     height, width = image.shape
     if height < size or width < size:
         raise ValueError(
@@ -155,9 +175,16 @@ def random_crop(
 def nucleus_areas(mask: np.ndarray) -> np.ndarray:
     """Area of each nucleus in pixels, in ascending order of the ids, without the background.
 
+    Args:
+        mask: label image `(H, W)`.
+
+    Raises:
+        ValueError: it is something else.
+
     >>> nucleus_areas(np.array([[0, 7, 7], [0, 0, 2]]))
     array([1, 2])
     """
+    check_arguments(mask=mask)
     ids, areas = np.unique(mask, return_counts=True)
     return areas[ids != 0]
 
@@ -173,9 +200,13 @@ def touching_ids(mask: np.ndarray) -> np.ndarray:
     Returns:
         1-D array of ids; empty if no nuclei touch.
 
+    Raises:
+        ValueError: `mask` is something else.
+
     >>> touching_ids(np.array([[1, 1, 5], [0, 0, 0], [9, 0, 0]]))
     array([1, 5])
     """
+    check_arguments(mask=mask)
     neighbours = [
         (mask[:, :-1], mask[:, 1:]),  # left and right
         (mask[:-1, :], mask[1:, :]),  # above and below

@@ -150,9 +150,9 @@ def test_the_split_holds_every_sample_once_in_the_old_order(samples, every):
     assert list(rest) == list(chosen) == []
 
 
-@pytest.mark.parametrize("every", [0, -3])
-def test_every_below_1_is_an_error(every):
-    with pytest.raises(ValueError, match=f"1 or more, but is {every}"):
+@pytest.mark.parametrize("every", [0, -3, 2.5])
+def test_every_must_be_a_whole_number_from_1(every):
+    with pytest.raises(ValueError, match=f"whole number of at least 1, but is {every}"):
         split_train_val("abc", every)
 
 
@@ -222,3 +222,68 @@ def test_touching_ids_are_those_with_another_nucleus_among_their_eight_neighbour
             if here != there and here != 0 and there != 0:
                 expected |= {int(here), int(there)}
     assert touching_ids(frozen(mask)).tolist() == sorted(expected)
+
+
+# other numbers than expected: right, or an error that says what was found
+
+STEPS = np.arange(64 * 80, dtype=np.uint8).reshape(64, 80)
+
+
+@pytest.mark.parametrize("once", [iter, lambda images: (one for one in images), lambda images: map(np.copy, images)])
+def test_images_that_can_be_read_only_once_count_like_a_list(once):
+    images = [np.array([[0, 0]]), np.array([[3]])]
+    assert intensity_statistics(once(images)) == intensity_statistics(images)
+    assert count_shapes(once(images)) == count_shapes(images)
+    assert len(split_train_val(once(images * 20))[1]) == 2
+
+
+@pytest.mark.parametrize("offset", [2**20, 2**28, 2**32, 2**40, -(2**40)])
+def test_a_large_offset_changes_nothing(offset):
+    """float32 alone would turn the image into a few steps."""
+    shifted = STEPS.astype(np.int64) + offset
+    np.testing.assert_allclose(normalize_percentiles(shifted), normalize_percentiles(STEPS), atol=1e-6)
+    np.testing.assert_allclose(standardize(shifted, 7 + offset, 2.5), standardize(STEPS, 7, 2.5), atol=1e-6)
+    assert intensity_statistics([shifted])[1] == pytest.approx(intensity_statistics([STEPS])[1])
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.uint16, np.uint32, np.uint64, np.int8, np.float16, np.float64])
+def test_every_dtype_of_numbers_is_normalised_alike(dtype):
+    image = np.array([[0, 1, 1, 0], [1, 0, 0, 1]])
+    np.testing.assert_allclose(normalize_percentiles(image.astype(dtype)), normalize_percentiles(image))
+
+
+@pytest.mark.parametrize(("value", "n"), [(np.nan, 1), (np.inf, 1), (-np.inf, 3)])
+@pytest.mark.parametrize(
+    "function", [normalize_percentiles, lambda x: standardize(x, 0, 1), lambda x: intensity_statistics([STEPS, x])]
+)
+def test_pixels_that_are_no_numbers_are_counted(function, value, n):
+    image = STEPS.astype(np.float32)
+    image[0, :n] = value
+    with pytest.raises(ValueError, match=f"{n} values that are NaN or infinite"):
+        function(image)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: normalize_percentiles(STEPS, 99.8, 1), "low must be below high, but they are 99.8 and 1"),
+        (lambda: normalize_percentiles(STEPS, 50, 50), "low must be below high"),
+        (lambda: normalize_percentiles(STEPS, -1, 99), r"percentiles\[0\] must be a number from 0 to 100, but is -1"),
+        (lambda: normalize_percentiles(STEPS[None]), r"shape \(1, 64, 80\)"),
+        (lambda: normalize_percentiles(STEPS[:0]), "no pixels"),
+        (lambda: standardize(STEPS, 0, 0), "std must be a finite number above 0, but is 0"),
+        (lambda: standardize(STEPS, 0, np.float32("nan")), "std must be .*nan"),
+        (lambda: standardize(STEPS, np.inf, 1), "mean must be a finite number, but is inf"),
+        (lambda: count_shapes([STEPS.tolist()]), r"images\[0\] .* is of type list"),
+        (lambda: count_shapes(STEPS), r"images\[0\] .* shape \(80,\)"),
+        (lambda: random_crop(STEPS, STEPS, 0, np.random.default_rng(0)), "size .* at least 1, but is 0"),
+        (lambda: random_crop(STEPS, STEPS, -2, np.random.default_rng(0)), "size .* but is -2"),
+        (lambda: random_crop(STEPS, STEPS, 2.5, np.random.default_rng(0)), "size .* but is 2.5"),
+        (lambda: random_crop(STEPS, STEPS, 2, 0), "rng must be a generator of random numbers"),
+        (lambda: nucleus_areas(np.array([[0, -3]])), "no negative ids, but has values from -3 to 0"),
+        (lambda: touching_ids(np.zeros(5, int)), "not 2-dimensional"),
+    ],
+)
+def test_a_wrong_argument_is_an_error_that_says_what_was_found(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
