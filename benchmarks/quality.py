@@ -31,8 +31,8 @@ import numpy as np
 import torch
 
 from benchmarks.measuring import RESULTS, mean_f1, write
-from course_utils.checkpoints import fingerprint, load_model, save_model
-from course_utils.data import CourseData, Sample, load_data
+from course_utils.checkpoints import load_model, save_model
+from course_utils.data import CourseData, Sample, fingerprint, load_data
 from course_utils.exploration import normalize_percentiles, split_train_val
 from course_utils.metrics import IOU_THRESHOLDS, classify_errors
 from course_utils.networks import (

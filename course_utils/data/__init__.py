@@ -2,8 +2,8 @@
 
     "embedded"    the synthetic images of the course, made by `synthetic`; needs no network
     "dsb2018"     497 real images from the cache, or from a download that is verified and kept
-    "kaggle"      the data set attached to a Kaggle notebook, in either layout that `layouts` understands
-    "auto"        the first of kaggle, dsb2018 and embedded that is available; the note says which and why
+    "kaggle"      the first usable data set attached to a Kaggle notebook, in either layout that `layouts` understands
+    "auto"        the first of kaggle, dsb2018 and embedded that can be used; the note says which and why
     a path        a folder or zip in either layout
 
 `layouts` turns a folder or zip into samples, `download` fills the cache.
@@ -12,7 +12,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ __all__ = [
     "cache_folder",
     "embedded_folder",
     "find_kaggle_input",
+    "fingerprint",
     "load_data",
 ]
 
@@ -39,6 +41,8 @@ MIN_TRAINING_IMAGES = 16
 KAGGLE_INPUT = Path("/kaggle/input")
 MAX_KAGGLE_DEPTH = 5
 MAX_KAGGLE_FOLDERS = 100
+
+DSB2018_FINGERPRINT = "70d482ea"  # of the published images and masks
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,15 @@ def load_data(source: str | Path = "embedded") -> CourseData:
     return _load(path, str(source), f"Read from {path.absolute()}")
 
 
+def fingerprint(data: CourseData) -> str:
+    """A number for the images and masks of a data set and their split, whatever files they were read from."""
+    number = len(data.train)  # another split is another data set
+    for sample in [*data.train, *data.test]:
+        for part in (sample.name.encode(), sample.image, sample.mask):
+            number = zlib.crc32(part, number)
+    return f"{number:08x}"
+
+
 def embedded_folder() -> Path:
     """The folder of the synthetic set: inside the installed package, or `data/embedded` in a checkout."""
     package = Path(__file__).resolve().parents[1]
@@ -95,21 +108,12 @@ def embedded_folder() -> Path:
 
 
 def find_kaggle_input(root: Path | None = None) -> Path | None:
-    """The first data set in a known layout below Kaggle's mount (`root`, else `KAGGLE_INPUT`), or None.
+    """The first folder or zip in a known layout below Kaggle's mount (`root`, else `KAGGLE_INPUT`), or None.
 
     Looks for folders with `stage1_train`, `train/images` or `<id>/images`, and for `stage1_train.zip` and
     `dsb2018.zip`, level by level. To stay quick, it does not enter folders with more than 100 subfolders.
     """
-    level = [root or KAGGLE_INPUT]
-    for _ in range(MAX_KAGGLE_DEPTH + 1):
-        below = []
-        for folder in level:
-            if found := _data_set_in(folder):
-                return found
-            subfolders = _subfolders(folder)
-            below += subfolders if len(subfolders) <= MAX_KAGGLE_FOLDERS else []
-        level = below
-    return None
+    return next(_kaggle_inputs(root or KAGGLE_INPUT), None)
 
 
 def available_sources() -> dict[str, str]:
@@ -137,23 +141,38 @@ def _load_embedded(because: str = "") -> CourseData:
 
 
 def _load_dsb2018(because: str = "") -> CourseData:
-    was_cached = cached_dsb2018() is not None
-    folder = fetch_dsb2018()
-    how = "from the cache" if was_cached else "downloaded to"
+    folder = cached_dsb2018()
+    if folder is None:
+        folder = fetch_dsb2018()
+        return _load(folder, "dsb2018", f"DSB2018 images downloaded to {folder}{because}")
     try:
-        return _load(folder, "dsb2018", f"DSB2018 images {how} {folder}{because}")
+        data = _load(folder, "dsb2018", f"DSB2018 images from the cache {folder}{because}")
+        if fingerprint(data) == DSB2018_FINGERPRINT:
+            return data
+        damage = f"its {len(data.train)} + {len(data.test)} images and masks are not the published 447 + 50"
     except DataError as error:
-        raise DataError(f"{error} Delete {folder} to have it downloaded again.") from error
+        damage = str(error).rstrip(".")
+    damage = f"The cache {folder} is damaged: {damage}"
+    print(f"{damage}. The images are downloaded again.")
+    try:
+        fetch_dsb2018(replace=True)
+    except DownloadError as error:
+        raise DownloadError(f"{damage}. {error.what}", error.to_do) from error
+    return _load(folder, "dsb2018", f"DSB2018 images downloaded again to {folder}{because}")
 
 
 def _load_kaggle(because: str = "") -> CourseData:
-    folder = find_kaggle_input()
-    if folder is None:
-        raise DataError(
-            f"No known data set was found below {KAGGLE_INPUT}: attach the data of the competition "
-            '"2018 Data Science Bowl" to the notebook, or use another data source.'
-        )
-    return _load(folder, "kaggle", f"Kaggle input {folder}{because}")
+    refused = []
+    for path in _kaggle_inputs(KAGGLE_INPUT):
+        passed_over = f", passing over {len(refused)} others: {' '.join(refused)}" if refused else ""
+        try:
+            return _load(path, "kaggle", f"Kaggle input {path}{because}{passed_over.rstrip('.')}")
+        except DataError as error:  # people attach other data sets to their notebooks, too
+            refused.append(str(error))
+    raise DataError(
+        f"{' '.join(refused) or f'No known data set was found below {KAGGLE_INPUT}.'} Attach the data of the "
+        'competition "2018 Data Science Bowl" to the notebook, or use another data source.'
+    )
 
 
 def _load_auto() -> CourseData:
@@ -161,12 +180,13 @@ def _load_auto() -> CourseData:
     if find_kaggle_input() is not None:
         try:
             return _load_kaggle(', the first choice of "auto"')
-        except DataError as error:  # people attach other data sets to their notebooks, too
+        except DataError as error:
             missed = f"the Kaggle input cannot be used [{error}]"
     try:
         return _load_dsb2018(f", because {missed}")
-    except DownloadError as error:
-        return _load_embedded(f", because {missed}, and DSB2018 is not cached and cannot be downloaded [{error.what}]")
+    except DataError as error:
+        reason = error.what if isinstance(error, DownloadError) else error
+        return _load_embedded(f", because {missed}, and DSB2018 is not available [{reason}]")
 
 
 _LOADERS: dict[str, Callable[[], CourseData]] = {
@@ -209,17 +229,32 @@ def _check_usable(train: list[Sample], test: list[Sample], path: Path) -> None:
 # --- the search on Kaggle ---------------------------------------------------------------------------------------------
 
 
-def _data_set_in(folder: Path) -> Path | None:
-    if all((folder / "train" / kind).is_dir() for kind in ("images", "masks")):
-        return folder
+def _kaggle_inputs(root: Path) -> Iterator[Path]:
+    """All that looks like a data set below a folder, level by level."""
+    level = [root]
+    for _ in range(MAX_KAGGLE_DEPTH + 1):
+        below = []
+        for folder in level:
+            found = list(_data_sets_in(folder))
+            yield from found
+            subfolders = [] if folder in found else _subfolders(folder)
+            if len(subfolders) <= MAX_KAGGLE_FOLDERS:
+                below += [subfolder for subfolder in subfolders if subfolder not in found]
+        level = below
+
+
+def _data_sets_in(folder: Path) -> Iterator[Path]:
+    if all(os.path.isdir(folder / "train" / kind) for kind in ("images", "masks")):
+        yield folder
+        return
     for name in ("stage1_train", "stage1_train.zip", "dsb2018.zip"):
-        if (folder / name).exists():
-            return folder / name
+        if os.path.exists(folder / name):
+            yield folder / name
     # The content of stage1_train, in a folder with another name. Test images have no masks.
     for image_folder in _subfolders(folder)[:3]:
-        if all((image_folder / kind).is_dir() for kind in ("images", "masks")) and image_folder.name != "train":
-            return folder
-    return None
+        if all(os.path.isdir(image_folder / kind) for kind in ("images", "masks")) and image_folder.name != "train":
+            yield folder
+            return
 
 
 def _subfolders(folder: Path) -> list[Path]:

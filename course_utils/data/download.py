@@ -4,10 +4,10 @@ Images and label images: BBBC038v1 (2018 Data Science Bowl, CC0), https://bbbc.b
 subset of 497 fluorescence images that StarDist published (Schmidt et al., MICCAI 2018,
 https://arxiv.org/abs/1806.03535).
 
-The folder `dsb2018` in the cache is either complete or absent: the archive is downloaded and unpacked in a temporary
-folder beside it, which is then moved into place in one step. A lock allows one process at a time to do this. The
-operating system releases the lock when a process dies, so an interrupted download never blocks the next one, which
-removes what the first left behind.
+The archive is downloaded and unpacked in a temporary folder beside the folder `dsb2018` of the cache, and moved there
+in one step. What was lost or changed in it since is noticed by `load_data`, which asks for a new download. A lock
+allows one process at a time to do this. The operating system releases the lock when a process dies, so an interrupted
+download never blocks the next one, which removes what the first left behind.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class DownloadError(DataError):
 
     def __init__(self, what: str, to_do: str):
         super().__init__(f"{what}: {to_do}, {OTHER_WAYS}.")
-        self.what = what
+        self.what, self.to_do = what, to_do
 
 
 def cache_folder() -> Path:
@@ -58,24 +58,31 @@ def cached_dsb2018() -> Path | None:
     """The folder of the downloaded images, or None if there is none yet. Never downloads."""
     folder = cache_folder() / "dsb2018"
     try:
-        return folder if any(folder.iterdir()) else None
+        return folder if any(not path.name.startswith(".") for path in folder.iterdir()) else None
     except OSError:
         return None
 
 
-def fetch_dsb2018() -> Path:
+def fetch_dsb2018(replace: bool = False) -> Path:
     """The folder of the DSB2018 images in the cache; downloads them first, with a progress bar, if they are missing.
+
+    Args:
+        replace: download them even if they are cached, because what is there is damaged. It may also be somebody's own
+            work, so it is not deleted but moved to a folder beside it.
 
     Raises:
         DownloadError: the network, the server or the disk prevented it. The cache is left as it was before.
     """
+    damaged = None
     if folder := cached_dsb2018():
-        return folder
+        if not replace:
+            return folder
+        damaged = folder.stat().st_ino
     cache = cache_folder()
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with _only_process(cache):
-            if folder := cached_dsb2018():  # another process was faster
+            if (folder := cached_dsb2018()) and folder.stat().st_ino != damaged:  # another process was faster
                 return folder
             for leftover in cache.glob(".dsb2018-*.partial"):
                 shutil.rmtree(leftover, ignore_errors=True)
@@ -95,8 +102,13 @@ def _fill(cache: Path) -> None:
         archive = _download(Path(partial))
         unpacked = _unpack(archive, Path(partial) / "unpacked")
         target = cache / "dsb2018"
-        if target.is_dir():
-            target.rmdir()  # it is empty, else it would count as cached; Windows cannot move a folder onto another
+        if target.is_dir():  # Windows cannot move a folder onto another
+            if any(target.iterdir()):
+                aside = tempfile.mkdtemp(dir=cache, prefix="dsb2018-before-")
+                os.replace(target, Path(aside) / "dsb2018")
+                print(f"What was in {target} is now in {aside}. Delete it if you do not need it.")
+            else:
+                target.rmdir()
         os.replace(unpacked, target)
 
 

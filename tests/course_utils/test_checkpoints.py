@@ -14,12 +14,11 @@ from course_utils import checkpoints, predict
 from course_utils.checkpoints import (
     PRETRAINED,
     checkpoint_folder,
-    fingerprint,
     load_model,
     load_pretrained,
     save_model,
 )
-from course_utils.data import load_data
+from course_utils.data import fingerprint, load_data
 from course_utils.networks import Foreground, boundary_model, foreground_model, model_path
 from course_utils.profiles import get_profile
 from course_utils.training import EpochResult

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from course_utils import data
 from course_utils.data import download
 
 
@@ -75,6 +76,7 @@ def release_of(folder: Path, cache: Path, monkeypatch) -> Iterator[ReleaseServer
     server.offer(Path(archive).read_bytes(), monkeypatch)
     for name, value in (("DSB2018_URL", server.url), ("CONNECT_SECONDS", 1), ("READ_SECONDS", 1)):
         monkeypatch.setattr(download, name, value)
+    monkeypatch.setattr(data, "DSB2018_FINGERPRINT", data.fingerprint(data.load_data(folder)))
     monkeypatch.setattr(download, "MIN_FREE_BYTES", 1_000_000)
     monkeypatch.setenv("COURSE_DATA_DIR", str(cache))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -34,6 +35,14 @@ def embedded(tmp_path, monkeypatch, make_stardist_folder) -> Path:
     """A small stand-in for the embedded set, so that these tests say something about the sources alone."""
     folder = make_stardist_folder(tmp_path / "embedded")
     monkeypatch.setattr(data, "embedded_folder", lambda: folder)
+    return folder
+
+
+@pytest.fixture
+def cached(cache, monkeypatch, make_stardist_folder) -> Path:
+    """A small stand-in for the published images, complete in the cache."""
+    folder = make_stardist_folder(cache / "dsb2018")
+    monkeypatch.setattr(data, "DSB2018_FINGERPRINT", data.fingerprint(load_data(folder)))
     return folder
 
 
@@ -88,25 +97,29 @@ def test_unknown_source_lists_the_names_and_the_absolute_path(source, tmp_path, 
     assert str(tmp_path / source) in message and "not found" in message
 
 
+def refusal(source) -> str:
+    with pytest.raises(DataError) as caught:
+        load_data(source)
+    return str(caught.value)
+
+
 # --- auto -------------------------------------------------------------------------------------------------------------
 
 
 def test_auto_without_anything_ends_with_embedded(cache, embedded):
     result = load_data("auto")
     assert result.source == "embedded"
-    assert str(data.KAGGLE_INPUT) in result.note and "cannot be downloaded" in result.note
+    assert str(data.KAGGLE_INPUT) in result.note and "DSB2018 is not available" in result.note
     assert "ConnectionError" in result.note
 
 
-def test_auto_takes_the_cache_before_the_network(cache, embedded, make_stardist_folder):
-    make_stardist_folder(cache / "dsb2018")
+def test_auto_takes_the_cache_before_the_network(cached, embedded):
     result = load_data("auto")
     assert result.source == "dsb2018"
     assert "from the cache" in result.note and "because no known data set is below" in result.note
 
 
-def test_auto_takes_kaggle_first(cache, embedded, make_stardist_folder):
-    make_stardist_folder(cache / "dsb2018")
+def test_auto_takes_kaggle_first(cached, embedded, make_stardist_folder):
     folder = make_stardist_folder(data.KAGGLE_INPUT / "some-slug" / "dsb2018")
     result = load_data("auto")
     assert result.source == "kaggle" and str(folder) in result.note and '"auto"' in result.note
@@ -124,12 +137,56 @@ def test_auto_goes_on_where_the_kaggle_input_cannot_be_used(cache, embedded, mak
     assert reason in refusal("kaggle")
 
 
-def test_a_damaged_cache_is_reported_not_hidden(cache, embedded, make_stardist_folder):
-    folder = make_stardist_folder(cache / "dsb2018")
-    (folder / "train" / "images" / "a.tif").write_bytes(b"")
-    for source in ("dsb2018", "auto"):
-        with pytest.raises(DataError, match="a.tif.*Delete .*dsb2018 to have it downloaded again"):
-            load_data(source)
+def remove(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).unlink()
+
+
+def only_hidden_files(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+    (folder / ".DS_Store").write_bytes(b"x")
+
+
+def brighter_pixel(folder: Path) -> None:
+    image = tifffile.imread(folder / "train" / "images" / "b.tif")
+    image[0, 0] ^= 1
+    tifffile.imwrite(folder / "train" / "images" / "b.tif", image)
+
+
+DAMAGES = {
+    "an empty file": lambda folder: (folder / "train" / "images" / "a.tif").write_bytes(b""),
+    "a mask is missing": lambda folder: remove(folder, "train/masks/a.tif"),
+    "a pair is missing": lambda folder: remove(folder, "train/masks/a.tif", "train/images/a.tif"),
+    "the test images are missing": lambda folder: shutil.rmtree(folder / "test"),
+    "a pair has another name": lambda folder: [
+        (folder / "train" / kind / "c.tif").rename(folder / "train" / kind / "z.tif") for kind in ("images", "masks")
+    ],
+    "another pixel": brighter_pixel,
+    "another mask": lambda folder: shutil.copy(folder / "test" / "images" / "d.tif", folder / "train/masks/e.tif"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_cache_is_never_used_silently(cached, embedded, damage):
+    damage(cached)
+    before = sorted(cached.rglob("*"))
+    message = refusal("dsb2018")
+    assert f"The cache {cached} is damaged" in message and "failed (ConnectionError)" in message
+    result = load_data("auto")
+    assert result.source == "embedded" and "is damaged" in result.note and "ConnectionError" in result.note
+    assert sorted(cached.rglob("*")) == before
+
+
+def test_a_cache_with_hidden_files_only_is_an_empty_one(cached, embedded):
+    only_hidden_files(cached)
+    assert available_sources()["dsb2018"].startswith("not found")
+    assert load_data("auto").source == "embedded"
+
+
+def test_other_images_in_the_cache_are_not_called_dsb2018(cached, embedded, make_stardist_folder, monkeypatch):
+    monkeypatch.setattr(data, "DSB2018_FINGERPRINT", "70d482ea")
+    assert "its 16 + 1 images and masks are not the published 447 + 50" in refusal("dsb2018")
 
 
 # --- Kaggle -----------------------------------------------------------------------------------------------------------
@@ -175,12 +232,46 @@ def test_zips_on_kaggle_are_found(tmp_path, name, cache, stage1_zip):
     assert str(folder / name) in result.note and "3 colour and 0 brightfield" in result.note
 
 
+def test_kaggle_looks_past_data_sets_of_another_kind(cache, embedded, make_stardist_folder):
+    few = make_stardist_folder(data.KAGGLE_INPUT / "a-few-images")
+    for kind in ("images", "masks"):
+        remove(few, f"train/{kind}/a.tif")
+    cats = data.KAGGLE_INPUT / "b-cats" / "cat1"
+    for kind in ("images", "masks"):
+        (cats / kind).mkdir(parents=True)
+        (cats / kind / "photo.jpg").write_bytes(b"no image")
+    (data.KAGGLE_INPUT / "c-broken").mkdir()
+    (data.KAGGLE_INPUT / "c-broken" / "dsb2018.zip").write_bytes(b"no zip")
+    message = refusal("kaggle")
+    assert "15 training images" in message and "b-cats" in message and "c-broken" in message
+    assert "attach the data" in message.lower()
+    assert load_data("auto").source == "embedded"
+    good = make_stardist_folder(data.KAGGLE_INPUT / "datasets" / "owner" / "slug")
+    for source in ("kaggle", "auto"):
+        result = load_data(source)
+        assert result.source == "kaggle" and str(good) in result.note and "15 training images" in result.note
+
+
+def test_a_folder_of_the_mount_that_cannot_be_read_is_passed_over(cache, monkeypatch, make_stardist_folder):
+    good = make_stardist_folder(data.KAGGLE_INPUT / "b")
+    (data.KAGGLE_INPUT / "a").mkdir()
+    scandir = os.scandir
+
+    def refuse(folder):
+        if Path(folder).name == "a":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert find_kaggle_input() == good
+
+
 def test_nothing_on_kaggle(cache, tmp_path):
     assert find_kaggle_input() is None
     (data.KAGGLE_INPUT / "a" / "b").mkdir(parents=True)
     (data.KAGGLE_INPUT / "circle").symlink_to(data.KAGGLE_INPUT)
     assert find_kaggle_input() is None
-    with pytest.raises(DataError, match="attach the data"):
+    with pytest.raises(DataError, match="Attach the data"):
         load_data("kaggle")
 
 
@@ -197,12 +288,6 @@ def test_kaggle_search_does_not_enter_folders_of_thousands(tmp_path):
 @pytest.fixture
 def mine(tmp_path, make_stardist_folder) -> Path:
     return make_stardist_folder(tmp_path / "mine")
-
-
-def refusal(source) -> str:
-    with pytest.raises(DataError) as caught:
-        load_data(source)
-    return str(caught.value)
 
 
 def test_the_smallest_usable_data_set_is_taken(mine):
@@ -253,5 +338,6 @@ def test_available_sources_looks_but_does_not_touch(cache, embedded, make_stardi
 
 def test_real_data_by_path(real_data_zip):
     result = load_data(real_data_zip)
+    assert data.fingerprint(result) == data.DSB2018_FINGERPRINT
     assert (len(result.train), len(result.test)) == (447, 50)
     assert all(sample.image.shape == sample.mask.shape for sample in result.train)

@@ -112,6 +112,52 @@ def test_read_only_cache_with_the_images_in_it_is_fine(cache):
         cache.chmod(0o755)
 
 
+def lose_three_pairs(folder: Path) -> None:
+    for kind in ("images", "masks"):
+        for name in "abc":
+            (folder / "train" / kind / f"{name}.tif").unlink()
+
+
+def become_another_data_set(folder: Path) -> None:
+    shutil.copytree(folder / "test", folder / "train", dirs_exist_ok=True)
+
+
+def fill_a_file_with_zeros(folder: Path) -> None:
+    path = folder / "test" / "images" / "d.tif"
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def keep_a_subfolder_only(folder: Path) -> None:
+    shutil.rmtree(folder / "train")
+
+
+DAMAGES = [lose_three_pairs, become_another_data_set, fill_a_file_with_zeros, keep_a_subfolder_only]
+
+
+@pytest.mark.parametrize("source", ["dsb2018", "auto"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_cache_is_mended_by_a_new_download(cache, server, capsys, damage, source):
+    published = data.fingerprint(load_data("dsb2018"))
+    damage(cache / "dsb2018")
+    damaged = sorted(path.name for path in (cache / "dsb2018").rglob("*"))
+    result = load_data(source)
+    assert data.fingerprint(result) == published and "downloaded again" in result.note
+    assert "is damaged" in capsys.readouterr().out and server.requests == 2
+    aside, again = sorted(content_of(cache), reverse=True), load_data("dsb2018")
+    assert "from the cache" in again.note and server.requests == 2
+    (old,) = (cache / name for name in aside if name.startswith("dsb2018-before-"))
+    assert sorted(path.name for path in (old / "dsb2018").rglob("*")) == damaged, "nobody's work is deleted"
+
+
+def test_a_damaged_cache_stays_as_it_is_while_it_cannot_be_mended(cache, server):
+    load_data("dsb2018")
+    lose_three_pairs(cache / "dsb2018")
+    server.behaviour = "half"
+    with pytest.raises(DownloadError, match="its 13|holds 13"):
+        load_data("dsb2018")
+    assert content_of(cache) == ["dsb2018"] and len(list((cache / "dsb2018" / "train" / "images").iterdir())) == 13
+
+
 # --- network and server -----------------------------------------------------------------------------------------------
 
 
@@ -278,6 +324,21 @@ def test_three_processes_at_once_download_once(cache, server):
     assert server.requests == 1
     assert sum("Waiting for another process" in output for output, _ in outputs) == 2
     assert content_of(cache) == ["dsb2018"] and len(load_data("dsb2018").train) == 16
+
+
+def test_three_processes_at_once_mend_a_damaged_cache_once(cache, server):
+    fetch_dsb2018()
+    lose_three_pairs(cache / "dsb2018")
+    server.behaviour = "slow"
+    processes = [child(server, "download.fetch_dsb2018(replace=True)") for _ in range(3)]
+    while server.requests == 1:
+        assert any(process.poll() is None for process in processes)
+        time.sleep(0.05)
+    time.sleep(2)  # the others reach the lock while the first one waits for the server
+    server.released.set()
+    outputs = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], outputs
+    assert server.requests == 2 and len(content_of(cache)) == 2 and len(load_data("dsb2018").train) == 16
 
 
 def test_waiting_for_another_process_ends(cache, server, monkeypatch):
