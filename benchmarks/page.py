@@ -125,8 +125,8 @@ def scores() -> str:
     found = next(one["scores"] for one in summary["notebooks"] if one["notebook"] == "05_boundary_watershed")
     labels = {
         "Otsu, watershed": "Otsu, watershed (classical baseline)",
-        "ceiling, components": "*ceiling: components of the true foreground*",
-        "ceiling, watershed": "*ceiling: boundary + watershed of the true target*",
+        "exact binary target, components": "*exact binary target, components*",
+        "exact boundary target, watershed": "*exact boundary target, watershed*",
     }
     methods = {method: row for method, row in found.items() if isinstance(row, dict)}  # without the two thresholds
     rows = [
