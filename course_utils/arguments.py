@@ -14,7 +14,7 @@ import numpy as np
 # names, what they must be, the kinds of dtype of an array or the type of a number, and which values are right
 _TABLE = (
     ("image probability foreground boundary", "an array of numbers", "biuf", lambda v: True),
-    ("mask", "a label image, with 0 on the background and no negative ids", "biuf", lambda v: v >= 0),
+    ("mask", "a label image of integers, with 0 on the background and no negative ids", "biu", lambda v: v >= 0),
     ("labels prediction truth", "a label image of integers, with 0 on the background and no negative ids", "iu",
      lambda v: v >= 0),
     ("iou", "a matrix of overlaps from 0 to 1", "f", lambda v: (v >= 0) & (v <= 1)),
@@ -26,6 +26,9 @@ _TABLE = (
     ("std", "a finite number above 0", numbers.Real, lambda v: 0 < v < np.inf),
     ("sigma", "a finite number of at least 0", numbers.Real, lambda v: 0 <= v < np.inf),
     ("iou_threshold", "a number above 0 and at most 1", numbers.Real, lambda v: 0 < v <= 1),
+    ("mode", "'inner', 'outer' or 'thick'", str, lambda v: v in ("inner", "outer", "thick")),
+    ("model", "a torch.nn.Module with parameters", object,
+     lambda v: hasattr(v, "parameters") and len(list(v.parameters())) > 0),
     ("rng", "a generator of random numbers, as from np.random.default_rng(0)", np.random.Generator, lambda v: True),
 )  # fmt: skip
 _RULES = {name: rule for names, *rule in _TABLE for name in names.split()}
@@ -37,9 +40,10 @@ def check_arguments(*, ndim: int | None = 2, values: bool = True, **arguments) -
 
     Args:
         ndim: dimensions of each array; None for any.
-        values: whether the values of arrays are looked at: in images and probabilities all must be finite.
-        arguments: by name. Arrays must have the same shape. With a name in the plural, a list of such arguments, in
-            which each array may have its own shape.
+        values: whether dtype and values of arrays must be those of the name, all of them finite. If not, any numbers
+            are allowed, which takes no time to check.
+        arguments: by name. Arrays must have the same shape. With a name in the plural, a list of such arguments; lists
+            of arrays must have the same length.
 
     Raises:
         ValueError: an argument is something else; the message says which and what was found.
@@ -48,20 +52,23 @@ def check_arguments(*, ndim: int | None = 2, values: bool = True, **arguments) -
     Traceback (most recent call last):
     ValueError: prediction must be a label image of integers, ... but has dtype float64: label it first.
     """
-    shapes = {}
+    shapes, lengths = {}, {}
     for name, value in arguments.items():
         if name in _SINGULAR:
             if not isinstance(value, Collection) or getattr(value, "ndim", 1) == 0:  # an iterator can be read only once
                 raise ValueError(f"{name} must be a list, but is of type {type(value).__name__}.")
             for index, one in enumerate(value):
                 _check(f"{name}[{index}]", one, _RULES[_SINGULAR[name]], ndim, values)
+            if isinstance(_RULES[_SINGULAR[name]][1], str):
+                lengths[name] = len(value)
         else:
             _check(name, value, _RULES[name], ndim, values)
             if isinstance(_RULES[name][1], str):  # an array
                 shapes[name] = value.shape
-    if len(set(shapes.values())) > 1:
-        found = " and ".join(map(str, shapes.values()))
-        raise ValueError(f"{' and '.join(shapes)} must have the same shape, but have {found}.")
+    for what, sizes in (("shape", shapes), ("length", lengths)):
+        if len(set(sizes.values())) > 1:
+            found = " and ".join(map(str, sizes.values()))
+            raise ValueError(f"{' and '.join(sizes)} must have the same {what}, but have {found}.")
 
 
 def _check(name: str, value, rule: list, ndim: int | None, values: bool) -> None:
@@ -75,9 +82,9 @@ def _check(name: str, value, rule: list, ndim: int | None, values: bool) -> None
         found = f"is of type {type(value).__name__}: make it a NumPy array first"
     elif ndim is not None and value.ndim != ndim:
         found = f"has shape {value.shape}, which is not {ndim}-dimensional"
-    elif value.dtype.kind not in kinds:
+    elif value.dtype.kind not in (kinds if values else "biuf"):
         found = f"has dtype {value.dtype}" + (": label it first" if what.startswith("a label") else "")
-    elif value.size == 0 and ndim == 2 and kinds == "biuf":
+    elif value.size == 0 and ndim == 2 and "b" in kinds:  # images and their masks
         found = f"has shape {value.shape}: no pixels"
     elif not values:
         return

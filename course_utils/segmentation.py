@@ -12,6 +12,7 @@ from skimage.filters import gaussian, threshold_otsu
 from skimage.measure import label
 from skimage.segmentation import watershed
 
+from course_utils.arguments import check_arguments
 from course_utils.metrics import f1_score
 from course_utils.targets import looks_like_boundary_target
 from course_utils.unet import pad_to_multiple
@@ -24,25 +25,30 @@ def predict(model: torch.nn.Module, image: np.ndarray, multiple: int = 16) -> np
 
     Args:
         model: maps `(1, 1, H, W)` to logits `(1, C, H, W)`. It runs on its own device, in evaluation mode, without
-            gradients; then its previous mode is restored.
+            gradients; then the previous mode of each of its modules is restored.
         image: `(H, W)`, normalised like the training images; it is not changed.
         multiple: the sides are padded to a multiple of this; a U-Net of depth d needs `2**d`.
 
     Returns:
         float32 array `(C, H, W)`: the sigmoid of the logits for one channel, their softmax for more.
 
+    Raises:
+        ValueError: an argument is something else; NaN or infinite pixels count, too.
+
     >>> predict(torch.nn.Conv2d(1, 3, 1), np.zeros((5, 7))).shape
     (3, 5, 7)
     """
+    check_arguments(model=model, image=image, multiple=multiple)
     device = next(model.parameters()).device
     padded, (height, width) = pad_to_multiple(image.astype(np.float32), multiple)
-    was_training = model.training
+    was_training = {module: module.training for module in model.modules()}  # some may be frozen, others not
     model.eval()
     try:
         with torch.no_grad():
             logits = model(torch.from_numpy(padded)[None, None].to(device))[0]
     finally:
-        model.train(was_training)
+        for module, mode in was_training.items():
+            module.training = mode
     probability = torch.sigmoid(logits) if len(logits) == 1 else torch.softmax(logits, dim=0)
     return probability[:, :height, :width].float().cpu().numpy()
 
@@ -51,11 +57,13 @@ def predict_flipped(model: torch.nn.Module, image: np.ndarray, multiple: int = 1
     """The mean of `predict` over the eight flips and quarter turns of an image ("test-time augmentation").
 
     Each prediction is turned back first. A flipped nucleus is as likely as the original, but the network's answers
-    differ slightly; their mean varies less. It takes eight times as long. Arguments and result as for `predict`.
+    differ slightly; their mean varies less. It takes eight times as long. Arguments, result and errors are those of
+    `predict`.
 
     >>> predict_flipped(torch.nn.Conv2d(1, 3, 1), np.zeros((5, 7))).shape
     (3, 5, 7)
     """
+    check_arguments(image=image)
     total = 0.0
     for turns in range(4):
         for flipped in (False, True):
@@ -86,13 +94,14 @@ def predict_tiled(
         float32 array `(C, H, W)`. Memory is needed for it, for a padded float32 copy of the image, and for one tile.
 
     Raises:
-        ValueError: `tile` or `margin` is not a multiple of `multiple`.
+        ValueError: `tile` or `margin` is not a multiple of `multiple`, and as for `predict`.
 
     >>> image = np.random.default_rng(0).random((70, 50))
     >>> model = torch.nn.Conv2d(1, 1, 3, padding=1)
     >>> bool(np.allclose(predict_tiled(model, image, tile=32, margin=16), predict(model, image), atol=1e-6))
     True
     """
+    check_arguments(model=model, image=image, tile=tile, margin=margin, multiple=multiple)
     for name, value, least in (("tile", tile, multiple), ("margin", margin, 0)):
         if value % multiple != 0 or value < least:
             raise ValueError(f"{name} must be a multiple of {multiple} and at least {least}, but is {value}.")
@@ -121,9 +130,13 @@ def connected_components(probability: np.ndarray, threshold: float = 0.5) -> np.
     Returns:
         Integer label image `(H, W)`: 0 is background, 1, 2, ... are the components (diagonal neighbours are connected).
 
+    Raises:
+        ValueError: `probability` is something else, such as all channels of a prediction, or has a NaN.
+
     >>> connected_components(np.array([[0.9, 0.1, 0.8]])).tolist()
     [[1, 0, 2]]
     """
+    check_arguments(probability=probability, threshold=threshold)
     return label(probability > threshold)
 
 
@@ -135,18 +148,23 @@ def watershed_instances(foreground: np.ndarray, boundary: np.ndarray, threshold:
     probability: the markers grow uphill and meet on the ridge between touching nuclei.
 
     Args:
-        foreground: float array `(H, W)`, probability of interior.
-        boundary: float array `(H, W)`, probability of boundary.
+        foreground: array `(H, W)`, probability of interior; a one-hot target of any dtype will do.
+        boundary: array `(H, W)`, probability of boundary.
         threshold: a pixel is a seed where `foreground - boundary` is above it.
 
     Returns:
         Integer label image `(H, W)`. A region of the mask without a seed is left out.
+
+    Raises:
+        ValueError: an argument is something else, or the shapes differ.
 
     >>> foreground = np.array([[0, 1, 0, 0, 1, 0]])
     >>> boundary = np.array([[0, 0, 1, 1, 0, 0]])
     >>> watershed_instances(foreground, boundary).tolist()
     [[0, 1, 1, 2, 2, 0]]
     """
+    check_arguments(foreground=foreground, boundary=boundary, threshold=threshold)
+    foreground, boundary = foreground.astype(float), boundary.astype(float)  # 0 - 1 is 255 in uint8
     mask = foreground + boundary > 0.5
     seeds = (foreground - boundary > threshold) & mask
     return watershed(boundary, markers=label(seeds), mask=mask)
@@ -155,18 +173,27 @@ def watershed_instances(foreground: np.ndarray, boundary: np.ndarray, threshold:
 def watershed_without_rim(foreground: np.ndarray, boundary: np.ndarray, threshold: float = 0.5) -> np.ndarray:
     """`watershed_instances` with the boundary left out of the mask: every instance loses its outermost pixels.
 
+    Arguments and errors are those of `watershed_instances`.
+
     >>> foreground = np.array([[0, 1, 0, 0, 1, 0]])
     >>> boundary = np.array([[0, 0, 1, 1, 0, 0]])
     >>> watershed_without_rim(foreground, boundary).tolist()
     [[0, 1, 0, 0, 2, 0]]
     """
+    check_arguments(foreground=foreground, boundary=boundary, threshold=threshold)
+    foreground, boundary = foreground.astype(float), boundary.astype(float)
     mask = foreground > 0.5
     seeds = (foreground - boundary > threshold) & mask
     return watershed(boundary, markers=label(seeds), mask=mask)
 
 
 def watershed_flat_height(foreground: np.ndarray, boundary: np.ndarray, threshold: float = 0.5) -> np.ndarray:
-    """`watershed_instances` with a constant height map: instances meet halfway between their seeds."""
+    """`watershed_instances` with a constant height map: instances meet halfway between their seeds.
+
+    Arguments and errors are those of `watershed_instances`.
+    """
+    check_arguments(foreground=foreground, boundary=boundary, threshold=threshold)
+    foreground, boundary = foreground.astype(float), boundary.astype(float)
     mask = foreground + boundary > 0.5
     seeds = (foreground - boundary > threshold) & mask
     return watershed(np.zeros_like(boundary), markers=label(seeds), mask=mask)
@@ -191,7 +218,8 @@ def find_best_threshold(
         `(best, {threshold: mean F1})`. If several thresholds are equally good, `best` is the smallest.
 
     Raises:
-        ValueError: a truth is the 0/1/2 target of `boundary_target` instead of a label image.
+        ValueError: a truth is the 0/1/2 target of `boundary_target` instead of a label image; there are no images or no
+            thresholds; or an argument is something else.
 
     >>> one_hot = [np.array([[0, 1, 0]])], [np.array([[0, 0, 1]])]
     >>> find_best_threshold(*one_hot, [np.array([[0, 5, 5]])], [0.5, 0.7])
@@ -203,6 +231,10 @@ def find_best_threshold(
                 "A truth holds the classes 0, 1, 2 of boundary_target instead of one id for each nucleus. "
                 "Scores need the label images: pass the masks themselves."
             )
+    check_arguments(foregrounds=foregrounds, boundaries=boundaries, truths=truths)
+    check_arguments(thresholds=thresholds, iou_threshold=iou_threshold)
+    if len(truths) == 0 or len(thresholds) == 0:
+        raise ValueError(f"There is nothing to choose from: {len(truths)} images, {len(thresholds)} thresholds.")
     mean_f1 = {}
     for threshold in thresholds:
         scores = [
@@ -220,9 +252,13 @@ def remove_small(labels: np.ndarray, min_area: int) -> np.ndarray:
     The smallest nucleus of the DSB2018 training set has 21 pixels: larger limits, such as the default 50 or 64 of some
     libraries, remove real nuclei.
 
+    Raises:
+        ValueError: `labels` is no label image, or `min_area` no whole number.
+
     >>> remove_small(np.array([[1, 1, 0, 2]]), min_area=2)
     array([[1, 1, 0, 0]])
     """
+    check_arguments(labels=labels, min_area=min_area)
     ids, index, areas = np.unique(labels, return_inverse=True, return_counts=True)
     return np.where(areas < min_area, 0, ids)[index].reshape(labels.shape)
 
@@ -231,12 +267,15 @@ def otsu_components(image: np.ndarray, sigma: float = 1.0, min_area: int = 20) -
     """Classical baseline 1: smooth, Otsu's threshold (1979), connected components.
 
     Args:
-        image: `(H, W)`, any numeric dtype.
+        image: `(H, W)`, of integers or floats.
         sigma: standard deviation of the Gaussian filter, in pixels.
         min_area: components with fewer pixels are removed.
 
     Returns:
         Integer label image `(H, W)`; all zeros for a constant image.
+
+    Raises:
+        ValueError: an argument is something else.
     """
     return remove_small(label(_otsu_mask(image, sigma)), min_area)
 
@@ -250,7 +289,11 @@ def otsu_watershed(image: np.ndarray, sigma: float = 1.0, min_area: int = 20, mi
 
     Returns:
         Integer label image `(H, W)`; all zeros for a constant image.
+
+    Raises:
+        ValueError: an argument is something else.
     """
+    check_arguments(min_distance=min_distance)
     mask = _otsu_mask(image, sigma)
     depth = gaussian(ndimage.distance_transform_edt(mask), sigma=1)
     peaks = peak_local_max(depth, min_distance=min_distance, labels=label(mask), exclude_border=False)
@@ -260,6 +303,7 @@ def otsu_watershed(image: np.ndarray, sigma: float = 1.0, min_area: int = 20, mi
 
 
 def _otsu_mask(image: np.ndarray, sigma: float) -> np.ndarray:
+    check_arguments(image=image, sigma=sigma)
     smooth = gaussian(image.astype(np.float64), sigma=sigma)
     if smooth.max() == smooth.min():
         return np.zeros(image.shape, dtype=bool)

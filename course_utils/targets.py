@@ -7,6 +7,8 @@ import torch
 from scipy.ndimage import binary_dilation, binary_erosion
 from skimage.segmentation import find_boundaries
 
+from course_utils.arguments import check_arguments
+
 
 def binary_target(mask: np.ndarray) -> torch.Tensor:
     """Foreground target: 1 on every nucleus, 0 on the background.
@@ -17,10 +19,14 @@ def binary_target(mask: np.ndarray) -> torch.Tensor:
     Returns:
         float32 tensor `(1, H, W)`.
 
+    Raises:
+        ValueError: `mask` is no label image.
+
     >>> binary_target(np.array([[0, 5], [2, 0]]))
     tensor([[[0., 1.],
              [1., 0.]]])
     """
+    check_arguments(mask=mask)
     return torch.from_numpy((mask > 0).astype(np.float32))[None]
 
 
@@ -38,12 +44,16 @@ def boundary_target(mask: np.ndarray, mode: str = "inner") -> torch.Tensor:
     Returns:
         int64 tensor `(H, W)`, the dtype that `torch.nn.CrossEntropyLoss` needs.
 
+    Raises:
+        ValueError: `mask` is no label image, or there is no such `mode`.
+
     >>> boundary_target(np.array([[0, 0, 0, 0, 0], [0, 4, 4, 4, 0], [0, 4, 4, 4, 0], [0, 4, 4, 4, 0]]))
     tensor([[0, 0, 0, 0, 0],
             [0, 2, 2, 2, 0],
             [0, 2, 1, 2, 0],
             [0, 2, 1, 2, 0]])
     """
+    check_arguments(mask=mask, mode=mode)
     target = (mask > 0).astype(np.int64)
     target[find_boundaries(mask, mode=mode)] = 2
     return torch.from_numpy(target)
@@ -57,11 +67,15 @@ def looks_like_boundary_target(mask: np.ndarray) -> bool:
     nuclei). In a label image nucleus 1 borders on background, unless nucleus 2 encloses it and is thick. An array
     without a 2 is never taken for a target; a single nucleus with id 2 that is only two pixels wide is.
 
+    Raises:
+        ValueError: `mask` is no array of numbers with two dimensions.
+
     >>> mask = np.zeros((6, 6), int); mask[1:5, 1:5] = 1
     >>> looks_like_boundary_target(mask), looks_like_boundary_target(boundary_target(mask).numpy())
     (False, True)
     """
     mask = np.asarray(mask)
+    check_arguments(mask=mask, values=False)
     boundary = mask == 2
     if not boundary.any() or not np.isin(mask, [0, 1, 2]).all():
         return False

@@ -209,7 +209,7 @@ def test_the_receptive_field_reaches_as_far_as_the_docstring_says():
 
 @pytest.mark.parametrize("name, value", [("tile", 100), ("tile", 0), ("margin", 50), ("margin", -16)])
 def test_tiles_must_fit_the_network(name, value):
-    with pytest.raises(ValueError, match=f"{name} must be a multiple of 16 .* is {value}"):
+    with pytest.raises(ValueError, match=f"{name} must be a (multiple of 16|whole number) .* is {value}"):
         predict_tiled(Echo(), np.zeros((32, 32)), **{"tile": 32, "margin": 16, name: value})
 
 
@@ -341,7 +341,7 @@ def test_ties_go_to_the_smaller_threshold(thresholds):
 
 def test_the_training_target_instead_of_label_images_and_missing_images_are_errors():
     foregrounds, boundaries, truths = blurred_predictions(2)
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="the same length, but have 2 and 1 and 2"):
         find_best_threshold(foregrounds, boundaries[:1], truths, [0.5])
     truths[1] = boundary_target(truths[1]).numpy()
     with pytest.raises(ValueError, match="classes 0, 1, 2 of boundary_target.*pass the masks themselves"):
@@ -432,3 +432,65 @@ class TestOnTheRealTestImages:
 
         assert left(20) == n_nuclei
         assert 0.85 * n_nuclei < left(64) < left(50) < n_nuclei
+
+
+# other dtypes and shapes than expected: right, or an error that says what was found
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.uint16, np.uint64, np.int8, np.int64, np.float16, np.float64])
+@pytest.mark.parametrize("scale", [1, 100])
+@pytest.mark.parametrize("segment", [watershed_instances, watershed_flat_height])
+def test_a_one_hot_target_of_any_dtype_gives_the_truth(segment, scale, dtype):
+    mask = touching_cells()
+    foreground, boundary = (part.astype(dtype) * dtype(scale) for part in one_hot(mask))
+    assert f1_score(segment(foreground, boundary), mask, 0.9) == 1.0
+    assert find_best_threshold([foreground], [boundary], [mask], [0.5])[1] == {0.5: 1.0}
+
+
+@pytest.mark.parametrize("layers", [["bn"], ["bn", "dropout"], []])
+def test_what_is_frozen_stays_frozen_also_after_an_error(layers):
+    parts = {"conv": nn.Conv2d(1, 4, 1), "bn": nn.BatchNorm2d(4), "dropout": nn.Dropout(0.5), "out": nn.Conv2d(4, 1, 1)}
+    model = nn.Sequential(nn.ModuleDict(parts)["conv"], parts["bn"], parts["dropout"], parts["out"])
+    for name in layers:
+        parts[name].eval()
+    before = [part.training for part in model.modules()]
+    predict(model, np.zeros((9, 9)))
+    with pytest.raises(RuntimeError, match="channels"):
+        predict(nn.Sequential(model, nn.Conv2d(7, 1, 1)), np.zeros((9, 9)))
+    assert [part.training for part in model.modules()] == before
+
+
+IMAGE, MASK = np.random.default_rng(0).random((12, 14)), np.eye(12, 14, dtype=int)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: connected_components(np.stack([IMAGE] * 3)), r"probability .* shape \(3, 12, 14\)"),
+        (lambda: connected_components(IMAGE[None]), "not 2-dimensional"),
+        (lambda: connected_components(np.where(IMAGE > 0.5, np.nan, IMAGE)), "NaN or infinite"),
+        (lambda: connected_components(IMAGE, np.nan), "threshold must be a finite number, but is nan"),
+        (lambda: watershed_instances(IMAGE[None], IMAGE[None]), r"foreground .* shape \(1, 12, 14\)"),
+        (lambda: watershed_instances(IMAGE, IMAGE[1:]), r"same shape, but have \(12, 14\) and \(11, 14\)"),
+        (lambda: watershed_instances(IMAGE, IMAGE * np.inf), "boundary .* NaN or infinite"),
+        (lambda: find_best_threshold([], [], [], [0.5]), "nothing to choose from: 0 images, 1 threshold"),
+        (lambda: find_best_threshold([IMAGE], [IMAGE], [MASK], []), "nothing to choose from: 1 image.*, 0 thresholds"),
+        (lambda: find_best_threshold([IMAGE], [IMAGE], [MASK], iter([0.5])), "thresholds must be a list"),
+        (lambda: find_best_threshold([IMAGE], [IMAGE], [MASK * 0.5], [0.5]), r"truths\[0\] .* dtype float64"),
+        (lambda: find_best_threshold([IMAGE], [IMAGE], [MASK], [0.5], 0), "iou_threshold must be .* but is 0"),
+        (lambda: predict(Echo(), np.zeros((0, 5))), "no pixels"),
+        (lambda: predict(Echo(), IMAGE[None]), r"image .* shape \(1, 12, 14\)"),
+        (lambda: predict(Echo(), IMAGE, multiple=0), "multiple must be a whole number of at least 1, but is 0"),
+        (lambda: predict(nn.ReLU(), IMAGE), r"model must be a torch.nn.Module with parameters, but is ReLU\(\)"),
+        (lambda: predict_flipped(Echo(), np.zeros(5)), r"image .* shape \(5,\)"),
+        (lambda: predict_tiled(Echo(), np.zeros((0, 0))), "no pixels"),
+        (lambda: predict_tiled(Echo(), np.zeros((5, 0))), "no pixels"),
+        (lambda: predict_tiled(Echo(), IMAGE, tile=16.0), "tile must be a whole number"),
+        (lambda: otsu_components(np.where(IMAGE > 0.5, np.nan, IMAGE)), "NaN or infinite"),
+        (lambda: otsu_watershed(IMAGE, sigma=-1), "sigma must be a finite number of at least 0, but is -1"),
+        (lambda: remove_small(IMAGE, 3), "labels must be a label image of integers.*dtype float64: label it first"),
+    ],
+)
+def test_a_wrong_argument_is_an_error_that_says_what_was_found(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

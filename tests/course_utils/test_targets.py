@@ -133,3 +133,29 @@ def test_real_targets_are_recognised_and_real_label_images_are_not(real_data_zip
     samples = read_samples(real_data_zip).test
     assert not any(looks_like_boundary_target(sample.mask) for sample in samples)
     assert all(looks_like_boundary_target(boundary_target(sample.mask, mode).numpy()) for sample in samples)
+
+
+# arguments that are something else
+
+
+@pytest.mark.parametrize("mode", ["Inner", "innr", "outer ", "subpixel", "", None])
+def test_a_misspelt_mode_is_an_error_that_lists_the_modes(mode):
+    """find_boundaries takes any other word for "thick"."""
+    with pytest.raises(ValueError, match=f"mode must be 'inner', 'outer' or 'thick', but is {mode!r}"):
+        boundary_target(two_touching_nuclei(), mode)
+
+
+@pytest.mark.parametrize("function", [binary_target, boundary_target])
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.array([[0.0, 0.5], [1.0, 0.0]]), "dtype float64"),
+        (np.array([[0, -1], [1, 0]]), "values from -1 to 1"),
+        (np.zeros((1, 4, 4), int), r"shape \(1, 4, 4\)"),
+        (np.zeros((0, 4), int), "no pixels"),
+        (torch.zeros(4, 4, dtype=torch.int64), "of type Tensor"),
+    ],
+)
+def test_what_is_no_label_image_has_no_target(function, mask, message):
+    with pytest.raises(ValueError, match=f"mask must be a label image .*{message}"):
+        function(mask)
