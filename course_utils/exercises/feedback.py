@@ -7,7 +7,7 @@ import copy
 import html
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -60,17 +60,37 @@ def show_result(exercise: Exercise, result: CheckResult) -> None:
 
 def fail(what: str, found: Any, expected: Any, look: str = "") -> None:
     """Raise `CheckFailed` with a text such as "Shape of the result: found (3,), expected (2,). Look here."."""
-    error = CheckFailed(f"{what}: found {_short(found)}, expected {_short(expected)}." + (f" {look}" if look else ""))
+    found_text, expected_text = (value if isinstance(value, str) else shown(value) for value in (found, expected))
+    error = CheckFailed(f"{what}: found {found_text}, expected {expected_text}." + (f" {look}" if look else ""))
     error.found_none = found is None
     raise error
 
 
-def _short(value: Any) -> str:
-    """A value in at most 160 characters."""
-    if isinstance(value, str):
-        return value
+def shown(value: Any) -> str:
+    """A value of the student's as Python writes it, in at most 160 characters: a string has its quotes."""
     text = re.sub(r"\s+", " ", repr(value))
     return text if len(text) <= 160 else text[:157] + "..."
+
+
+def diagnosis(found: Sequence, expected: Sequence, suspects: dict[str, Sequence], rtol: float = 1e-4) -> str:
+    """The advice of a suspected mistake, or an empty text.
+
+    Args:
+        found, expected: the student's value and the right one, in each of several cases.
+        suspects: advice -> the value that this mistake gives in each case. One value that coincides proves nothing: all
+            must be those found, and at least two of them wrong.
+    """
+    for advice, values in suspects.items():
+        pairs = list(zip(found, expected, values, strict=True))
+        n_wrong = sum(not np.array_equal(right, value) for _, right, value in pairs)
+        if n_wrong > 1 and all(_equal(value, own, rtol) for own, _, value in pairs):
+            return advice
+    return ""
+
+
+def _equal(a: Any, b: Any, rtol: float) -> bool:
+    a, b = _array(a), _array(b)
+    return a.shape == b.shape and bool(np.allclose(a, b, rtol=rtol, atol=1e-8))
 
 
 def expect_callable(submission: Any, name: str) -> None:
@@ -152,7 +172,7 @@ def expect_error(
     else:
         found = "no error"
         if isinstance(result, Exception):
-            found, look = f"the error {_short(result)} as a result", "Write `raise` where now is `return`."
+            found, look = f"the error {shown(result)} as a result", "Write `raise` where now is `return`."
         elif printed := output.getvalue().strip():
             found = f'no error, but "{printed[:80]}" printed'
             look = "`print` does not stop the program: `raise ValueError(...)` does."
