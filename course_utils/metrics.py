@@ -1,7 +1,8 @@
 """How good is a segmentation? (notebook 04)
 
-`iou_matrix`, `count_matches` and `f1_score` are the exercises, in their clearest form. `match_instances` gives the same
-counts, and is also fast for many thresholds and tens of thousands of nuclei: it computes only pairs that overlap.
+`iou_matrix`, `count_matches`, `f1_score` and `average_precision` are the exercises, in their clearest form.
+`match_instances` gives the same counts, and is also fast for many thresholds and tens of thousands of nuclei: it
+computes only pairs that overlap.
 
 Label images are integer arrays `(H, W)`: 0 is background, ids are arbitrary and may have gaps.
 """
@@ -97,6 +98,34 @@ def f1_score(prediction: np.ndarray, truth: np.ndarray, iou_threshold: float = 0
     if n_pred + n_true == 0:
         return 1.0
     return 2 * count_matches(iou, iou_threshold) / (n_pred + n_true)
+
+
+def average_precision(prediction: np.ndarray, truth: np.ndarray, iou_thresholds: Sequence[float]) -> list[float]:
+    """Average precision of the instances of one image, `TP / (TP + FP + FN)`, at several IoU thresholds.
+
+    This is the score of the 2018 Data Science Bowl, which StarDist and Cellpose report, too. Its mean over the
+    thresholds 0.5, 0.55, ... 0.95 is called mSA. In object detection the same name means something else: the area under
+    a curve of precision and recall.
+
+    Args:
+        prediction, truth: label images `(H, W)` of integers.
+        iou_thresholds: IoU from which a pair counts as a match, one or more.
+
+    Returns:
+        Python floats in [0, 1], one for each threshold, in their order: 1.0 if both images are empty, 0.0 if one is.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    >>> average_precision(np.array([[1, 1, 0, 2]]), np.array([[3, 3, 3, 0]]), [0.5, 0.75])
+    [0.5, 0.0]
+    """
+    iou = iou_matrix(prediction, truth)  # does not depend on the threshold: once is enough
+    n_pred, n_true = iou.shape
+    if n_pred + n_true == 0:
+        return [1.0] * len(iou_thresholds)
+    matches = [count_matches(iou, iou_threshold) for iou_threshold in iou_thresholds]
+    return [matched / (n_pred + n_true - matched) for matched in matches]  # TP + FP + FN: a matched pair counts once
 
 
 @dataclass(frozen=True)

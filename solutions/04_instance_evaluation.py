@@ -343,6 +343,69 @@ assert f1_score(np.array([[4, 4, 0, 2, 2]]), truth) == 1
 # as seven nuclei and counts 2 to 6 as missed would give 0.44.
 
 # %% [markdown]
+# ### Exercise 4.6: Average precision at several thresholds
+#
+# {{difficulty}}
+#
+# Papers rarely report F1. The score of the 2018 Data Science Bowl, of StarDist and of Cellpose is the **average
+# precision** (AP)
+#
+# $$ AP = \frac{TP}{TP + FP + FN} $$
+#
+# at several IoU thresholds; its mean over the thresholds 0.5, 0.55, ... 0.95 is often called **mSA**. (The name is
+# unlucky: in object detection it stands for the area under a curve of precision and recall. Here nothing is averaged.)
+#
+# Write `average_precision(prediction, truth, iou_thresholds)`. It returns a list of Python floats, one for each
+# threshold, in the same order: 1.0 if both label images are empty, and 0.0 if only one of them is. Which instances
+# overlap, and how much, does not depend on the threshold: compute it once.
+
+# %% [markdown] expected="4.6"
+# Expected: the nucleus and its prediction have an IoU of 2/3. At 0.5 they match, and one false positive is left:
+# 1 / (1 + 1 + 0). At 0.75 nothing matches.
+#
+# ```python expected
+# average_precision(np.array([[1, 1, 0, 2]]), np.array([[3, 3, 3, 0]]), [0.5, 0.75])
+# ```
+#
+# <details><summary>Hint 1</summary>
+#
+# You have written all parts: `iou_matrix` takes the two label images, `count_matches` only needs its result and a
+# threshold.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# How large is TP + FP + FN? The number of predictions is TP + FP, the number of nuclei TP + FN. Their sum counts each
+# matched pair twice.
+#
+# </details>
+# <details><summary>Hint 3</summary>
+#
+# As in 4.5, only the case without any instances needs its own line. It also returns one value for each threshold.
+#
+# </details>
+
+# %% exercise="4.6"
+from course_utils import average_precision
+
+# %% check="4.6"
+
+# %% tags=["nbval-check-output"]
+found, truth = np.array([[1, 1, 0, 2]]), np.array([[3, 3, 3, 0]])
+f1, (ap,) = f1_score(found, truth), average_precision(found, truth, [0.5])
+print(f"one image, F1 = {f1:.3f}   2 AP / (1 + AP) = {2 * ap / (1 + ap):.3f}")
+
+pairs = [(truth, truth), (np.array([[0, 0, 0, 2]]), truth)]  # everything right, and everything wrong
+f1 = np.mean([f1_score(found, truth) for found, truth in pairs])
+ap = np.mean([average_precision(found, truth, [0.5]) for found, truth in pairs])
+print(f"two images, mean F1 = {f1:.3f}   2 AP / (1 + AP) of the mean AP = {2 * ap / (1 + ap):.3f}")
+
+# %% [markdown]
+# From the counts of *one* image, each score can be computed from the other: $F_1 = 2\,AP / (1 + AP)$, so AP is the
+# smaller number. For *means* over images this no longer holds: what the formula makes of a mean AP is too high, never
+# too low, unless all images have the same score. So a published AP cannot be turned into a mean F1. Compare AP with AP.
+
+# %% [markdown]
 # ## What kind of errors?
 #
 # A score says how many errors there are, a picture says which. In the next figure the colour of each instance shows its

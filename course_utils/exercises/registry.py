@@ -64,6 +64,7 @@ _TABLE = {
         ("4.3", "iou_matrix", "metrics", "Overlap of every prediction with every nucleus", 4, 25),
         ("4.4", "count_matches", "metrics", "Match one to one", 3, 15),
         ("4.5", "f1_score", "metrics", "The F1 score of a segmentation", 2, 10),
+        ("4.6", "average_precision", "metrics", "Average precision at several thresholds", 2, 10),
     ],
     "05_boundary_watershed": [
         ("5.1", "boundary_target", "targets", "A target with a boundary class", 2, 10),

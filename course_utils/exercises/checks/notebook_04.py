@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -514,3 +515,121 @@ def check_f1_score(f1_score) -> None:
     for other in (row.T, np.vstack([row, row])):
         expect_error(f"Result for the shapes (1, 5) and {other.shape}", lambda other=other: f1_score(row, other),
                      look="Compare the shapes first.")  # fmt: skip
+
+
+# 4.6 average_precision
+
+
+def check_average_precision(average_precision) -> None:
+    expect_callable(average_precision, "average_precision")
+
+    def expect_scores(
+        name: str, pair: tuple, iou_thresholds: list | tuple, expected: list[float], look: str = "",
+        slips: dict[str, list[float]] | None = None,
+    ) -> None:  # fmt: skip
+        prediction, truth = (np.array(labels) for labels in pair)
+        with untouched(prediction=prediction, truth=truth, iou_thresholds=iou_thresholds):
+            found = average_precision(prediction, truth, iou_thresholds)
+        what = f"average_precision for {name}, iou_thresholds={iou_thresholds}"
+        one_each = "One score for each threshold, in the order in which they are given."
+        if isinstance(found, (int, float)) and abs(found - np.mean(expected)) < 1e-5 and len(set(expected)) > 1:
+            one_each = "That is their mean: return the list."
+        expect_type(f"the result of {what}", found, (list, tuple), one_each)
+        if len(found) != len(expected):
+            fail(f"Number of scores of {what}", len(found), len(expected), look if pair is EMPTY else one_each)
+        for score in found:
+            if not isinstance(score, int):  # 1 for 1.0 is right, too
+                expect_type(f"a score of {what}", score, float, "Return Python floats.")
+        if not np.allclose(found, expected, rtol=0, atol=1e-5):
+            formulas = [slip for slip, scores in (slips or {}).items() if np.allclose(found, scores, atol=1e-4)]
+            if formulas:
+                look = f"That is {formulas[0]}."
+            fail(f"Value of {what}", [round(float(score), 4) for score in found],
+                 [round(float(score), 4) for score in expected], look)  # fmt: skip
+
+    # 8 nuclei of ten pixels: six are predicted with an IoU of 0.3 to 1, two are missed; one prediction is elsewhere
+    truth, prediction = np.zeros((2, 8, 40), dtype=np.uint16)
+    for index, (id_, shared) in enumerate([(3, 8), (4, 0), (9, 10), (11, 3), (20, 5), (21, 0), (37, 9), (40, 6)]):
+        row, start = 3 * (index // 4), 10 * (index % 4)
+        truth[row : row + 2, start : start + 5] = id_
+        prediction[row : row + 2, start : start + 5].flat[:shared] = 61 - id_
+    prediction[7, 5:12] = 60
+    pair, found, n_pred, n_true = (prediction, truth), np.array([5, 3, 2]), 7, 8
+    foreground = (prediction > 0), (truth > 0)
+    strict = np.array([4, 3, 1])
+    slips = {
+        "the F1 score": 2 * found / (n_pred + n_true),
+        "precision, TP / (TP + FP)": found / n_pred,
+        "recall, TP / (TP + FN)": found / n_true,
+        "TP / (number predicted + number true), which counts matched pairs twice": found / (n_pred + n_true),
+        "the number of matches": found,
+        "the score with IoU > threshold: a pair exactly at the threshold matches, too": strict / (15 - strict),
+        "the score at the first threshold; use each": [1 / 2] * 3,
+        "the score at the last threshold; use each": [2 / 13] * 3,
+        "the score at 0.5 (the default of count_matches), whatever the threshold": [1 / 2] * 3,
+        "the mean of the scores, several times": [(1 / 2 + 1 / 4 + 2 / 13) / 3] * 3,
+        "the order of the thresholds reversed": [2 / 13, 1 / 4, 1 / 2],
+        "the score with the largest id as the number of instances": found / (60 + 40 - found),
+        "the score with the background as an instance": [6 / 11, 4 / 13, 2 / 15],
+        "the IoU of the pixels, not of the instances": [(foreground[0] & foreground[1]).sum()
+                                                        / (foreground[0] | foreground[1]).sum()] * 3,
+        "FP + FN in the place of TP: the share of errors": 1 - found / (n_pred + n_true - found),
+    }  # fmt: skip
+    expected = [1 / 2, 1 / 4, 2 / 13]
+    look = "Count TP, FP and FN of this case by hand: 5, 2 and 3 at 0.5; 3, 4 and 5 at 0.75; 2, 5 and 6 at 0.9."
+    name = "8 nuclei and 7 predictions"
+    expect_scores(name, pair, [0.5, 0.75, 0.9], expected, look, slips)
+    in_order = "One score for each threshold, in the order in which they are given."
+    expect_scores(name, pair, [0.9, 0.5, 0.75, 0.5], [2 / 13, 1 / 2, 1 / 4, 1 / 2], in_order)
+    expect_scores(name, pair, (0.6,), [4 / 11], "Use the thresholds that are given: here it is a single one.")
+    expect_scores(name, pair[::-1], [0.3, 0.95], [6 / 9, 1 / 14], "Use the thresholds that are given.")
+
+    row = np.array([[1, 1, 0, 7, 7]])
+    expect_scores("ids 1 and 7, predicted perfectly", (row, row), [0.5, 1.0], [1, 1], "Ids have gaps.")
+    expect_scores("right shapes with other ids", ([[4, 4, 0, 2, 2]], row), [0.5, 1.0], [1, 1],
+                  "The pixels must agree, not the ids.")  # fmt: skip
+    expect_scores("two empty label images", EMPTY, [0.5, 0.75], [1, 1],
+                  "Nothing to find and nothing found: all is right, at every threshold.")  # fmt: skip
+    nothing = EMPTY[0]
+    expect_scores("an empty prediction", (nothing, row), [0.5, 0.75], [0, 0], "Every nucleus is missed.")
+    expect_scores("an empty truth", (row, nothing), [0.5, 0.75], [0, 0], "Every prediction is wrong.")
+    halves, whole = [[1, 1, 2, 2]], [[6, 6, 6, 6]]
+    expect_scores("a nucleus split into two halves", (halves, whole), [0.5], [1 / 2], "Matches are one to one.")
+    expect_scores("two nuclei in one prediction", (whole, halves), [0.5], [1 / 2], "Matches are one to one.")
+    expect_scores("a nucleus in two halves beside two nuclei in one prediction",
+                  ([[1, 1, 2, 2, 3, 3, 3, 3]], [[8, 8, 8, 8, 5, 5, 6, 6]]), [0.5], [1 / 2],
+                  "Matches are one to one.")  # fmt: skip
+    expect_scores("a contested case", ([[1, 1, 1, 1, 1, 2, 2]], [[8, 5, 5, 5, 5, 5, 5]]), [0.2, 0.5], [1, 1 / 3],
+                  "Use the largest number of matches: count_matches finds it.")  # fmt: skip
+    for other in (row.T, np.vstack([row, row])):
+        expect_error(f"Result for the shapes (1, 5) and {other.shape}",
+                     lambda other=other: average_precision(row, other, [0.5]),
+                     look="Compare the shapes first.")  # fmt: skip
+    _expect_overlaps_once(average_precision)
+
+
+EMPTY = ([[0, 0, 0, 0, 0]], [[0, 0, 0, 0, 0]])
+
+
+def _expect_overlaps_once(average_precision: Callable, n_thresholds: int = 20) -> None:
+    """Twenty thresholds take hardly longer than one if overlaps are computed once, and twenty times as long if not.
+
+    Processor time, the best of several calls: a busy machine makes both longer. Few nuclei on many pixels: the
+    overlaps need nearly all of the time, the matches nearly nothing.
+    """
+    squares = np.kron(np.array([[1, 0, 2], [0, 3, 0], [4, 0, 5]]), np.ones((64, 64), dtype=int))
+
+    def seconds(n: int) -> float:
+        pair, iou_thresholds = (np.roll(squares, 8, axis=1), squares.copy()), [0.5 + 0.02 * i for i in range(n)]
+        start = time.thread_time()
+        average_precision(*pair, iou_thresholds)
+        return time.thread_time() - start
+
+    one = max(min(seconds(1) for _ in range(4)), time.get_clock_info("thread_time").resolution)
+    ratio = float("inf")
+    for _ in range(4):
+        ratio = min(ratio, seconds(n_thresholds) / one)
+        if ratio < n_thresholds / 2:
+            return
+    fail(f"Processor time for {n_thresholds} IoU thresholds", f"{ratio:.0f} times that for one", "hardly more",
+         "How much instances overlap does not depend on the threshold: compute it once, before the loop.")  # fmt: skip

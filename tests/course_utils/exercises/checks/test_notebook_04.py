@@ -20,7 +20,7 @@ from skimage.segmentation import relabel_sequential
 from skimage.transform import resize
 
 from course_utils.exercises import evaluate
-from course_utils.metrics import count_matches, f1_score, iou_matrix, match_instances
+from course_utils.metrics import average_precision, count_matches, f1_score, iou_matrix, match_instances
 from course_utils.segmentation import predict
 from course_utils.unet import pad_to_multiple
 
@@ -732,6 +732,176 @@ WRONG_F1 = {
 }  # fmt: skip
 
 
+# 4.6 average_precision
+
+
+def precisions(prediction, truth, iou_thresholds, formula=lambda tp, fp, fn: tp / (tp + fp + fn)):
+    """The overlaps once, then a formula of the counts at each threshold."""
+    iou = iou_matrix(prediction, truth)
+    matches = [count_matches(iou, iou_threshold) for iou_threshold in iou_thresholds]
+    if sum(iou.shape) == 0:
+        return [1.0] * len(iou_thresholds)
+    return [formula(found, iou.shape[0] - found, iou.shape[1] - found) for found in matches]
+
+
+def from_scores(formula, **options):
+    return lambda prediction, truth, iou_thresholds: precisions(prediction, truth, iou_thresholds, formula, **options)
+
+
+def jaccard_of_sets(prediction, truth, iou_thresholds):
+    """Without matrix and matching: sets of pixels, and a search for the largest matching."""
+    same_shape(prediction, truth)
+    places = [
+        {i: {tuple(place) for place in np.argwhere(labels == i).tolist()} for i in ids_of(labels)}
+        for labels in (prediction, truth)
+    ]
+    iou = np.array([[len(a & b) / len(a | b) for b in places[1].values()] for a in places[0].values()])
+    scores = []
+    for iou_threshold in iou_thresholds:
+        found = by_augmenting_paths(iou, iou_threshold)
+        total = len(places[0]) + len(places[1]) - found
+        scores.append(found / total if total else 1)
+    return tuple(scores)
+
+
+def by_fast_matching(prediction, truth, iou_thresholds):
+    return [matches.average_precision for matches in match_instances(prediction, truth, iou_thresholds)]
+
+
+def from_f1(prediction, truth, iou_thresholds):
+    """The right scores, but the overlaps are computed for every threshold."""
+    scores = [f1_score(prediction, truth, iou_threshold) for iou_threshold in iou_thresholds]
+    return [score / (2 - score) for score in scores]
+
+
+def overlaps_in_the_loop(prediction, truth, iou_thresholds):
+    return [score for iou_threshold in iou_thresholds for score in precisions(prediction, truth, [iou_threshold])]
+
+
+def at_thresholds(change):
+    """The right scores at other thresholds."""
+    return lambda prediction, truth, iou_thresholds: average_precision(prediction, truth, change(iou_thresholds))
+
+
+def sorts_its_argument(prediction, truth, iou_thresholds):
+    if isinstance(iou_thresholds, list):
+        iou_thresholds.sort()
+    return average_precision(prediction, truth, iou_thresholds)
+
+
+def as_a_dictionary(prediction, truth, iou_thresholds):
+    return list(dict(zip(iou_thresholds, average_precision(prediction, truth, iou_thresholds), strict=True)).values())
+
+
+def ap_with_background(prediction, truth, iou_thresholds):
+    return average_precision(prediction + 1, truth + 1, iou_thresholds)
+
+
+def ap_by_largest_id(prediction, truth, iou_thresholds):
+    iou, total = iou_matrix(prediction, truth), int(prediction.max()) + int(truth.max())
+    matches = [count_matches(iou, iou_threshold) for iou_threshold in iou_thresholds]
+    return [found / (total - found) if total else 1.0 for found in matches]
+
+
+def ap_by_counting_entries(prediction, truth, iou_thresholds, count=lambda possible: int(possible.sum())):
+    iou = iou_matrix(prediction, truth)
+    matches = [count(iou >= iou_threshold) for iou_threshold in iou_thresholds]
+    return [found / (sum(iou.shape) - found) if sum(iou.shape) else 1.0 for found in matches]
+
+
+def ap_of_pixels(prediction, truth, iou_thresholds):
+    return [pixel_iou(prediction, truth)] * len(iou_thresholds)
+
+
+def ap_by_largest_sum(prediction, truth, iou_thresholds):
+    iou = iou_matrix(prediction, truth)
+    matches = [largest_sum(iou, iou_threshold) for iou_threshold in iou_thresholds]
+    return [found / (sum(iou.shape) - found) if sum(iou.shape) else 1.0 for found in matches]
+
+
+def ap_that_ravels(prediction, truth, iou_thresholds):
+    return average_precision(prediction.reshape(1, -1), truth.reshape(1, -1), iou_thresholds)
+
+
+def ap_on_one_shape(prediction, truth, iou_thresholds):
+    return average_precision(*np.broadcast_arrays(prediction, truth), iou_thresholds)
+
+
+def ap_unless(prediction, truth, iou_thresholds, both=None, one=None):
+    if not prediction.any() and not truth.any() and both:
+        return both(iou_thresholds)
+    if prediction.any() != truth.any() and one:
+        return one(iou_thresholds)
+    return average_precision(prediction, truth, iou_thresholds)
+
+
+WRONG_AP = {
+    "F1": (from_scores(f1_of), r"^Value .*found \[0.6667, .*expected \[0.5, .*That is the F1 score"),
+    "F1 of 4.5 at each threshold": (
+        lambda p, t, iou_thresholds: [f1_score(p, t, iou_threshold) for iou_threshold in iou_thresholds],
+        r"^Value .*That is the F1 score"),
+    "precision": (from_scores(lambda tp, fp, fn: tp / (tp + fp) if tp else 0.0), r"^Value .*That is precision"),
+    "recall": (from_scores(lambda tp, fp, fn: tp / (tp + fn) if tp else 0.0), r"^Value .*That is recall"),
+    "matched pairs counted twice": (from_scores(lambda tp, fp, fn: tp / (2 * tp + fp + fn)), r"^Value .*pairs twice"),
+    "number of matches": (from_scores(lambda tp, fp, fn: tp), r"^Value .*the number of matches"),
+    "share of errors": (from_scores(lambda tp, fp, fn: (fp + fn) / (tp + fp + fn)), r"^Value .*share of errors"),
+    "largest id": (ap_by_largest_id, r"^Value .*the largest id"),
+    "background as an instance": (ap_with_background, r"^Value .*background as an instance"),
+    "IoU of the pixels": (ap_of_pixels, r"^Value .*IoU of the pixels"),
+    "greater instead of at least": (at_thresholds(lambda ts: [np.nextafter(t, 2) for t in ts]),
+                                    r"^Value .*exactly at the threshold matches, too"),
+    "the first threshold for all": (at_thresholds(lambda ts: [ts[0]] * len(ts)), r"^Value .*the first threshold"),
+    "the last threshold for all": (at_thresholds(lambda ts: [ts[-1]] * len(ts)), r"^Value .*the last threshold"),
+    "ignores the thresholds": (at_thresholds(lambda ts: [0.5] * len(ts)), r"^Value .*thresholds|^Value .*threshold"),
+    "its own thresholds": (at_thresholds(lambda ts: [0.5, 0.75, 0.9]), r"^Number of scores .*found 3, expected 4"),
+    "sorted thresholds": (at_thresholds(sorted), r"^Value .*\[0.9, 0.5, 0.75, 0.5\].*in the order"),
+    "reversed thresholds": (at_thresholds(lambda ts: ts[::-1]), r"^Value .*order of the thresholds reversed"),
+    "each threshold once": (as_a_dictionary, r"^Number of scores .*found 3, expected 4"),
+    "the mean": (after(average_precision, lambda scores: float(np.mean(scores))),
+                 r"^Type of .*found float, expected list or tuple. That is their mean"),
+    "the mean for each": (after(average_precision, lambda scores: [float(np.mean(scores))] * len(scores)),
+                          r"^Value .*mean of the scores"),
+    "the first score": (after(average_precision, lambda scores: scores[0]), r"^Type of .*found float"),
+    "returns in the loop": (after(average_precision, lambda scores: scores[:1]), r"^Number of .*found 1, expected 3"),
+    "an array": (after(average_precision, np.array), r"^Type of .*found ndarray, expected list"),
+    "a tensor": (after(average_precision, torch.tensor), r"^Type of .*found Tensor, expected list"),
+    "a dictionary": (
+        lambda p, t, iou_thresholds: dict(zip(iou_thresholds, average_precision(p, t, iou_thresholds), strict=True)),
+        r"^Type of .*found dict, expected list"),
+    "a list of float32": (after(average_precision, lambda scores: list(np.float32(scores))),
+                          r"^Type of a score .*float32, expected float"),
+    "a list of lists": (after(average_precision, lambda scores: [[score] for score in scores]), r"^Type of a score"),
+    "percent": (after(average_precision, lambda scores: [100 * score for score in scores]), r"^Value .*found \[50.0"),
+    "rounded": (after(average_precision, lambda scores: [round(score, 2) for score in scores]), r"^Value .*0.15\]"),
+    "counts entries": (ap_by_counting_entries, r"^Value .*(halves|beside).*one to one"),
+    "the smaller of rows and columns": (
+        lambda p, t, ts: ap_by_counting_entries(p, t, ts, lambda possible: rows_and_columns(possible, True)),
+        r"^Value .*beside two nuclei.*one to one"),
+    "largest sum": (ap_by_largest_sum, r"^Value .*contested.*count_matches"),
+    "both empty is 0": (lambda p, t, ts: ap_unless(p, t, ts, both=lambda ts: [0.0] * len(ts)),
+                        r"^Value .*two empty .*found \[0.0, 0.0\]"),
+    "both empty is a number": (lambda p, t, ts: ap_unless(p, t, ts, both=lambda ts: 1.0),
+                               r"^Type of .*two empty .*found float"),
+    "both empty is one score": (lambda p, t, ts: ap_unless(p, t, ts, both=lambda ts: [1.0]),
+                                r"^Number .*two empty .*at every threshold"),
+    "both empty is nan": (lambda p, t, ts: ap_unless(p, t, ts, both=lambda ts: [float("nan")] * len(ts)),
+                          r"^Value .*two empty .*nan"),
+    "one empty is 1": (lambda p, t, ts: ap_unless(p, t, ts, one=lambda ts: [1.0] * len(ts)),
+                       r"^Value .*an empty prediction.*found \[1.0, 1.0\]"),
+    "divides by zero": (
+        lambda p, t, ts: [tp / (tp + fp + fn) for tp, fp, fn in (counts(p, t, iou_threshold) for iou_threshold in ts)],
+        r"^Error: .*ZeroDivision"),
+    "a single threshold": (lambda p, t, iou_threshold=0.5: precisions(p, t, [iou_threshold])[0], r"^Error: .*"),
+    "changes its arguments": (lambda p, t, ts: [after(relabels_its_arguments, lambda f1: f1 / (2 - f1))(p, t, iou)
+                                                for iou in ts], r"^Mutation: .*argument prediction"),
+    "sorts its argument": (sorts_its_argument, r"^Mutation: your code changed its argument iou_thresholds"),
+    "ravels": (ap_that_ravels, r"^Result for the shapes \(1, 5\) and \(5, 1\): found no error"),
+    "broadcasts": (ap_on_one_shape, r"^Result for the shapes .*: found no error, expected a ValueError"),
+    "the F1 of 4.5, converted": (from_f1, r"^Processor time for 20 .*found (1|2)\d times .*compute it once"),
+    "overlaps in the loop": (overlaps_in_the_loop, r"^Processor time for 20 .*found (1|2)\d times .*before the loop"),
+}  # fmt: skip
+
+
 RIGHT = {
     "4.1": [
         zeros_on_all_sides_to_a_multiple_of_32, a_copy_of_the_model, low_precision, pads_when_the_model_asks_for_it,
@@ -740,8 +910,12 @@ RIGHT = {
     "4.3": [by_pairs(iou_of, dtype=np.float32), by_pandas, by_counting_pixels, by_relabelling],
     "4.4": [by_bipartite_matching, as_stardist_does, by_augmenting_paths],
     "4.5": [from_counts, harmonic_mean, by_match_instances],
+    "4.6": [precisions, jaccard_of_sets, by_fast_matching],
 }  # fmt: skip
-WRONG = {"4.1": WRONG_PREDICT, "4.2": WRONG_COMPONENTS, "4.3": WRONG_IOU, "4.4": WRONG_MATCHES, "4.5": WRONG_F1}
+WRONG = {
+    "4.1": WRONG_PREDICT, "4.2": WRONG_COMPONENTS, "4.3": WRONG_IOU, "4.4": WRONG_MATCHES, "4.5": WRONG_F1,
+    "4.6": WRONG_AP,
+}  # fmt: skip
 EQUIVALENT = {
     "4.1": {
         "the contract's predict(model, image) has no third argument": [
@@ -765,6 +939,12 @@ EQUIVALENT = {
             "f1_score, assignment: iou_matrix() arguments 1 and 2 swapped"
         ],
         "only their sum is used": ["f1_score, assignment 2: targets 1 and 2 swapped"],
+    },
+    "4.6": {
+        "as in 4.5": [
+            "average_precision, assignment: iou_matrix() arguments 1 and 2 swapped",
+            "average_precision, assignment 2: targets 1 and 2 swapped",
+        ],
     },
 }  # fmt: skip
 
