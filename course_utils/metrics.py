@@ -100,7 +100,7 @@ def f1_score(prediction: np.ndarray, truth: np.ndarray, iou_threshold: float = 0
     return 2 * count_matches(iou, iou_threshold) / (n_pred + n_true)
 
 
-def average_precision(prediction: np.ndarray, truth: np.ndarray, iou_thresholds: Sequence[float]) -> list[float]:
+def average_precision(prediction: np.ndarray, truth: np.ndarray, iou_thresholds: list[float]) -> list[float]:
     """Average precision of the instances of one image, `TP / (TP + FP + FN)`, at several IoU thresholds.
 
     This is the score of the 2018 Data Science Bowl, which StarDist and Cellpose report, too. Its mean over the
