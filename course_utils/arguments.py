@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # names, what they must be, the kinds of dtype of an array or the type of a number, and which values are right
 _TABLE = (
@@ -18,12 +22,13 @@ _TABLE = (
     ("labels prediction truth", "a label image of integers, with 0 on the background and no negative ids", "iu",
      lambda v: v >= 0),
     ("iou", "a matrix of overlaps from 0 to 1", "f", lambda v: (v >= 0) & (v <= 1)),
-    ("size crop_size multiple every tile min_distance", "a whole number of at least 1", numbers.Integral,
-     lambda v: v >= 1),
-    ("margin min_area depth", "a whole number of at least 0", numbers.Integral, lambda v: v >= 0),
+    ("classes", "a target of the classes 0, 1, 2", "biu", lambda v: (v >= 0) & (v <= 2)),
+    ("size crop_size min_size multiple every tile min_distance in_channels out_channels base_channels batch_size side "
+     "crops_per_epoch epochs rows columns", "a whole number of at least 1", numbers.Integral, lambda v: v >= 1),
+    ("margin min_area depth workers", "a whole number of at least 0", numbers.Integral, lambda v: v >= 0),
     ("percentile", "a number from 0 to 100", numbers.Real, lambda v: 0 <= v <= 100),
     ("threshold mean", "a finite number", numbers.Real, np.isfinite),
-    ("std", "a finite number above 0", numbers.Real, lambda v: 0 < v < np.inf),
+    ("std learning_rate", "a finite number above 0", numbers.Real, lambda v: 0 < v < np.inf),
     ("sigma", "a finite number of at least 0", numbers.Real, lambda v: 0 <= v < np.inf),
     ("iou_threshold", "a number above 0 and at most 1", numbers.Real, lambda v: 0 < v <= 1),
     ("mode", "'inner', 'outer' or 'thick'", str, lambda v: v in ("inner", "outer", "thick")),
@@ -42,8 +47,8 @@ def check_arguments(*, ndim: int | None = 2, values: bool = True, **arguments) -
         ndim: dimensions of each array; None for any.
         values: whether dtype and values of arrays must be those of the name, all of them finite. If not, any numbers
             are allowed, which takes no time to check.
-        arguments: by name. Arrays must have the same shape. With a name in the plural, a list of such arguments; lists
-            of arrays must have the same length.
+        arguments: by name. Arrays must have the same shape. A name in the plural is a list of such arguments; several
+            lists must have the same length, and their first arrays the same shape, and their second.
 
     Raises:
         ValueError: an argument is something else; the message says which and what was found.
@@ -52,23 +57,26 @@ def check_arguments(*, ndim: int | None = 2, values: bool = True, **arguments) -
     Traceback (most recent call last):
     ValueError: prediction must be a label image of integers, ... but has dtype float64: label it first.
     """
-    shapes, lengths = {}, {}
-    for name, value in arguments.items():
-        if name in _SINGULAR:
-            if not isinstance(value, Collection) or getattr(value, "ndim", 1) == 0:  # an iterator can be read only once
-                raise ValueError(f"{name} must be a list, but is of type {type(value).__name__}.")
-            for index, one in enumerate(value):
-                _check(f"{name}[{index}]", one, _RULES[_SINGULAR[name]], ndim, values)
-            if isinstance(_RULES[_SINGULAR[name]][1], str):
-                lengths[name] = len(value)
-        else:
-            _check(name, value, _RULES[name], ndim, values)
-            if isinstance(_RULES[name][1], str):  # an array
-                shapes[name] = value.shape
-    for what, sizes in (("shape", shapes), ("length", lengths)):
-        if len(set(sizes.values())) > 1:
-            found = " and ".join(map(str, sizes.values()))
-            raise ValueError(f"{' and '.join(sizes)} must have the same {what}, but have {found}.")
+    lists = {name: value for name, value in arguments.items() if name in _SINGULAR}
+    for name, value in lists.items():
+        if not isinstance(value, Collection) or getattr(value, "ndim", 1) == 0:  # an iterator can be read only once
+            raise ValueError(f"{name} must be a list, but is of type {type(value).__name__}.")
+    _check_equal("length", {name: len(value) for name, value in lists.items()})
+    # what belongs together: the name to show, the one in the table, the value
+    groups = [[(name, name, value) for name, value in arguments.items() if name not in lists]]
+    for index, values_here in enumerate(zip(*lists.values(), strict=True)):
+        names = zip(lists, values_here, strict=True)
+        groups.append([(f"{name}[{index}]", _SINGULAR[name], value) for name, value in names])
+    for group in groups:
+        for shown, name, value in group:
+            _check(shown, value, _RULES[name], ndim, values)
+        _check_equal("shape", {shown: value.shape for shown, name, value in group if isinstance(_RULES[name][1], str)})
+
+
+def _check_equal(what: str, found: dict[str, object]) -> None:
+    if len(set(found.values())) > 1:
+        differing = " and ".join(map(str, found.values()))
+        raise ValueError(f"{' and '.join(found)} must have the same {what}, but have {differing}.")
 
 
 def _check(name: str, value, rule: list, ndim: int | None, values: bool) -> None:
@@ -94,3 +102,33 @@ def _check(name: str, value, rule: list, ndim: int | None, values: bool) -> None
         found = f"has values from {value.min()} to {value.max()}"
     if found:
         raise ValueError(f"{name} must be {what}, but {found}.")
+
+
+def check_logits(logits: Tensor, target: Tensor, ndim: int | None = None, largest: int = 1) -> None:
+    """Check that a loss or score gets float logits, and a target with values from 0 to `largest`.
+
+    On a GPU the values are looked at where no gradient is computed only: training would have to wait for them.
+
+    Raises:
+        ValueError: they are something else, or hold nothing, or the logits do not have `ndim` dimensions.
+    """
+    import torch  # only who has tensors has loaded it
+
+    if not (torch.is_tensor(logits) and logits.is_floating_point() and torch.is_tensor(target)) or target.is_complex():
+        found = " and ".join(str(getattr(value, "dtype", type(value).__name__)) for value in (logits, target))
+        raise ValueError(f"logits must be a tensor of floats, and target a tensor of numbers, but they are {found}.")
+    if ndim not in (None, logits.ndim) or logits.numel() == 0 or target.numel() == 0:
+        shapes = f"{tuple(logits.shape)} and {tuple(target.shape)}"
+        raise ValueError(f"logits and target must have {ndim or 'any'} dimensions and hold pixels, but have {shapes}.")
+    if target.device.type == "cpu" or not torch.is_grad_enabled():
+        low, high = target.min().item(), target.max().item()
+        if not 0 <= low <= high <= largest:
+            raise ValueError(f"target must have values from 0 to {largest}, but they are from {low} to {high}.")
+
+
+def check_class_logits(logits: Tensor, target: Tensor) -> None:
+    """`check_logits` for logits `(N, 3, H, W)` and a target `(N, H, W)` of the classes 0, 1, 2; else a `ValueError`."""
+    check_logits(logits, target, ndim=4, largest=2)
+    if logits.shape != (len(target), 3, *target.shape[1:]) or target.is_floating_point():
+        shapes = f"{tuple(logits.shape)} and {tuple(target.shape)} of {target.dtype}"
+        raise ValueError(f"logits (N, 3, H, W) and target (N, H, W) of integers must fit, but have {shapes}.")

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from course_utils.arguments import check_arguments
 from course_utils.exploration import random_crop
 from course_utils.unet import pad_to_multiple
 
@@ -23,7 +24,7 @@ class NucleiDataset(Dataset):
 
     Args:
         images: 2-D arrays `(H, W)`, already normalised; sizes may differ, none smaller than the crop.
-        masks: label images, one for each image, of the same shape.
+        masks: label images, or soft masks of floats, one for each image, of the same shape.
         target_transform: turns a mask `(S, S)` into a target tensor, for example `binary_target`.
         crop_size: side S of the square crops in pixels.
         augment: also flip and rotate by multiples of 90 degrees, image and mask alike.
@@ -34,6 +35,9 @@ class NucleiDataset(Dataset):
     `DataLoader` seeds differently in every worker and every epoch; a NumPy generator kept in the dataset would be
     copied into each worker and repeat the same crops there.
 
+    Raises:
+        ValueError: an image is smaller than the crop, or an argument is something else.
+
     >>> from course_utils.targets import binary_target
     >>> dataset = NucleiDataset([np.zeros((64, 80))], [np.zeros((64, 80), int)], binary_target, crop_size=32)
     >>> image, target = dataset[0]
@@ -42,11 +46,9 @@ class NucleiDataset(Dataset):
     """
 
     def __init__(self, images, masks, target_transform, crop_size=256, augment=False, seed=0):
-        if len(images) != len(masks):
-            raise ValueError(f"There must be one mask for each image, but there are {len(images)} and {len(masks)}.")
-        for index, (image, mask) in enumerate(zip(images, masks, strict=True)):
-            if image.shape != mask.shape:
-                raise ValueError(f"Image {index} has shape {image.shape}, but its mask has shape {mask.shape}.")
+        check_arguments(images=images, masks=masks, values=False)
+        check_arguments(crop_size=crop_size)
+        for index, image in enumerate(images):
             if min(image.shape) < crop_size:
                 height, width = image.shape
                 raise ValueError(
@@ -69,7 +71,8 @@ class NucleiDataset(Dataset):
         image, mask = random_crop(self.images[index], self.masks[index], self.crop_size, rng)
         image = torch.from_numpy(image.astype(np.float32))[None]
         if self.augmentation is not None:
-            mask = torch.from_numpy(mask.astype(np.int64))[None]
+            soft = mask.dtype.kind == "f"
+            mask = torch.from_numpy(mask.astype(np.float64 if soft else np.int64))[None]
             # tv_tensors tell the transform which is the image and which the mask, so that both turn the same way
             image, mask = self.augmentation(tv_tensors.Image(image), tv_tensors.Mask(mask))
             image, mask = image.as_subclass(torch.Tensor), mask[0].numpy()
@@ -87,9 +90,13 @@ class FullImageDataset(Dataset):
 
     An item is `(image, target)`: float32 `(1, H', W')` and the target of the mask, padded in the same way.
     Images differ in size, so load them with `batch_size=1`.
+
+    Raises:
+        ValueError: an argument is something else.
     """
 
     def __init__(self, images, masks, target_transform: TargetTransform, multiple: int = 16):
+        check_arguments(images=images, masks=masks, values=False)
         self.items = []
         for image, mask in zip(images, masks, strict=True):
             image, _ = pad_to_multiple(image, multiple)
@@ -113,7 +120,13 @@ def training_loader(dataset: NucleiDataset, batch_size: int, crops_per_epoch: in
         workers: loader processes, at most one for each core; 0 loads in this process. Where new processes are not
             forked (Windows, macOS, Python 3.14), they import what they need: a dataset class of this package, but not
             one defined in a notebook.
+
+    Raises:
+        ValueError: the dataset is empty, or a number is not one.
     """
+    check_arguments(batch_size=batch_size, crops_per_epoch=crops_per_epoch, workers=workers)
+    if len(dataset) == 0:
+        raise ValueError("The dataset holds no images, so there is nothing to load.")
     workers = min(workers, os.cpu_count() or 1)
     # Forked processes start at once, so each epoch gets new ones: seeded anew, they draw the same crops when a
     # training is resumed. Others need seconds to import torch, and are kept.

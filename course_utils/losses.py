@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import softplus
 
+from course_utils.arguments import check_class_logits, check_logits
+
 
 def binary_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Mean binary cross entropy, computed from logits so that it stays finite.
@@ -19,11 +21,13 @@ def binary_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Te
         Scalar tensor; finite, with finite gradients, for every finite logit.
 
     Raises:
-        ValueError: the shapes differ (broadcasting would silently change the mean).
+        ValueError: the shapes differ (broadcasting would silently change the mean), or the target has other values,
+            such as 255 for nuclei.
 
     >>> binary_cross_entropy(torch.tensor([-1e4, 0.0]), torch.tensor([0.0, 1.0]))
     tensor(0.3466)
     """
+    check_logits(logits, target)
     if logits.shape != target.shape:
         raise ValueError(f"logits and target must have the same shape, but have {logits.shape} and {target.shape}.")
     # -log(p) = softplus(-x) = softplus(x) - x and -log(1 - p) = softplus(x), so most of the formula cancels
@@ -42,9 +46,13 @@ def dice_score(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     Returns:
         Scalar tensor in [0, 1]. A map in which prediction and target are both empty scores 1.
 
+    Raises:
+        ValueError: the shapes differ or are not `(N, C, H, W)`, or the target has other values, such as 255 for nuclei.
+
     >>> dice_score(torch.full((1, 1, 2, 2), 1e4), torch.ones(1, 1, 2, 2))
     tensor(1.)
     """
+    check_logits(logits, target, ndim=4)
     if logits.shape != target.shape:
         raise ValueError(f"logits and target must have the same shape, but have {logits.shape} and {target.shape}.")
     # the sums of an image overflow in float16, whose largest number is 65504
@@ -59,12 +67,14 @@ def dice_score(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 def hard_dice_score(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Dice score of the mask thresholded at a probability of 0.5: what is reported as a result.
 
-    Arguments and result as in `dice_score`. It has no gradient, so it is a metric, not a loss.
+    Arguments, result and errors as in `dice_score`. It has no gradient, so it is a metric, not a loss.
 
     >>> hard_dice_score(torch.full((1, 1, 2, 2), 0.1), torch.ones(1, 1, 2, 2))
     tensor(1.)
     """
+    check_logits(logits, target, ndim=4)
     thresholded = torch.where(logits > 0, torch.inf, -torch.inf)  # sigmoid gives exactly 1 and 0
+    thresholded = torch.where(logits.isnan(), torch.nan, thresholded)  # a broken network has no score, not a poor one
     return dice_score(thresholded, target)
 
 
@@ -74,6 +84,10 @@ def foreground_dice_score(logits: torch.Tensor, target: torch.Tensor) -> torch.T
     Args:
         logits: float tensor `(N, 3, H, W)`.
         target: int64 tensor `(N, H, W)` of `boundary_target`.
+
+    Raises:
+        ValueError: they are something else.
     """
+    check_class_logits(logits, target)
     background = torch.softmax(logits, dim=1)[:, :1]
     return hard_dice_score(0.5 - background, (target > 0).float()[:, None])

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from course_utils.arguments import check_arguments, check_class_logits
 from course_utils.checkpoints import load_model, load_pretrained, save_model
 from course_utils.data import CourseData, Sample
 from course_utils.dataset import NucleiDataset, TargetTransform, training_loader, validation_loader
@@ -39,7 +40,11 @@ def normalized_arrays(samples: list[Sample], min_size: int = 1) -> tuple[list[np
         min_size: images and masks with a shorter side are padded by reflection at the bottom and at the right, so that
             crops of this size fit. A nucleus and its mirror image then share an id: right for the targets to train
             with, wrong for scores.
+
+    Raises:
+        ValueError: an image cannot be normalised, or `min_size` is no whole number.
     """
+    check_arguments(min_size=min_size)
     images = [_pad_to(normalize_percentiles(sample.image), min_size) for sample in samples]
     return images, [_pad_to(sample.mask, min_size) for sample in samples]
 
@@ -56,7 +61,11 @@ def boundary_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     Args:
         logits: float tensor `(N, 3, H, W)`.
         target: int64 tensor `(N, H, W)` of `boundary_target`.
+
+    Raises:
+        ValueError: they are something else.
     """
+    check_class_logits(logits, target)
     weight = torch.ones(3, device=logits.device)
     weight[2] = BOUNDARY_WEIGHT
     return torch.nn.functional.cross_entropy(logits, target, weight=weight)

@@ -8,6 +8,7 @@ several GPUs where `torchrun` starts a process for each.
 from __future__ import annotations
 
 import copy
+import operator
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
@@ -17,6 +18,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from course_utils.arguments import check_arguments
 from course_utils.device import choose_precision, fast_layout, in_precision, keep_freed_memory
 from course_utils.display import progress
 from course_utils.distributed import ProcessGroup, join_process_group
@@ -39,7 +41,11 @@ def train_epoch(model, loader, loss_fn, optimizer, metric=None):
     Returns:
         `(mean loss, mean metric)` as Python floats, each batch weighted by its size; the metric is None if none is
         given.
+
+    Raises:
+        ValueError: the loader yields no batch, or the model has no parameters.
     """
+    check_arguments(model=model)
     device = next(model.parameters()).device
     model.train()
     total_loss, total_metric, n_images = 0.0, 0.0, 0
@@ -63,13 +69,14 @@ def train_epoch(model, loader, loss_fn, optimizer, metric=None):
 def validate(model, loader, loss_fn, metric=None):
     """Measure loss and metric on every batch of `loader` without changing the model.
 
-    The model is in evaluation mode and no gradients are computed meanwhile; afterwards its previous mode and torch's
-    grad mode are restored, also after an error.
+    The model is in evaluation mode and no gradients are computed meanwhile; afterwards the previous mode of each of its
+    modules and torch's grad mode are restored, also after an error.
 
-    Args and returns as in `train_epoch`, without the optimizer.
+    Arguments, result and errors as in `train_epoch`, without the optimizer.
     """
+    check_arguments(model=model)
     device = next(model.parameters()).device
-    was_training = model.training
+    was_training = {module: module.training for module in model.modules()}  # some may be frozen, others not
     model.eval()
     total_loss, total_metric, n_images = 0.0, 0.0, 0
     try:
@@ -82,7 +89,8 @@ def validate(model, loader, loss_fn, metric=None):
                     total_metric += float(metric(logits, targets)) * len(images)
                 n_images += len(images)
     finally:
-        model.train(was_training)
+        for module, mode in was_training.items():
+            module.training = mode
     if n_images == 0:
         raise ValueError("The loader yielded no batch, so there was nothing to validate on.")
     return total_loss / n_images, None if metric is None else total_metric / n_images
@@ -107,7 +115,13 @@ def jitter_intensity(images: torch.Tensor) -> torch.Tensor:
     """Scale and shift the intensities of each image of a batch `(N, C, H, W)` at random: by 0.6 to 1.6, by -0.2 to 0.2.
 
     The ranges follow StarDist's training examples.
+
+    Raises:
+        ValueError: `images` is no such batch.
     """
+    if not torch.is_tensor(images) or images.ndim != 4:
+        found = getattr(images, "shape", type(images).__name__)
+        raise ValueError(f"images must be a tensor (N, C, H, W), but found {found}.")
     shape = (len(images), 1, 1, 1)
     scale = torch.empty(shape).uniform_(0.6, 1.6)  # drawn on the CPU: the same numbers on every device
     shift = torch.empty(shape).uniform_(-0.2, 0.2)
@@ -173,8 +187,15 @@ def fit(
 
     Returns:
         One `EpochResult` for each epoch.
+
+    Raises:
+        ValueError: a loader is empty, a training image has NaN or infinite pixels, or an argument is something else.
     """
     # Set up
+    check_arguments(model=model, epochs=epochs, learning_rate=learning_rate)
+    for name, loader, otherwise in (("training", train_loader, 0), ("validation", validation_loader, 1)):
+        if operator.length_hint(loader, otherwise) == 0:
+            raise ValueError(f"The {name} loader is empty, or does not know how many batches it yields.")
     options = options or FitOptions()
     device = next(model.parameters()).device
     if device.type == "cpu":
@@ -245,6 +266,8 @@ class _Training:
         # sums stay on the device: fetching a number makes a GPU wait
         totals, n_images = torch.zeros(2, device=self.device), 0
         for images, targets in batches:
+            if not torch.isfinite(images).all():  # before they go to a GPU, which would have to wait for the answer
+                raise ValueError("A training image has pixels that are NaN or infinite: look at the images first.")
             images, targets = (part.to(self.device, non_blocking=True) for part in (images, targets))
             if self.options.batch_transform is not None:
                 images = self.options.batch_transform(images)
@@ -254,6 +277,8 @@ class _Training:
             value = metric(logits, targets) if metric is not None else loss
             totals += torch.stack([loss, torch.as_tensor(value, device=self.device)]) * n_own
             n_images += n_batch
+        if n_images == 0:
+            raise ValueError("The training loader is empty: it yielded no batch.")
         mean_loss, mean_metric = (self.group.all_sum(totals) / n_images).tolist()
         return mean_loss, mean_metric if metric is not None else None
 

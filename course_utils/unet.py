@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from course_utils.arguments import check_arguments
+
 
 class ConvBlock(nn.Module):
     """Two 3x3 convolutions with padding 1, each followed by ReLU: `(N, in, H, W)` to `(N, out, H, W)`.
@@ -74,7 +76,7 @@ class UNet(nn.Module):
     `forward` takes float32 `(N, in, H, W)` and returns logits `(N, out, H, W)`: there is no activation at the end.
 
     Raises:
-        ValueError: in `forward`, if a side is not divisible by `2**depth`.
+        ValueError: in `forward`, if a side is not divisible by `2**depth`; a number of channels is below 1.
 
     >>> UNet(1, 3, base_channels=8)(torch.zeros(1, 1, 64, 96)).shape
     torch.Size([1, 3, 64, 96])
@@ -82,6 +84,7 @@ class UNet(nn.Module):
 
     def __init__(self, in_channels=1, out_channels=1, base_channels=64, depth=4, batch_norm=False):
         super().__init__()
+        check_arguments(in_channels=in_channels, out_channels=out_channels, base_channels=base_channels, depth=depth)
         self.depth = depth
         self.sizes = {  # what is needed to build the same network again
             "in_channels": in_channels,
@@ -137,16 +140,20 @@ def pad_to_multiple(image: np.ndarray, multiple: int = 16) -> tuple[np.ndarray, 
     would look like an edge to the network.
 
     Args:
-        image: array `(H, W)` with H, W >= 1, any dtype; it is not changed.
+        image: array `(H, W)` with H, W >= 1, of integers or floats; it is not changed.
         multiple: 16 for a U-Net of depth 4.
 
     Returns:
         `(padded, (H, W))`: the padded image and the original size. `padded[:H, :W]` is the original image.
 
+    Raises:
+        ValueError: an argument is something else.
+
     >>> padded, size = pad_to_multiple(np.ones((520, 696)))
     >>> padded.shape, size
     ((528, 704), (520, 696))
     """
+    check_arguments(image=image, multiple=multiple, values=False)
     height, width = image.shape
     bottom, right = -height % multiple, -width % multiple  # 0 for a side that already fits
     return np.pad(image, ((0, bottom), (0, right)), mode="reflect"), (height, width)

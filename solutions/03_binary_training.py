@@ -26,7 +26,7 @@ import torch
 from torch.nn.functional import softplus
 
 from course_utils import NucleiDataset, UNet, binary_target, get_profile, load_data, plotting, predict
-from course_utils.arguments import check_arguments
+from course_utils.arguments import check_arguments, check_logits
 from course_utils.checkpoints import save_model
 from course_utils.dataset import training_loader, validation_loader
 from course_utils.device import choose_device, describe_device, prepare_model

@@ -15,6 +15,8 @@ from torch.utils.data import DataLoader
 from course_utils.dataset import FullImageDataset, NucleiDataset, training_loader, validation_loader
 from course_utils.targets import binary_target
 
+IMAGE = np.zeros((9, 9))
+
 torch.set_num_threads(1)
 
 
@@ -94,9 +96,9 @@ def test_a_crop_as_large_as_the_image_is_the_image():
 
 
 def test_images_and_masks_that_do_not_belong_together_are_an_error():
-    with pytest.raises(ValueError, match="one mask for each image, but there are 2 and 1"):
+    with pytest.raises(ValueError, match="images and masks must have the same length, but have 2 and 1"):
         NucleiDataset([np.zeros((9, 9))] * 2, [np.zeros((9, 9))], as_tensor, 8)
-    with pytest.raises(ValueError, match=r"Image 0 has shape \(9, 9\), but its mask has shape \(9, 10\)"):
+    with pytest.raises(ValueError, match=r"same shape, but have \(9, 9\) and \(9, 10\)"):
         NucleiDataset([np.zeros((9, 9))], [np.zeros((9, 10))], as_tensor, 8)
 
 
@@ -187,3 +189,30 @@ def test_only_workers_that_start_slowly_are_kept(monkeypatch, method, workers, k
 def test_batches_for_a_gpu_lie_in_pinned_memory(monkeypatch, cuda):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     assert training_loader(coordinate_dataset(), 2, 4).pin_memory == cuda
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_soft_masks_stay_soft(dtype):
+    soft = (np.arange(64).reshape(8, 8) / 128).astype(dtype)
+    for augment in (False, True):
+        target = NucleiDataset([np.zeros((8, 8))], [soft], lambda mask: torch.from_numpy(mask.copy()), 8, augment)[0][1]
+        assert sorted(target.double().flatten().tolist()) == soft.ravel().tolist()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: NucleiDataset([IMAGE], [IMAGE], as_tensor, 0), "crop_size must be .* at least 1, but is 0"),
+        (lambda: NucleiDataset([IMAGE], [IMAGE], as_tensor, 2.0), "crop_size must be a whole number"),
+        (lambda: NucleiDataset(iter([IMAGE]), [IMAGE], as_tensor, 4), "images must be a list"),
+        (lambda: NucleiDataset([IMAGE[None]], [IMAGE], as_tensor, 4), r"images\[0\] .* shape \(1, 9, 9\)"),
+        (lambda: FullImageDataset([IMAGE], [IMAGE[1:]], as_tensor), r"have \(9, 9\) and \(8, 9\)"),
+        (lambda: FullImageDataset([IMAGE], [], as_tensor), "same length, but have 1 and 0"),
+        (lambda: FullImageDataset([IMAGE], [IMAGE], as_tensor, 0), "multiple must be .* but is 0"),
+        (lambda: training_loader(NucleiDataset([], [], as_tensor, 4), 1, 1), "no images"),
+        (lambda: training_loader(NucleiDataset([IMAGE], [IMAGE], as_tensor, 4), 0, 1), "batch_size must .* is 0"),
+    ],
+)
+def test_a_wrong_argument_is_an_error_that_says_what_was_found(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -323,3 +323,39 @@ def test_a_checkpoint_cannot_run_code(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "is ignored (UnpicklingError: Weights only load failed)" in out
     assert "weights_only" not in out  # torch's advice to switch the protection off is not passed on
+
+
+# what cannot be trained with
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_images_of_nan_are_an_error_and_leave_the_weights_alone(value):
+    model = small_unet()
+    before = copy.deepcopy(model)
+    spoiled = batches(2)
+    spoiled[0][0][0, 0, 3, 3] = value
+    with pytest.raises(ValueError, match="A training image has pixels that are NaN or infinite"):
+        fit_small(model, spoiled, batches(2))
+    assert same_weights(model, before)
+
+
+@pytest.mark.parametrize(("train", "validation"), [([], batches(1)), (batches(1), []), ((one for one in batches(1)), batches(1))])
+def test_an_empty_loader_is_an_error(train, validation):
+    with pytest.raises(ValueError, match="loader is empty"):
+        fit(small_unet(), train, validation, binary_cross_entropy, epochs=1, learning_rate=0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"epochs": 0}, "epochs must be .* but is 0"), ({"learning_rate": 0.0}, "learning_rate must be .* but is 0.0")],
+)
+def test_numbers_that_train_nothing_are_errors(options, message):
+    with pytest.raises(ValueError, match=message):
+        fit(small_unet(), batches(1), batches(1), dice_score, **{"epochs": 1, "learning_rate": 0.1} | options)
+
+
+@pytest.mark.parametrize("images", [torch.zeros(2, 8, 8), np.zeros((2, 1, 8, 8)), None])
+def test_only_batches_of_images_are_jittered(images):
+    """`(N, H, W)` would broadcast to `(N, N, H, W)`."""
+    with pytest.raises(ValueError, match=r"tensor \(N, C, H, W\), but found"):
+        jitter_intensity(images)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from course_utils.losses import binary_cross_entropy, dice_score, foreground_dice_score, hard_dice_score
+from course_utils.networks import boundary_loss
 
 torch.set_num_threads(1)
 BATCHES = hnp.array_shapes(min_dims=4, max_dims=4, max_side=4)
@@ -115,3 +116,62 @@ def test_dice_of_a_large_image_is_the_same_in_every_precision(dtype, score):
     found = score(logits.to(dtype), target.to(dtype))
     assert found.dtype == torch.float32
     assert found.item() == pytest.approx(score(logits.to(dtype).float(), target).item(), rel=1e-5)
+
+
+# targets and logits that are something else
+
+LOGITS, TARGET = torch.full((1, 1, 4, 4), 10.0), torch.ones(1, 1, 4, 4)
+CLASSES = torch.zeros(1, 4, 4, dtype=torch.int64)
+
+
+@pytest.mark.parametrize("function", [binary_cross_entropy, dice_score, hard_dice_score])
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (TARGET * 255, r"from 0 to 1, but they are from 255\.0 to 255\.0"),
+        (TARGET.to(torch.uint8) * 255, "from 0 to 1, but they are from 255 to 255"),
+        (-TARGET, "from 0 to 1"),
+        (TARGET * float("nan"), "from nan to nan"),
+        (TARGET[:0], "hold pixels"),
+        (TARGET.numpy(), "tensor of numbers, but they are torch.float32 and float32"),
+        (None, "and NoneType"),
+        (TARGET.to(torch.complex64), "and torch.complex64"),
+    ],
+)
+def test_a_target_that_is_not_from_0_to_1_is_an_error(function, target, message):
+    logits = LOGITS if target is None or len(target) else LOGITS[:0]
+    with pytest.raises(ValueError, match=message):
+        function(logits, target)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("function", [binary_cross_entropy, dice_score, hard_dice_score])
+def test_a_target_of_0_and_1_may_have_any_dtype(function, dtype):
+    target = TARGET.clone()
+    target[..., :2] = 0
+    assert function(LOGITS, target.to(dtype)).item() == pytest.approx(function(LOGITS, target).item())
+
+
+@pytest.mark.parametrize("function", [binary_cross_entropy, dice_score, hard_dice_score])
+def test_logits_of_nan_have_no_score(function):
+    """Neither the 0 of a bad network, nor the 1 of an empty image that is found empty."""
+    assert function(LOGITS * float("nan"), TARGET).isnan()
+    assert function(LOGITS * float("nan"), 0 * TARGET).isnan()
+
+
+@pytest.mark.parametrize("function", [foreground_dice_score, boundary_loss])
+@pytest.mark.parametrize(
+    ("logits", "target", "message"),
+    [
+        (torch.zeros(1, 3, 4, 4), CLASSES + 3, "from 0 to 2, but they are from 3 to 3"),
+        (torch.zeros(1, 3, 4, 4), CLASSES[:, :3], r"but have \(1, 3, 4, 4\) and \(1, 3, 4\)"),
+        (torch.zeros(1, 3, 4, 4), CLASSES[:, None], r"and \(1, 1, 4, 4\)"),
+        (torch.zeros(1, 2, 4, 4), CLASSES, r"but have \(1, 2, 4, 4\)"),
+        (torch.zeros(3, 4, 4), CLASSES, "4 dimensions"),
+        (torch.zeros(1, 3, 4, 4), CLASSES.float(), "of integers"),
+        (torch.zeros(1, 3, 4, 4, dtype=torch.int64), CLASSES, "tensor of floats"),
+    ],
+)
+def test_logits_and_classes_must_fit(function, logits, target, message):
+    with pytest.raises(ValueError, match=message):
+        function(logits, target)

@@ -78,3 +78,18 @@ def test_jitter_follows_the_torch_seed():
     assert not torch.equal(jitter_intensity(images), first)
     torch.manual_seed(5)
     assert torch.equal(jitter_intensity(images), first)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_validation_leaves_frozen_normalisations_frozen(fails):
+    model = small_unet(batch_norm=True).train()
+    frozen = [part for part in model.modules() if isinstance(part, nn.BatchNorm2d)][::2]
+    for part in frozen:
+        part.eval()
+    before = [part.training for part in model.modules()]
+    try:
+        validate(model, batches(2), None if fails else binary_cross_entropy)
+        assert not fails
+    except TypeError:
+        assert fails
+    assert [part.training for part in model.modules()] == before

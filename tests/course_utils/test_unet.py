@@ -174,3 +174,29 @@ def test_padding_folds_the_image_at_the_bottom_and_at_the_right(height, width, m
     rows = [reflected(y, height) for y in range(padded.shape[0])]
     columns = [reflected(x, width) for x in range(padded.shape[1])]
     assert np.array_equal(padded, image[np.ix_(rows, columns)])
+
+
+# arguments that are something else
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: UNet(base_channels=0), "base_channels must be a whole number of at least 1, but is 0"),
+        (lambda: UNet(in_channels=1.0), "in_channels must be .* but is 1.0"),
+        (lambda: UNet(out_channels=-1), "out_channels must be .* but is -1"),
+        (lambda: UNet(depth=-1), "depth must be a whole number of at least 0, but is -1"),
+        (lambda: pad_to_multiple(np.zeros((5, 5)), 0), "multiple must be .* but is 0"),
+        (lambda: pad_to_multiple(np.zeros((5, 5)), 2.5), "multiple must be .* but is 2.5"),
+        (lambda: pad_to_multiple(np.zeros((3, 5, 5))), r"shape \(3, 5, 5\)"),
+        (lambda: pad_to_multiple(np.zeros((0, 5))), "no pixels"),
+        (lambda: pad_to_multiple(torch.zeros(5, 5)), "of type Tensor"),
+    ],
+)
+def test_a_wrong_argument_is_an_error_that_says_what_was_found(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_a_unet_of_depth_0_is_a_block_with_an_output():
+    assert UNet(1, 2, base_channels=4, depth=0)(torch.zeros(1, 1, 5, 7)).shape == (1, 2, 5, 7)
