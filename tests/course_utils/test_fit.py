@@ -339,7 +339,9 @@ def test_images_of_nan_are_an_error_and_leave_the_weights_alone(value):
     assert same_weights(model, before)
 
 
-@pytest.mark.parametrize(("train", "validation"), [([], batches(1)), (batches(1), []), ((one for one in batches(1)), batches(1))])
+@pytest.mark.parametrize(
+    ("train", "validation"), [([], batches(1)), (batches(1), []), ((one for one in batches(1)), batches(1))]
+)
 def test_an_empty_loader_is_an_error(train, validation):
     with pytest.raises(ValueError, match="loader is empty"):
         fit(small_unet(), train, validation, binary_cross_entropy, epochs=1, learning_rate=0.1)
