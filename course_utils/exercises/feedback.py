@@ -114,6 +114,16 @@ def expect_type(what: str, value: Any, expected: type | tuple[type, ...], look: 
         fail(f"Type of {what}", found, " or ".join(kind.__name__ for kind in kinds), look)
 
 
+def expect_float(what: str, value: Any) -> None:
+    """A Python float. NumPy's float64 is one; its float32 and a tensor are none."""
+    if isinstance(value, float):
+        return
+    kind = type(value)
+    found = kind.__name__ + " of NumPy" * (kind.__module__ == "numpy")
+    look = "Convert it with float(...) or .item()." if getattr(value, "shape", None) == () else ""
+    fail(f"Type of {what}", None if value is None else found, "a Python float", look)
+
+
 def expect_pair(what: str, value: Any, names: str) -> None:
     """A tuple or a list of two things, whose `names` are given as in "(mean, std)"."""
     kind = type(value).__name__

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import gc
 import math
+import weakref
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -16,15 +18,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader, TensorDataset
 
-from course_utils.exercises.checks.models import ModelState, Notes
+from course_utils.exercises.checks.models import MODES, ModelState, Notes
 from course_utils.exercises.feedback import (
+    diagnosis,
     expect_callable,
     expect_close,
     expect_error,
+    expect_float,
     expect_pair,
     expect_shape,
     expect_type,
@@ -38,46 +42,74 @@ from course_utils.exercises.feedback import (
 def check_binary_cross_entropy(binary_cross_entropy) -> None:
     expect_callable(binary_cross_entropy, "binary_cross_entropy")
     rng = np.random.default_rng(0)
+    cases = []
     for shape in [(2, 1, 3, 4), (7,), (3, 5)]:
         logits = torch.from_numpy(rng.normal(0, 2, shape).astype(np.float32))
         hard = torch.from_numpy(rng.integers(0, 2, shape).astype(np.float32))
         soft = torch.from_numpy(rng.random(shape, dtype=np.float32))
         for kind, target in [("0 and 1", hard), ("between 0 and 1", soft)]:
-            expect_cross_entropy(binary_cross_entropy, f"logits {shape} and targets {kind}", logits, target)
-    look = "Rounding: avoid log(sigmoid(x)) and exp of a large number. Clamping changes the value."
+            cases.append((f"the result for logits {shape} and targets {kind}", logits, target))
+    losses = [value_of(binary_cross_entropy, logits, target) for _, logits, target in cases]
+    right = [exact_cross_entropy(logits, target) for _, logits, target in cases]
+    look = diagnosis(losses, right, mistakes_in_cross_entropy(cases))
+    look = look or "The mean over all elements of -t log(p) - (1 - t) log(1 - p), where p is the sigmoid of the logit."
+    for (what, logits, target), loss, expected in zip(cases, losses, right, strict=True):
+        expect_close(what, loss, expected, look, 1e-4)
+        expect_gradient(what, binary_cross_entropy, logits, target)
+
     for logit in (-1e4, -200.0, -50.0, 50.0, 200.0, 1e4):
         for value in (0.0, 0.3, 1.0):
             logits, target = torch.full((2, 2), logit), torch.full((2, 2), value)
-            what = f"logits {logit:g} and targets {value:g}"
-            expect_cross_entropy(binary_cross_entropy, what, logits, target, look)
+            what = f"the result for logits {logit:g} and targets {value:g}"
+            loss = value_of(binary_cross_entropy, logits, target)
+            look = "Clamping or adding a small number changes the value: simplify the formula before you compute it."
+            if math.isnan(loss):
+                look = "It comes from 0 * inf or inf - inf: a sigmoid was rounded to 0 or 1, or an exp overflowed."
+            elif math.isinf(loss):
+                look = "It is the exp of a large number, or the log of a sigmoid that was rounded to 0."
+            expect_close(what, loss, exact_cross_entropy(logits, target), look, 1e-4)
+            expect_gradient(what, binary_cross_entropy, logits, target)
     for shape, target_shape in [((4, 1, 3, 3), (4, 3, 3)), ((3, 4), (4,)), ((2, 1), (1, 2))]:
         call = partial(binary_cross_entropy, torch.zeros(shape), torch.ones(target_shape))
         what = f"Result for logits {shape} and targets {target_shape}"
         expect_error(what, call, look="The shapes differ: compare them first.")
 
 
-def expect_cross_entropy(
-    loss_fn: Callable, what: str, logits: torch.Tensor, target: torch.Tensor, look: str = ""
-) -> None:
-    """Value and gradient are those of torch's cross entropy in float64, which the code does not call."""
+def value_of(binary_cross_entropy: Callable, logits: torch.Tensor, target: torch.Tensor) -> float:
+    """The result as a number: a scalar tensor that the code computes with a formula of its own."""
     with untouched(logits=logits, target=target), TorchsOwn() as torchs_own:
-        loss = loss_fn(logits, target)
+        loss = binary_cross_entropy(logits, target)
     expect_scalar(loss, "Return the tensor itself: float(...) and .item() lose the gradient.")
     if torchs_own.called:
         hint = "Write the formula for logits; you may use exp, log and softplus."
         fail("Own formula", f"a call of torch's {torchs_own.called}", "none", hint)
-    exact = logits.double().requires_grad_()
-    expected = binary_cross_entropy_with_logits(exact, target.double())
-    expected.backward()
-    if not look:
-        look = "The mean over all elements of -t log(p) - (1 - t) log(1 - p), where p is the sigmoid of the logit."
-        if math.isclose(loss, expected * logits.numel(), rel_tol=1e-4):
-            look = "That is the sum; the task asks for the mean over all elements."
-        elif math.isclose(loss, -expected, rel_tol=1e-4):
-            look = "The sign is wrong."
-    expect_close(f"the result for {what}", loss, expected, look, 1e-4)
-    logits = logits.clone().requires_grad_()
-    expect_gradient(f"the result for {what}", loss_fn(logits, target), logits, exact.grad.numpy())
+    return loss.item()
+
+
+def exact_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> float:
+    return binary_cross_entropy_with_logits(logits.double(), target.double()).item()
+
+
+def mistakes_in_cross_entropy(cases: list) -> dict[str, list[float]]:
+    """Where to look, and the values that the mistake gives in each case."""
+    doubles = [(logits.double(), target.double()) for _, logits, target in cases]
+    formulas = {
+        "That is the sum; the task asks for the mean over all elements.":
+            lambda x, t: (softplus(x) - t * x).sum(),
+        "That is the sum over the elements of each image; the task asks for the mean over all elements.":
+            lambda x, t: (softplus(x) - t * x).sum() / len(x),
+        "The sign is wrong.": lambda x, t: (t * x - softplus(x)).mean(),
+        "That is the term of t = 1 alone: the background counts, too.": lambda x, t: (t * softplus(-x)).mean(),
+        "That is the term of t = 0 alone: the foreground counts, too.": lambda x, t: ((1 - t) * softplus(x)).mean(),
+        "The target stands in the place of the logits.": lambda x, t: (softplus(t) - t * x).mean(),
+        "The target is used the wrong way round: 1 is foreground.": lambda x, t: (softplus(x) - (1 - t) * x).mean(),
+        "The sign of the product is wrong.": lambda x, t: (softplus(x) + t * x).mean(),
+        "The sigmoid is applied twice: the formula already contains it.":
+            lambda x, t: (softplus(x.sigmoid()) - t * x.sigmoid()).mean(),
+        "The logarithm is the natural one, not that to base 2.":
+            lambda x, t: (softplus(x) - t * x).mean() / math.log(2),
+    }  # fmt: skip
+    return {look: [formula(*pair).item() for pair in doubles] for look, formula in formulas.items()}
 
 
 class TorchsOwn(TorchFunctionMode):
@@ -100,20 +132,27 @@ def check_dice_score(dice_score) -> None:
     expect_callable(dice_score, "dice_score")
     rng = np.random.default_rng(0)
     share = np.array([0.1, 0.4, 0.7, 0.2, 0.9, 0.3])[:, None]  # of foreground, another one for each map
-    for shape in [(2, 3, 4, 5), (6, 1, 5, 3), (1, 1, 2, 3)]:
+    cases = []
+    for shape in [(2, 3, 4, 5), (3, 2, 5, 3), (1, 1, 2, 3)]:
         maps = (shape[0] * shape[1], shape[2] * shape[3])
         target = (rng.random(maps) < share[: maps[0]]).astype(np.float32)
         target[:, 0] = 1  # no map is empty yet
         logits = rng.normal(target - 0.5, 2).astype(np.float32)
-        logits, target = (torch.from_numpy(array.reshape(shape)) for array in (logits, target))
-        what = f"the result for tensors {shape}"
+        cases.append([torch.from_numpy(array.reshape(shape)) for array in (logits, target)])
+    scores = []
+    for logits, target in cases:
         with untouched(logits=logits, target=target):
-            score = dice_score(logits, target)
-        expect_scalar(score, "Return the tensor itself, without float(...) or .item().")
-        expected, look = dice_by_hand(float(score), logits, target)
-        if not 0 <= float(score) <= 1:
+            scores.append(dice_score(logits, target))
+        expect_scalar(scores[-1], "Return the tensor itself, without float(...) or .item().")
+    scores = [score.item() for score in scores]
+    right, mistakes = dice_by_hand(cases)
+    look = diagnosis(scores, right, mistakes)
+    for (logits, _), score, expected in zip(cases, scores, right, strict=True):
+        what = f"the result for tensors {tuple(logits.shape)}"
+        if not 0 <= score <= 1:
             look = look or "Each score is from 0 to 1, and so is their mean: apply the sigmoid to the logits."
-            fail(f"Range of {what}", float(score), "a number from 0 to 1", look)
+            fail(f"Range of {what}", score, "a number from 0 to 1", look)
+        look = look or "For each image and channel: 2 * sum(p * t) / (sum(p) + sum(t))."
         expect_close(what, score, expected, look, 1e-4)
     expect_dice_of_empty_maps(dice_score)
 
@@ -122,12 +161,14 @@ def expect_dice_of_empty_maps(dice_score: Callable) -> None:
     nothing, everything = torch.full((1, 1, 3, 4), -1e4), torch.full((1, 1, 3, 4), 1e4)
     empty, full, one_pixel = torch.zeros(1, 1, 3, 4), torch.ones(1, 1, 3, 4), torch.zeros(1, 1, 3, 4)
     one_pixel[0, 0, 1, 2] = 1
-    each_map = "The rule for empty maps holds for each map, not for the whole batch."
+    each_map = "The rule for empty maps holds for each map, not for the whole batch, and each map counts in the mean."
+    nothing_overlaps = "Nothing overlaps. A small number that keeps 0/0 away must be far smaller than a pixel."
     for what, logits, target, expected, look in [
-        ("a full prediction of a full target", everything, full, 1.0, ""),
-        ("an empty prediction of one pixel", nothing, one_pixel, 0.0, "Nothing overlaps."),
+        ("a full prediction of a full target", everything, full, 1.0, "Everything overlaps."),
+        ("an empty prediction of one pixel", nothing, one_pixel, 0.0, nothing_overlaps),
         ("a full prediction of an empty target", everything, empty, 0.0, "Nothing overlaps: only both empty gives 1."),
-        ("an empty prediction of an empty target", nothing, empty, 1.0, "0/0 needs a rule: nothing was to be found."),
+        ("an empty prediction of an empty target", nothing, empty, 1.0,
+         "0/0 needs a rule: nothing was to be found and nothing was found, so all is right."),
         ("one map found and one correctly empty", torch.cat([everything, nothing], 1), torch.cat([one_pixel, empty], 1),
          (2 / 13 + 1) / 2, each_map),
         ("one image found and one correctly empty", torch.cat([nothing, everything]), torch.cat([empty, one_pixel]),
@@ -138,31 +179,41 @@ def expect_dice_of_empty_maps(dice_score: Callable) -> None:
         expect_close(f"the result for {what}", score, expected, look, 1e-4)
 
 
-def dice_by_hand(found: float, logits: torch.Tensor, target: torch.Tensor) -> tuple[float, str]:
-    """The mean over maps that are not empty, and where to look if one of the usual mistakes gives the value found."""
-    x, t = logits.double().flatten(2), target.double().flatten(2)
-    p = x.sigmoid()
-
-    def dice(p, t, axes, factor=2.0, smooth=0.0):
-        return ((factor * (p * t).sum(axes) + smooth) / (p.sum(axes) + t.sum(axes) + smooth)).mean().item()
-
-    right = dice(p, t, 2)
-    overlap = (p * t).sum(2)
+def dice_by_hand(cases: list) -> tuple[list[float], dict[str, list[float]]]:
+    """The mean over maps, none of them empty, and what the usual mistakes give, by where to look."""
     each_map = "First compute the Dice of each image and channel, then their mean."
-    mistakes = [
-        (dice(p, t, (0, 1, 2)), f"That is the Dice of all pixels together. {each_map}"),
-        (dice(p, t, (0, 2)), f"That is the Dice of the whole batch for each channel. {each_map}"),
-        (dice(p, t, (1, 2)), f"That is the Dice of all channels together for each image. {each_map}"),
-        (dice(x, t, 2), "Logits are not probabilities: apply the sigmoid."),
-        (dice((p > 0.5).double(), t, 2), "That is the Dice of the thresholded mask; use the probabilities."),
-        (dice(p, t, 2, factor=1.0), "The factor 2 is missing."),
-        ((2 * overlap / (p.square().sum(2) + t.square().sum(2))).mean().item(), "No squares in the denominator."),
-        ((overlap / (p.sum(2) + t.sum(2) - overlap)).mean().item(), "That is the IoU (Jaccard index)."),
-        (dice(p, t, 2, smooth=1.0), "A smoothing constant of 1 changes the score of small maps; treat 0/0 separately."),
-        (1 - right, "That is one minus the score: a loss."),
-    ]
-    looks = [look for value, look in mistakes if math.isclose(found, value, rel_tol=1e-5)]
-    return right, looks[0] if looks and not math.isclose(found, right, rel_tol=1e-4) else ""
+
+    def dice(p, t, axes=2, factor=2.0, smooth=0.0):
+        return ((factor * (p * t).sum(axes) + smooth) / (p.sum(axes) + t.sum(axes) + smooth)).mean()
+
+    formulas = {
+        f"That is the Dice of all pixels together. {each_map}": lambda x, p, t: dice(p, t, (0, 1, 2)),
+        f"That is the Dice of the whole batch for each channel. {each_map}": lambda x, p, t: dice(p, t, (0, 2)),
+        f"That is the Dice of all channels together for each image. {each_map}": lambda x, p, t: dice(p, t, (1, 2)),
+        "Logits are not probabilities: apply the sigmoid.": lambda x, p, t: dice(x, t),
+        "The sigmoid is applied twice.": lambda x, p, t: dice(p.sigmoid(), t),
+        "That is the Dice of the thresholded mask; use the probabilities.": lambda x, p, t: dice((p > 0.5).double(), t),
+        "That is the Dice of the softmax over channels: each has its own sigmoid.":
+            lambda x, p, t: dice(x.softmax(1), t),
+        "The factor 2 is missing.": lambda x, p, t: dice(p, t, factor=1.0),
+        "No squares in the denominator.":
+            lambda x, p, t: (2 * (p * t).sum(2) / (p.square().sum(2) + t.square().sum(2))).mean(),
+        "That is the IoU (Jaccard index).": lambda x, p, t: ((p * t).sum(2) / (p + t - p * t).sum(2)).mean(),
+        "That is the precision: the overlap divided by the sum of p.":
+            lambda x, p, t: ((p * t).sum(2) / p.sum(2)).mean(),
+        "That is the recall: the overlap divided by the sum of t.": lambda x, p, t: ((p * t).sum(2) / t.sum(2)).mean(),
+        "That is the share of right pixels (accuracy).": lambda x, p, t: ((p > 0.5) == (t > 0.5)).double().mean(),
+        "A smoothing constant of 1 changes the score of small maps; treat 0/0 separately.":
+            lambda x, p, t: dice(p, t, smooth=1.0),
+        "A smoothing constant of 0.001 changes the score of small maps; treat 0/0 separately.":
+            lambda x, p, t: dice(p, t, smooth=1e-3),
+        "That is one minus the score: a loss.": lambda x, p, t: 1 - dice(p, t),
+        "That is the sum; the task asks for the mean over images and channels.":
+            lambda x, p, t: dice(p, t) * len(p) * p.shape[1],
+    }  # fmt: skip
+    flat = [(logits.double().flatten(2), target.double().flatten(2)) for logits, target in cases]
+    mistakes = {look: [formula(x, x.sigmoid(), t).item() for x, t in flat] for look, formula in formulas.items()}
+    return [dice(x.sigmoid(), t).item() for x, t in flat], mistakes
 
 
 # 3.3 train_epoch
@@ -171,31 +222,34 @@ def dice_by_hand(found: float, logits: torch.Tensor, target: torch.Tensor) -> tu
 def check_train_epoch(train_epoch) -> None:
     expect_callable(train_epoch, "train_epoch")
     torch.manual_seed(0)
-    images, targets = images_and_targets(9)
-    loader = DataLoader(TensorDataset(images, targets), batch_size=4)  # batches of 4, 4 and 1
-    model = Network().eval()
-    untrained, twin, careless = (copy.deepcopy(model) for _ in range(3))
-    found = train_epoch(model, loader, squared_error, Descent(model), agreement)
-    modes = set(model.notes.modes)  # the copies write into the same notes
-    losses, metrics = train_by_hand(twin.train(), loader, Descent(twin))
-    expect_means_of("with a metric", found)
-    expect_device(lambda model, *rest: train_epoch(model, *rest[:2], Descent(model), *rest[2:]))
-    if False in modes:
-        look = "Switch it to training mode before the first batch."
-        fail("Mode of the model during the epoch", "evaluation mode", "training mode", look)
-    if not same_parameters(model, twin):
-        if same_parameters(model, untrained):
-            look = "Each batch needs backward, then a step of the optimizer, before the gradients are reset."
-            fail("Parameters after the epoch", "unchanged", "changed by one step for each batch", look)
-        train_by_hand(careless.train(), loader, Descent(careless), reset=False)
-        if same_parameters(model, careless):
-            look = "Without a reset they accumulate from batch to batch."
-            fail("Gradients", "those of earlier batches, too", "those of one batch at each step", look)
-        look = "For each batch once: reset the gradients, loss_fn(logits, targets), backward, step."
-        fail("Parameters after the epoch", "other values", "those after one step for each of the 3 batches", look)
-    expect_means(found, losses, metrics, [4, 4, 1])
+    cases = []
+    for number, batch_size in [(9, 4), (5, 2)]:  # batches of 4, 4 and 1, of 2, 2 and 1
+        loader = loader_of(number, batch_size)
+        model = Network().eval()
+        untrained, twin, careless = (copy.deepcopy(model) for _ in range(3))
+        found = train_epoch(model, loader, squared_error, Descent(model), agreement)
+        modes = set(model.notes.modes)  # the copies write into the same notes
+        losses, metrics = train_by_hand(twin.train(), loader, Descent(twin))
+        expect_means_of("with a metric", found)
+        expect_device(lambda model, *rest: train_epoch(model, *rest[:2], Descent(model), *rest[2:]))
+        if False in modes:
+            look = "Switch it to training mode before the first batch."
+            fail("Mode of the model during the epoch", "evaluation mode", "training mode", look)
+        if not same_parameters(model, twin):
+            if same_parameters(model, untrained):
+                look = "Each batch needs backward, then a step of the optimizer, before the gradients are reset."
+                fail("Parameters after the epoch", "unchanged", "changed by one step for each batch", look)
+            train_by_hand(careless.train(), loader, Descent(careless), reset=False)
+            if same_parameters(model, careless):
+                look = "Without a reset they accumulate from batch to batch."
+                fail("Gradients", "those of earlier batches, too", "those of one batch at each step", look)
+            look = "For each batch once: reset the gradients, loss_fn(logits, targets), backward, step."
+            fail("Parameters after the epoch", "other values", "those after one step for each of the 3 batches", look)
+        cases.append((found, losses, metrics, [batch_size, batch_size, 1]))
+    expect_means(cases, " before the step")
     for sizes in ([3, 1], [1]):
         expect_any_iterable(train_epoch, sizes)
+    expect_no_graphs(train_epoch)
 
 
 def expect_any_iterable(train_epoch: Callable, sizes: list[int]) -> None:
@@ -204,11 +258,50 @@ def expect_any_iterable(train_epoch: Callable, sizes: list[int]) -> None:
     model = Network()
     twin = copy.deepcopy(model)
     with untouched(images=[images for images, _ in batches], targets=[targets for _, targets in batches]):
-        found = train_epoch(model, (batch for batch in batches), squared_error, Descent(model))
-    expect_means_of("without a metric", found)
+        found = without_metric(train_epoch, model, (batch for batch in batches), squared_error, Descent(model))
     losses, _ = train_by_hand(twin, batches, Descent(twin))
     look = "The loader may be any iterable of batches, so count the images in each."
     expect_close("the mean loss of a generator's batches", found[0], np.average(losses, weights=sizes), look, 1e-4)
+
+
+def expect_no_graphs(train_epoch: Callable) -> None:
+    """What is summed up holds no graph: when a batch is computed, those of earlier ones but the last two are gone."""
+    graphs, held = [], []
+
+    class Mark:
+        """An object that lives as long as the graph it is put into."""
+
+    def alive() -> int:
+        return sum(graph() is not None for graph in graphs[:-2])
+
+    class Watched(Network):
+        def forward(self, x):
+            if alive():
+                gc.collect()  # a cycle of references, as of a closure, may hold it for a while
+            held.append(alive())
+            result, mark = super().forward(x), Mark()
+            if result.grad_fn is not None:
+                result.grad_fn.metadata["mark"] = mark
+                graphs.append(weakref.ref(mark))
+            return result
+
+    model = Watched()
+    train_epoch(model, [images_and_targets(2)] * 6, squared_error, Descent(model), agreement)
+    if max(held, default=0):
+        look = "A sum of tensors that have a gradient keeps the graph of each batch: add up numbers, as .item() gives."
+        fail("Memory: graphs of earlier batches at the sixth batch", held[-1], "none", look)
+
+
+def without_metric(run: Callable, *arguments: Any) -> tuple:
+    try:
+        found = run(*arguments)
+    except TypeError as error:
+        if "'NoneType' object is not callable" not in str(error):
+            raise
+        look = "Compute the metric only if there is one, and return None if not."
+        fail("Result without a metric", "a call of the metric, which is None by default", "no call", look)
+    expect_means_of("without a metric", found)
+    return found
 
 
 def train_by_hand(
@@ -234,9 +327,10 @@ def train_by_hand(
 def check_validate(validate) -> None:
     expect_callable(validate, "validate")
     torch.manual_seed(0)
-    images, targets = images_and_targets(9)
-    loader = DataLoader(TensorDataset(images, targets), batch_size=4)
-    for training, grad in [(True, True), (False, True), (True, False)]:
+    cases = []
+    for training, grad, number, batch_size in [(True, True, 9, 4), (False, True, 5, 2), (True, False, 9, 4)]:
+        loader = loader_of(number, batch_size)
+        images, targets = loader.dataset.tensors
         model = Network()
         train_by_hand(model, loader, Descent(model))  # so that there are gradients, and averages of normalisation
         if training:
@@ -249,13 +343,45 @@ def check_validate(validate) -> None:
         expect_means_of("with a metric", found)
         model.notes.expect_inference()
         before.expect_unchanged(grad_after)
-        losses, metrics = measure_by_hand(model, loader)
-        expect_means(found, losses, metrics, [4, 4, 1])
+        cases.append((found, *measure_by_hand(model, loader), [batch_size, batch_size, 1]))
         with untouched(images=images, targets=targets):
-            found = validate(model, [(images, targets), (images[:1], targets[:1])], squared_error)
-        expect_means_of("without a metric", found)
-        expect_means_of("without a metric", validate(model, [(images[:1], targets[:1])], squared_error))
+            without_metric(validate, model, [(images, targets), (images[:1], targets[:1])], squared_error)
+        without_metric(validate, model, [(images[:1], targets[:1])], squared_error)
     expect_device(validate)
+    expect_means(cases)
+    expect_restored_after_errors(validate)
+
+
+def expect_restored_after_errors(validate: Callable) -> None:
+    """The model's mode and torch's gradient mode are those of before, whatever raises an error meanwhile."""
+
+    def broken(*_arguments):
+        raise RuntimeError("An error that the check makes.")
+
+    def broken_loader():
+        yield images_and_targets(2)
+        broken()
+
+    def restored(function: str, **parts: Any) -> None:
+        model = Network()
+        if function == "the model":
+            model.layers.forward = broken
+        loader = parts.get("loader", [images_and_targets(2)])
+        with torch.enable_grad():
+            with contextlib.suppress(RuntimeError):
+                validate(model, loader, parts.get("loss_fn", squared_error), parts.get("metric", agreement))
+            grad = torch.is_grad_enabled()
+        if not all(part.training for part in model.modules()):
+            look = "What stands behind `finally` is done even then."
+            fail(f"Mode of the model after an error in {function}", MODES[False], f"{MODES[True]} as before", look)
+        if not grad:
+            look = "A `with` block restores it even then."
+            fail(f"Torch's gradient mode after an error in {function}", "switched off", "switched on as before", look)
+
+    restored("the loss function", loss_fn=broken)
+    restored("the metric", metric=broken)
+    restored("the model")
+    restored("the loader", loader=broken_loader())
 
 
 def measure_by_hand(model: nn.Module, loader: Iterable) -> tuple[list[float], list[float]]:
@@ -284,6 +410,10 @@ class Network(nn.Module):
         return result
 
 
+def loader_of(number: int, batch_size: int) -> DataLoader:
+    return DataLoader(TensorDataset(*images_and_targets(number)), batch_size=batch_size)
+
+
 def images_and_targets(number: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Images, the last one much brighter than the others, so that its weight in a mean shows."""
     rng = torch.Generator().manual_seed(number)
@@ -308,11 +438,17 @@ class Descent:
                 weight.grad = None if set_to_none else torch.zeros_like(weight)
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step; a closure computes loss and gradients first, and its result is returned."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for weight in self.param_groups[0]["params"]:
             if weight.grad is not None:
                 self.velocity[weight] = 0.9 * self.velocity.get(weight, 0) + weight.grad
                 weight -= self.param_groups[0]["lr"] * self.velocity[weight]
+        return loss
 
 
 def squared_error(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -332,44 +468,64 @@ def expect_scalar(value: Any, look: str) -> None:
         fail("dtype of the result", str(value.dtype), "a floating point type")
 
 
-def expect_gradient(what: str, result: torch.Tensor, x: torch.Tensor, expected: np.ndarray) -> None:
+def expect_gradient(what: str, loss_fn: Callable, logits: torch.Tensor, target: torch.Tensor) -> None:
+    """The gradient is that of torch's cross entropy in float64."""
+    x, exact = logits.clone().requires_grad_(), logits.double().requires_grad_()
+    result = loss_fn(x, target)
     if not result.requires_grad:
         look = "Compute with tensors throughout, without .item(), .detach(), .numpy() or no_grad."
         fail(f"Gradient of {what}", "none", "one with respect to the logits", look)
     found = torch.autograd.grad(result, x, allow_unused=True)[0]
     if found is None:
         fail(f"Gradient of {what}", "none", "one with respect to the logits", "Does the result depend on the logits?")
+    expected = torch.autograd.grad(binary_cross_entropy_with_logits(exact, target.double()), exact)[0].numpy()
     close = np.isclose(found.numpy(), expected, rtol=1e-3, atol=1e-5 / expected.size)
     if not close.all():
         place = tuple(np.argwhere(~close)[0])
-        look = "A gradient that is not finite, or zero for a wrong answer, is due to rounding."
+        look = "The value is right and the gradient is not: does part of the formula work on .detach() or .data?"
+        if not np.isfinite(found.numpy()[place]):
+            look = "torch.where and torch.nan_to_num hide a value that is not finite, but its gradient still counts."
+        elif found.numpy()[place] == 0:
+            look = "Clamping stops the gradient where a wrong answer needs it most."
         fail(f"Gradient of {what}", f"{found.numpy()[place]:.3g}", f"{np.float32(expected[place]):.3g}", look)
 
 
 def expect_means_of(how: str, found: Any) -> None:
     """`(mean loss, mean metric or None)` as Python floats."""
     expect_pair(f"the result {how}", found, "(mean loss, mean metric)")
-    kinds = [float, float if how == "with a metric" else type(None)]
-    for name, value, kind in zip(("loss", "metric"), found, kinds, strict=True):
-        if type(value) is not kind:
-            look = "Convert it with float(...) or .item()." if kind is float else "Without a metric there is no mean."
-            expected = "a Python float" if kind is float else "None"
-            fail(f"Type of the mean {name} {how}", type(value).__name__, expected, look)
+    expect_float(f"the mean loss {how}", found[0])
+    if how == "with a metric":
+        expect_float(f"the mean metric {how}", found[1])
+    elif found[1] is not None:
+        what, look = f"Type of the mean metric {how}", "Without a metric there is no mean."
+        fail(what, type(found[1]).__name__, "None", look)
 
 
-def expect_means(found: tuple, losses: list[float], metrics: list[float], sizes: list[int]) -> None:
-    for name, value, values in [("loss", found[0], losses), ("metric", found[1], metrics)]:
-        expected = float(np.average(values, weights=sizes))
-        look = f"{name}(logits, targets) of each batch (before the step, if any), weighted by its number of images."
-        if math.isclose(value, np.mean(values), rel_tol=1e-4):
-            look = "That is the mean over batches; the last batch has fewer images, so its weight is smaller."
-        elif math.isclose(value, np.sum(values), rel_tol=1e-4):
-            look = "That is the sum over batches; the task asks for the mean over images."
-        elif math.isclose(value, np.dot(values, sizes), rel_tol=1e-4):
-            look = "That is the sum over images: divide by their number."
-        elif math.isclose(value, values[-1], rel_tol=1e-4):
-            look = "That is the value of the last batch."
-        expect_close(f"the mean {name}", value, expected, look, 1e-4)
+def expect_means(cases: list, when: str = "") -> None:
+    """The means of each case `((mean loss, mean metric), losses, metrics, sizes)` of batches of these sizes."""
+    right = [[float(np.average(values, weights=sizes)) for values in pair] for _, *pair, sizes in cases]
+    for position, name in enumerate(("loss", "metric")):
+        batches = [(np.array(case[1 + position]), np.array(case[3])) for case in cases]
+        mistakes = {
+            "That is the mean over batches; the last batch has fewer images, so its weight is smaller.":
+                [values.mean() for values, _ in batches],
+            "That is the sum over batches; the task asks for the mean over images.":
+                [values.sum() for values, _ in batches],
+            "That is the sum over images: divide by their number.": [values @ sizes for values, sizes in batches],
+            "That is the sum over images divided by the number of batches: divide by that of images.":
+                [values @ sizes / len(sizes) for values, sizes in batches],
+            "That is the sum over images divided by that of full batches: the last batch has fewer images.":
+                [values @ sizes / (len(sizes) * sizes[0]) for values, sizes in batches],
+            "That is the value of the last batch.": [values[-1] for values, _ in batches],
+            "That is the value of the first batch.": [values[0] for values, _ in batches],
+            f"That is the mean {'loss' if position else 'metric'}: the loss comes first, then the metric.":
+                [means[1 - position] for means in right],
+        }  # fmt: skip
+        found, expected = [case[0][position] for case in cases], [means[position] for means in right]
+        look = diagnosis(found, expected, mistakes)
+        look = look or f"{name}(logits, targets) of each batch{when}, weighted by its number of images."
+        for value, mean in zip(found, expected, strict=True):
+            expect_close(f"the mean {name}", value, mean, look, 1e-4)
 
 
 def expect_device(run: Callable) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -55,6 +55,34 @@ def one_by_one(logits, target):
     return torch.stack(losses).mean()
 
 
+def with_two_branches(logits, target):
+    """Each branch gets numbers at which it is finite, so that the gradient of the one not taken is 0."""
+    positive, negative = torch.where(logits > 0, logits, 0.0), torch.where(logits > 0, 0.0, logits)
+    above = positive + torch.log1p(torch.exp(-positive))
+    return torch.mean(torch.where(logits > 0, above, torch.log1p(torch.exp(negative))) - target * logits)
+
+
+def with_cross_entropy_of_two_classes(logits, target):
+    both = torch.stack([torch.zeros_like(logits), logits], dim=1)
+    return functional.cross_entropy(both, torch.stack([1 - target, target], dim=1))
+
+
+class OwnGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, logits, target):
+        ctx.save_for_backward(logits, target)
+        return (functional.softplus(logits.double()) - target * logits).mean()
+
+    @staticmethod
+    def backward(ctx, grad):
+        logits, target = ctx.saved_tensors
+        return (grad * (logits.sigmoid() - target) / logits.numel()).float(), None
+
+
+def with_own_gradient(logits, target):
+    return OwnGradient.apply(logits, target)
+
+
 def textbook(logits, target):
     p = torch.sigmoid(logits)
     return -(target * p.log() + (1 - target) * (1 - p).log()).mean()
@@ -91,20 +119,25 @@ WRONG_CROSS_ENTROPIES = {
     "a number": (lambda x, t: with_clamp(x, t).item(), r"^Type of the result: found float.*lose the gradient"),
     "for each element": (lambda x, t: functional.softplus(x) - t * x, r"^Shape of the result: found \(2, 1, 3, 4\)"),
     "for each image": (lambda x, t: (functional.softplus(x) - t * x).flatten(1).mean(1), r"^Shape of"),
-    "sum": (lambda x, t: (functional.softplus(x) - t * x).sum(), r"^Value of .*That is the sum"),
+    "sum": (lambda x, t: (functional.softplus(x) - t * x).sum(), r"^Value of .*That is the sum; the"),
+    "sum of each image": (lambda x, t: (functional.softplus(x) - t * x).sum() / len(x), r"^Value of .*of each image"),
+    "sigmoid twice": (lambda x, t: (functional.softplus(x.sigmoid()) - t * x.sigmoid()).mean(), r"^Value .*twice"),
+    "infinities replaced": (lambda x, t: torch.nan_to_num(textbook(x, t)), r"^Gradient of .*found nan.*nan_to_num"),
+    "sum where it is the right value by chance": (
+        lambda x, t: with_clamp(x, t) * (x.numel() if x.ndim == 4 else 2), r"^Value of .*The mean over all elements"),
     "sign": (lambda x, t: -(functional.softplus(x) - t * x).mean(), r"^Value of .*The sign is wrong"),
-    "background forgotten": (lambda x, t: (t * functional.softplus(-x)).mean(), r"^Value of"),
-    "target swapped": (lambda x, t: (functional.softplus(x) - (1 - t) * x).mean(), r"^Value of"),
-    "arguments swapped": (lambda t, x: (functional.softplus(x) - t * x).mean(), r"^Value of"),
+    "background forgotten": (lambda x, t: (t * functional.softplus(-x)).mean(), r"^Value of .*t = 1 alone"),
+    "target swapped": (lambda x, t: (functional.softplus(x) - (1 - t) * x).mean(), r"^Value of .*wrong way round"),
+    "arguments swapped": (lambda t, x: (functional.softplus(x) - t * x).mean(), r"^Value .*in the place of the logits"),
     "logits as probabilities": (lambda x, t: -(t * x.log() + (1 - t) * (1 - x).log()).mean(), r"^Value of .*nan"),
-    "base 2": (lambda x, t: with_clamp(x, t) / np.log(2), r"^Value of"),
+    "base 2": (lambda x, t: with_clamp(x, t) / np.log(2), r"^Value of .*base 2"),
     "squared error": (lambda x, t: (x.sigmoid() - t).square().mean(), r"^Value of"),
     "decided targets": (for_masks_only, r"^Value of .*targets between 0 and 1"),
-    "textbook": (textbook, r"^Value of the result for logits -10000 .*nan.*Rounding"),
+    "textbook": (textbook, r"^Value of the result for logits -10000 .*nan.*sigmoid was rounded"),
     "epsilon": (with_epsilon, r"^Value of the result for logits -10000 and targets 0\.3: found .*Clamping"),
     "overflow": (lambda x, t: (torch.log(1 + torch.exp(x)) - t * x).mean(), r"^Value .*logits 200 .*found inf.*exp of"),
-    "clamped logits": (lambda x, t: with_clamp(x.clamp(-50, 50), t), r"^Value of .*Clamping changes the value"),
-    "gradient nan": (with_where, r"^Gradient of the result for logits -10000 .*found nan"),
+    "clamped logits": (lambda x, t: with_clamp(x.clamp(-50, 50), t), r"^Value of .*Clamping or adding a small number"),
+    "gradient nan": (with_where, r"^Gradient of the result for logits -10000 .*found nan.*torch.where"),
     "no gradient": (lambda x, t: with_clamp(x.detach(), t), r"^Gradient of .*found none"),
     "new tensor": (lambda x, t: torch.tensor(with_clamp(x, t).item()), r"^Gradient of .*found none"),
     "in place": (clips_in_place, r"^Mutation: your code changed its argument logits"),
@@ -151,6 +184,13 @@ def dice_of_flat_maps(logits, target):
     return torch.nan_to_num(2 * (p * t).sum(1) / (p + t).sum(1), nan=1.0).mean()
 
 
+def dice_in_place(logits, target):
+    p = logits.sigmoid()
+    overlap, total = torch.einsum("nchw,nchw->nc", p, target), (p + target).sum((-1, -2))
+    overlap[total == 0], total[total == 0] = 0.5, 1
+    return (2 * overlap / total).mean(1).mean()
+
+
 def dice(axes=(2, 3), factor=2.0, smooth=0.0, p=torch.sigmoid, sizes=lambda p: p, empty=1.0, reduce=torch.mean):
     """The Dice score with one mistake or another."""
 
@@ -182,6 +222,12 @@ def one_for_empty_batches(logits, target):
     return torch.ones(()) if total.sum() == 0 else (2 * (p * target).sum((2, 3)) / total.clamp(min=1e-12)).mean()
 
 
+def mean_of_maps_with_nuclei(logits, target):
+    p = logits.sigmoid()
+    overlap, total = (p * target).sum((2, 3)), (p + target).sum((2, 3))
+    return (2 * overlap[total > 0] / total[total > 0]).mean() if total.any() else torch.ones(())
+
+
 WRONG_DICES = {
     "stacked": (dice(reduce=lambda scores: scores), r"^Shape of the result: found \(2, 3\), expected \(\)"),
     "a number": (lambda x, t: dice_in_loops(x, t).item(), r"^Type of the result: found float"),
@@ -191,11 +237,19 @@ WRONG_DICES = {
     "over the batch": (dice((0, 2, 3)), r"^Value of .*Dice of the whole batch for each channel"),
     "over channels": (dice((1, 2, 3)), r"^Value of .*Dice of all channels together for each image"),
     "no sigmoid": (dice(p=lambda x: x), r"^Range of .*apply the sigmoid"),
-    "softmax": (dice(p=lambda x: x.softmax(1)), r"^Value of"),
+    "softmax": (dice(p=lambda x: x.softmax(1)), r"^Value of .*softmax over channels"),
     "hard": (dice(p=lambda x: (x > 0).float()), r"^Value of .*thresholded"),
     "no factor 2": (dice(factor=1), r"^Value of .*factor 2 is missing"),
     "squares": (dice(sizes=torch.square), r"^Value of .*No squares"),
     "IoU": (iou, r"^Value of .*IoU"),
+    "accuracy": (lambda x, t: ((x > 0) == (t > 0)).float().mean(), r"^Value of .*accuracy"),
+    "precision": (lambda x, t: ((x.sigmoid() * t).sum((2, 3)) / x.sigmoid().sum((2, 3))).mean(),
+                  r"^Value of .*precision"),
+    "sigmoid twice": (dice(p=lambda x: x.sigmoid().sigmoid()), r"^Value of .*applied twice"),
+    "a little smoothing": (dice(smooth=1e-3), r"^Value of .*smoothing constant of 0.001"),
+    "empty maps do not count": (mean_of_maps_with_nuclei, r"^Value of .*each map counts in the mean"),
+    "IoU by chance": (lambda x, t: iou(x, t) if len(x) == 3 else dice_in_loops(x, t) / 3,
+                      r"^Value of .*For each image and channel"),
     "smoothing": (dice(smooth=1.0), r"^Value of .*smoothing constant of 1"),
     "loss": (lambda x, t: 1 - dice_in_loops(x, t), r"^Value of .*one minus the score"),
     "best channel": (dice(reduce=torch.max), r"^Value of"),
@@ -322,6 +376,78 @@ def half_written_epoch(model, loader, loss_fn, optimizer, metric=None):
         raise NotImplementedError("Exercise 3.3: the body of the loop")
 
 
+def epoch_with_a_closure(model, loader, loss_fn, optimizer, metric=None):
+    """As `torch.optim.LBFGS` needs it; the result of the step is that of the closure."""
+    device, rows = next(model.parameters()).device, []
+    model.train()
+    for images, targets in loader:
+        images, targets = images.to(device), targets.to(device)
+
+        def closure():
+            nonlocal logits
+            optimizer.zero_grad()
+            logits = model(images)  # noqa: B023 (called before the next batch)
+            loss = loss_fn(logits, targets)  # noqa: B023
+            loss.backward()
+            return loss
+
+        logits = None
+        loss = optimizer.step(closure)
+        rows.append([loss.item(), 0 if metric is None else metric(logits.detach(), targets).item(), len(images)])
+    losses, scores, sizes = np.array(rows).T
+    return np.average(losses, weights=sizes), None if metric is None else np.average(scores, weights=sizes)
+
+
+def epoch_with_a_scaler(model, loader, loss_fn, optimizer, metric=None):
+    """Mixed precision, running means, gradients dropped by the model."""
+    scaler, weight = torch.amp.GradScaler("cpu", init_scale=1024.0), next(model.parameters())
+    loss_mean = metric_mean = 0.0
+    seen = 0
+    model.train(True)
+    for x, y in list(loader):
+        x, y = x.to(weight), y.to(weight.device)
+        model.zero_grad()
+        with torch.enable_grad():
+            out = model(x)
+            loss = loss_fn(out, y)
+        scaler.scale(loss).backward(retain_graph=True)
+        scaler.step(optimizer)
+        scaler.update()
+        seen += len(x)
+        loss_mean += (loss.detach().cpu().numpy() - loss_mean) * len(x) / seen
+        if metric is not None:
+            with torch.inference_mode():
+                metric_mean += (float(metric(out, y)) - metric_mean) * len(x) / seen
+    return float(loss_mean), metric_mean if metric is not None else None
+
+
+def epoch_that_sums_graphs(of_loss=False, of_metric=False, as_list=False):
+    def train_epoch(model, loader, loss_fn, optimizer, metric=None):
+        device, losses, scores, sizes = next(model.parameters()).device, [], [], []
+        model.train()
+        for images, targets in loader:
+            images, targets = images.to(device), targets.to(device)
+            logits = model(images)
+            loss = loss_fn(logits, targets)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            loss, score = loss * len(images), metric(logits, targets) * len(images) if metric else torch.zeros(())
+            losses.append(loss if of_loss else loss.item())
+            scores.append(score if of_metric else score.item())
+            sizes.append(len(images))
+            if not as_list:
+                losses, scores = [sum(losses)], [sum(scores)]
+        means = float(sum(losses) / sum(sizes)), float(sum(scores) / sum(sizes))
+        return means if metric else (means[0], None)
+
+    return train_epoch
+
+
+def metric_always(model, loader, loss_fn, optimizer, metric=None):
+    return epoch()(model, loader, loss_fn, optimizer, lambda *pair: metric(*pair))
+
+
 def one(_images):
     return 1
 
@@ -334,7 +460,7 @@ WRONG_EPOCHS = {
     "only the loss": (lambda *all_: epoch()(*all_)[0], r"^Type of the result with a metric: found float"),
     "three results": (lambda *all_: (*epoch()(*all_), 3), r"^Type of the result .*tuple of 3"),
     "tensors": (epoch(number=lambda value: value), r"^Type of the mean loss .*found Tensor, expected a Python float"),
-    "NumPy numbers": (epoch(number=lambda value: np.float32(value)), r"^Type of the mean loss .*found float32"),
+    "NumPy numbers": (epoch(number=lambda value: np.float32(value)), r"^Type of the mean loss .*float32 of NumPy"),
     "0 for no metric": (epoch(none=0.0), r"^Type of the mean metric without a metric: found float, expected None"),
     "CPU only": (epoch(move=False), r"^Device of the images: found cpu, expected the device of the model"),
     "targets left behind": (epoch(only_images=True), r"^Device of the targets: found cpu"),
@@ -357,26 +483,64 @@ WRONG_EPOCHS = {
     "size of the data set": (epoch(count=lambda loader: len(loader.dataset)), r"^Error: .*AttributeError.*Look at"),
     "number of batches": (epoch(weigh=one, count=len), r"^Value of the mean loss.*mean over batches"),
     "images changed": (epoch(before=changes_images), r"^Mutation: your code changed its argument images"),
+    "a sum of losses with graphs": (epoch_that_sums_graphs(of_loss=True), r"^Memory: graphs of earlier batches"),
+    "a sum of metrics with graphs": (epoch_that_sums_graphs(of_metric=True), r"^Memory: .*\.item\(\)"),
+    "a list of losses with graphs": (epoch_that_sums_graphs(of_loss=True, as_list=True), r"^Memory: .*found 3"),
+    "metric is None": (metric_always, r"^Result without a metric: .*if there is one"),
+    "results swapped": (lambda *all_: epoch()(*all_)[::-1], r"^(Value of the mean loss.*the loss comes first|Type)"),
+    "images over batches": (epoch(count=len), r"^Value of the mean loss.*divided by the number of batches"),
+    "full batches": (epoch(count=lambda loader: getattr(loader, "batch_size", 1) * len(loader)),
+                     r"^Value of the mean loss.*full batches"),
+    "a number of another kind": (epoch(number=lambda value: np.asarray(value.detach())), r"^Type .*found ndarray of N"),
+    "rounded": (epoch(number=lambda value: round(float(value), 3)), r"^Value of the mean loss.*weighted"),
 }  # fmt: skip
 
 
 # 3.4 validate
 
 
+@contextmanager
+def evaluating(model):
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def validate_with_stack(model, loader, loss_fn, metric=None):
+    with ExitStack() as stack:
+        stack.callback(model.train, model.training)
+        stack.enter_context(torch.set_grad_enabled(False))
+        return validation(restore=nothing, mode=lambda model: model.train(False))(model, loader, loss_fn, metric)
+
+
+def validate_with_except(model, loader, loss_fn, metric=None):
+    """Restores once more after an error, without `finally`."""
+    training = model.training
+    try:
+        return validation(careful=False)(model, loader, loss_fn, metric)
+    except BaseException:
+        model.train(training)
+        raise
+
+
+def nothing(*_arguments):
+    pass
+
+
 def validate_with_decorator(model, loader, loss_fn, metric=None):
     """A context for each thing, lists, NumPy."""
-    training, device = model.training, next(model.parameters()).device
-    model.eval()
-    with torch.inference_mode():
+    device = next(model.parameters()).device
+    with evaluating(model), torch.inference_mode():
         rows = []
         for x, y in loader:
             x, y = x.to(device), y.to(device)
             logits = model(x)
             rows.append((float(loss_fn(logits, y)), 0.0 if metric is None else float(metric(logits, y)), len(x)))
-    model.train(training)
     losses, scores, sizes = np.array(rows).T
-    mean = float(losses @ sizes / sizes.sum())
-    return [mean, None if metric is None else float(scores @ sizes / sizes.sum())]
+    return [losses @ sizes / sizes.sum(), None if metric is None else scores @ sizes / sizes.sum()]
 
 
 @torch.no_grad()
@@ -417,15 +581,25 @@ def validate_whole_data(model, loader, loss_fn, metric=None):
 
 def validation(
     mode=nn.Module.eval, restore=nn.Module.train, grad=torch.no_grad, move=True, weigh=len, divide=True, number=float,
-    none=None, prepare=lambda model: None, detach=False, swap=False, before=lambda images: images,
+    none=None, prepare=lambda model: None, detach=False, swap=False, before=lambda images: images, careful=True,
 ):  # fmt: skip
     """A measuring loop with one mistake or another."""
 
     def validate(model, loader, loss_fn, metric=None):
-        device, training = next(model.parameters()).device, model.training
+        training = model.training
         mode(model)
         prepare(model)
-        losses, scores, n_images = 0.0, 0.0, 0
+        try:
+            result = measure(model, loader, loss_fn, metric)
+        except RuntimeError:
+            if careful:
+                restore(model, training)
+            raise
+        restore(model, training)
+        return result
+
+    def measure(model, loader, loss_fn, metric):
+        device, losses, scores, n_images = next(model.parameters()).device, 0.0, 0.0, 0
         with grad():
             for images, targets in loader:
                 images = before(images)
@@ -437,7 +611,6 @@ def validation(
                 if metric is not None:
                     scores += number(metric(logits, targets)) * weigh(images)
                 n_images += weigh(images)
-        restore(model, training)
         n_images = n_images if divide else 1
         return losses / n_images, none if metric is None else scores / n_images
 
@@ -467,6 +640,37 @@ def switches_grad_on(model, loader, loss_fn, metric=None):
     result = validation()(model, loader, loss_fn, metric)
     torch.set_grad_enabled(True)
     return result
+
+
+def switches_grad_off_until_the_end(model, loader, loss_fn, metric=None):
+    grad = torch.is_grad_enabled()
+    torch.set_grad_enabled(False)
+    result = validation(grad=nullcontext)(model, loader, loss_fn, metric)
+    torch.set_grad_enabled(grad)
+    return result
+
+
+def careful_with(*parts):
+    """Restores the mode after an error in some places only."""
+
+    def validate(model, loader, loss_fn, metric=None):
+        training = model.training
+
+        def guarded(part, function):
+            def call(*arguments):
+                try:
+                    return function(*arguments)
+                except RuntimeError:
+                    model.train(training)
+                    raise
+
+            return call if part in parts else function
+
+        if metric is not None:
+            metric = guarded("metric", metric)
+        return validation(careful=False)(model, loader, guarded("loss_fn", loss_fn), metric)
+
+    return validate
 
 
 def updates_averages(model):
@@ -504,11 +708,21 @@ WRONG_VALIDATIONS = {
     "sum of images": (validation(divide=False), r"^Value of the mean loss.*sum over images"),
     "arguments swapped": (validation(swap=True), r"^Value of the mean loss"),
     "images changed": (validation(before=changes_images), r"^Mutation: .*images"),
+    "mode lost by an error": (validation(careful=False), r"^Mode of .* after an error in the loss .*`finally`"),
+    "mode lost by an error of the metric": (careful_with("loss_fn"), r"^Mode of .* after an error in the metric"),
+    "mode lost by another error": (careful_with("loss_fn", "metric"), r"^Mode of .* after an error in the model"),
+    "grad mode lost by an error": (switches_grad_off_until_the_end, r"^Torch's gradient mode after an error in the l"),
+    "metric is None": (lambda model, loader, loss_fn, metric=None: validation()(
+        model, loader, loss_fn, lambda *pair: metric(*pair)), r"^Result without a metric"),
+    "NumPy's float32": (validation(number=lambda value: np.float32(value)), r"^(Type .*float32 of NumPy|Value)"),
 }  # fmt: skip
 
 
 RIGHT = {
-    "3.1": [refusing(loss) for loss in (with_logsigmoid, with_clamp, with_logaddexp, with_two_classes, one_by_one)],
+    "3.1": [refusing(loss) for loss in (
+        with_logsigmoid, with_clamp, with_logaddexp, with_two_classes, one_by_one, with_two_branches,
+        with_cross_entropy_of_two_classes, with_own_gradient,
+    )],
     "3.2": [
         dice_in_loops,
         dice_with_epsilon,
@@ -517,10 +731,18 @@ RIGHT = {
         torch.no_grad()(dice_in_loops),
         lambda x, t: dice()(x.detach(), t),
         dice_by_numpy,
+        dice_in_place,
+        torch.inference_mode()(dice_in_place),
     ],
-    "3.3": [epoch_with_lists, epoch_on_the_device, epoch_that_restores_modes, epoch()],
-    "3.4": [validate_with_decorator, validate_a_copy, validate_whole_data, validation()],
-}
+    "3.3": [
+        epoch_with_lists, epoch_on_the_device, epoch_that_restores_modes, epoch_with_a_closure, epoch_with_a_scaler,
+        epoch_that_sums_graphs(), epoch(),
+    ],
+    "3.4": [
+        validate_with_decorator, validate_a_copy, validate_whole_data, validate_with_stack, validate_with_except,
+        validation(),
+    ],
+}  # fmt: skip
 WRONG = {"3.1": WRONG_CROSS_ENTROPIES, "3.2": WRONG_DICES, "3.3": WRONG_EPOCHS, "3.4": WRONG_VALIDATIONS}
 
 
