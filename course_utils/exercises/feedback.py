@@ -82,7 +82,7 @@ def diagnosis(found: Sequence, expected: Sequence, suspects: dict[str, Sequence]
     """
     for advice, values in suspects.items():
         pairs = list(zip(found, expected, values, strict=True))
-        n_wrong = sum(not np.array_equal(right, value) for _, right, value in pairs)
+        n_wrong = sum(not _equal(right, value, rtol) for _, right, value in pairs)
         if n_wrong > 1 and all(_equal(value, own, rtol) for own, _, value in pairs):
             return advice
     return ""

@@ -483,7 +483,7 @@ WRONG_EPOCHS = {
     "size of the data set": (epoch(count=lambda loader: len(loader.dataset)), r"^Error: .*AttributeError.*Look at"),
     "number of batches": (epoch(weigh=one, count=len), r"^Value of the mean loss.*mean over batches"),
     "images changed": (epoch(before=changes_images), r"^Mutation: your code changed its argument images"),
-    "a sum of losses with graphs": (epoch_that_sums_graphs(of_loss=True), r"^Memory: graphs of earlier batches"),
+    "a sum of losses with graphs": (epoch_that_sums_graphs(of_loss=True), r"^Memory: graphs of the first"),
     "a sum of metrics with graphs": (epoch_that_sums_graphs(of_metric=True), r"^Memory: .*\.item\(\)"),
     "a list of losses with graphs": (epoch_that_sums_graphs(of_loss=True, as_list=True), r"^Memory: .*found 3"),
     "metric is None": (metric_always, r"^Result without a metric: .*if there is one"),
