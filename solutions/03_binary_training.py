@@ -246,7 +246,8 @@ assert hard_dice_score(timid, target) == 1 > dice_score(timid, target)
 # Write `train_epoch(model, loader, loss_fn, optimizer, metric=None)`. For each batch: move it to the model's device,
 # compute logits and loss, set the old gradients to zero, backward, step. Return `(mean loss, mean metric)` as Python
 # floats (`None` without a metric). Weight each batch by its size, since the last one may be smaller. Put the model in
-# training mode. `loader` may be any iterable of batches, even one without a length: count the images yourself.
+# training mode. `loader` may be any iterable of batches, even one without a length: count the images yourself. Sum up
+# numbers or detached tensors; anything else would hold the graph of every batch.
 
 # %% [markdown] expected="3.3"
 # Expected: a pair of Python floats. This model knows nothing (all logits are 0), so the loss is log 2:
@@ -326,7 +327,8 @@ claim(last_dice > first_dice + 0.2, "The Dice score rose.")
 # {{difficulty}}
 #
 # Write `validate(model, loader, loss_fn, metric=None)`. It returns the same as `train_epoch` but changes nothing:
-# evaluation mode, no gradients, and afterwards the model's earlier mode.
+# evaluation mode, no gradients, and afterwards, also after an error, the earlier modes of the model and of torch's
+# gradients.
 #
 # Why a mode? Our networks use *batch normalisation*: in training mode it scales by the mean and standard deviation of
 # the current batch, and updates running averages of them; in evaluation mode it uses these averages and does not change
