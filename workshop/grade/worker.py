@@ -37,7 +37,6 @@ from workshop.grade import submissions
 
 MAX_FILE_BYTES = 2**30
 MAX_CPU_SECONDS = 1800  # for what gets out of reach of the process that watches
-MAX_TRIES = 3  # a check that ran out of time is repeated: the first one may pay for slow imports, or a busy machine
 
 Send = Callable[[dict], None]
 
@@ -91,8 +90,9 @@ def grade_exercises(request: dict, send: Send) -> None:
     """Read the notebook, then define and check its exercises one after the other.
 
     Args:
-        request: "notebook" (path), "seconds" (for one statement), "memory" (bytes that students' code may use besides
-            what is loaded), "faults" (step that ended or blocked an earlier process and is not run again -> `Outcome`).
+        request: "notebook" (path), "seconds" (of processor time, for one statement), "memory" (bytes that students'
+            code may use besides what is loaded), "faults" (step that ended or blocked an earlier process and is not
+            run again -> `Outcome`).
         send: takes an answer.
     """
     path = Path(request["notebook"])
@@ -186,10 +186,10 @@ class NotebookRun:
         self.send({"step": statement.place})
         tree, flags = ast.Module([statement.node], []), self.submission.future_flags
         try:
-            with silence(), time_limit(self.seconds):
+            with silence(), time_limit(self.seconds, waiting=2 * self.seconds):
                 exec(compile(tree, f"<cell {statement.cell}>", "exec", flags, dont_inherit=True), self.names)
-        except CheckTimeout:
-            return Outcome("failed", f"Time: {statement.place} was stopped after {self.seconds:g} seconds.", True)
+        except CheckTimeout as error:
+            return Outcome("failed", f"Time: {statement.place} was {error}", True)
         except BaseException as error:  # SystemExit included
             text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             return Outcome("failed", f"Error: {statement.place} raised {text}.")
@@ -200,10 +200,7 @@ class NotebookRun:
         if fault := self.faults.get(exercise.id):
             return fault
         self.send({"step": exercise.id})
-        for _ in range(MAX_TRIES):
-            result = evaluate(exercise.id, submitted)
-            if not result.timed_out:
-                break
+        result = evaluate(exercise.id, submitted)
         return Outcome(result.status, " ".join(result.messages), timed_out=result.timed_out)
 
 

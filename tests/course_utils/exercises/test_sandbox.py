@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import sys
 import threading
 import time
 import warnings
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -108,31 +110,150 @@ def matrix_products():
         a = a @ a / 200
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # endless_generator ignores its end, too
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs the alarm signal of Linux and macOS")
-@pytest.mark.parametrize(
-    "endless",
-    [
-        loop, loop_that_catches_all, loop_that_ends_its_try_with_continue, sleep, sleep_and_catch_all,
-        catch_all_around_catch_all, endless_generator, matrix_products,
-    ],
+def wait_for_an_answer():
+    reading, _ = os.pipe()
+    os.read(reading, 1)
+
+
+def swallow_and_complain():
+    try:
+        loop()
+    except BaseException:
+        raise ValueError("out of patience") from None
+
+
+COMPUTING = [
+    loop, loop_that_catches_all, loop_that_ends_its_try_with_continue, endless_generator, matrix_products,
+    swallow_and_complain,
+]  # fmt: skip
+WAITING = [sleep, sleep_and_catch_all, catch_all_around_catch_all, wait_for_an_answer]
+alarm_only = pytest.mark.skipif(
+    not hasattr(signal, "setitimer"), reason="needs the alarm signal of Linux and macOS"
 )  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # endless_generator ignores its end, too
+@alarm_only
+@pytest.mark.parametrize("endless", [*COMPUTING, *WAITING])
 def test_endless_loops_are_stopped(endless):
     for _ in range(3):
-        start = time.perf_counter()
-        result = run_check("9.9", call, endless, 0.1)
-        assert time.perf_counter() - start < 2.0  # 0.13 s on an idle machine
+        start = time.thread_time()
+        result = run_check("9.9", call, endless, 0.05)
+        assert time.thread_time() - start < 1.0  # 0.1 s on an idle machine: computing gets a second try
         assert (result.status, result.timed_out) == ("failed", True)
-        assert result.messages[0].startswith("Time: your code was stopped after 0.1 seconds.")
+        computing = r"0.05 seconds\. Expected: .* processor time"
+        pattern = computing if endless in COMPUTING else r"\d+ seconds, of which it computed for 0.0\. .*input"
+        assert re.match(f"Time: your code was stopped after {pattern}", result.messages[0])
 
 
-@pytest.mark.parametrize("endless", [loop, matrix_products])
-def test_endless_loops_are_stopped_in_another_thread(endless):
+def in_another_thread(function):
     found = []
-    thread = threading.Thread(target=lambda: found.append(run_check("9.9", call, endless, 0.1)), daemon=True)
+    thread = threading.Thread(target=lambda: found.append(function()), daemon=True)
     thread.start()
-    thread.join(5)
-    assert found and found[0].timed_out
+    thread.join(60)
+    assert found
+    return found[0]
+
+
+@pytest.mark.parametrize("endless", [loop, matrix_products, swallow_and_complain])
+@pytest.mark.parametrize("clock", ["of the thread", "of the process"])
+def test_endless_loops_are_stopped_in_another_thread(endless, clock, monkeypatch):
+    if clock == "of the process":  # as on Windows and macOS
+        monkeypatch.delattr(time, "pthread_getcpuclockid", raising=False)
+    assert in_another_thread(lambda: run_check("9.9", call, endless, 0.1)).timed_out
+
+
+# What the time limit does not count
+
+
+def compute(seconds):
+    start = time.thread_time()
+    while time.thread_time() - start < seconds:
+        pass
+
+
+def threads_of_the_kernel():
+    """They compute while this one waits."""
+    others = [threading.Thread(target=compute, args=(0.15,)) for _ in range(2)]
+    for other in others:
+        other.start()
+    for other in others:
+        other.join()
+
+
+def slow_import():
+    import_module("imports_for_long")
+
+
+def import_that_imports():
+    import_module("imports_another")
+
+
+COMPILER = {"__name__": "numba.core.dispatcher", "compute": compute}
+exec("def compile_for_long(): compute(0.4)", COMPILER)
+
+
+def first_use():
+    if not os.environ.get("COURSE_TEST_USED"):
+        os.environ["COURSE_TEST_USED"] = "yes"
+        compute(0.4)
+
+
+def import_and_be_wrong():
+    """As a check of the memory finds that what the import allocates is too much."""
+    if "imports_for_long" not in sys.modules:
+        slow_import()
+        raise CheckFailed("Memory: found 2.9 MB, expected a few kB.")
+
+
+@pytest.fixture
+def slow_modules(tmp_path, monkeypatch):
+    (tmp_path / "imports_for_long.py").write_text("import time\nstart = time.thread_time()\n"
+                                                  "while time.thread_time() - start < 0.4: pass\n")  # fmt: skip
+    (tmp_path / "imports_another.py").write_text("import imports_for_long\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("COURSE_TEST_USED", "")
+    yield
+    for name in ("imports_for_long", "imports_another"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("where", [lambda function: function(), in_another_thread], ids=["here", "in a thread"])
+@pytest.mark.parametrize(
+    "right",
+    [
+        lambda: time.sleep(0.4), threads_of_the_kernel, slow_import, import_that_imports, COMPILER["compile_for_long"],
+        first_use, import_and_be_wrong,
+    ],
+)  # fmt: skip
+def test_only_what_the_code_itself_computes_each_time_is_counted(right, where, slow_modules):
+    result = where(lambda: run_check("9.9", call, right, 0.2))
+    assert result.status == "passed", result.messages
+
+
+@pytest.mark.parametrize(
+    ("answer", "tries"),
+    [
+        (lambda: None, 1), (lambda: 1 / 0, 1), (loop, 2), (pytest.param(sleep, 1, marks=alarm_only)), (slow_import, 1),
+        (lambda: (slow_import(), 1 / 0), 2),
+    ],
+)  # fmt: skip
+def test_a_second_try_is_for_what_may_be_faster_or_smaller_then(answer, tries, slow_modules):
+    calls = []
+    run_check("9.9", lambda submission: (calls.append(1), submission()), answer, 0.05)
+    assert len(calls) == tries
+
+
+def test_imports_that_do_not_end_are_stopped(slow_modules):
+    result = run_check("9.9", call, slow_import, 0.01)
+    assert result.timed_out and "of imports and compilation" in result.messages[0]
+
+
+def test_whether_the_machine_is_busy_is_said_where_code_waits(monkeypatch):
+    for load, said in ((0.1, False), (8.0 * os.cpu_count(), True)):
+        monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 0.0, 0.0), raising=False)
+        message = in_another_thread(lambda: run_check("9.9", call, lambda: [time.sleep(0.01) for _ in range(99)], 0.01))
+        assert ("This machine is busy (load" in message.messages[0]) == said
 
 
 def test_nothing_is_stopped_after_the_verdict():
@@ -242,13 +363,104 @@ def test_the_user_can_still_interrupt():
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_only_the_students_own_not_implemented_error_means_todo():
-    def stub():
+class Later(NotImplementedError):
+    pass
+
+
+def stub():
+    raise NotImplementedError("Exercise 9.9: write it.")
+
+
+def stub_without_words():
+    raise NotImplementedError
+
+
+def own_kind_of_stub():
+    raise Later("Exercise 9.9: write it.")
+
+
+def half_written():
+    with torch.no_grad():
+        try:
+            return [stub() for _ in range(3)][0]
+        finally:
+            compute(0)
+
+
+def passed_on():
+    try:
+        stub()
+    except NotImplementedError as error:
+        raise error
+
+
+class StubOfAMethod(nn.Module):
+    def forward(self, x):
         raise NotImplementedError("Exercise 9.9: write it.")
 
-    assert verdict(stub) == ("todo", "Exercise 9.9: write it.")
-    # torch raises this one for a module without a forward method: such a module is a failed attempt, not a stub
-    assert "NotImplementedError" in failure(nn.Module(), lambda module: module(1))
+
+def call_module(cls):
+    cls()(torch.ones(1))
+
+
+@pytest.mark.parametrize(
+    ("submission", "check", "message"),
+    [
+        (stub, call, "Exercise 9.9: write it."), (stub_without_words, call, "Not written yet."),
+        (own_kind_of_stub, call, "Exercise 9.9: write it."), (half_written, call, "Exercise 9.9: write it."),
+        (passed_on, call, "Exercise 9.9: write it."), (StubOfAMethod, call_module, "Exercise 9.9: write it."),
+    ],
+)  # fmt: skip
+def test_the_students_own_not_implemented_error_means_todo(submission, check, message):
+    assert verdict(submission, check) == ("todo", message)
+
+
+def compare_unsigned():
+    return torch.ones(3, dtype=torch.uint16) > 0
+
+
+def compare_unsigned_and_pass_on():
+    try:
+        return compare_unsigned()
+    except NotImplementedError as error:
+        print("that was wrong")
+        raise error
+
+
+def compare_unsigned_and_raise():
+    try:
+        return compare_unsigned()
+    except NotImplementedError:
+        raise
+
+
+class NoForward(nn.Module):
+    pass
+
+
+def copy_from_meta():
+    return torch.ones(3, device="meta").numpy()
+
+
+@pytest.mark.parametrize(
+    ("submission", "check"),
+    [
+        (compare_unsigned, call), (compare_unsigned_and_pass_on, call), (compare_unsigned_and_raise, call),
+        (lambda: [compare_unsigned() for _ in range(3)], call), (NoForward, call_module),
+        (lambda: torch.ones(2, device="meta").cpu(), call), (lambda: int.__new__(NotImplementedError), call),
+    ],
+)  # fmt: skip
+def test_the_one_of_a_library_does_not(submission, check):
+    message = failure(submission, check)
+    assert message.startswith("Error: your code raised ") or "NotImplementedError" in message
+
+
+def test_a_foreground_of_unsigned_labels_is_a_failed_attempt():
+    message = evaluate("1.6", lambda mask: (torch.from_numpy(mask.astype(np.uint16)) > 0)[None].float()).messages[0]
+    assert message.startswith("Error: your code raised NotImplementedError") and "uint16" in message
+    assert "Look at line" in message and "torch.from_numpy" in message
+    status = evaluate("1.6", lambda mask: NotImplemented).status
+    assert status == "failed"
 
 
 # Noise and state

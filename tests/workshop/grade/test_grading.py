@@ -32,12 +32,12 @@ from workshop.grade.worker import Outcome
 CHECKOUT = Path(__file__).resolve().parents[3]
 IMPORTS = """import math, os, subprocess, sys, time, torch, numpy as np
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from torch import nn
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2"""
-LIMITS = Limits(seconds=15, memory=1)
+LIMITS = Limits(seconds=8, memory=1)
 posix_only = pytest.mark.skipif(os.name != "posix", reason="signals and links as on Linux and macOS")
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="no limit on memory elsewhere")
 
@@ -96,7 +96,7 @@ SWALLOWS = submission(function("1.1", """while True:
         try: time.sleep(0.01)
         except BaseException: pass""") | right("1.6"))  # fmt: skip
 SLOW_AT_FIRST = source_of(get_exercise("1.1")).replace("return", "time.sleep(waits.pop())\n    return")
-MODULE = source_of(get_exercise("1.1")).replace("Sequence[np.ndarray]", "object")
+MODULE = source_of(get_exercise("1.1")).replace("Iterable[np.ndarray]", "object")
 MODULE = MODULE.replace("Counter(", "__import__('collections').Counter(")
 NO_BLOCK = "class ConvBlock(nn.Module):\n    def __init__(self, *_, **__):\n        super().__init__()"
 # The second block asks what its ConvBlock is: the student's is defined in the notebook.
