@@ -194,7 +194,7 @@ def plot_training(results: Sequence, metric_name: str = "Dice", epochs: int | No
         metric_name: label of the metric's axis.
         epochs: length of the axis, if training is not finished.
 
-    With more than 40 epochs the first tenth is left out: its steep fall would flatten the rest.
+    With more than 40 epochs the first tenth is left out, and the axis says so: its steep fall would flatten the rest.
     """
     if len(results) > 40:
         results = results[len(results) // 10 :]
@@ -202,12 +202,13 @@ def plot_training(results: Sequence, metric_name: str = "Dice", epochs: int | No
     if results[-1].validation_metric is not None:
         curves.append((metric_name, [r.train_metric for r in results], [r.validation_metric for r in results]))
     numbers = [result.epoch for result in results]
+    xlabel = "epoch" if numbers[0] == 1 else f"epoch (the first {numbers[0] - 1} are not shown)"
     figure, axes = grid(1, len(curves), width=4.5, height=3.2)
     for panel, (name, training, validation) in zip(axes[0], curves, strict=True):
         style = {"markersize": 4, "markevery": 1 + len(numbers) // 30}
         panel.plot(numbers, training, "--o", label="training", **style)
         panel.plot(numbers, validation, "-s", label=f"validation, now {validation[-1]:.3f}", **style)
-        panel.set(xlabel="epoch", ylabel=name, xlim=(numbers[0] - 0.2, (epochs or numbers[-1]) + 0.2))
+        panel.set(xlabel=xlabel, ylabel=name, xlim=(numbers[0] - 0.2, (epochs or numbers[-1]) + 0.2))
         panel.xaxis.get_major_locator().set_params(integer=True)
         panel.legend(frameon=False)
     return figure

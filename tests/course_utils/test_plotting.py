@@ -202,6 +202,7 @@ def test_curves_of_a_training_of_any_length(n):
 
 def test_curves_of_a_long_training_begin_after_the_first_fall():
     loss, _ = plotting.plot_training(results(135)).axes
+    assert loss.get_xlabel() == "epoch (the first 13 are not shown)"
     assert loss.lines[0].get_xdata()[0] == 14 and loss.lines[0].get_xdata()[-1] == 135
     assert loss.get_xlim() == pytest.approx((13.8, 135.2))
     assert len(plotting.plot_training(results(3, metric=False)).axes) == 1
