@@ -160,9 +160,9 @@ window = np.s_[max(top - 12, 0) : bottom + 12, max(left - 12, 0) : right + 12]
 found, mask = plotting.with_matching_ids(val_components[shown], val_masks[shown]), val_masks[shown]
 
 figure, axes = plotting.grid(2, 4, width=2.9)
-for row, part in zip(axes, (np.s_[:, :], window)):
+for row, part, name in zip(axes, (np.s_[:, :], window), ("image", "the rectangle, enlarged")):
     n_found, n_true = (np.count_nonzero(np.unique(labels[part])) for labels in (found, mask))
-    plotting.draw_image(row[0], val_images[shown][part], "image" if row is axes[0] else "the rectangle, enlarged")
+    plotting.draw_image(row[0], val_images[shown][part], name)
     plotting.draw_probability(row[1], val_probabilities[shown][part], "probability")
     plotting.draw_labels(row[2], found[part], f"components: {n_found}")
     plotting.draw_labels(row[3], mask[part], f"true nuclei: {n_true}")
@@ -612,12 +612,12 @@ assert all(np.all(np.diff(list(f1.values())) <= 0) for f1 in strict.values())
 # Every curve falls or stays level: what matches at a strict threshold also matches at a lenient one. How many nuclei
 # are found and separated at all shows at 0.5 already; how far a curve falls from there tells how good the outlines are.
 #
-# The top curve is no method but a yardstick: the components of the *true* foreground, as from a network that reproduces
-# the target of notebook 03 exactly.
+# *exact binary target, components* is no method but a yardstick: the components of the *true* foreground, as from a
+# network that reproduces the target of notebook 03 exactly.
 #
 # ## A network must beat this
 #
-# The two lowest curves at strict thresholds belong to methods **without any training**: smooth with a Gaussian, apply
+# *Otsu, components* and *Otsu, watershed* are methods **without any training**: smooth with a Gaussian, apply
 # Otsu's threshold (1979), then either take connected components or run a watershed on the distance to the background,
 # which splits round objects at their waist. That is twenty lines of code and a second or two of computing. If you train
 # a network, know how much better it is than these.
