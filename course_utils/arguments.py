@@ -40,13 +40,14 @@ _RULES = {name: rule for names, *rule in _TABLE for name in names.split()}
 _SINGULAR = {name[:-1] + "ies" if name.endswith("y") else name + "s": name for name in _RULES}
 
 
-def check_arguments(*, ndim: int | None = 2, values: bool = True, **arguments) -> None:
+def check_arguments(*, ndim: int | None = 2, values: bool = True, least: int = 0, **arguments) -> None:
     """Check that arguments are what their names say.
 
     Args:
         ndim: dimensions of each array; None for any.
         values: whether dtype and values of arrays must be those of the name, all of them finite. If not, any numbers
             are allowed, which takes no time to check.
+        least: how many items a list must have at least.
         arguments: by name. Arrays must have the same shape. A name in the plural is a list of such arguments; several
             lists must have the same length, and their first arrays the same shape, and their second.
 
@@ -61,6 +62,8 @@ def check_arguments(*, ndim: int | None = 2, values: bool = True, **arguments) -
     for name, value in lists.items():
         if not isinstance(value, Collection) or getattr(value, "ndim", 1) == 0:  # an iterator can be read only once
             raise ValueError(f"{name} must be a list, but is of type {type(value).__name__}.")
+        if len(value) < least:
+            raise ValueError(f"{name} must hold at least {least}, but is empty.")
     _check_equal("length", {name: len(value) for name, value in lists.items()})
     # what belongs together: the name to show, the one in the table, the value
     groups = [[(name, name, value) for name, value in arguments.items() if name not in lists]]

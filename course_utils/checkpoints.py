@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import torch
 
 from course_utils.data import CourseData, embedded_folder, fingerprint
+from course_utils.device import MixedPrecision
 from course_utils.results import replacing, summarize_error, writing_into
 from course_utils.training import EpochResult
 from course_utils.unet import UNet
@@ -59,17 +61,39 @@ def save_model(path: str | Path, model: UNet, **metadata) -> None:
 
     Args:
         path: file to write, by convention ending in `.pt`; written in one step.
-        model: the network.
+        model: the network, also inside what `torch.compile`, `DataParallel`, `AveragedModel` and the like return: what
+            is saved is the same.
         metadata: values to keep with it (data source, seed, scores, ...), as plain as JSON has them.
 
     Raises:
         TypeError: a value of `metadata` is not plain; nothing is written.
+        ValueError: `model` could not be loaded again: it is no U-Net of this course, or was changed after it was built.
         OSError: the folder cannot be written to, or the disk is full; the message says what to do.
     """
     metadata = json.loads(json.dumps(metadata))  # a NumPy number would be saved as an object, which load_model refuses
-    state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
+    try:
+        network = _unwrapped(model)
+        state = {name: value.detach().cpu() for name, value in _bare_names(network.state_dict()).items()}
+        with torch.device("meta"):  # without memory
+            UNet(**network.sizes).load_state_dict(state, assign=True)
+    except (AttributeError, TypeError, RuntimeError) as error:
+        reason = summarize_error(error)
+        raise ValueError(f"Only a U-Net of this course can be saved and loaded again ({reason}).") from error
     with writing_into(Path(path).parent), replacing(path) as file:
-        torch.save({"sizes": model.sizes, "weights": state, "metadata": metadata}, file)
+        torch.save({"sizes": network.sizes, "weights": state, "metadata": metadata}, file)
+
+
+def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:
+    """The network itself, without what `torch.compile`, parallel training, averages, mixed precision put around it."""
+    parts = dict(model.named_children())
+    names = ["_orig_mod", "module"] + ["model"] * isinstance(model, MixedPrecision)
+    inner = [parts[name] for name in names if name in parts]
+    return _unwrapped(inner[0]) if inner else model
+
+
+def _bare_names(weights: dict) -> dict:
+    """Weights by the names they have without wrappers, of the network or of its parts."""
+    return {re.sub(r"(^|\.)(_orig_mod\.|module\.)+", r"\1", name): value for name, value in weights.items()}
 
 
 def load_model(path: str | Path) -> tuple[UNet, dict]:
@@ -78,20 +102,23 @@ def load_model(path: str | Path) -> tuple[UNet, dict]:
     The file is read with `weights_only=True`: it cannot run code.
 
     Raises:
-        ValueError: the file is not a model of this course.
+        ValueError: the file is not a model of this course; the message says what is known of it.
         FileNotFoundError: there is no such file.
     """
+    saved = None
     try:
-        saved = dict(torch.load(path, weights_only=True, map_location="cpu"))
+        saved = torch.load(path, weights_only=True, map_location="cpu")
         model = UNet(**saved["sizes"])
-        model.load_state_dict(saved["weights"])
+        model.load_state_dict(_bare_names(saved["weights"]))
         metadata = saved["metadata"]
         if not isinstance(metadata, dict):
             raise TypeError(f"its metadata are not a dictionary but of type {type(metadata).__name__}")
     except FileNotFoundError:
         raise
     except Exception as error:  # torch raises a dozen different types for damaged files
+        what = f"It holds {[*saved][:3]}" if isinstance(saved, dict) else "It may be damaged, or of another program"
         raise ValueError(
-            f"{path} is not a model saved by this course ({summarize_error(error)}). Delete it and train again."
+            f"{path} is not a model saved by this course ({summarize_error(error)}). {what}. "
+            "Choose another file, or move this one away and train again."
         ) from error
     return model.eval(), metadata

@@ -71,8 +71,7 @@ class NucleiDataset(Dataset):
         image, mask = random_crop(self.images[index], self.masks[index], self.crop_size, rng)
         image = torch.from_numpy(image.astype(np.float32))[None]
         if self.augmentation is not None:
-            soft = mask.dtype.kind == "f"
-            mask = torch.from_numpy(mask.astype(np.float64 if soft else np.int64))[None]
+            mask = torch.from_numpy(mask.astype(np.float64 if mask.dtype.kind == "f" else np.int64))[None]
             # tv_tensors tell the transform which is the image and which the mask, so that both turn the same way
             image, mask = self.augmentation(tv_tensors.Image(image), tv_tensors.Mask(mask))
             image, mask = image.as_subclass(torch.Tensor), mask[0].numpy()

@@ -57,7 +57,7 @@ def intensity_statistics(images: Iterable[np.ndarray]) -> tuple[float, float]:
     if n_pixels == 0:
         raise ValueError("intensity_statistics needs at least one pixel, but found none.")
     mean = sum(image.sum(dtype=np.float64) for image in images) / n_pixels
-    variance = sum(((image.astype(np.float64) - mean) ** 2).sum(dtype=np.float64) for image in images) / n_pixels
+    variance = sum(((image - mean) ** 2).sum(dtype=np.float64) for image in images) / n_pixels
     return float(mean), float(np.sqrt(variance))
 
 

@@ -7,6 +7,7 @@ and saves its network where `binary_model` looks for it. Only if there is none, 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -109,7 +110,7 @@ def training_config(kind: str, data: CourseData, profile: Profile, seed: int) ->
 def load_or_train(path: Path, wanted: dict, train: Callable[[], UNet]) -> UNet:
     """Load the network at `path` if it was trained as `wanted` says, else train and save it there.
 
-    Prints in one line which of the two it does. A damaged file is replaced.
+    Prints in one line which of the two it does. A file that cannot be loaded is kept under another name.
 
     Raises:
         ValueError: `path` is a folder.
@@ -120,6 +121,7 @@ def load_or_train(path: Path, wanted: dict, train: Callable[[], UNet]) -> UNet:
             f"{path} is a folder, and the network is saved in a file of that name: remove the folder, or choose "
             "another `output`."
         )
+    kept = None
     try:
         model, found = load_model(path)
         different = [key for key in wanted if found.get(key) != wanted[key]]
@@ -130,11 +132,14 @@ def load_or_train(path: Path, wanted: dict, train: Callable[[], UNet]) -> UNet:
     except FileNotFoundError:
         print(f"No trained network at {path} yet. Training one.")
     except ValueError as error:
-        print(f"{error} Training anew.")
+        kept = next(name for n in itertools.count(1) if not (name := path.with_name(f"{path.name}.kept{n}")).exists())
+        print(f"{error} Training anew; the file is kept as {kept.name}.")
     prepare_output(path.parent)
     model = train()
     group = current_process_group()
     if group.is_first:
+        if kept:
+            path.rename(kept)
         save_model(path, model, **wanted)
     group.barrier()  # so that no other process looks for the file before it is there
     return model

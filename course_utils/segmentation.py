@@ -231,10 +231,8 @@ def find_best_threshold(
                 "A truth holds the classes 0, 1, 2 of boundary_target instead of one id for each nucleus. "
                 "Scores need the label images: pass the masks themselves."
             )
-    check_arguments(foregrounds=foregrounds, boundaries=boundaries, truths=truths)
-    check_arguments(thresholds=thresholds, iou_threshold=iou_threshold)
-    if len(truths) == 0 or len(thresholds) == 0:
-        raise ValueError(f"There is nothing to choose from: {len(truths)} images, {len(thresholds)} thresholds.")
+    check_arguments(foregrounds=foregrounds, boundaries=boundaries, truths=truths, least=1)
+    check_arguments(thresholds=thresholds, iou_threshold=iou_threshold, least=1)
     mean_f1 = {}
     for threshold in thresholds:
         scores = [

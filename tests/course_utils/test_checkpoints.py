@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from dataclasses import asdict, replace
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from saved_files import DAMAGES, Exploit, damaged, same_weights
+from torch.optim.swa_utils import AveragedModel
 
 from course_utils import checkpoints, predict
 from course_utils.checkpoints import (
@@ -19,7 +21,8 @@ from course_utils.checkpoints import (
     save_model,
 )
 from course_utils.data import fingerprint, load_data
-from course_utils.networks import Foreground, boundary_model, foreground_model, model_path
+from course_utils.device import MixedPrecision
+from course_utils.networks import Foreground, boundary_model, foreground_model, load_or_train, model_path
 from course_utils.profiles import get_profile
 from course_utils.training import EpochResult
 from course_utils.unet import UNet
@@ -75,7 +78,7 @@ def test_a_damaged_model_is_an_error_that_says_what_to_do(tmp_path, damage):
     path = tmp_path / "net.pt"
     save_model(path, small_unet())
     path.write_bytes(damaged(path.read_bytes(), damage))
-    with pytest.raises(ValueError, match=r"net\.pt is not a model saved by this course .* Delete it and train again"):
+    with pytest.raises(ValueError, match=r"net\.pt is not a model saved by this course .* move this one away"):
         load_model(path)
 
 
@@ -103,6 +106,90 @@ def test_a_model_file_cannot_run_code(tmp_path):
 def test_a_missing_model_is_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError):
         load_model(tmp_path / "net.pt")
+
+
+def compiled_parts(model: UNet) -> UNet:
+    model.encoder[0] = torch.compile(model.encoder[0])
+    return model
+
+
+WRAPPERS = {
+    "compiled": torch.compile,
+    "compiled in part": compiled_parts,
+    "parallel": torch.nn.DataParallel,
+    "average": AveragedModel,
+    "mixed precision": lambda model: MixedPrecision(model, torch.bfloat16),
+    "compiled average in parallel": lambda model: torch.compile(torch.nn.DataParallel(AveragedModel(model))),
+    "mixed precision, compiled": lambda model: MixedPrecision(torch.compile(model), torch.bfloat16),
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_a_wrapped_network_is_saved_like_the_network_itself(tmp_path, wrapper):
+    """What lies around it in training is no part of it."""
+    save_model(tmp_path / "net.pt", WRAPPERS[wrapper](small_unet(batch_norm=True)), seed=3)
+    loaded, metadata = load_model(tmp_path / "net.pt")
+    assert type(loaded) is UNet and metadata == {"seed": 3}
+    torch.manual_seed(0)
+    model = small_unet(batch_norm=True)
+    save_model(tmp_path / "plain.pt", model)
+    save_model(tmp_path / "net.pt", WRAPPERS[wrapper](copy.deepcopy(model)))
+    assert same_weights(load_model(tmp_path / "net.pt")[0], load_model(tmp_path / "plain.pt")[0])
+
+
+def test_a_network_in_distributed_training_is_saved_like_the_network_itself(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1)
+    try:
+        model = small_unet()
+        save_model(tmp_path / "net.pt", torch.nn.parallel.DistributedDataParallel(model))
+    finally:
+        torch.distributed.destroy_process_group()
+    assert same_weights(load_model(tmp_path / "net.pt")[0], model)
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "_orig_mod.module.", "module._orig_mod."])
+def test_a_file_with_the_names_of_a_wrapper_is_loaded(tmp_path, prefix):
+    """An earlier version of the course saved compiled networks so."""
+    model = small_unet()
+    weights = {prefix + name: value for name, value in model.state_dict().items()}
+    torch.save({"sizes": model.sizes, "weights": weights, "metadata": {}}, tmp_path / "net.pt")
+    assert same_weights(load_model(tmp_path / "net.pt")[0], model)
+
+
+def changed(model: UNet) -> UNet:
+    model.output = torch.nn.Conv2d(4, 5, 1)
+    return model
+
+
+@pytest.mark.parametrize("model", [Foreground(small_unet()), torch.nn.Conv2d(1, 1, 1), changed(small_unet()), None])
+def test_what_is_no_network_of_the_course_is_not_saved(tmp_path, model):
+    with pytest.raises(ValueError, match="Only a U-Net of this course can be saved"):
+        save_model(tmp_path / "net.pt", model)
+    assert list(tmp_path.iterdir()) == []
+
+
+WHOLE = {
+    "weights of a compiled network": lambda path: torch.save(torch.compile(small_unet()).state_dict(), path),
+    "weights of another network": lambda path: torch.save(torch.nn.Linear(2, 2).state_dict(), path),
+    "a whole network": lambda path: torch.save(torch.nn.Linear(2, 2), path),
+    "a training that can be resumed": lambda path: torch.save({"model": {}, "optimizer": {}, "settings": {}}, path),
+    "another architecture": lambda path: torch.save(MODEL | {"metadata": {}, "weights": {"a": torch.zeros(1)}}, path),
+    "another format": lambda path: path.write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "),
+}
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_nobody_is_told_to_delete_intact_weights(tmp_path, kind, capsys):
+    path = tmp_path / "net.pt"
+    WHOLE[kind](path)
+    content = path.read_bytes()
+    with pytest.raises(ValueError, match="not a model saved by this course") as info:
+        load_model(path)
+    assert "elete" not in str(info.value).replace(str(path), "")
+    load_or_train(path, {}, small_unet)
+    assert "kept as net.pt.kept1" in capsys.readouterr().out
+    assert path.with_name("net.pt.kept1").read_bytes() == content  # nor are they written over
+    load_model(path)
 
 
 # pretrained networks

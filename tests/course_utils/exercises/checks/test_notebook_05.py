@@ -392,6 +392,7 @@ RIGHT = {
 }  # fmt: skip
 WRONG = {"5.1": WRONG_TARGET, "5.2": WRONG_WATERSHED, "5.3": WRONG_SEARCH}
 EQUIVALENT = {
+    "5.2": {"only probabilities of unsigned integers or booleans need floats": ["watershed_instances, assignment"]},
     "5.3": {
         "the F1 score is symmetric": ["find_best_threshold, assignment 2: f1_score() arguments 1 and 2 swapped"],
         "the contract says nothing about lists of different lengths": [
