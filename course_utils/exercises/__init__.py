@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from course_utils.exercises import progress
@@ -13,6 +17,7 @@ from course_utils.exercises.sandbox import run_check
 __all__ = ["CheckResult", "Exercise", "ExerciseNotSolved", "check", "evaluate", "get_exercise", "list_exercises"]
 
 REFERENCE_GIVEN = "This is the reference, not your answer. Run the cell with your answer first, then this one."
+KEPT_CHECKED = "Checked was `{kept}`, from your last try. If you have changed your cell since, run it first."
 
 
 class ExerciseNotSolved(Exception):
@@ -42,6 +47,9 @@ def evaluate(exercise_id: str, submission: Any) -> CheckResult:
 def check(exercise_id: str, submission: Any) -> Any:
     """Check a student's solution, show the result, and return what to go on with.
 
+    What is not right yet is kept in the notebook as `your_count_shapes`, for example, until it passes. If the check is
+    run again although `count_shapes` now is the reference, that one is checked.
+
     Returns:
         The submission if it is right, else the reference solution, so that the rest of the notebook runs either way.
 
@@ -49,14 +57,45 @@ def check(exercise_id: str, submission: Any) -> Any:
         ExerciseNotSolved: with the environment variable `COURSE_STRICT=1`, if the solution is missing or wrong.
     """
     exercise = get_exercise(exercise_id)
-    if submission is exercise.reference:  # put there by an earlier check that failed
+    names, kept = _names_of_notebook(), f"your_{exercise.name}"
+    again = submission is exercise.reference  # put there by an earlier check that failed
+    if again and names is not None:
+        submission = names.get(kept, submission)
+    if submission is exercise.reference:
         result = CheckResult(exercise_id, "todo", (REFERENCE_GIVEN,))
     else:
-        result = evaluate(exercise_id, submission)
+        with _bound(names if again else None, exercise.name, submission):
+            result = evaluate(exercise_id, submission)
         progress.note(result)
-    show_result(exercise, result)
+        if names is not None:
+            names[kept] = submission
+            if result.status == "passed":
+                del names[kept]
+        if again:
+            result = replace(result, messages=(*result.messages, KEPT_CHECKED.format(kept=kept)))
+    is_kept = names is not None and names.get(kept) is submission is not exercise.reference
+    show_result(exercise, result, kept if is_kept else "")
     if result.status == "passed":
         return submission
     if os.environ.get("COURSE_STRICT") == "1":
         raise ExerciseNotSolved(f"Exercise {exercise_id} is {result.status}. {result.messages[0]}")
     return exercise.reference
+
+
+def _names_of_notebook() -> dict[str, Any] | None:
+    """The names that its cells define; None outside IPython."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return None if shell is None else shell.user_ns
+
+
+@contextmanager
+def _bound(names: dict[str, Any] | None, name: str, value: Any) -> Iterator[None]:
+    """Inside, the name means the student's object, as when it was defined: a recursive function calls itself."""
+    if names is None or name not in names:
+        yield
+        return
+    before, names[name] = names[name], value
+    try:
+        yield
+    finally:
+        names[name] = before

@@ -6,7 +6,7 @@ import os
 
 
 def claim(holds: bool, sentence: str) -> None:
-    """Print whether a sentence about the data holds.
+    """Print whether a sentence about the data holds. A diamond marks it, full or empty: exercises have other symbols.
 
     The notebooks also run on your own data, where a sentence that is true for the data of the course may be false. Then
     the function says so, and the notebook continues.
@@ -19,11 +19,11 @@ def claim(holds: bool, sentence: str) -> None:
         AssertionError: it does not hold, and the environment variable `COURSE_STRICT` is 1, as in the tests.
 
     >>> claim(2 > 1, "Two is more than one.")
-    ✔ Two is more than one.
+    ◆ Holds: Two is more than one.
     """
     if holds:
-        print(f"✔ {sentence}")
+        print(f"◆ Holds: {sentence}")
         return
     if os.environ.get("COURSE_STRICT") == "1":
         raise AssertionError(f"Does not hold: {sentence}")
-    print(f"✘ Does not hold for this data set: {sentence}")
+    print(f"◇ Does not hold for this data set: {sentence}")

@@ -41,14 +41,18 @@ LOOKS = {
 }
 
 
-def show_result(exercise: Exercise, result: CheckResult) -> None:
-    """Show the result of a check: a box in a notebook, plain text elsewhere."""
+def show_result(exercise: Exercise, result: CheckResult, kept: str = "") -> None:
+    """Show the result of a check: a box in a notebook, plain text elsewhere.
+
+    `kept` is the name under which the notebook keeps the student's object, if it does.
+    """
     symbol, word, colour = LOOKS[result.status]
     title = f"{symbol} Exercise {exercise.id}, {exercise.name}: {word}"
     messages = []
     if result.status != "passed":
-        reference_used = f"From here on the notebook uses the reference `{exercise.name}`."
-        messages = [*result.messages, f"{reference_used} Edit your cell, run it, then run this check again."]
+        what_next = f"Yours is kept as `{kept}`; edit" if kept else "Edit"
+        what_next = f"{what_next} your cell, run it, then run this check again."
+        messages = [*result.messages, f"From here on the notebook uses the reference `{exercise.name}`. {what_next}"]
     box = (
         f'<div role="status" style="border-left: 6px solid {colour}; padding: 0.4em 0.8em; margin: 0.4em 0;">'
         f"<strong>{html.escape(title)}</strong>"

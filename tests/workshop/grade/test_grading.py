@@ -139,6 +139,10 @@ def graded_class(tmp_path_factory):
         f"hangs/{first}": HANGS.replace("PID_FILE", (folder / "pid.txt").as_posix()),
         f"swallows/{first}": SWALLOWS,
         f"memory/{first}": MEMORY,
+        f"kept/{first}": submission(
+            function("1.1", "return {}"),
+            before=[right("1.1")["1.1"].replace("count_shapes", "your_count_shapes"), "your_binary_target = len"],
+        ),
         f"slow/{first}": submission({"1.1": SLOW_AT_FIRST}, before=["waits = [0] * 1000 + [5]"]),
         f"module/{first}": submission({"1.1": "from my_own import count_shapes", "1.3": ""}),
         "module/my_own.py": MODULE,
@@ -183,6 +187,7 @@ def message(graded_class, student, exercise=""):
         pytest.param("hangs", {"1.1": "failed", "1.6": "passed"}, marks=posix_only),
         ("swallows", {"1.1": "failed", "1.6": "passed"}),
         pytest.param("memory", {"1.1": "failed", "1.6": "passed"}, marks=linux_only),
+        ("kept", {"1.1": "failed"}),
         ("slow", {"1.1": "passed"}), ("module", {"1.1": "passed"}), ("imported", {"1.1": "failed", "1.2": "failed"}),
         ("block", {"2.1": "passed", "2.2": "passed"}), ("no block asks", {"2.1": "failed", "2.2": "failed"}),
         ("no block", {"2.1": "failed", "2.2": "passed", "2.3": "passed"}),
