@@ -11,15 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
+from course_utils.arguments import check_arguments
 from course_utils.exploration import touching_ids
 
 IOU_THRESHOLDS = (0.5, 0.75, 0.9)  # the thresholds of the course's tables
+MSA_THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))  # mSA is the mean AP over these
 
 
 def iou_matrix(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -33,15 +36,14 @@ def iou_matrix(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
         without the background.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: the shapes differ, or an array is no label image.
 
     >>> prediction = np.array([[1, 1, 0, 0]])
     >>> truth = np.array([[7, 7, 7, 0]])
     >>> iou_matrix(prediction, truth)
     array([[0.66666667]])
     """
-    if prediction.shape != truth.shape:
-        raise ValueError(f"prediction and truth must have one shape, but have {prediction.shape} and {truth.shape}.")
+    check_arguments(prediction=prediction, truth=truth)  # label images of the same shape
     # number the ids 0, 1, 2, ... so that gaps and huge ids cost nothing
     pred_ids, pred_index = np.unique(prediction, return_inverse=True)
     true_ids, true_index = np.unique(truth, return_inverse=True)
@@ -64,14 +66,18 @@ def count_matches(iou: np.ndarray, iou_threshold: float = 0.5) -> int:
 
     Args:
         iou: float array `(n_pred, n_true)`, as from `iou_matrix`.
-        iou_threshold: pairs with `IoU >= iou_threshold` may be matched.
+        iou_threshold: pairs with `IoU >= iou_threshold` may be matched; above 0 and at most 1.
 
     Returns:
         The number of true positives.
 
+    Raises:
+        ValueError: `iou` is no matrix of numbers from 0 to 1, or the threshold is not in (0, 1].
+
     >>> count_matches(np.array([[0.4, 0.3], [0.45, 0.0]]), iou_threshold=0.3)
     2
     """
+    check_arguments(iou=iou, iou_threshold=iou_threshold)
     possible = iou >= iou_threshold
     rows, columns = linear_sum_assignment(possible, maximize=True)
     return int(possible[rows, columns].sum())
@@ -88,11 +94,12 @@ def f1_score(prediction: np.ndarray, truth: np.ndarray, iou_threshold: float = 0
         Python float in [0, 1]: 1.0 if both are empty, 0.0 if one of them is.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: the shapes differ, an array is no label image, or the threshold is not in (0, 1].
 
     >>> f1_score(np.array([[1, 1, 0, 2]]), np.array([[3, 3, 0, 0]]))
     0.6666666666666666
     """
+    check_arguments(prediction=prediction, truth=truth, iou_threshold=iou_threshold)
     iou = iou_matrix(prediction, truth)
     n_pred, n_true = iou.shape
     if n_pred + n_true == 0:
@@ -115,11 +122,12 @@ def average_precision(prediction: np.ndarray, truth: np.ndarray, iou_thresholds:
         Python floats in [0, 1], one for each threshold, in their order: 1.0 if both images are empty, 0.0 if one is.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: the shapes differ, an array is no label image, or a threshold is not in (0, 1].
 
     >>> average_precision(np.array([[1, 1, 0, 2]]), np.array([[3, 3, 3, 0]]), [0.5, 0.75])
     [0.5, 0.0]
     """
+    check_arguments(prediction=prediction, truth=truth, iou_thresholds=iou_thresholds)
     iou = iou_matrix(prediction, truth)  # does not depend on the threshold: once is enough
     n_pred, n_true = iou.shape
     if n_pred + n_true == 0:
@@ -130,12 +138,17 @@ def average_precision(prediction: np.ndarray, truth: np.ndarray, iou_thresholds:
 
 @dataclass(frozen=True)
 class Matches:
-    """Counts of one image, or sums of counts of several images, at one IoU threshold."""
+    """Counts of one image, or sums of counts of several images, at one IoU threshold.
+
+    `matched_iou` is the sum of the IoU of all matched pairs. At thresholds of 0.5 and above it is the same for every
+    largest matching: only pairs whose IoU is exactly 0.5 can compete. Below 0.5 it belongs to one of several matchings.
+    """
 
     iou_threshold: float
     true_positive: int
     false_positive: int
     false_negative: int
+    matched_iou: float = float("nan")
 
     @property
     def f1(self) -> float:
@@ -159,6 +172,26 @@ class Matches:
         true = self.true_positive + self.false_negative
         return self.true_positive / true if true else 1.0
 
+    @property
+    def segmentation_quality(self) -> float:
+        """Mean IoU of the matched pairs; 0.0 without matches, but 1.0 if all counts are 0."""
+        if self.true_positive:
+            return self.matched_iou / self.true_positive
+        return 0.0 if self.false_positive or self.false_negative else 1.0
+
+    @property
+    def panoptic_quality(self) -> float:
+        """Segmentation quality times recognition quality, which is the F1 score (Kirillov et al., CVPR 2019).
+
+        Kirillov matches pairs with an IoU above 0.5, here it is 0.5 and above, as for F1. Below 0.5 it is not defined.
+
+        Raises:
+            ValueError: the threshold is below 0.5.
+        """
+        if self.iou_threshold < 0.5:
+            raise ValueError(f"Panoptic quality needs an IoU threshold of at least 0.5, but has {self.iou_threshold}.")
+        return self.segmentation_quality * self.f1
+
 
 @dataclass(frozen=True)
 class Overlaps:
@@ -176,7 +209,7 @@ class Overlaps:
     pred_area: np.ndarray
     true_area: np.ndarray
 
-    @property
+    @cached_property
     def iou(self) -> np.ndarray:
         return self.shared / (self.pred_area + self.true_area - self.shared)
 
@@ -185,13 +218,9 @@ def overlapping_pairs(prediction: np.ndarray, truth: np.ndarray) -> Overlaps:
     """The entries of `iou_matrix` above 0, without the matrix: memory grows with the number of overlapping pairs.
 
     Raises:
-        ValueError: the shapes differ, or an array does not hold integers.
+        ValueError: the shapes differ, or an array is no label image.
     """
-    if prediction.shape != truth.shape:
-        raise ValueError(f"prediction and truth must have one shape, but have {prediction.shape} and {truth.shape}.")
-    for name, labels in (("prediction", prediction), ("truth", truth)):
-        if labels.dtype.kind not in "iu":
-            raise ValueError(f"{name} must hold integer ids, but has dtype {labels.dtype}. Label it first.")
+    check_arguments(prediction=prediction, truth=truth)
     pred, true, length = _runs(prediction.ravel(), truth.ravel())
     pred_ids, pred_index = np.unique(pred, return_inverse=True)
     true_ids, true_index = np.unique(true, return_inverse=True)
@@ -237,38 +266,35 @@ def match_instances(
         One `Matches` for each threshold, in the order given.
 
     Raises:
-        ValueError: the shapes differ, an array does not hold integers, or a threshold is not in (0, 1].
+        ValueError: the shapes differ, an array is no label image, or a threshold is not in (0, 1].
 
     >>> match_instances(np.array([[1, 1, 0, 2]]), np.array([[3, 3, 0, 0]]), [0.5])
-    [Matches(iou_threshold=0.5, true_positive=1, false_positive=1, false_negative=0)]
+    [Matches(iou_threshold=0.5, true_positive=1, false_positive=1, false_negative=0, matched_iou=1.0)]
     """
+    check_arguments(iou_thresholds=iou_thresholds)
     overlaps = overlapping_pairs(prediction, truth)
     n_pred, n_true = len(overlaps.pred_ids), len(overlaps.true_ids)
     results = []
     for iou_threshold in iou_thresholds:
-        if not 0 < iou_threshold <= 1:
-            raise ValueError(f"IoU thresholds must be above 0 and at most 1, but one is {iou_threshold}.")
-        matched = int(np.count_nonzero(_matched_prediction(overlaps, iou_threshold) >= 0))
-        results.append(Matches(float(iou_threshold), matched, n_pred - matched, n_true - matched))
+        pairs = _matched_pairs(overlaps, iou_threshold)
+        counts = len(pairs), n_pred - len(pairs), n_true - len(pairs)
+        results.append(Matches(float(iou_threshold), *counts, float(overlaps.iou[pairs].sum())))
     return results
 
 
-def _matched_prediction(overlaps: Overlaps, iou_threshold: float) -> np.ndarray:
-    """The index of the prediction matched with each true instance, -1 without a match."""
-    n_pred, n_true = len(overlaps.pred_ids), len(overlaps.true_ids)
-    possible = overlaps.iou >= iou_threshold
+def _matched_pairs(overlaps: Overlaps, iou_threshold: float) -> np.ndarray:
+    """The pairs of a largest one-to-one matching, as positions in the arrays of `overlaps`."""
+    possible = np.flatnonzero(overlaps.iou >= iou_threshold)
     row, column = overlaps.pred_index[possible], overlaps.true_index[possible]
     # Above 0.5 each instance has at most one partner, since it cannot share more than half of itself with two others;
     # at lower thresholds this is often so, too. Then no assignment is needed.
     if np.bincount(row).max(initial=0) <= 1 and np.bincount(column).max(initial=0) <= 1:
-        partner = np.full(n_true, -1)
-        partner[column] = row
-        return partner
-    if n_pred == 0 or n_true == 0:
-        return np.full(n_true, -1)
+        return possible
     pairs = row.astype(np.int32), column.astype(np.int32)  # SciPy before 1.14 needs 32-bit indices here
-    graph = coo_array((np.ones(len(row), dtype=bool), pairs), shape=(n_pred, n_true)).tocsr()
-    return maximum_bipartite_matching(graph, perm_type="row")
+    shape = len(overlaps.pred_ids), len(overlaps.true_ids)
+    graph = coo_array((np.ones(len(row), dtype=bool), pairs), shape=shape).tocsr()
+    partner = maximum_bipartite_matching(graph, perm_type="row")  # of each column, -1 without one
+    return possible[partner[column] == row]
 
 
 def touching_recall(
@@ -276,15 +302,23 @@ def touching_recall(
 ) -> float:
     """Share of the touching nuclei that a prediction matches, pooled over all images; nan if no nuclei touch.
 
+    Args:
+        predictions, truths: label images, in the same order.
+        iou_threshold: as in `f1_score`.
+
+    Raises:
+        ValueError: the numbers of images differ; and as in `f1_score`.
+
     >>> truth = np.array([[1, 2, 0, 3]])
     >>> touching_recall([np.array([[1, 0, 0, 3]])], [truth])
     0.5
     """
+    check_arguments(predictions=predictions, truths=truths, iou_threshold=iou_threshold, values=False)
     found = total = 0
     for prediction, truth in zip(predictions, truths, strict=True):
         overlaps = overlapping_pairs(prediction, truth)
         touching = np.isin(overlaps.true_ids, touching_ids(truth))
-        found += np.count_nonzero(touching & (_matched_prediction(overlaps, iou_threshold) >= 0))
+        found += np.count_nonzero(touching[overlaps.true_index[_matched_pairs(overlaps, iou_threshold)]])
         total += np.count_nonzero(touching)
     return float(found / total) if total else float("nan")
 
@@ -312,23 +346,25 @@ def classify_errors(prediction: np.ndarray, truth: np.ndarray, iou_threshold: fl
         iou_threshold: as in `f1_score`.
 
     Raises:
-        ValueError: the shapes differ, or an array does not hold integers.
+        ValueError: as in `f1_score`.
 
     >>> truth = np.array([[1, 1, 2, 2]])
     >>> classify_errors(np.array([[5, 5, 5, 5]]), truth, iou_threshold=0.6).merged
     [5]
     """
+    check_arguments(iou_threshold=iou_threshold)
     overlaps = overlapping_pairs(prediction, truth)
-    partner = _matched_prediction(overlaps, iou_threshold)
+    pairs = _matched_pairs(overlaps, iou_threshold)
     pred_ids, true_ids = overlaps.pred_ids, overlaps.true_ids
-    matched = {int(pred_ids[row]): int(true_ids[column]) for column, row in enumerate(partner) if row >= 0}
-    false_positive = [int(i) for i in pred_ids if int(i) not in matched]
-    missed = [int(true_ids[column]) for column, row in enumerate(partner) if row < 0]
+    found, true = pred_ids[overlaps.pred_index[pairs]], true_ids[overlaps.true_index[pairs]]
+    matched = dict(zip(found.tolist(), true.tolist(), strict=True))
+    false_positive = np.setdiff1d(pred_ids, found).tolist()
+    missed = np.setdiff1d(true_ids, true).tolist()
 
     covers_most = overlaps.shared > 0.5 * overlaps.true_area
     covers = np.bincount(overlaps.pred_index[covers_most], minlength=len(pred_ids))
     is_part = (overlaps.shared > 0.5 * overlaps.pred_area) & (overlaps.shared >= 0.1 * overlaps.true_area)
     parts = np.bincount(overlaps.true_index[is_part], minlength=len(true_ids))
-    merged = [int(i) for i in pred_ids[covers >= 2] if int(i) in false_positive]
-    split = [int(i) for i in true_ids[parts >= 2] if int(i) in missed]
+    merged = np.setdiff1d(pred_ids[covers >= 2], found).tolist()
+    split = np.setdiff1d(true_ids[parts >= 2], true).tolist()
     return InstanceErrors(matched, false_positive, missed, merged, split)

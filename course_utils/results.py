@@ -8,18 +8,27 @@ import os
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from course_utils.metrics import IOU_THRESHOLDS, Matches, match_instances, touching_recall
+from course_utils.arguments import check_arguments
+from course_utils.metrics import IOU_THRESHOLDS, MSA_THRESHOLDS, Matches, match_instances, touching_recall
 
 if TYPE_CHECKING:  # pandas is imported when a table is made: whoever only writes a file need not wait for it
     import pandas as pd
 
-SCORE_NAMES = {"mean_f1": "mean F1", "pooled_f1": "pooled F1", "touching_recall": "recall of touching nuclei"}
+SCORE_NAMES = {
+    "mean_f1": "mean F1",
+    "mean_ap": "mean AP",
+    "msa": "mSA",
+    "panoptic_quality": "panoptic quality",
+    "pooled_f1": "pooled F1",
+    "touching_recall": "recall of touching nuclei",
+}
+TABLE_MEASURES = ("mean_f1", "mean_ap", "msa", "panoptic_quality", "touching_recall")
+COUNTS = ("true_positive", "false_positive", "false_negative")
 
 
 def score_images(
@@ -28,7 +37,7 @@ def score_images(
     iou_thresholds: Sequence[float] = IOU_THRESHOLDS,
     names: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Counts and F1 of each image at each threshold.
+    """Counts, F1 and average precision of each image at each threshold.
 
     Args:
         predictions, truths: label images, in the same order.
@@ -37,23 +46,37 @@ def score_images(
 
     Returns:
         A table with a row for each image and threshold and the columns image, iou_threshold, true_positive,
-        false_positive, false_negative, f1.
+        false_positive, false_negative, f1, average_precision.
 
     Raises:
-        ValueError: the numbers of images differ; and as in `match_instances`.
+        ValueError: there are no images, or their numbers differ; and as in `match_instances`.
 
     >>> score_images([np.array([[1, 0]])], [np.array([[2, 0]])], [0.5])["f1"].tolist()
     [1.0]
     """
     import pandas as pd
 
-    names = names or [str(index) for index in range(len(truths))]
+    matches = _match_images(predictions, truths, iou_thresholds)
+    names = [str(index) for index in range(len(truths))] if names is None else names
+    if len(names) != len(matches):
+        raise ValueError(f"{len(names)} names for {len(matches)} images.")
+    columns = ("iou_threshold", *COUNTS, "f1", "average_precision")
     rows = [
-        {"image": name, **asdict(matches), "f1": matches.f1}
-        for name, prediction, truth in zip(names, predictions, truths, strict=True)
-        for matches in match_instances(prediction, truth, iou_thresholds)
+        {"image": name, **{column: getattr(one, column) for column in columns}}
+        for name, matches_of_image in zip(names, matches, strict=True)
+        for one in matches_of_image
     ]
     return pd.DataFrame(rows)
+
+
+def _match_images(
+    predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray], iou_thresholds: Sequence[float]
+) -> list[list[Matches]]:
+    """For each image its matches at each threshold."""
+    check_arguments(predictions=predictions, truths=truths, values=False)
+    if len(truths) == 0 or len(iou_thresholds) == 0:
+        raise ValueError(f"Nothing to score: {len(truths)} images and {len(iou_thresholds)} IoU thresholds.")
+    return [match_instances(*pair, iou_thresholds) for pair in zip(predictions, truths, strict=True)]
 
 
 def summarize_scores(scores: pd.DataFrame) -> dict[str, dict[float, float]]:
@@ -69,9 +92,8 @@ def summarize_scores(scores: pd.DataFrame) -> dict[str, dict[float, float]]:
     """
     summary: dict[str, dict[float, float]] = {"mean_f1": {}, "pooled_f1": {}}
     for iou_threshold, group in scores.groupby("iou_threshold"):
-        counts = group[["true_positive", "false_positive", "false_negative"]].sum()
         summary["mean_f1"][iou_threshold] = float(group["f1"].mean())
-        summary["pooled_f1"][iou_threshold] = Matches(iou_threshold, *(int(count) for count in counts)).f1
+        summary["pooled_f1"][iou_threshold] = Matches(iou_threshold, *group[list(COUNTS)].sum().tolist()).f1
     return summary
 
 
@@ -79,42 +101,84 @@ def compare_methods(
     methods: dict[str, Sequence[np.ndarray]],
     truths: Sequence[np.ndarray],
     iou_thresholds: Sequence[float] = IOU_THRESHOLDS,
-) -> dict[str, dict[str, dict[float, float]]]:
-    """Score several methods on the same images: mean and pooled F1 at each threshold, recall of touching nuclei.
+) -> dict[str, dict[str, dict[float | str, float]]]:
+    """Score several methods on the same images, with the scores of the course and those that papers report.
 
     Args:
         methods: name of the method -> its label images, one for each truth.
         truths: the true label images.
-        iou_thresholds: the recall of touching nuclei is measured at the first of them only.
+        iou_thresholds: of F1 and AP; the recall of touching nuclei is measured at the first of them only.
 
     Returns:
-        `{method: {"mean_f1": {IoU threshold: score}, "pooled_f1": {...}, "touching_recall": {...}}}`; for a table,
-        pass it to `score_table`.
+        `{method: {measure: {IoU threshold: score}}}`; for a table, pass it to `score_table`. The measures are
+
+        * `mean_f1`, `mean_ap`: means over the images of F1 and of average precision, at each threshold;
+        * `msa`: the mean of the mean AP over the IoU thresholds 0.5, 0.55, ... 0.95;
+        * `panoptic_quality`: means over the images of `"PQ"` and its factors `"SQ"` (segmentation quality, the mean IoU
+          of the matched pairs) and `"RQ"` (recognition quality, which is F1), at an IoU threshold of 0.5. The product
+          of two means is not the mean of the products: multiply them for one image only;
+        * `pooled_f1`: F1 of the counts of all images;
+        * `touching_recall`: as of the function.
+
+    Raises:
+        ValueError: as in `score_images`.
     """
-    return {
-        method: {
-            **summarize_scores(score_images(predictions, truths, iou_thresholds)),
-            "touching_recall": {float(iou_thresholds[0]): touching_recall(predictions, truths, iou_thresholds[0])},
-        }
-        for method, predictions in methods.items()
+    return {method: _scores(predictions, truths, iou_thresholds) for method, predictions in methods.items()}
+
+
+def _scores(
+    predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray], iou_thresholds: Sequence[float]
+) -> dict[str, dict[float | str, float]]:
+    images = _match_images(predictions, truths, [*iou_thresholds, *MSA_THRESHOLDS])
+    found = {matches[0].iou_threshold: matches for matches in zip(*images, strict=True)}  # matches of all images
+
+    def mean(score: str, iou_threshold: float) -> float:
+        return float(np.mean([getattr(matches, score) for matches in found[iou_threshold]]))
+
+    iou_thresholds = [float(iou_threshold) for iou_threshold in iou_thresholds]
+    pooled = {
+        t: Matches(t, *(sum(getattr(matches, count) for matches in found[t]) for count in COUNTS)).f1
+        for t in iou_thresholds
     }
+    return {
+        "mean_f1": {t: mean("f1", t) for t in iou_thresholds},
+        "mean_ap": {t: mean("average_precision", t) for t in iou_thresholds},
+        "msa": {"0.5 to 0.95": float(np.mean([mean("average_precision", t) for t in MSA_THRESHOLDS]))},
+        "panoptic_quality": {
+            "PQ": mean("panoptic_quality", 0.5), "SQ": mean("segmentation_quality", 0.5), "RQ": mean("f1", 0.5),
+        },
+        "pooled_f1": pooled,
+        "touching_recall": {iou_thresholds[0]: touching_recall(predictions, truths, iou_thresholds[0])},
+    }  # fmt: skip
 
 
-def score_table(scores: dict[str, dict[str, dict[float, float]]]) -> pd.DataFrame:
+def score_table(
+    scores: dict[str, dict[str, dict[float | str, float]]], measures: Sequence[str] = TABLE_MEASURES
+) -> pd.DataFrame:
     """The scores of `compare_methods` as a table to read: a row for each method, a column for each score.
+
+    Args:
+        scores: of `compare_methods`.
+        measures: the measures to show, in this order; those that `scores` does not have are left out. For all of them
+            pass `SCORE_NAMES`.
+
+    Raises:
+        ValueError: a measure is not known.
 
     >>> score_table({"Otsu": {"mean_f1": {0.5: 0.75}}}).columns.tolist()
     [('mean F1', 'IoU 0.5')]
     """
     import pandas as pd
 
+    if unknown := [measure for measure in measures if measure not in SCORE_NAMES]:
+        raise ValueError(f"Unknown measures {unknown}; known are {', '.join(SCORE_NAMES)}.")
     rows = {
         method: {
-            (SCORE_NAMES[measure], f"IoU {iou_threshold}"): score
-            for measure, by_threshold in measures.items()
-            for iou_threshold, score in by_threshold.items()
+            (SCORE_NAMES[measure], str(column) if column in ("PQ", "SQ", "RQ") else f"IoU {column}"): score
+            for measure in measures
+            for column, score in by_measure.get(measure, {}).items()
         }
-        for method, measures in scores.items()
+        for method, by_measure in scores.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index")
 

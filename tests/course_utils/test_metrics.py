@@ -1,20 +1,21 @@
-"""Exercises 4.3 to 4.5 and their fast form, against brute force: sets of pixels, and all possible matchings."""
+"""Exercises 4.3 to 4.6 and their fast form, against brute force: sets of pixels, and all possible matchings."""
 
 from __future__ import annotations
 
+import re
 import tracemalloc
 from itertools import permutations
 
 import numpy as np
-import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from course_utils.metrics import (
-    IOU_THRESHOLDS,
     Matches,
+    average_precision,
     classify_errors,
     count_matches,
     f1_score,
@@ -23,7 +24,6 @@ from course_utils.metrics import (
     overlapping_pairs,
     touching_recall,
 )
-from course_utils.results import compare_methods, score_images, score_table, summarize_scores
 
 IDS = [0, 1, 2, 7, 70_000, 2**31 - 1]  # with gaps, and as large as a label image can hold
 THRESHOLDS = st.sampled_from([0.1, 0.2, 0.25, 1 / 3, 0.4, 0.5, 0.6, 0.75, 0.9, 1.0])
@@ -54,15 +54,22 @@ def iou_by_sets(prediction: np.ndarray, truth: np.ndarray) -> list[list[float]]:
     return [[len(a & b) / len(a | b) for b in pixels_of(truth)] for a in pixels_of(prediction)]
 
 
+def best_matchings_by_trial(iou: list[list[float]], iou_threshold: float) -> tuple[int, list[float]]:
+    """Try every way to give each row a different column: the most matches, and the sums of IoU with that many."""
+    matrix = np.array(iou)
+    if matrix.size == 0:
+        return 0, [0.0]
+    if matrix.shape[0] > matrix.shape[1]:
+        matrix = matrix.T
+    rows, orders = range(len(matrix)), permutations(range(matrix.shape[1]), len(matrix))
+    chosen = [matrix[rows, list(columns)] for columns in orders]
+    most = max(np.count_nonzero(values >= iou_threshold) for values in chosen)
+    matched = [values[values >= iou_threshold] for values in chosen]
+    return most, [float(values.sum()) for values in matched if len(values) == most]
+
+
 def best_matching_by_trial(iou: list[list[float]], iou_threshold: float) -> int:
-    """Try every way to give each row a different column."""
-    possible = np.array(iou) >= iou_threshold
-    if possible.size == 0:
-        return 0
-    if possible.shape[0] > possible.shape[1]:
-        possible = possible.T
-    rows = range(possible.shape[0])
-    return max(sum(possible[rows, list(columns)]) for columns in permutations(range(possible.shape[1]), len(rows)))
+    return best_matchings_by_trial(iou, iou_threshold)[0]
 
 
 # 4.3 iou_matrix
@@ -171,6 +178,32 @@ def test_f1_of_empty_label_images():
     assert f1_score(something, something, iou_threshold=1.0) == 1.0
 
 
+# 4.6 average_precision
+
+
+@given(label_pairs(), st.lists(THRESHOLDS, max_size=4))
+def test_average_precision_is_the_matches_by_all_that_is_found_or_true(pair, iou_thresholds):
+    prediction, truth = pair
+    iou = iou_by_sets(prediction, truth)
+    n_pred, n_true = len(pixels_of(prediction)), len(pixels_of(truth))
+    scores = average_precision(prediction, truth, iou_thresholds)
+    assert type(scores) is list and all(type(score) is float for score in scores)
+    matches = [best_matching_by_trial(iou, iou_threshold) for iou_threshold in iou_thresholds]
+    assert scores == [tp / (n_pred + n_true - tp) if n_pred + n_true else 1.0 for tp in matches]
+    for ap, iou_threshold in zip(scores, iou_thresholds, strict=True):
+        assert f1_score(prediction, truth, iou_threshold) == pytest.approx(2 * ap / (1 + ap))
+
+
+@given(st.lists(label_pairs(max_side=4), min_size=1, max_size=5))
+def test_f1_of_a_mean_average_precision_is_at_least_the_mean_f1(pairs):
+    """The other way round of what papers report: an upper bound, reached only if all images have the same score."""
+    precisions = np.array([average_precision(*pair, [0.5])[0] for pair in pairs])
+    mean_f1 = np.mean([f1_score(*pair) for pair in pairs])
+    bound = 2 * precisions.mean() / (1 + precisions.mean())
+    assert mean_f1 <= bound + 1e-12
+    assert (bound - mean_f1 < 1e-12) == (np.ptp(precisions) < 1e-12)
+
+
 # match_instances
 
 
@@ -185,6 +218,49 @@ def test_the_fast_form_agrees_with_the_clear_one(pair, iou_thresholds):
         assert matches.true_positive + matches.false_positive == iou.shape[0]
         assert matches.true_positive + matches.false_negative == iou.shape[1]
         assert matches.f1 == pytest.approx(f1_score(prediction, truth, matches.iou_threshold))
+    assert [matches.average_precision for matches in results] == average_precision(prediction, truth, iou_thresholds)
+
+
+@given(label_pairs(), THRESHOLDS)
+def test_the_matched_iou_is_that_of_a_largest_matching_and_the_same_for_all_from_a_half_on(pair, iou_threshold):
+    (matches,) = match_instances(*pair, [iou_threshold])
+    most, sums = best_matchings_by_trial(iou_by_sets(*pair), iou_threshold)
+    assert matches.true_positive == most
+    assert any(matches.matched_iou == pytest.approx(one) for one in sums)
+    if iou_threshold >= 0.5:
+        assert sums == pytest.approx([matches.matched_iou] * len(sums))
+
+
+@given(label_pairs(), st.sampled_from([0.5, 0.6, 0.9, 1.0]))
+def test_panoptic_quality_is_that_of_its_definition(pair, iou_threshold):
+    """Sum of the IoU of the pairs, by TP + FP / 2 + FN / 2 (Kirillov et al. 2019)."""
+    (matches,) = match_instances(*pair, [iou_threshold])
+    n_pred, n_true = (len(pixels_of(labels)) for labels in pair)
+    _, sums = best_matchings_by_trial(iou_by_sets(*pair), iou_threshold)
+    expected = sums[0] / ((n_pred + n_true) / 2) if n_pred + n_true else 1.0
+    assert matches.panoptic_quality == pytest.approx(expected)
+    assert matches.panoptic_quality == matches.segmentation_quality * matches.f1
+    assert 0 <= matches.panoptic_quality <= matches.f1 <= 1
+    if matches.true_positive:
+        assert matches.segmentation_quality >= iou_threshold - 1e-12
+
+
+def test_panoptic_quality_that_can_be_computed_by_hand():
+    truth = np.array([[1, 1, 1, 1, 0, 2, 2, 0, 3]])
+    prediction = np.array([[5, 5, 5, 0, 0, 6, 6, 8, 0]])  # IoU 3/4 and 1; one wrong, one missed
+    (matches,) = match_instances(prediction, truth, [0.5])
+    assert (matches.matched_iou, matches.segmentation_quality, matches.f1) == (1.75, 0.875, 2 * 2 / 6)
+    assert matches.panoptic_quality == pytest.approx(1.75 / 3)
+    nothing = np.zeros_like(truth)
+    of_empty = [match_instances(*pair, [0.5])[0] for pair in ((nothing, nothing), (truth, nothing), (nothing, truth))]
+    assert [one.panoptic_quality for one in of_empty] == [one.segmentation_quality for one in of_empty] == [1, 0, 0]
+
+
+def test_panoptic_quality_below_a_half_is_an_error():
+    labels = np.ones((2, 2), int)
+    with pytest.raises(ValueError, match="at least 0.5, but has 0.4"):
+        match_instances(labels, labels, [0.4])[0].panoptic_quality  # noqa: B018
+    assert np.isnan(Matches(0.5, 1, 0, 0).panoptic_quality), "counts alone do not tell"
 
 
 @given(label_pairs())
@@ -199,17 +275,90 @@ def test_overlapping_pairs_are_the_entries_of_the_matrix_above_zero(pair):
     assert overlaps.true_ids.tolist() == [i for i in np.unique(truth) if i]
 
 
-@pytest.mark.parametrize("iou_threshold", [0, -0.1, 1.1, float("nan")])
-def test_a_threshold_outside_0_to_1_is_an_error(iou_threshold):
-    with pytest.raises(ValueError, match="above 0 and at most 1"):
-        match_instances(np.ones((2, 2), int), np.ones((2, 2), int), [iou_threshold])
+# arguments
+
+ONE_PAIR = (iou_matrix, f1_score, overlapping_pairs, match_instances, classify_errors)
+LABELS = np.array([[0, 1, 1], [7, 7, 0]])
+NO_LABELS = {
+    "has dtype bool: label it first": LABELS > 0,
+    "has dtype float64: label it first": np.array([[0.0, 0.3, 0.9], [0.2, 0.5, 0.1]]),
+    "has dtype float32: label it first": LABELS.astype(np.float32),
+    "has dtype float16": np.full((2, 3), np.nan, np.float16),
+    "has dtype complex128": LABELS * 1j,
+    "has dtype object": LABELS.astype(object),
+    "has dtype <U1": np.full((2, 3), "a"),
+    "has values from -1 to 7": np.where(LABELS == 1, -1, LABELS),
+    "is of type list: make it a NumPy array first": LABELS.tolist(),
+    "is of type Tensor: make it a NumPy array first": torch.tensor(LABELS),
+    "is of type NoneType": None,
+    "has shape (6,), which is not 2-dimensional": LABELS.ravel(),
+    "has shape (1, 2, 3), which is not 2-dimensional": LABELS[None],
+    "has shape (), which is not 2-dimensional": np.array(3),
+}
 
 
-def test_a_probability_map_instead_of_labels_is_an_error():
-    with pytest.raises(ValueError, match="prediction must hold integer ids, but has dtype float64. Label it first"):
-        match_instances(np.zeros((2, 2)), np.zeros((2, 2), int))
-    with pytest.raises(ValueError, match="truth must hold integer ids, but has dtype bool"):
-        match_instances(np.zeros((2, 2), int), np.zeros((2, 2), bool))
+@pytest.mark.parametrize("function", [*ONE_PAIR, lambda p, t: average_precision(p, t, [0.5])])
+@pytest.mark.parametrize(("found", "no_labels"), NO_LABELS.items(), ids=NO_LABELS)
+def test_what_is_no_label_image_is_an_error_that_says_what_was_found(function, found, no_labels):
+    for name, arguments in (("prediction", (no_labels, LABELS)), ("truth", (LABELS, no_labels))):
+        with pytest.raises(ValueError, match=f"^{name} must be a label image of integers.* but {re.escape(found)}"):
+            function(*arguments)
+
+
+@pytest.mark.parametrize("labels", [LABELS, np.zeros_like(LABELS)], ids=["nuclei", "empty"])
+@pytest.mark.parametrize("iou_threshold", [0, -0.1, 1.1, 50, float("nan"), float("inf"), "0.5", None, True, 1j])
+def test_a_threshold_outside_0_to_1_is_an_error(labels, iou_threshold):
+    message = r"^iou_threshold(s\[0\])? must be a number above 0 and at most 1, but is "
+    for call in (
+        lambda: f1_score(labels, labels, iou_threshold),
+        lambda: average_precision(labels, labels, [iou_threshold]),
+        lambda: match_instances(labels, labels, [iou_threshold]),
+        lambda: classify_errors(labels, labels, iou_threshold),
+        lambda: touching_recall([labels], [labels], iou_threshold),
+        lambda: count_matches(np.zeros((0, 0)), iou_threshold),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_one_threshold_in_the_place_of_several_is_an_error():
+    for function in (average_precision, match_instances):
+        with pytest.raises(ValueError, match="^iou_thresholds must be a list, but is of type float"):
+            function(LABELS, LABELS, 0.5)
+        assert function(LABELS, LABELS, np.array([0.5], np.float32)) == function(LABELS, LABELS, (0.5,))
+
+
+@pytest.mark.parametrize(
+    ("iou", "found"),
+    [
+        (np.array([[0.5, np.nan]]), "has 1 values that are NaN or infinite"),
+        (np.array([[0.5, 1.5]]), "has values from 0.5 to 1.5"),
+        (np.array([[-0.5, 0.5]]), "has values from -0.5 to 0.5"),
+        (np.array([0.5]), "has shape (1,), which is not 2-dimensional"),
+        ([[0.5]], "is of type list"),
+    ],
+)
+def test_what_is_no_matrix_of_overlaps_is_an_error(iou, found):
+    with pytest.raises(ValueError, match=f"^iou must be a matrix of overlaps from 0 to 1, but {re.escape(found)}"):
+        count_matches(iou)
+
+
+@pytest.mark.parametrize("function", ONE_PAIR)
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint32, np.int64, ">i4"])
+def test_read_only_strided_and_byte_swapped_label_images_are_right(function, dtype):
+    labels = np.zeros((8, 12), dtype)
+    labels[1:5, 2:6], labels[1:5, 6:9], labels[6:8, 1:4] = 3, 120, 7
+    prediction = np.roll(labels, 1, axis=1)
+    expected = function(np.ascontiguousarray(prediction[::2, ::-1]), np.ascontiguousarray(labels[::2, ::-1]))
+    for array in (prediction, labels):
+        array.flags.writeable = False
+    found = function(prediction[::2, ::-1], labels[::2, ::-1])
+    assert str(found) == str(expected)
+
+
+def test_numbers_of_images_that_differ_are_an_error():
+    with pytest.raises(ValueError, match="^predictions and truths must have the same length, but have 1 and 2"):
+        touching_recall([LABELS], [LABELS, LABELS])
 
 
 def test_thousands_of_nuclei_need_no_matrix():
@@ -234,57 +383,7 @@ def test_scores_from_counts(tp, fp, fn):
         assert matches.f1 == pytest.approx(2 / (1 / matches.precision + 1 / matches.recall))  # the harmonic mean
 
 
-# tables of several images
-
-
-def one_easy_and_one_hard_image() -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """The only nucleus of the first image is found; of the second image's three, none."""
-    truths = [np.array([[1, 1, 0, 0]]), np.array([[4, 5, 6, 0]])]
-    return [truths[0].copy(), np.zeros((1, 4), int)], truths
-
-
-def test_mean_and_pooled_f1_differ_on_images_with_different_numbers_of_nuclei():
-    predictions, truths = one_easy_and_one_hard_image()
-    scores = score_images(predictions, truths, [0.5], names=["easy", "hard"])
-    columns = ["image", "iou_threshold", "true_positive", "false_positive", "false_negative", "f1"]
-    expected = pd.DataFrame([["easy", 0.5, 1, 0, 0, 1.0], ["hard", 0.5, 0, 0, 3, 0.0]], columns=columns)
-    pd.testing.assert_frame_equal(scores, expected)
-    mean = (1 + 0) / 2  # each image counts the same
-    pooled = 2 * 1 / (2 * 1 + 0 + 3)  # each nucleus counts the same
-    assert summarize_scores(scores) == {"mean_f1": {0.5: mean}, "pooled_f1": {0.5: pooled}}
-
-
-@given(st.lists(label_pairs(max_side=4), min_size=1, max_size=4))
-def test_every_image_and_threshold_has_a_row(pairs):
-    predictions, truths = zip(*pairs, strict=True)
-    scores = score_images(predictions, truths)
-    assert len(scores) == len(pairs) * len(IOU_THRESHOLDS)
-    summary = summarize_scores(scores)
-    for iou_threshold in IOU_THRESHOLDS:
-        mean = np.mean([f1_score(p, t, iou_threshold) for p, t in pairs])
-        assert summary["mean_f1"][iou_threshold] == pytest.approx(mean)
-
-
-def test_a_missing_prediction_is_an_error():
-    predictions, truths = one_easy_and_one_hard_image()
-    with pytest.raises(ValueError):
-        score_images(predictions[:1], truths)
-    with pytest.raises(ValueError):
-        score_images(predictions, truths, names=["only one"])
-
-
-def test_the_table_of_methods_names_mean_and_pooled_scores():
-    predictions, truths = one_easy_and_one_hard_image()
-    methods = {"nothing": [np.zeros_like(t) for t in truths], "half": predictions, "all": truths}
-    scores = compare_methods(methods, truths)
-    assert scores["half"]["pooled_f1"] == {0.5: 0.4, 0.75: 0.4, 0.9: 0.4}
-    assert scores["half"]["touching_recall"] == {0.5: 0}
-    table = score_table(scores)
-    assert list(table.index) == ["nothing", "half", "all"]
-    assert table["mean F1", "IoU 0.5"].tolist() == [0, 0.5, 1]
-    assert table["pooled F1", "IoU 0.9"].tolist() == [0, 0.4, 1]
-    assert table["recall of touching nuclei", "IoU 0.5"].tolist() == [0, 0, 1]
-    assert len(table.columns) == 7
+# touching_recall
 
 
 def test_touching_recall_looks_only_at_nuclei_that_touch():

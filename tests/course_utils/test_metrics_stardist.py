@@ -38,6 +38,9 @@ def assert_same_counts(matching, prediction: np.ndarray, truth: np.ndarray) -> i
         if sum(found):
             assert mine.f1 == pytest.approx(other.f1)
             assert mine.average_precision == pytest.approx(other.accuracy)
+            if mine.iou_threshold >= 0.5:
+                assert mine.segmentation_quality == pytest.approx(other.mean_matched_score)
+                assert mine.panoptic_quality == pytest.approx(other.panoptic_quality)
     return sum(mine.true_positive for mine in ours)
 
 

@@ -1,4 +1,4 @@
-"""The folder for results, files that are written in one step, and the scores of a notebook."""
+"""Tables of scores; the folder for results, files that are written in one step, and the scores of a notebook."""
 
 from __future__ import annotations
 
@@ -7,10 +7,21 @@ import json
 import os
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from course_utils import results
-from course_utils.results import prepare_output, record_scores, replacing
+from course_utils.metrics import IOU_THRESHOLDS, MSA_THRESHOLDS, average_precision, f1_score, match_instances
+from course_utils.results import (
+    SCORE_NAMES,
+    compare_methods,
+    prepare_output,
+    record_scores,
+    replacing,
+    score_images,
+    score_table,
+    summarize_scores,
+)
 
 
 def test_the_output_folder_is_made_and_left_empty(tmp_path):
@@ -79,3 +90,103 @@ def test_an_error_or_an_interruption_leaves_the_old_file_and_nothing_else(tmp_pa
     with pytest.raises(OSError), replacing(path):
         pass
     assert list(tmp_path.iterdir()) == [path]
+
+
+# tables of several images
+
+
+def one_easy_and_one_hard_image() -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The only nucleus of the first image is found; of the second image's three, none."""
+    truths = [np.array([[1, 1, 0, 0]]), np.array([[4, 5, 6, 0]])]
+    return [truths[0].copy(), np.zeros((1, 4), int)], truths
+
+
+def test_mean_and_pooled_f1_differ_on_images_with_different_numbers_of_nuclei():
+    predictions, truths = one_easy_and_one_hard_image()
+    scores = score_images(predictions, truths, [0.5], names=["easy", "hard"])
+    columns = ["image", "iou_threshold", "true_positive", "false_positive", "false_negative", "f1"]
+    columns.append("average_precision")
+    expected = pd.DataFrame([["easy", 0.5, 1, 0, 0, 1.0, 1.0], ["hard", 0.5, 0, 0, 3, 0.0, 0.0]], columns=columns)
+    pd.testing.assert_frame_equal(scores, expected)
+    mean = (1 + 0) / 2  # each image counts the same
+    pooled = 2 * 1 / (2 * 1 + 0 + 3)  # each nucleus counts the same
+    assert summarize_scores(scores) == {"mean_f1": {0.5: mean}, "pooled_f1": {0.5: pooled}}
+
+
+def random_pairs(seed: int, n_images: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Small label images, and the same with some wrong pixels."""
+    rng = np.random.default_rng(seed)
+    truths = [np.kron(rng.integers(0, 5, (3, 4)), np.ones((3, 3), int)) for _ in range(n_images)]
+    wrong = [rng.random(truth.shape) < rng.uniform(0, 0.4) for truth in truths]
+    return [np.where(w, rng.integers(0, 5, w.shape), truth) for w, truth in zip(wrong, truths, strict=True)], truths
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_image_and_threshold_has_a_row(seed):
+    predictions, truths = random_pairs(seed, n_images=seed + 1)
+    pairs = list(zip(predictions, truths, strict=True))
+    scores = score_images(predictions, truths)
+    assert len(scores) == len(pairs) * len(IOU_THRESHOLDS)
+    summary = summarize_scores(scores)
+    for iou_threshold in IOU_THRESHOLDS:
+        rows = scores[scores["iou_threshold"] == iou_threshold]
+        assert rows["f1"].tolist() == pytest.approx([f1_score(*pair, iou_threshold) for pair in pairs])
+        assert rows["average_precision"].tolist() == [average_precision(*pair, [iou_threshold])[0] for pair in pairs]
+        assert summary["mean_f1"][iou_threshold] == pytest.approx(rows["f1"].mean())
+
+
+def test_a_missing_prediction_is_an_error():
+    predictions, truths = one_easy_and_one_hard_image()
+    for call in (score_images, lambda p, t: compare_methods({"one": p}, t)):
+        with pytest.raises(ValueError, match="predictions and truths must have the same length, but have 1 and 2"):
+            call(predictions[:1], truths)
+        with pytest.raises(ValueError, match="Nothing to score: 0 images"):
+            call([], [])
+        with pytest.raises(ValueError, match=r"predictions must be a list, but is of type generator"):
+            call((one for one in predictions), truths)
+    with pytest.raises(ValueError, match="1 names for 2 images"):
+        score_images(predictions, truths, names=["only one"])
+    with pytest.raises(ValueError, match="Nothing to score: 2 images and 0 IoU thresholds"):
+        score_images(predictions, truths, [])
+
+
+def test_methods_are_compared_by_f1_and_by_what_papers_report():
+    predictions, truths = one_easy_and_one_hard_image()
+    methods = {"nothing": [np.zeros_like(t) for t in truths], "half": predictions, "all": truths}
+    scores = compare_methods(methods, truths)
+    assert list(scores) == list(methods) and all(list(measures) == list(SCORE_NAMES) for measures in scores.values())
+    assert scores["half"]["pooled_f1"] == {0.5: 0.4, 0.75: 0.4, 0.9: 0.4}
+    assert scores["half"]["mean_ap"] == scores["half"]["mean_f1"] == {0.5: 0.5, 0.75: 0.5, 0.9: 0.5}
+    assert scores["half"]["panoptic_quality"] == {"PQ": 0.5, "SQ": 0.5, "RQ": 0.5}
+    assert scores["half"]["touching_recall"] == {0.5: 0}
+    table = score_table(scores)
+    assert list(table.index) == ["nothing", "half", "all"]
+    assert table["mean F1", "IoU 0.5"].tolist() == [0, 0.5, 1]
+    assert table["mSA", "IoU 0.5 to 0.95"].tolist() == pytest.approx([0, 0.5, 1])
+    assert table["panoptic quality", "PQ"].tolist() == [0, 0.5, 1]
+    assert table["recall of touching nuclei", "IoU 0.5"].tolist() == [0, 0, 1]
+    assert len(table.columns) <= 12, "with more columns nobody reads it"
+    assert score_table(scores, SCORE_NAMES)["pooled F1", "IoU 0.9"].tolist() == [0, 0.4, 1]
+    assert score_table(scores, ["mean_ap"]).columns.tolist() == [("mean AP", f"IoU {t}") for t in IOU_THRESHOLDS]
+    with pytest.raises(ValueError, match="Unknown measures .'f1'.; known are mean_f1, mean_ap, msa"):
+        score_table(scores, ["f1"])
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("iou_thresholds", [IOU_THRESHOLDS, [0.3], (0.55, 0.1)])
+def test_the_scores_of_a_method_are_those_of_its_images(seed, iou_thresholds):
+    predictions, truths = random_pairs(seed, n_images=4)
+    pairs = list(zip(predictions, truths, strict=True))
+    scores = compare_methods({"one": predictions}, truths, iou_thresholds)["one"]
+    f1 = {t: np.mean([f1_score(*pair, t) for pair in pairs]) for t in iou_thresholds}
+    ap = np.array([average_precision(*pair, [*iou_thresholds, *MSA_THRESHOLDS]) for pair in pairs]).mean(axis=0)
+    assert scores["mean_f1"] == pytest.approx(f1) and list(scores["mean_f1"]) == list(iou_thresholds)
+    assert scores["mean_ap"] == pytest.approx(dict(zip(iou_thresholds, ap, strict=False)))
+    assert scores["msa"] == pytest.approx({"0.5 to 0.95": ap[len(iou_thresholds) :].mean()})
+    at_half = [match_instances(*pair, [0.5])[0] for pair in pairs]
+    assert scores["panoptic_quality"] == pytest.approx({
+        "PQ": np.mean([one.panoptic_quality for one in at_half]),
+        "SQ": np.mean([one.segmentation_quality for one in at_half]),
+        "RQ": np.mean([one.f1 for one in at_half]),
+    })  # fmt: skip
+    assert list(MSA_THRESHOLDS) == [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
