@@ -285,10 +285,10 @@ def match_instances(
 def _matched_pairs(overlaps: Overlaps, iou_threshold: float) -> np.ndarray:
     """The pairs of a largest one-to-one matching, as positions in the arrays of `overlaps`."""
     possible = np.flatnonzero(overlaps.iou >= iou_threshold)
+    if iou_threshold > 0.5:  # nothing can share more than half of itself with two others: no assignment is needed
+        return possible
     row, column = overlaps.pred_index[possible], overlaps.true_index[possible]
-    # Above 0.5 each instance has at most one partner, since it cannot share more than half of itself with two others;
-    # at lower thresholds this is often so, too. Then no assignment is needed.
-    if np.bincount(row).max(initial=0) <= 1 and np.bincount(column).max(initial=0) <= 1:
+    if np.bincount(row).max(initial=0) <= 1 and np.bincount(column).max(initial=0) <= 1:  # nor is it here
         return possible
     pairs = row.astype(np.int32), column.astype(np.int32)  # SciPy before 1.14 needs 32-bit indices here
     shape = len(overlaps.pred_ids), len(overlaps.true_ids)
