@@ -6,6 +6,7 @@ always says the same as the colour. The background of a figure is white and opaq
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -14,6 +15,8 @@ from matplotlib.colors import hsv_to_rgb, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
+
+from course_utils.arguments import check_arguments
 
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
@@ -25,7 +28,10 @@ ERROR_SIGNS = {"matched": "", "false positive": "×", "merged": "+", "missed": "
 
 
 def use_course_style() -> None:
-    """Set fonts, colours and sizes for all figures that follow."""
+    """Set fonts, colours and sizes for all figures that follow, and show a $ in tables as it is."""
+    import pandas as pd
+
+    pd.set_option("display.html.use_mathjax", False)
     plt.rcParams.update(
         {
             "figure.dpi": 100,
@@ -44,23 +50,29 @@ def use_course_style() -> None:
 
 def grid(rows: int, columns: int, width: float = 3.0, height: float | None = None) -> tuple[Figure, np.ndarray]:
     """A figure of `rows` x `columns` axes, each `width` inches wide; the axes are always a 2-D array."""
+    check_arguments(rows=rows, columns=columns)
     height = width + 0.3 if height is None else height
     return plt.subplots(rows, columns, figsize=(columns * width, rows * height), squeeze=False)
 
 
 def draw_image(axes, image: np.ndarray, title: str = "") -> None:
     """Draw an image in grey, stretched from its 1st to its 99.8th percentile, so that dim images are visible."""
-    low, high = np.percentile(image, [1, 99.8])
+    check_arguments(image=image)
+    low, high = np.percentile(image.astype(float), [1, 99.8])
     axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6))
-    axes.set_title(title)
+    _finish(axes, title)
+
+
+def _finish(axes, title: str) -> None:
+    axes.set_title(title, parse_math=False)  # a $ in the name of a file begins no formula
     axes.axis("off")
 
 
 def draw_probability(axes, probability: np.ndarray, title: str = "", colorbar: bool = False) -> None:
     """Draw a map of values from 0 to 1 on a fixed colour scale."""
+    check_arguments(probability=probability)
     drawn = axes.imshow(probability, cmap="cividis", vmin=0, vmax=1)
-    axes.set_title(title)
-    axes.axis("off")
+    _finish(axes, title)
     if colorbar:
         axes.figure.colorbar(drawn, ax=axes, shrink=0.7, label="probability")
 
@@ -74,6 +86,7 @@ def label_colours(labels: np.ndarray) -> np.ndarray:
     >>> label_colours(np.array([[0, 7]])).shape
     (1, 2, 3)
     """
+    check_arguments(labels=labels)
     ids, index = np.unique(labels, return_inverse=True)
     hue = ids * 0.618034 % 1  # steps of the golden ratio spread the hues of nearby ids
     saturation = 0.45 + 0.35 * (ids % 3) / 2
@@ -91,16 +104,16 @@ def label_colours(labels: np.ndarray) -> np.ndarray:
 def draw_labels(axes, labels: np.ndarray, title: str = "") -> None:
     """Draw a label image in the fixed colours of `label_colours`."""
     axes.imshow(label_colours(labels))
-    axes.set_title(title)
-    axes.axis("off")
+    _finish(axes, title)
 
 
 def draw_classes(axes, target: np.ndarray, title: str = "", legend: bool = False) -> None:
     """Draw a target with the classes 0 background, 1 interior, 2 boundary."""
+    classes = np.asarray(target)
+    check_arguments(classes=classes)
     colours = np.array([to_rgb(colour) for colour in CLASS_COLOURS.values()])
-    axes.imshow(colours[np.asarray(target)])
-    axes.set_title(title)
-    axes.axis("off")
+    axes.imshow(colours[classes.astype(int)])
+    _finish(axes, title)
     if legend:
         handles = [Patch(facecolor=colour, label=name) for name, colour in CLASS_COLOURS.items()]
         _legend_below(axes, handles, columns=3)
@@ -110,6 +123,7 @@ def draw_outlines(axes, image: np.ndarray, labels: np.ndarray, title: str = "", 
     """Draw an image with the outline of each instance over it."""
     from skimage.segmentation import find_boundaries
 
+    check_arguments(image=image, labels=labels)
     draw_image(axes, image, title)
     outline = np.zeros((*image.shape, 4))
     outline[find_boundaries(labels, mode="inner")] = (*to_rgb(colour), 1)
@@ -122,6 +136,7 @@ def draw_errors(
     """Colour each instance by its kind: matched, false positive, merged, missed, split; the legend has the counts."""
     from course_utils.metrics import classify_errors
 
+    check_arguments(image=image, prediction=prediction, truth=truth, iou_threshold=iou_threshold)
     errors = classify_errors(prediction, truth, iou_threshold)
     kinds = {
         "matched": np.isin(prediction, list(errors.matched)),
@@ -196,6 +211,8 @@ def plot_training(results: Sequence, metric_name: str = "Dice", epochs: int | No
 
     With more than 40 epochs the first tenth is left out, and the axis says so: its steep fall would flatten the rest.
     """
+    if len(results) == 0:
+        raise ValueError("There are no results to plot: train for at least one epoch first.")
     if len(results) > 40:
         results = results[len(results) // 10 :]
     curves = [("loss", [r.train_loss for r in results], [r.validation_loss for r in results])]
@@ -221,7 +238,8 @@ def plot_f1_curves(curves: dict[str, dict[float, float]]) -> Figure:
         curves: `{name of the method: {IoU threshold: mean F1}}`.
     """
     figure, axes = grid(1, 1, width=6, height=3.8)
-    for (name, f1), style in zip(curves.items(), ["-o", "--s", ":^", "-.D", "-v", "--P"], strict=False):
+    styles = itertools.cycle(["-o", "--s", ":^", "-.D", "-v", "--P"])
+    for (name, f1), style in zip(curves.items(), styles, strict=False):
         axes[0, 0].plot(list(f1), list(f1.values()), style, markersize=5, label=name)
     axes[0, 0].set(xlabel="IoU threshold", ylabel="mean F1 over images", ylim=(0, 1.02))
     axes[0, 0].grid(alpha=0.3)
@@ -231,6 +249,7 @@ def plot_f1_curves(curves: dict[str, dict[float, float]]) -> Figure:
 
 def plot_unet(base_channels: int = 64, depth: int = 4, side: int = 256) -> Figure:
     """A drawing of the U-Net as in the paper: each block is a box with its resolution, the channels above, arrows."""
+    check_arguments(base_channels=base_channels, depth=depth, side=side)
     figure, axes = plt.subplots(figsize=(9, 0.95 * depth + 1.6))
     width, height, step_x, step_y = 0.5, 0.62, 1.0, 1.15
     columns = 2 * depth + 1

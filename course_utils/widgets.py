@@ -15,6 +15,7 @@ from ipywidgets import HTML, BoundedIntText, FloatSlider, IntSlider, VBox, Widge
 from matplotlib.figure import Figure
 
 from course_utils import display, plotting
+from course_utils.arguments import check_arguments
 from course_utils.data import Sample
 from course_utils.metrics import f1_score
 from course_utils.segmentation import connected_components, watershed_instances
@@ -45,7 +46,9 @@ def redraw_on_change(draw: Callable[..., tuple[Figure, str]], **controls: Widget
 
 
 def browse_images(samples: Sequence[Sample]) -> VBox:
-    """A slider through images, their masks, sizes and numbers of nuclei."""
+    """A slider through images, their masks, sizes and numbers of nuclei; `ValueError` without any."""
+    if len(samples) == 0:
+        raise ValueError("There are no images to browse.")
 
     def draw(index):
         sample = samples[index]
@@ -68,6 +71,7 @@ def explore_threshold(
         images, truths: images and label images `(H, W)`.
         probabilities: foreground probabilities `(H, W)` of each image.
     """
+    check_arguments(images=images, probabilities=probabilities, truths=truths, least=1)
     return _explore(images, truths, lambda index, threshold: connected_components(probabilities[index], threshold))
 
 
@@ -78,6 +82,7 @@ def explore_watershed(
     truths: Sequence[np.ndarray],
 ) -> VBox:
     """`explore_threshold` for `watershed_instances`; `threshold` is that of the seeds."""
+    check_arguments(images=images, foregrounds=foregrounds, boundaries=boundaries, truths=truths, least=1)
     return _explore(
         images, truths, lambda index, threshold: watershed_instances(foregrounds[index], boundaries[index], threshold)
     )

@@ -10,6 +10,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -232,3 +233,51 @@ def test_the_drawing_of_the_network_names_channels_and_resolution_of_every_block
 def test_the_colours_of_errors_and_classes_differ():
     for colours in (plotting.ERROR_COLOURS, plotting.CLASS_COLOURS):
         assert len(set(colours.values())) == len(colours)
+
+
+# names are names, and wrong arrays are errors
+
+NAMES = ["cost_$5_and_$6.tif", "$", "a$b", r"$\frac{$", r"C:\new\alpha_1", "<b>&amp;", "x_1^{2}", "_hidden", "*bold*"]
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [plotting.draw_image, plotting.draw_probability, plotting.draw_labels, plotting.draw_classes,
+     lambda axes, image, title: plotting.draw_outlines(axes, image, image, title),
+     lambda axes, image, title: plotting.draw_errors(axes, image, image, image, title=title)],
+)  # fmt: skip
+def test_a_title_is_text_and_no_formula(draw):
+    figure, axes = plotting.grid(1, len(NAMES), width=1)
+    for panel, name in zip(axes[0], NAMES, strict=True):
+        draw(panel, np.eye(3, dtype=int), title=name)
+        assert panel.title.get_text() == name
+        assert not panel.title._preprocess_math(name)[1]  # what matplotlib asks before it draws
+    figure.set_layout_engine("none")
+    pixels(figure)
+
+
+def test_a_table_shows_a_dollar_as_it_is():
+    assert "mathjax_ignore" in pd.DataFrame({"image": NAMES}).to_html()
+    assert "&lt;b&gt;" in pd.DataFrame({"image": NAMES}).to_html()
+
+
+def test_no_method_is_left_out_of_the_curves():
+    figure = plotting.plot_f1_curves({f"method {number}": {0.5: 0.1 * number} for number in range(9)})
+    assert len(figure.axes[0].get_legend().get_texts()) == 9
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda axes: plotting.draw_image(axes, np.full((3, 3), np.nan)), "9 values that are NaN"),
+        (lambda axes: plotting.draw_image(axes, np.zeros((3, 3, 3))), "not 2-dimensional"),
+        (lambda axes: plotting.draw_labels(axes, np.full((3, 3), 0.5)), "dtype float64: label it first"),
+        (lambda axes: plotting.draw_classes(axes, np.full((3, 3), 7)), "classes 0, 1, 2, but has values from 7 to 7"),
+        (lambda axes: plotting.draw_outlines(axes, np.eye(3), np.eye(4, dtype=int)), r"have \(3, 3\) and \(4, 4\)"),
+        (lambda axes: plotting.plot_training([]), "no results"),
+        (lambda axes: plotting.grid(0, 1), "rows must be"),
+    ],
+)
+def test_what_cannot_be_drawn_is_an_error_that_says_what_was_found(draw, message):
+    with pytest.raises(ValueError, match=message):
+        draw(plotting.grid(1, 1)[1][0, 0])

@@ -100,3 +100,24 @@ def test_the_watershed_needs_seeds_above_the_threshold(cells):
     assert "1 instances found" in description(picture)
     controls["threshold"].value = 0.95
     assert "0 instances found" in description(picture)
+
+
+@pytest.mark.parametrize("name", ["cost_$5_and_$6.tif", r"$\frac{$", '<img src="x">&'])
+def test_a_file_name_is_a_name(name):
+    sample = Sample(name, np.eye(8), np.eye(8, dtype=np.int32))
+    _, picture = parts(browse_images([sample]))
+    assert "<img" not in picture.value[4:] and "1 nuclei" in description(picture)
+
+
+@pytest.mark.parametrize(
+    ("show", "message"),
+    [
+        (lambda: browse_images([]), "no images"),
+        (lambda: explore_threshold([], [], []), "images must hold at least 1"),
+        (lambda: explore_threshold([np.eye(3)], [np.eye(3)[None]], [np.eye(3, dtype=int)]), r"probabilities\[0\]"),
+        (lambda: explore_watershed([np.eye(3)], [np.eye(3)], [], [np.eye(3, dtype=int)]), "boundaries must hold at least 1"),
+    ],
+)
+def test_nothing_to_show_is_an_error(show, message):
+    with pytest.raises(ValueError, match=message):
+        show()
