@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 from torch import nn
+from course_utils.arguments import *
 from course_utils.exercises import check
 """
 CELL = 'count_shapes = check("1.1", count_shapes)'

@@ -36,7 +36,8 @@ from collections.abc import Iterable, Sequence
 from torch import nn
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
-from torchvision.transforms import v2"""
+from torchvision.transforms import v2
+from course_utils.arguments import *"""
 LIMITS = Limits(seconds=8, memory=1)
 posix_only = pytest.mark.skipif(os.name != "posix", reason="signals and links as on Linux and macOS")
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="no limit on memory elsewhere")
@@ -97,7 +98,7 @@ SWALLOWS = submission(function("1.1", """while True:
         except BaseException: pass""") | right("1.6"))  # fmt: skip
 SLOW_AT_FIRST = source_of(get_exercise("1.1")).replace("return", "time.sleep(waits.pop())\n    return")
 MODULE = source_of(get_exercise("1.1")).replace("Iterable[np.ndarray]", "object")
-MODULE = MODULE.replace("Counter(", "__import__('collections').Counter(")
+MODULE = "from collections import Counter\nfrom course_utils.arguments import check_arguments\n" + MODULE
 NO_BLOCK = "class ConvBlock(nn.Module):\n    def __init__(self, *_, **__):\n        super().__init__()"
 # The second block asks what its ConvBlock is: the student's is defined in the notebook.
 QUESTION = "super().__init__()\n        assert ConvBlock.__module__ == '__main__', 'the course'"
