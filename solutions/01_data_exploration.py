@@ -18,7 +18,7 @@
 
 # %%
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -734,12 +734,15 @@ def best_continuation(image, others):
 
 # %%
 train_images = [sample.image for sample in train]
-found = sorted((best_continuation(sample.image, train_images) for sample in val), key=lambda fit: -fit[0])
-n_tiles = sum(correlation > 0.98 for correlation, _ in found)
-print(f"{n_tiles} of {len(val)} validation images continue a training image (correlation above 0.98)")
+fits = {}
+for name, part in [("test", data.test), ("validation", val)]:
+    fits[name] = sorted((best_continuation(s.image, train_images) for s in part), key=lambda fit: -fit[0])
+    tiles = sum(correlation > 0.98 for correlation, _ in fits[name])
+    print(f"{tiles} of {len(part)} {name} images continue a training image (correlation above 0.98)")
 
+# %%
 figure, axes = plotting.grid(1, 2, width=4.4, height=2.4)
-for panel, (correlation, pair) in zip(axes[0], found):
+for panel, (correlation, pair) in zip(axes[0], fits["validation"]):
     middle = np.clip(np.argmax(pair[0][:, -1]), 30, pair[0].shape[0] - 30)  # the brightest place at the seam
     halves = [pair[0][middle - 30 : middle + 30, -60:], pair[1][middle - 30 : middle + 30, :60]]
     plotting.draw_image(panel, np.hstack(halves), f"correlation at the seam {correlation:.3f}")
@@ -755,7 +758,7 @@ show(
 # In the **real** set half of the validation images (27 of 55) are such tiles: the nucleus at the seam is half in a
 # training image and half in a validation image. A split by index **leaks**: the score says how well the network does on
 # more images of the same experiments, not on those of another laboratory. The published test images leak in the same
-# way. Where the experiment of each image is known, split by experiment. The names of these files do not tell it, so the
+# way (33 of 50). Where the experiment of each image is known, split by experiment. The names of these files do not tell it, so the
 # course keeps the published split, and its scores mean: on images like these. The **synthetic** images are drawn one by
 # one, and none continues another (at the seam nothing fits but the brightness); but they come from ten families of
 # alike images, and each validation image has near relatives among the training images.

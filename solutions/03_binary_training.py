@@ -9,11 +9,11 @@
 # * compute a cross entropy from logits that is stable for any number;
 # * explain why the score you report is not the loss you minimise;
 # * write a training loop, and test it by overfitting on purpose;
-# * read learning curves, and say what they do not show.
+# * tell overfitting from learning, and read learning curves.
 #
 # **You need** notebooks 01 and 02, and an idea of gradient descent.
 #
-# **Time** about 100 minutes of work. Computing: in the profile `laptop` 5 to 15 minutes on a CPU, in `smoke` under a
+# **Time** about 100 minutes of work. Computing: in the profile `laptop` 5 to 15 minutes on a CPU, in `smoke` about a
 # minute; `full`, meant for a GPU, has not been measured yet.
 
 # %%
@@ -23,7 +23,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 from torch.nn.functional import softplus
+from torch.utils.data import DataLoader, RandomSampler
 
 from course_utils import NucleiDataset, UNet, binary_target, get_profile, load_data, plotting, predict
 from course_utils.arguments import check_arguments, check_logits
@@ -86,14 +88,15 @@ def value_and_gradient(function, logit, target):
     return loss.item(), x.grad.item()
 
 
-extreme = [-10_000, -200, -50, 0, 50, 200, 10_000]
+extreme = [-10_000, -200, -50, 0, 16, 17, 50, 200, 10_000]
 textbook = {logit: value_and_gradient(textbook_cross_entropy, logit, target=0) for logit in extreme}
 print(pd.DataFrame(textbook, index=["loss", "gradient"]).T.rename_axis("logit, target 0").to_string())
-assert not np.isfinite(list(textbook.values())).all()
+claim(np.isfinite(textbook[16][0]) and textbook[17][0] == np.inf, "The loss is finite at 16 and infinite at 17.")
+claim(np.isnan(textbook[-200][0]), "At -200 it is not a number.")
 
 # %% [markdown]
-# From a logit of 17 on (the table shows 50), `1 - p` rounds to zero and the loss is infinite. At -200 the prediction is
-# perfectly *right*, yet the result is not a number: `p` is 0, and `0 * log(0)` is undefined. One such pixel ruins all
+# From a logit of 17 on, `1 - p` rounds to zero and the loss is infinite. At -200 the prediction is perfectly *right*,
+# yet the result is not a number: `p` is 0, and `0 * log(0)` is undefined. One pixel without a finite gradient ruins all
 # weights in the next step.
 #
 # ### Exercise 3.1: A cross entropy that survives large logits
@@ -166,11 +169,11 @@ assert np.isfinite(list(stable.values())).all() and stable[10_000] == (10_000, 1
 # %%
 foreground = np.mean(np.concatenate([mask.ravel() > 0 for mask in val_masks]))
 print(f"pixel accuracy of 'everything is background': {1 - foreground:.3f}")
-claim(1 - foreground > 0.5, "Predicting only background is right on more than half of the pixels.")
+claim(1 - foreground > 0.8, "Predicting only background is right on more than 80 % of the pixels.")
 
 # %% [markdown]
-# It is right on more than half of the pixels, usually far more, and has found nothing. A better score looks at the
-# foreground only. The **Dice score** compares the overlap of two masks with their sizes:
+# It is right on more than 80 % of the pixels and has found nothing. A better score looks at the foreground only. The
+# **Dice score** compares the overlap of two masks with their sizes:
 #
 # $$ \mathrm{Dice} = \frac{2 \sum p\, t}{\sum p + \sum t} $$
 #
@@ -223,18 +226,38 @@ assert hard_dice_score(timid, target) == 1 > dice_score(timid, target)
 # %% [markdown]
 # "Everything background" now scores 0. The second line shows the difference between the **soft** Dice (of
 # probabilities) and the **hard** Dice (of the binary mask, $p > 0.5$): the mask is perfect, yet the soft score is far
-# below 1 because the network is unsure. The soft Dice is smooth and shows small changes during training. The hard Dice
-# says how good the mask is that you will use. Report the hard one, and never call either of them accuracy.
+# below 1 because the network is unsure.
+#
+# How unsure must it be? **Predict, then run**: a network is certain of every nucleus ($p = 1$) and nearly certain of
+# the background ($p = 0.03$). What is the soft Dice on the validation images?
+
+# %%
+guess = 0.99  # your guess, from 0 to 1
+
+val_loader = validation_loader(val_images, val_masks, binary_target)
+hazy = [(torch.where(target > 0, 1e4, np.log(0.03 / 0.97)), target) for _, target in val_loader]
+hazy_soft = np.mean([dice_score(logits, target) for logits, target in hazy])
+hazy_hard = np.mean([hard_dice_score(logits, target) for logits, target in hazy])
+print(f"you guessed {guess:.3f}; soft Dice {hazy_soft:.3f}, hard Dice {hazy_hard:.3f}")
+claim(hazy_soft < 0.92 and hazy_hard == 1, "A haze of 0.03 on the background alone costs the soft Dice more than 0.08.")
+
+# %% [markdown]
+# Most pixels are background, so a little probability on each of them adds up in the denominator. The soft Dice is
+# smooth and shows small changes during training, but it mixes two things: how good the mask is, and how certain the
+# network. The hard Dice says how good the mask is that you will use. When you report a Dice score, report the hard one,
+# and never call either of them accuracy.
 
 # %% [markdown] question="3b"
 # **Question 3b.** How does the small share of foreground affect the cross entropy? What would you see if it were 1 %?
 
 # %% [markdown] answer="3b"
-# Cross entropy is a mean over pixels, so the background, the majority, dominates it. The quickest way to a low loss is
-# to predict the share of foreground everywhere: early in training the map is uniformly dark, the loss falls, and the
-# Dice score stays near zero. With 1 % foreground this plateau already has a loss of 0.056, and errors on nuclei hardly
-# add to it. Remedies: give foreground pixels more weight, sample crops that contain nuclei, or use a loss built on the
-# Dice score, which does not depend on the amount of background.
+# Cross entropy is a mean over pixels, and most of them are background. At the start, with $p = 0.5$ everywhere, every
+# pixel pulls its logit equally hard, so with 1 % foreground 99 % of the gradient says "darker". The quickest way to a
+# low loss is to predict the share $f$ of foreground everywhere: the map is uniformly dark, no nucleus is found, the
+# hard Dice is 0, and yet the loss is already down to $-f \log f - (1 - f) \log (1 - f)$: 0.40 with 14 % foreground, but
+# 0.056 with 1 %. So a loss of 0.05 can be good on one data set and worthless on another. Remedies: give foreground
+# pixels more weight, sample crops that contain nuclei, or use a loss built on the Dice score, in which background that
+# is predicted as background does not count.
 
 # %% [markdown]
 # ## The loop
@@ -290,18 +313,25 @@ from course_utils import train_epoch
 
 # %%
 torch.manual_seed(seed)
-crop = min(128, settings.crop_size)
-covered = [np.mean(mask > 0) for mask in train_masks]
-a, b = np.argsort(covered)[-2:]  # two images with plenty of nuclei
-crops = NucleiDataset(
-    [train_images[a], train_images[b]], [train_masks[a], train_masks[b]], binary_target, crop
-)
-batch = next(iter(training_loader(crops, batch_size=2, crops_per_epoch=2)))
-pupil = prepare_model(UNet(1, 1, base_channels=8, batch_norm=True))
-optimizer = torch.optim.AdamW(pupil.parameters(), lr=1e-2)
-memorised = [
-    train_epoch(pupil, [batch], binary_cross_entropy, optimizer, dice_score) for _ in range(100)
-]
+by_coverage = np.argsort([-np.mean(mask > 0) for mask in train_masks])  # images with the most foreground first
+dataset = NucleiDataset(train_images, train_masks, binary_target, crop_size=96, seed=seed)
+crops = [dataset[index] for index in by_coverage]  # one crop of each training image, always the same
+
+
+def learn(crops, network=None, steps=100):
+    """Train a small network on fixed crops, two in each step; returns it with loss and soft Dice of every step."""
+    torch.manual_seed(seed)
+    pupil = prepare_model(network or UNet(1, 1, base_channels=8, batch_norm=True))
+    optimizer = torch.optim.AdamW(pupil.parameters(), lr=1e-2)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+    history = []
+    for batch in DataLoader(crops, batch_size=2, sampler=RandomSampler(crops, num_samples=2 * steps)):
+        history.append(train_epoch(pupil, [batch], binary_cross_entropy, optimizer, dice_score))
+        schedule.step()
+    return pupil, history
+
+
+pupil, memorised = learn(crops[:2])
 
 # %%
 figure, axes = plotting.grid(1, 2, width=4.2, height=2.8)
@@ -321,6 +351,19 @@ claim(last_dice > first_dice + 0.2, "The Dice score rose.")
 # %% [markdown]
 # The loss falls to less than a third and the Dice score rises: the loop can learn. This says nothing about new images;
 # validation does.
+#
+# **Break it**: a sigmoid at the end of the network, in front of a loss that expects logits. There is no error message.
+# Does this test notice?
+
+# %%
+_, broken = learn(crops[:2], nn.Sequential(UNet(1, 1, base_channels=8, batch_norm=True), nn.Sigmoid()))
+print(f"loss {broken[0][0]:.3f} -> {broken[-1][0]:.3f}, without the extra sigmoid {last_loss:.3f}")
+claim(broken[-1][0] > 0.31 and broken[-1][0] > 3 * last_loss, "The loss stays above 0.31, over three times as high.")
+
+# %% [markdown]
+# It does: two crops, and the loss stops far above zero. The outputs lie between 0 and 1 now; taken for logits, they
+# stand for probabilities between 0.5 and 0.73, and no training can make that certain: even a perfect network pays 0.31
+# for each pixel of a nucleus and 0.69 for each pixel of the background.
 #
 # ### Exercise 3.4: Measure without learning
 #
@@ -368,18 +411,59 @@ from course_utils import validate
 # %% check="3.4"
 
 # %%
-val_loader = validation_loader(val_images, val_masks, binary_target)
 before = {name: value.clone() for name, value in pupil.state_dict().items()}
-loss, dice = validate(pupil, val_loader, binary_cross_entropy, dice_score)
-_, hard_dice = validate(pupil, val_loader, binary_cross_entropy, hard_dice_score)
+loss, dice = validate(pupil, val_loader, binary_cross_entropy, hard_dice_score)
 unchanged = all(torch.equal(value, before[name]) for name, value in pupil.state_dict().items())
-print(f"the network that learnt two crops by heart, on new images: soft Dice {dice:.3f}, hard Dice {hard_dice:.3f}")
+print(f"loss {loss:.3f}, hard Dice {dice:.3f}")
 print(f"weights and buffers unchanged: {unchanged}, still in training mode: {pupil.training}")
 assert unchanged and pupil.training
 
 # %% [markdown]
 # The validation images are **whole images, padded, always the same**. Random crops would give a different score each
 # time, and you could not tell progress from luck.
+#
+# ### Learnt, or learnt by heart?
+#
+# The network above has seen nothing but two crops, a hundred times, and yet its Dice score on new images may look
+# respectable. Is it overfitted? Compare: the same network, the same hundred steps, on two crops, on eight, and on one
+# crop of every training image. Which of the three has the lowest loss on the crops that it was trained on? Which on new
+# images?
+
+# %%
+rows = {}
+for n in (2, 8, len(crops)):
+    pupil, _ = learn(crops[:n])
+    known = validate(pupil, DataLoader(crops[:n], batch_size=2), binary_cross_entropy, hard_dice_score)
+    new = validate(pupil, val_loader, binary_cross_entropy, hard_dice_score)
+    rows[n] = [known[0], new[0], new[0] / known[0], known[1], new[1], known[1] - new[1]]
+columns = ["loss, known", "loss, new", "ratio", "hard Dice, known", "hard Dice, new", "difference"]
+compared = pd.DataFrame(rows, index=columns).T.rename_axis("crops")
+print(compared.round(3).to_string())
+
+# %%
+figure, axes = plotting.grid(1, 2, width=4.2, height=2.8)
+for panel, name in zip(axes[0], ["loss", "hard Dice"]):
+    panel.plot(compared.index, compared[f"{name}, known"], "--o", label="crops it was trained on")
+    panel.plot(compared.index, compared[f"{name}, new"], "-s", label="new images (validation)")
+    panel.set(xlabel="crops to learn from", ylabel=name, xscale="log", xticks=compared.index)
+    panel.set_xticks(compared.index, compared.index, minor=False)
+axes[0, 0].legend(frameon=False)
+show(figure, "Loss and hard Dice after a hundred steps on 2, 8 and all crops, for known crops and for new images.")
+
+few, many = compared.loc[2], compared.loc[len(crops)]
+claim(few["ratio"] > 1.25 and few["difference"] > 0.02, "After two crops, new images are clearly worse than known.")
+claim(many["ratio"] < 1.25 and many["difference"] < 0.03, "After all crops, they are about as good.")
+claim(few["loss, known"] < many["loss, known"], "On known crops, the network that saw two has the lower loss.")
+
+# %% [markdown]
+# **Overfitting is the gap** between known and new images, not a low score. It is wide after two crops, and nearly gone
+# after all, although (or rather because) that network is worse on its own crops: it has seen each of them twice at
+# most, and could not learn any by heart.
+#
+# How bad the overfitted network is on new images depends on how much those differ from the two crops. The real images
+# vary, and its hard Dice is about 0.1 below that of the network that saw every image. The synthetic images are easy:
+# there the two are within a few hundredths, and a look at the score on new images alone would not show that anything
+# is wrong. So compare known with new, and look at the loss as well as at the Dice.
 
 # %% [markdown] question="3c"
 # **Question 3c.** Why evaluation mode? And why is `torch.no_grad()` not the same thing?
@@ -447,8 +531,8 @@ claim(last.validation_loss < first.validation_loss, "The validation loss fell.")
 #   validation value is measured *after* it. Early on, validation can therefore look better than training.
 # * If validation loss rises while training loss keeps falling, the network learns the training images by heart:
 #   **overfitting**. With random, augmented crops this takes long.
-# * Dice and loss need not agree: the loss still falls as correct pixels become more certain, even when no decision
-#   changes any more.
+# * Dice and loss need not agree: while correct pixels become more certain, the loss falls and the soft Dice rises, even
+#   when no decision changes any more and the hard Dice stays the same.
 
 # %%
 shown = sorted({0, *np.linspace(1, settings.binary_epochs, 5).astype(int).tolist()})  # six at most
@@ -463,22 +547,32 @@ show(
     "after some of the epochs.",
 )
 
+certainty = [2 * np.mean(np.abs(snapshot - 0.5)) for snapshot in snapshots]
+print("certainty, from 0 (p = 0.5 everywhere) to 1:", *(f"{value:.2f}" for value in certainty))
+claim(certainty[0] < 0.5 < certainty[1] < certainty[-1], "The map becomes more certain.")
+
 # %% [markdown]
-# Before training the map says nothing. After the first epoch nearly everything is there; later epochs make the map more
-# certain and improve edges, dim nuclei and the narrow gaps between nuclei. A pixel score hardly rewards this, but
-# notebook 04 depends on it.
+# Before training the map says nothing. The first epoch brings the nuclei out; later ones make the map more certain.
+# Look at the edges, at dim nuclei and at the narrow gaps between neighbours: few pixels change there, and a pixel score
+# hardly notices them, but notebook 04 depends on them.
 
 # %%
 val_loss, soft = validate(model, val_loader, binary_cross_entropy, dice_score)
 _, hard = validate(model, val_loader, binary_cross_entropy, hard_dice_score)
 print(f"validation: loss {val_loss:.4f}, soft Dice {soft:.3f}, hard Dice {hard:.3f}")
 claim(hard > 0.8, "The hard Dice is above 0.8.")
-claim(hard > hard_dice, "It is higher than that of the network that learnt two crops by heart.")
+claim(hard > few["hard Dice, new"], "It is higher than after two crops,")
+claim(val_loss < few["loss, new"], "and the loss is lower.")
+claim(soft < hard, "The soft Dice is lower than the hard one.")
 
 # %% [markdown]
-# This is the number to report: the **hard Dice on whole validation images**. Compare it with that of the network that
-# learnt two crops by heart. Their soft Dice may be similar: it also punishes a network for being unsure, and the one
-# that learnt by heart is always sure.
+# Masks are judged by the **hard Dice on whole images**. It is higher than that of the network that learnt two crops by
+# heart, and the loss is lower. The soft Dice is lower than the hard one although the masks are good: part of it is the
+# haze of small probabilities that you saw above.
+#
+# This is a **validation** score: good for choosing, not for reporting. Whatever is chosen by it (the epoch, the
+# network, a threshold) makes it too good. The number to report comes from the test images, measured once, when all
+# choices have been made; and it, too, is about images like those of the training set (notebook 01).
 
 # %% [markdown] question="3d"
 # **Question 3d.** Somebody trains for 200 epochs on 20 images without augmentation. The training Dice reaches 0.99,
@@ -495,8 +589,9 @@ claim(hard > hard_dice, "It is higher than that of the network that learnt two c
 # ## What to remember
 #
 # * Compute the loss from logits; the sigmoid belongs to the prediction.
-# * Minimise the loss, report the metric, and say which Dice it is.
+# * Minimise the loss, report the metric, and say which Dice it is, and on which images.
 # * Overfit one batch before you train on all images.
+# * Overfitting is a gap between known and new images; easy data can hide it from the score on new ones.
 # * Validate on fixed, whole images, in evaluation mode.
 #
 # A pixel score of 0.9 sounds good. Whether the *nuclei* are right is another question: **04 Instances and how to score
