@@ -758,10 +758,10 @@ show(
 # In the **real** set half of the validation images (27 of 55) are such tiles: the nucleus at the seam is half in a
 # training image and half in a validation image. A split by index **leaks**: the score says how well the network does on
 # more images of the same experiments, not on those of another laboratory. The published test images leak in the same
-# way (33 of 50). Where the experiment of each image is known, split by experiment. The names of these files do not tell it, so the
-# course keeps the published split, and its scores mean: on images like these. The **synthetic** images are drawn one by
-# one, and none continues another (at the seam nothing fits but the brightness); but they come from ten families of
-# alike images, and each validation image has near relatives among the training images.
+# way (33 of 50). Where the experiment of each image is known, split by experiment. The names of these files do not tell
+# it, so the course keeps the published split, and its scores mean: on images like these. The **synthetic** images are
+# drawn one by one, and none continues another (at the seam nothing fits but the brightness); but they come from ten
+# families of alike images, and each validation image has near relatives among the training images.
 
 # %% [markdown]
 # ## Batches of crops
