@@ -169,11 +169,11 @@ assert np.isfinite(list(stable.values())).all() and stable[10_000] == (10_000, 1
 # %%
 foreground = np.mean(np.concatenate([mask.ravel() > 0 for mask in val_masks]))
 print(f"pixel accuracy of 'everything is background': {1 - foreground:.3f}")
-claim(1 - foreground > 0.8, "Predicting only background is right on more than 80 % of the pixels.")
+claim(1 - foreground > 0.75, "Predicting only background is right on more than three quarters of the pixels.")
 
 # %% [markdown]
-# It is right on more than 80 % of the pixels and has found nothing. A better score looks at the foreground only. The
-# **Dice score** compares the overlap of two masks with their sizes:
+# It is right on more than three quarters of the pixels and has found nothing. A better score looks at the foreground
+# only. The **Dice score** compares the overlap of two masks with their sizes:
 #
 # $$ \mathrm{Dice} = \frac{2 \sum p\, t}{\sum p + \sum t} $$
 #
@@ -239,7 +239,7 @@ hazy = [(torch.where(target > 0, 1e4, np.log(0.03 / 0.97)), target) for _, targe
 hazy_soft = np.mean([dice_score(logits, target) for logits, target in hazy])
 hazy_hard = np.mean([hard_dice_score(logits, target) for logits, target in hazy])
 print(f"you guessed {guess:.3f}; soft Dice {hazy_soft:.3f}, hard Dice {hazy_hard:.3f}")
-claim(hazy_soft < 0.92 and hazy_hard == 1, "A haze of 0.03 on the background alone costs the soft Dice more than 0.08.")
+claim(hazy_soft < 0.9 and hazy_hard == 1, "A haze of 0.03 on the background alone costs the soft Dice more than 0.1.")
 
 # %% [markdown]
 # Most pixels are background, so a little probability on each of them adds up in the denominator. The soft Dice is
@@ -457,13 +457,14 @@ claim(few["loss, known"] < many["loss, known"], "On known crops, the network tha
 
 # %% [markdown]
 # **Overfitting is the gap** between known and new images, not a low score. It is wide after two crops, and nearly gone
-# after all, although (or rather because) that network is worse on its own crops: it has seen each of them twice at
-# most, and could not learn any by heart.
+# after all, although (or rather because) that network is worse on its own crops: in a hundred steps it has seen each of
+# them a few times at most, and could not learn any by heart.
 #
 # How bad the overfitted network is on new images depends on how much those differ from the two crops. The real images
-# vary, and its hard Dice is about 0.1 below that of the network that saw every image. The synthetic images are easy:
-# there the two are within a few hundredths, and a look at the score on new images alone would not show that anything
-# is wrong. So compare known with new, and look at the loss as well as at the Dice.
+# vary, and its hard Dice is clearly below that of the network that saw every image (0.84 against 0.90). The synthetic
+# images are easier: there it may be nearly as good (0.91 against 0.94; with other seeds 0.80 and 0.95), and a look at
+# the score on new images alone would not show that anything is wrong. So compare known with new, and look at the loss
+# as well as at the Dice.
 
 # %% [markdown] question="3c"
 # **Question 3c.** Why evaluation mode? And why is `torch.no_grad()` not the same thing?
