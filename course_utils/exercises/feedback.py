@@ -92,6 +92,16 @@ def diagnosis(found: Sequence, expected: Sequence, suspects: dict[str, Sequence]
     return ""
 
 
+def expect_all_close(
+    whats: Sequence[str], found: Sequence, expected: Sequence, suspects: dict[str, Sequence],
+    looks: Sequence[str], tolerance: float = 1e-5,
+) -> None:  # fmt: skip
+    """The values of several cases are right; else the advice is that of a suspect, or what fits to the first case."""
+    advice = diagnosis(found, expected, suspects)
+    for what, value, right, look in zip(whats, found, expected, looks, strict=True):
+        expect_close(what, value, right, advice or look, tolerance)
+
+
 def _equal(a: Any, b: Any, rtol: float) -> bool:
     a, b = _array(a), _array(b)
     return a.shape == b.shape and bool(np.allclose(a, b, rtol=rtol, atol=1e-8))

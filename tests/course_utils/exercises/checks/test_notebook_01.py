@@ -113,8 +113,8 @@ class Base(Dataset):
         window = self.window(index, draw)
         image, mask = self.images[index][window], self.masks[index][window]
         if self.augment:
-            turns = draw(4)
-            image, mask = np.rot90(image, turns).copy(), np.rot90(mask, turns).copy()
+            turns, mirrored = draw(4), draw(2)
+            image, mask = (np.rot90(part.T if mirrored else part, turns).copy() for part in (image, mask))
         return torch.tensor(image, dtype=torch.float32)[None], self.target_transform(mask)
 
 
@@ -126,7 +126,7 @@ class TorchNumbersOnly(Base):
 
 
 class TargetsMadeBefore(Base):
-    """The target is the crop of the transformed mask; flips only, and a list instead of a tuple."""
+    """The target is the crop of the transformed mask, flipped and turned by torch; a list instead of a tuple."""
 
     def prepare(self):
         self.targets = [self.target_transform(mask) for mask in self.masks]
@@ -136,8 +136,11 @@ class TargetsMadeBefore(Base):
         rows, columns = self.window(index, lambda n: int(torch.randint(n, (), generator=generator)))
         image = torch.from_numpy(self.images[index][rows, columns].astype("float32"))[None].clone()
         target = self.targets[index][..., rows, columns]
+        for axis in (-1, -2):
+            if self.augment and torch.rand((), generator=generator) < 0.5:
+                image, target = image.flip(axis), target.flip(axis)
         if self.augment and torch.rand((), generator=generator) < 0.5:
-            image, target = image.flip(-1), target.flip(-1)
+            image, target = image.mT.contiguous(), target.mT.contiguous()
         return [image, target]
 
 
@@ -454,7 +457,17 @@ WRONG_SHAPES = {
     "a list": (lambda images: [image.shape for image in images], "^Type of the result: found list, expected dict"),
     "sizes as keys": (lambda images: {image.size: 1 for image in images}, "^Keys of the dict: found 6, expected tup"),
     "not counted": (lambda images: {image.shape: 1 for image in images}, r"shape \(2, 3\): found 1, expected 3"),
-    "width first": (lambda images: {image.shape[::-1]: 1 for image in images}, r"\(2, 3\): found 1, .*height first"),
+    "width first": (lambda images: Counter(image.shape[::-1] for image in images), r"^Keys .*found \(W, H\), .*height"),
+    "strings": (lambda images: Counter(str(image.shape) for image in images), r"^Keys of the dict: found '\(\d+, \d+\)', "),
+    "numbers as strings": (lambda images: {s: str(n) for s, n in Counter(i.shape for i in images).items()},
+                           r"shape \(2, 3\): found '3', expected 3"),
+    "one too few": (lambda images: {s: n - 1 for s, n in Counter(i.shape for i in images).items()},
+                    r"found 2, expected 3. .*the first"),
+    "counts in a byte": (lambda images: {s: n % 256 for s, n in Counter(i.shape for i in images).items()},
+                         r"shape \(1, 5\): found 44, expected 300. .*type"),
+    "sides in a byte": (lambda images: Counter((len(i) % 256, len(i[0]) % 256) for i in images),
+                        r"shape \(260, 347\): found none"),
+    "printed": (lambda images: print(Counter(i.shape for i in images)), r"^Type of .*found None, .*Your code printed .Cou"),
     "sides sorted": (lambda images: Counter(tuple(sorted(i.shape)) for i in images), r"shape \(2, 3\): found 4"),
     "one too many": (lambda images: {**Counter(i.shape for i in images), (9, 9): 0}, "^Number of shapes in the dict"),
     "None for none": (lambda images: Counter(i.shape for i in images) or None, "^Result for no images: found None"),
@@ -499,7 +512,7 @@ WRONG_STANDARDIZE = {
 WRONG_SPLITS = {
     "val only": (lambda samples, every=20: samples[every - 1 :: every], "^Type of the result: found list of 3"),
     "exchanged": (lambda samples, every=20: split_train_val(samples, every)[::-1], "^Order of the result"),
-    "all in train": (lambda samples, every=20: (samples, samples[every - 1 :: every]), "^Length of train"),
+    "all in train": (lambda samples, every=20: (samples, samples[every - 1 :: every]), "^Indices in train and in val, too"),
     "from 0": (lambda samples, every=20: ([s for i, s in enumerate(samples) if i % every], samples[::every]),
                "^Length of val .*starts at 0"),
     "another default": (lambda samples, every=10: split_train_val(samples, every), "^Length of val .*every left out"),
@@ -520,7 +533,7 @@ WRONG_CROPS = {
     "last row missing": (crop(draw_right, top=lambda height, size: max(1, height - size)), "^Range of the first row"),
     "last column missing": (crop(draw_right, left=lambda width, size: max(1, width - size)), "^Range of the first col"),
     "first missing": (crop(lambda rng, n: 1 + draw_right(rng, n - 1) if n > 1 else 0), "^Range of the first row"),
-    "upper left": (crop(lambda rng, n: 0), "^Randomness: found the same window 300 times"),
+    "upper left": (crop(lambda rng, n: 0), "^Randomness: found the same window 2000 times"),
     "seeded anew": (crop(lambda rng, n: draw_right(np.random.default_rng(0), n)), "^Randomness: found the same window"),
     "np.random": (crop(lambda rng, n: np.random.randint(n)), OTHER_WINDOWS),  # noqa: NPY002
     "random": (crop(lambda rng, n: random.randrange(n)), OTHER_WINDOWS),
@@ -601,31 +614,29 @@ WRONG = {
     "1.6": WRONG_TARGETS, "1.7": WRONG_DATASETS,
 }  # fmt: skip
 
-NO_GENERATOR = "only a generator, which the contract does not ask for, needs a list made of it"
 NO_ERROR = "the contract asks for no error here"
+GENERATORS = "the task gives a list, which can be read more than once"
 EQUIVALENT = {
     "1.1": {
         "a Counter is a dict": ["count_shapes, return: dict() -> argument 1"],
-        NO_GENERATOR: ["count_shapes, assignment"],
+        GENERATORS: ["count_shapes, assignment"],
     },
     "1.2": {
         NO_ERROR: ["intensity_statistics, if", "intensity_statistics, raise"],
-        NO_GENERATOR: ["intensity_statistics, assignment"],
+        GENERATORS: [
+            "intensity_statistics, assignment: left out", "intensity_statistics, assignment: list() -> argument 1"
+        ],
         "float32 keeps seven digits, which are enough; integers are added in 64 bits": [
-            "intensity_statistics, assignment 3: sum() without dtype",
-            "intensity_statistics, assignment 3: float64 -> float32",
-            "intensity_statistics, assignment 4: float64 -> float32",
+            f"intensity_statistics, assignment {change}" for change in
+            ("3: sum() without dtype", "3: float64 -> float32", "4: float64 -> float32", "4: float64 -> float32 #2")
         ],
         "mean is a float64 number, so the squares are float64": [
-            "intensity_statistics, assignment 4: sum() without dtype"
+            "intensity_statistics, assignment 4: sum() without dtype",
+            "intensity_statistics, assignment 4: astype() left out",
         ],
     },
-    "1.3": {
-        "only images with a large offset need float64": [
-            "standardize, return: astype() left out #2", "standardize, return: float64 -> float32",
-        ],
-    },
-    "1.4": {NO_GENERATOR: ["split_train_val, assignment"]},
+    "1.3": {"float32 keeps seven digits, which are enough": ["standardize, return: float64 -> float32"]},
+    "1.4": {GENERATORS: ["split_train_val, assignment"]},
     "1.5": {
         "integers(n) is integers(0, n)": [
             f"random_crop, assignment {number}: integers() without argument 1" for number in (2, 3)
