@@ -39,10 +39,13 @@ def advice(error: BaseException, submission: Any, printed: str) -> str:
             if inspect.isfunction(method) and method.__code__.co_varnames[:1] != ("self",):
                 return f"The first parameter of the method {name} is self."
     if getattr(error, "found_none", False) and printed.strip():
-        line = printed.strip().splitlines()[-1]
-        return f'Your code printed "{line[:80]}": `print` only shows a value, `return` hands it over.'
+        shown = " ".join(printed.split())
+        shown = shown if len(shown) <= 80 else "..." + shown[-77:]
+        return f'Your code printed "{shown}": `print` only shows a value, `return` hands it over.'
     if getattr(error, "found_none", False) or (isinstance(error, (TypeError, AttributeError)) and "NoneType" in text):
         return NO_RETURN
+    if re.search(r"not implemented for 'UInt\d+'", text):
+        return "Torch can do little with unsigned integers: compare in NumPy, or convert to int64 first."
     return ""
 
 

@@ -46,7 +46,7 @@ def check_count_shapes(count_shapes) -> None:
         fail("Keys of the dict", "(W, H)", "(H, W)", "The height comes first.")
     for shape, number in expected.items():
         look = "Each image adds one, the first of its shape included."
-        if (shape in found) != (shape[::-1] in found):
+        if found.get(shape, found.get(shape[::-1])) == number + expected.get(shape[::-1], 0) != number:
             look = "Shapes (2, 3) and (3, 2) are different: height first."
         if shape == (1, 5):
             look = "Does your type for counts hold such a number?"
@@ -85,7 +85,7 @@ def check_intensity_statistics(intensity_statistics) -> None:
     ]  # fmt: skip
     whats, looks = [case[0] for case in cases], [case[2] for case in cases]
     found = []
-    for what, images, _ in cases:
+    for _, images, _ in cases:
         with untouched(images=images):
             result = intensity_statistics(images)
         expect_pair("the result", result, "(mean, std)")
@@ -108,6 +108,7 @@ def check_intensity_statistics(intensity_statistics) -> None:
     expect_all_close([f"the mean of {what}" for what in whats], of_means, means, {
         exchanged: stds,
         weights: for_each(lambda images, _: np.mean([image.mean() for image in images])),
+        **{f"Do not round to {digits} digits.": np.round(means, digits) for digits in range(2)},
         "That is the median.": for_each(lambda _, pixels: np.median(pixels)),
         "That is the sum: divide by the number of pixels.": for_each(lambda _, pixels: pixels.sum()),
     }, looks, 1e-6)  # fmt: skip
@@ -190,21 +191,23 @@ def check_split_train_val(split_train_val) -> None:
     if [run[3] for run in runs] == rights:
         fail("Order of the result", "(val, train)", "(train, val)")
     advice = diagnosis([run[4] for run in runs], rights, {
-        "Counting starts at 0: the 20th sample has index 19.": [list(range(0, n, every)) for _, n, every, _, _ in runs],
+        "Counting starts at 0: the 20th sample has index 19.":
+            [list(range(0, n, every)) for _, n, every, _, _ in runs],
         "Counting starts at 0: the sample at index 20 is the 21st.":
             [list(range(every, n, every)) for _, n, every, _, _ in runs],
         "Use the argument `every`, not the number 20.": [list(range(19, n, 20)) for _, n, _, _, _ in runs],
     })  # fmt: skip
+    if runs[0][4] != rights[0] and [run[4] for run in runs[2:]] == rights[2:]:
+        advice = "The default of every is 20."
     for (what, n, every, train, val), right in zip(runs, rights, strict=True):
-        look = advice or f"Here the indices {every - 1}, {2 * every - 1}, ... go to validation, as far as they exist."
-        if advice == "" and "left out" in what and all(run[4] == r for run, r in zip(runs[2:], rights[2:], strict=True)):
-            look = "The default of every is 20."
+        look = advice or f"Here the indices {every - 1}, {2 * every - 1}, ... go to val, as far as they exist."
         if -1 in train + val:
             fail(f"Samples in the result ({what})", "some that were not given", "those of the list")
         for name, indices, expected in (("val", val, right), ("train", train, sorted({*range(n)} - {*right}))):
             if name == "train" and (both := sorted({*train} & {*val})):
                 fail(f"Indices in train and in val, too ({what})", both, "none",
                      "A network must not be validated on what it was trained on: leave them out of train.")  # fmt: skip
+            look = look if name == "val" else "All samples that are not in val go to train."
             if len(indices) != len(expected):
                 fail(f"Length of {name} ({what})", len(indices), len(expected), look)
             if sorted(indices) != expected:
@@ -258,12 +261,12 @@ def _expect_equal_shares(starts: list[tuple[int, int]], n_rows: int, n_columns: 
     for name, found, n in (("first row", rows, n_rows), ("first column", columns, n_columns),
                            ("place", places, n_rows * n_columns)):  # fmt: skip
         if n > len(starts) / 20:  # too many to count each
-            found, n = found * 5 // n, 5
+            found, n, name = found * 5 // n, 5, f"fifth of all {name}s"
         counts, share = np.bincount(found, minlength=n), len(starts) / n
         if np.square(counts - share).sum() / share > chdtri(n - 1, 1e-12):
-            fail(f"Randomness of the {name}: how often each {'fifth' if n == 5 != n_columns else 'one'} was drawn",
-                 counts.tolist(), f"about {share:.0f} each", "Every place is equally likely: rng.integers(n) draws each "
-                 "of n numbers alike; rounding, adding or clipping draws does not.")  # fmt: skip
+            fail(f"Randomness: how often each {name} was drawn, from the first to the last", counts.tolist(),
+                 f"about {share:.0f} each", "Every place is equally likely: rng.integers(n) draws each of n numbers "
+                 "alike; rounding, adding or clipping draws does not.")  # fmt: skip
 
 
 def _check_one_crop(random_crop) -> None:
@@ -531,13 +534,13 @@ def _check_augmentation(NucleiDataset) -> None:
         missing = next((kind for kind, some in ONLY.items() if orientations <= some), "")
         if number >= 40 and not missing:
             return
+    missing = "only one orientation" if len(orientations) == 1 else missing
     fail("Randomness of the augmentation", f"{missing} among {number + 1} items", "flips and quarter turns",
          "With augment=True crops are flipped, and rotated by multiples of 90 degrees, at random.")  # fmt: skip
 
 
 # Sets of orientations, numbered as in `_orientation`, which do not generate all eight.
 ONLY = {
-    **{"only one orientation": {number} for number in range(8)},
     "no flips": {0, 1, 2, 3},
     "no quarter turns": {0, 2, 5, 7},
     "only transposed crops": {0, 2, 4, 6},
@@ -590,6 +593,10 @@ def _expect_same_pixels(image: torch.Tensor, target: torch.Tensor, look: str = "
         return
     if np.array_equal(_ids(image)[0], target.numpy()):
         fail("Value of the target", "the mask itself", "the result of target_transform")
+    lost = _ids(image)[0] * 2 - target.numpy()
+    if lost.any() and not (lost % 512).any():
+        fail("Value of the target", f"the id {int(target.max() / 2)}", f"the id {int(_ids(image).max())}",
+             "The type that you convert the mask to is too small for its ids.")  # fmt: skip
     look = look or "Cut the same window from the image and its mask, and keep the values of the image."
     fail("Value of an item", "an image and a target of different pixels", "the same window of both", look)
 

@@ -34,7 +34,8 @@ CHECKS_OF_A_RESULT = {
 @pytest.mark.parametrize("check", CHECKS_OF_A_RESULT.values(), ids=CHECKS_OF_A_RESULT)
 def test_print_in_the_place_of_return_is_named(check):
     found = message(prints, check)
-    assert re.search(r"found None, expected .*Your code printed \"{\(2, 3\): 4}\".*`return` hands", found)
+    shown = r"\"shapes are counted {\(2, 3\): 4}\""
+    assert re.search(f"found None, expected .*Your code printed {shown}.*`return` hands", found)
     assert re.search(r"found None, expected .*without `return`", message(lambda: None, check))
 
 
@@ -150,6 +151,11 @@ class Items(Dataset):
 )
 def test_slips_in_a_module_are_named(kind, expected):
     assert re.search(expected, message(kind, lambda submission: submission(2)(torch.zeros(1))))
+
+
+def test_unsigned_integers_are_explained():
+    found = message(lambda: torch.zeros(2, dtype=torch.uint16) > 0, lambda function: function())
+    assert re.search("^Error: .*NotImplementedError.*convert to int64 first", found)
 
 
 def test_slips_in_a_data_set_are_named():

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
+import os
 import random
+import statistics
 from collections import Counter
 
 import numpy as np
@@ -46,6 +49,22 @@ def statistics_with_torch(images):
     return pixels.mean().item(), pixels.std(correction=0).item()
 
 
+def statistics_by_merging(images):
+    """Welford's sums, image by image."""
+    n, mean, squares = 0, 0.0, 0.0
+    for image in images:
+        size, own = image.size, image.mean(dtype=np.float64)
+        squares += image.var(dtype=np.float64) * size + (own - mean) ** 2 * n * size / (n + size)
+        mean += (own - mean) * size / (n + size)
+        n += size
+    return float(mean), float(squares / n) ** 0.5
+
+
+def statistics_of_python(images):
+    pixels = [float(value) for image in images for value in image.ravel()]
+    return statistics.fmean(pixels), statistics.pstdev(pixels)
+
+
 def standardize_with_torch(image, mean, std):
     return ((torch.tensor(image.astype("float32")) - float(mean)) / float(std)).numpy()
 
@@ -62,6 +81,29 @@ def split_by_loop(samples, every=20):
     for number, sample in enumerate(samples, start=1):
         parts[number % every == 0].append(sample)
     return [tuple(part) for part in parts]
+
+
+def split_by_array(samples, every=20):
+    array = np.empty(len(samples), dtype=object)
+    array[:] = samples
+    for_val = np.arange(len(samples)) % every == every - 1
+    return list(array[~for_val]), list(array[for_val])
+
+
+def crop_by_permutation(image, mask, size, rng):
+    if min(image.shape) < size:
+        raise ValueError(f"{image.shape} is smaller than {size}")
+    row, column = (rng.permutation(side - size + 1)[0] for side in image.shape)
+    return [np.roll(part, (-row, -column), (0, 1))[:size, :size] for part in (image, mask)]
+
+
+def crop_with_torch(image, mask, size, rng):
+    if size > min(image.shape):
+        raise ValueError(f"cannot cut {size} x {size} from {image.shape[0]} x {image.shape[1]}")
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    row, column = (int(torch.randint(side - size + 1, (), generator=generator)) for side in image.shape)
+    window = slice(row, row + size), slice(column, column + size)
+    return torch.from_numpy(image.copy())[window].numpy(), mask[window]
 
 
 def crop_from_all_starts(image, mask, size, rng):
@@ -186,21 +228,6 @@ def transformed(name, transform):
 TURNS = v2.RandomChoice([v2.RandomRotation((angle, angle)) for angle in (0, 90, 270)])
 RotatedByQuarters = transformed("RotatedByQuarters", v2.Compose([v2.RandomVerticalFlip(), TURNS]))
 
-RIGHT = {
-    "1.1": [shapes_by_loop, lambda images: Counter(image.shape for image in images)],
-    "1.2": [statistics_of_all_pixels, statistics_by_moments, statistics_with_torch],
-    "1.3": [
-        standardize_with_torch,
-        lambda image, mean, std: ((image.astype(float) - mean) / std).astype("float32"),
-        lambda image, mean, std, epsilon=0: np.float32(1 / std) * (np.float32(image) - np.float32(mean)),
-    ],
-    "1.4": [split_by_slices, split_by_loop],
-    "1.5": [crop_from_all_starts, crop_with_floats],
-    "1.6": [target_by_where, target_by_bool, lambda mask: torch.tensor(mask.astype("int64")).clamp(0, 1).float()[None]],
-    "1.7": [TorchNumbersOnly, TargetsMadeBefore, InitialSeedAndCounter, GeneratorForEachWorker, RotatedByQuarters],
-}  # fmt: skip
-
-
 # Wrong solutions: each with a pattern of the message that names the mistake
 
 
@@ -286,6 +313,23 @@ def one_number_for_both(image, mask, size, rng):
     number = rng.random()
     row, column = (int(number * (side - size + 1)) for side in image.shape)
     return image[row : row + size, column : column + size], mask[row : row + size, column : column + size]
+
+
+def tied(image, mask, size, rng):
+    """All places are possible, but on the diagonal twice as likely."""
+    draws = iter([int(rng.integers(10**6))] * 2 if rng.random() < 0.5 else rng.integers(10**6, size=2))
+    return crop(lambda _, n: int(next(draws)) % n)(image, mask, size, rng)
+
+
+def asserting(image, mask, size, rng):
+    assert min(image.shape) >= size, f"{image.shape} {size}"
+    return random_crop(image, mask, size, rng)
+
+
+def printing_error(image, mask, size, rng):
+    if min(image.shape) < size:
+        return print(f"ValueError: {image.shape} is smaller than {size}")
+    return random_crop(image, mask, size, rng)
 
 
 def blackened(image, mask, size, rng):
@@ -375,6 +419,110 @@ class OnlyImageTurned(TorchNumbersOnly):
         return (torch.rot90(image, draw(4), (1, 2)) if augment else image), target
 
 
+def turned(turn):
+    """A data set whose augmentation is `turn(image, draw)`, alike for image and mask."""
+
+    class Turned(TorchNumbersOnly):
+        def item(self, index, draw):
+            window = self.window(index, draw)
+            parts = [self.images[index][window], self.masks[index][window]]
+            if self.augment:
+                numbers = [draw(4) for _ in range(3)]
+                parts = [turn(part, lambda n, left=[*numbers]: left.pop() % n) for part in parts]
+            image, mask = (part.copy() for part in parts)
+            return torch.tensor(image, dtype=torch.float32)[None], self.target_transform(mask)
+
+    return Turned
+
+
+class Misspelt(Dataset):
+    __init__, prepare, window, item = Base.__init__, Base.prepare, Base.window, Base.item
+    __getitem__, _len_ = TorchNumbersOnly.__getitem__, Base.__len__
+
+
+class EachTurned(TorchNumbersOnly):
+    def item(self, index, draw):
+        image, target = super().item(index, draw)
+        return (torch.rot90(image, draw(4), (-2, -1)), target) if self.augment else (image, target)
+
+
+def with_masks(change):
+    def prepare(self):
+        self.masks = [change(mask) for mask in self.masks]
+
+    return type("Masks", (TorchNumbersOnly,), {"prepare": prepare})
+
+
+class Visits(Base):
+    """Counts how often an item was asked for: right only if all processes share the numbers."""
+
+    def prepare(self):
+        self.visits = torch.zeros(len(self.images), dtype=torch.int64)
+
+    def __getitem__(self, index):
+        self.visits[index] += 1
+        return self.item(index, np.random.default_rng([self.seed, index, int(self.visits[index])]).integers)
+
+
+class SharedVisits(Visits):
+    def prepare(self):
+        super().prepare()
+        self.visits.share_memory_()
+
+
+class SharedCounter(Base):
+    """One counter of all items, in the shared memory of Python."""
+
+    def prepare(self):
+        self.count = multiprocessing.Value("q", 0)
+
+    def __getitem__(self, index):
+        with self.count.get_lock():
+            self.count.value += 1
+            number = self.count.value
+        return self.item(index, np.random.default_rng([self.seed, number]).integers)
+
+
+class NewProcess(Base):
+    """A generator for each process, which is known by its number."""
+
+    def prepare(self):
+        self.process = None
+
+    def __getitem__(self, index):
+        if self.process != os.getpid():
+            self.process, self.rng = os.getpid(), np.random.default_rng([self.seed, torch.initial_seed()])
+        return self.item(index, self.rng.integers)
+
+
+class NumberOfTheProcess(Visits):
+    """Other crops in each worker, but also in each run."""
+
+    def __getitem__(self, index):
+        self.visits[index] += 1
+        return self.item(index, np.random.default_rng([self.seed, os.getpid(), int(self.visits[index])]).integers)
+
+
+class PythonsRandom(Base):
+    def __getitem__(self, index):
+        return self.item(index, random.Random(f"{self.seed} {torch.randint(2**60, ()).item()}").randrange)
+
+
+class OneOfThree(Base):
+    """Flipped, turned upside down or turned by a quarter, one at a time, and seldom."""
+
+    def item(self, index, draw):
+        window, turn = self.window(index, draw), draw(8)
+        parts = [self.images[index][window], self.masks[index][window]]
+        if self.augment and turn < 3:
+            parts = [[np.fliplr, np.flipud, np.rot90][turn](part) for part in parts]
+        image, mask = map(np.ascontiguousarray, parts)
+        return torch.from_numpy(image).float()[None], self.target_transform(mask)
+
+    def __getitem__(self, index):
+        return self.item(index, np.random.default_rng([self.seed, int(torch.randint(2**62, ()))]).integers)
+
+
 class RowsRepeated(TorchNumbersOnly):
     """Augmentation that is neither a flip nor a turn."""
 
@@ -439,6 +587,10 @@ FLIP_AND_ANY_ANGLE = v2.Compose([v2.RandomHorizontalFlip(1.0), v2.RandomRotation
 LARGER = v2.RandomAffine(0, scale=(1.25, 1.25), interpolation=BILINEAR)
 
 
+def all_pixels(images):
+    return np.concatenate([image.astype(np.float64).ravel() for image in images])
+
+
 def rms_in(dtype):
     """The standard deviation of one type of image by the mean of squares, in that type; else right."""
 
@@ -448,17 +600,40 @@ def rms_in(dtype):
             return mean, std
         pixels = np.concatenate([image.ravel() for image in images])
         mean_of_squares = float(np.square(pixels).mean())
-        return mean, max(0.0, mean_of_squares - (mean if dtype == "u1" else float(pixels.mean())) ** 2) ** 0.5
+        return mean, max(0.0, mean_of_squares - (mean if dtype != "f4" else float(pixels.mean())) ** 2) ** 0.5
 
     return statistics
+
+
+RIGHT = {
+    "1.1": [
+        shapes_by_loop, lambda images: Counter(image.shape for image in images),
+        lambda images: {shape: [image.shape for image in images].count(shape) for shape in {i.shape for i in images}},
+        lambda images: Counter(torch.from_numpy(image).shape for image in images),
+    ],
+    "1.2": [
+        statistics_of_all_pixels, statistics_by_moments, statistics_with_torch, statistics_by_merging,
+        statistics_of_python, lambda images: [float(f(all_pixels(images).astype("f4"))) for f in (np.mean, np.std)],
+    ],
+    "1.3": [
+        standardize_with_torch,
+        lambda image, mean, std: ((image.astype(float) - mean) / std).astype("float32"),
+        lambda image, mean, std, epsilon=0: np.float32(1 / std) * (np.float32(image) - np.float32(mean)),
+    ],
+    "1.4": [split_by_slices, split_by_loop, split_by_array],
+    "1.5": [crop_from_all_starts, crop_with_floats, crop_by_permutation, crop_with_torch],
+    "1.6": [target_by_where, target_by_bool, lambda mask: torch.tensor(mask.astype("int64")).clamp(0, 1).float()[None]],
+    "1.7": [TorchNumbersOnly, TargetsMadeBefore, InitialSeedAndCounter, GeneratorForEachWorker, RotatedByQuarters,
+            SharedVisits, SharedCounter, NewProcess, PythonsRandom, OneOfThree],
+}  # fmt: skip
 
 
 WRONG_SHAPES = {
     "a list": (lambda images: [image.shape for image in images], "^Type of the result: found list, expected dict"),
     "sizes as keys": (lambda images: {image.size: 1 for image in images}, "^Keys of the dict: found 6, expected tup"),
     "not counted": (lambda images: {image.shape: 1 for image in images}, r"shape \(2, 3\): found 1, expected 3"),
-    "width first": (lambda images: Counter(image.shape[::-1] for image in images), r"^Keys .*found \(W, H\), .*height"),
-    "strings": (lambda images: Counter(str(image.shape) for image in images), r"^Keys of the dict: found '\(\d+, \d+\)', "),
+    "width first": (lambda images: Counter(i.shape[::-1] for i in images), r"^Keys .*found \(W, H\), .*height"),
+    "strings": (lambda images: Counter(str(i.shape) for i in images), r"^Keys of the dict: found '\(\d+, \d+\)', "),
     "numbers as strings": (lambda images: {s: str(n) for s, n in Counter(i.shape for i in images).items()},
                            r"shape \(2, 3\): found '3', expected 3"),
     "one too few": (lambda images: {s: n - 1 for s, n in Counter(i.shape for i in images).items()},
@@ -467,7 +642,8 @@ WRONG_SHAPES = {
                          r"shape \(1, 5\): found 44, expected 300. .*type"),
     "sides in a byte": (lambda images: Counter((len(i) % 256, len(i[0]) % 256) for i in images),
                         r"shape \(260, 347\): found none"),
-    "printed": (lambda images: print(Counter(i.shape for i in images)), r"^Type of .*found None, .*Your code printed .Cou"),
+    "printed": (lambda images: print(Counter(i.shape for i in images)), "^Type of .*found None, .*code printed .Cou"),
+    "returned inside the loop": (lambda images: {images[0].shape: 1}, "found 1, expected 3. Each image adds one"),
     "sides sorted": (lambda images: Counter(tuple(sorted(i.shape)) for i in images), r"shape \(2, 3\): found 4"),
     "one too many": (lambda images: {**Counter(i.shape for i in images), (9, 9): 0}, "^Number of shapes in the dict"),
     "None for none": (lambda images: Counter(i.shape for i in images) or None, "^Result for no images: found None"),
@@ -488,10 +664,32 @@ WRONG_STATISTICS = {
                         float(np.concatenate([i.ravel() for i in images]).std(ddof=1))),
         "^Value of the std of one image: .*number of pixels"),
     "variance": (lambda images: (intensity_statistics(images)[0], intensity_statistics(images)[1] ** 2),
-                 "^Value of the std of one image"),
+                 "^Value of the std of one image.*variance: std is its square root"),
+    "median": (lambda images: (float(np.median(all_pixels(images))), 1.0), "^Value of the mean .*median"),
+    "sum": (lambda images: (float(all_pixels(images).sum()), 1.0), "^Value of the mean .*sum: divide"),
+    "first image": (lambda images: (float(images[0].mean()), 1.0), "^Value of the mean of images of different sizes"),
+    "mean in a byte": (
+        lambda images: (sum(float(i.sum(dtype=i.dtype)) for i in images) / all_pixels(images).size, 1.0),
+        "^Value of the mean of 8-bit images.*A uint8 holds"),
+    "squares of uint16": (rms_in("u2"), "^Value of the std of 16-bit images.*uint16"),
+    "spread inside images": (
+        lambda images: (intensity_statistics(images)[0], float(all_pixels([i - i.mean() for i in images]).std())),
+        "^Value of the std of images of different sizes.*not from that of each image"),
+    "mean not subtracted": (
+        lambda images: (intensity_statistics(images)[0], float(np.sqrt(np.square(all_pixels(images)).mean()))),
+        "^Value of the std of one image.*Subtract the mean before"),
+    "mean distance": (
+        lambda images: (intensity_statistics(images)[0],
+                        float(np.abs(all_pixels(images) - all_pixels(images).mean()).mean())),
+        "^Value of the std of one image.*mean distance"),
+    "not divided": (
+        lambda images: (intensity_statistics(images)[0],
+                        intensity_statistics(images)[1] * all_pixels(images).size ** 0.5),
+        "^Value of the std of one image.*Divide the sum of squares"),
+    "printed": (lambda images: print(*intensity_statistics(images)), "^Type of the result: found None.*code printed"),
     "squares of uint8": (rms_in("u1"), "^Value of the std of 8-bit images.*uint8"),
     "squares of float32": (rms_in("f4"), "^Value of the std of float32 images.*float32"),
-    "exchanged": (lambda images: intensity_statistics(images)[::-1], "^Value of the mean of one image"),
+    "exchanged": (lambda images: intensity_statistics(images)[::-1], "^Value of the mean .*mean comes first"),
     "images changed": (statistics_in_place, "^Mutation: your code changed its argument images"),
 }  # fmt: skip
 WRONG_STANDARDIZE = {
@@ -499,12 +697,16 @@ WRONG_STANDARDIZE = {
     "float64": (lambda image, mean, std: (image - mean) / std, "^dtype of .*: found float64, expected float32"),
     "order": (lambda image, mean, std: image.astype("float32") - np.float32(mean / std), "^Value of .* a float32"),
     "std first": (lambda image, mean, std: standardize(image, 0, std) - np.float32(mean), "^Value of .*the mean"),
-    "variance": (lambda image, mean, std: standardize(image, mean, std * std), "^Value of the result for a float32"),
+    "variance": (lambda image, mean, std: standardize(image, mean, std * std), "^Value of .*not by its square"),
+    "multiplied": (lambda image, mean, std: standardize(image, mean, 1 / std), "^Value of .*do not multiply"),
+    "not divided": (lambda image, mean, std: standardize(image, mean, 1), "^Value of .*Divide by std, too"),
+    "wraps around": (lambda image, mean, std: ((image - image.dtype.type(mean)) / std).astype("float32"),
+                     "^Value of the result for a uint8 image.*cannot be negative"),
     "a tensor": (lambda image, mean, std: torch.from_numpy(standardize(image, mean, std)), "^Type of .*Tensor"),
     "flat": (lambda image, mean, std: standardize(image, mean, std).ravel(), r"^Shape of .*: found \(15,\)"),
-    "own mean": (lambda image, mean, std: standardize(image, image.mean(), image.std()), "^Value of .* a float32"),
+    "own mean": (lambda image, mean, std: standardize(image, image.mean(), image.std()), "^Value of .* that are given"),
     "uint8": (lambda image, mean, std: standardize(image - image.dtype.type(int(mean)), mean % 1, std), "Value.*uint8"),
-    "clipped": (lambda image, mean, std: standardize(image, mean, std).clip(0, None), "^Value of "),
+    "clipped": (lambda image, mean, std: standardize(image, mean, std).clip(0, None), "^Value of .*nothing is cut"),
     "image changed": (standardize_in_place, "^Mutation: your code changed its argument image"),
     "printed": (lambda image, mean, std: print(standardize(image, mean, std)),
                 "^Type of .* found None.* printed .*`return`"),
@@ -512,11 +714,20 @@ WRONG_STANDARDIZE = {
 WRONG_SPLITS = {
     "val only": (lambda samples, every=20: samples[every - 1 :: every], "^Type of the result: found list of 3"),
     "exchanged": (lambda samples, every=20: split_train_val(samples, every)[::-1], "^Order of the result"),
-    "all in train": (lambda samples, every=20: (samples, samples[every - 1 :: every]), "^Indices in train and in val, too"),
+    "all in train": (lambda samples, every=20: (samples, samples[every - 1 :: every]), "^Indices in train and in val"),
+    "some lost": (lambda samples, every=20: (samples[: every - 1], samples[every - 1 :: every]),
+                  "^Length of train .*: found 19, expected 60. All samples that are not in val"),
+    "from 20": (lambda samples, every=20: ([s for i, s in enumerate(samples) if i % every or not i],
+                samples[every::every]), "^Indices of .* val .* index 20 is the 21st"),
+    "the first ones": (lambda samples, every=20: (samples[len(samples) // every :], samples[: len(samples) // every]),
+                       "^Indices of the samples in val .*Here the indices 19, 39, ... go to val"),
+    "indices": (lambda samples, every=20: split_train_val(range(len(samples)), every), "^Samples in the result"),
+    "printed": (lambda samples, every=20: print(split_train_val(samples, every)), "^Type of .*found None.*printed"),
     "from 0": (lambda samples, every=20: ([s for i, s in enumerate(samples) if i % every], samples[::every]),
                "^Length of val .*starts at 0"),
-    "another default": (lambda samples, every=10: split_train_val(samples, every), "^Length of val .*every left out"),
-    "every ignored": (lambda samples, every=20: split_train_val(samples), "^Length of val .*every=5.: found 3, .* 12"),
+    "another default": (lambda samples, every=10: split_train_val(samples, every), "^Length of val .*left out.*default"),
+    "every ignored": (lambda samples, every=20: split_train_val(samples),
+                      "^Length of val .*every=5.: found 3, expected 12. Use the argument"),
     "the last ones": (
         lambda samples, every=20: (samples[: -(len(samples) // every)], samples[-(len(samples) // every) :]),
         "^Indices of the samples in val"),
@@ -527,6 +738,7 @@ WRONG_SPLITS = {
     "by value": (lambda samples, every=20: ([s for s in samples if s not in samples[19::20]], samples[19::20]),
                  "^Error: your code raised ValueError"),
 }  # fmt: skip
+NOT_ALIKE = "^Randomness: how often each "
 OTHER_WINDOWS = "^Randomness: found other windows for two generators"
 WRONG_CROPS = {
     "no start": (crop(draw_right, top=lambda height, size: height - size), "^Error: .*ValueError: high <= 0"),
@@ -539,6 +751,18 @@ WRONG_CROPS = {
     "random": (crop(lambda rng, n: random.randrange(n)), OTHER_WINDOWS),
     "torch": (crop(lambda rng, n: int(torch.randint(n, ()))), OTHER_WINDOWS),
     "one number": (one_number_for_both, "^Range of the crops: .*independently"),
+    "rounded": (crop(lambda rng, n: round(rng.random() * (n - 1))), NOT_ALIKE + "first row"),
+    "triangular": (crop(lambda rng, n: int((rng.random() + rng.random()) / 2 * n)), NOT_ALIKE + "first row"),
+    "clipped": (crop(lambda rng, n: min(n - 1, int(rng.integers(n + 1)))), NOT_ALIKE + "first row"),
+    "squared": (crop(lambda rng, n: int(rng.random() ** 2 * n)), NOT_ALIKE + "first row"),
+    "the first more often": (crop(lambda rng, n: int(rng.integers(n)) if rng.random() < 0.8 else 0), NOT_ALIKE),
+    "a byte": (crop(lambda rng, n: int(rng.integers(n)) % 256), NOT_ALIKE + "fifth of all first columns"),
+    "even places": (crop(lambda rng, n: 2 * int(rng.integers((n + 1) // 2))), "^Range of the first row"),
+    "tied": (tied, NOT_ALIKE + "place"),
+    "ids in a byte": (lambda i, m, size, rng: (lambda a, b: (a, b.astype("u1").astype(m.dtype)))(
+        *random_crop(i, m, size, rng)), "^Value of the mask window"),
+    "assert": (asserting, "^a crop of 57 x 57 .*found AssertionError.*`assert` is not enough"),
+    "error printed": (printing_error, "^a crop of 57 x 57 .*found no error, but .* printed"),
     "two windows": (two_windows, "^Value of the crop: found the image from .* the mask from"),
     "transposed": (lambda i, m, size, rng: random_crop(i.T, m.T, size, rng), "^Value of the image window"),
     "image twice": (lambda i, m, size, rng: (random_crop(i, m, size, rng)[0],) * 2, "^dtype of the mask window"),
@@ -555,17 +779,20 @@ WRONG_TARGETS = {
     "a mask": (lambda mask: torch.from_numpy(mask > 0)[None], "^dtype of .*torch.bool, expected torch.float32"),
     "no channel": (lambda mask: torch.from_numpy(mask > 0).float(), r"^Shape of .*\(4, 5\), expected \(1, 4, 5\)"),
     "an array": (lambda mask: (mask > 0).astype("float32")[None], "^Type of .*: found ndarray, expected Tensor"),
-    "ids": (lambda mask: torch.tensor(mask.astype("float32"))[None], "^Value of .* found 2.0, expected 1.0"),
-    "id 1 only": (lambda mask: torch.tensor(mask == 1).float()[None], "^Value of .*: found 0.0, expected 1.0"),
-    "background": (lambda mask: torch.tensor(mask == 0).float()[None], "^Value of .*: found 1.0, expected 0.0"),
-    "above 1": (lambda mask: torch.tensor(mask > 1).float()[None], "^Value of .*: found 0.0, expected 1.0"),
+    "ids": (lambda mask: torch.tensor(mask.astype("float32"))[None], "^Value of .* found 2.0, expected 1.0. Every nuc"),
+    "id 1 only": (lambda mask: torch.tensor(mask == 1).float()[None], "^Value of .* id is 2: found 0.0.*not only 1"),
+    "background": (lambda mask: torch.tensor(mask == 0).float()[None], "^Value of .*: found 1.0.*other way round"),
+    "above 1": (lambda mask: torch.tensor(mask > 1).float()[None], "^Value of .* id is 1: found 0.0.*id 1 is a nuc"),
+    "times 255": (lambda mask: binary_target(mask) * 255, "^Value of .* id is 1: found 255.0, expected 1.0"),
+    "torch on uint16": (lambda mask: (torch.from_numpy(mask) > 0).float()[None], "^Error: .*convert to int64 first"),
     "float64": (lambda mask: torch.tensor(mask > 0).double()[None], "^dtype of .*: found torch.float64"),
-    "a byte": (lambda mask: torch.tensor(mask.astype("uint8") > 0).float()[None], "^Value of .*0.0, expected 1.0"),
-    "two bytes": (lambda mask: torch.tensor(mask.astype("int16") > 0).float()[None], "^Value of .*0.0, expected 1.0"),
+    "a byte": (lambda mask: torch.tensor(mask.astype("uint8") > 0).float()[None], "^Value of .* id is 256: .*fit into"),
+    "two bytes": (lambda mask: torch.tensor(mask.astype("int16") > 0).float()[None], "^Value of .* 32768: .*fit"),
     "transposed": (lambda mask: torch.tensor(mask.T > 0).float()[None], r"^Shape of .*: found \(1, 5, 4\)"),
     "divided": (lambda mask: torch.tensor(mask / max(1, mask.max())).float()[None], "^Value of "),
     "mask changed": (target_in_place, "^Mutation: your code changed its argument mask"),
 }  # fmt: skip
+NO_TURNS = "^Randomness of the augmentation: found no quarter turns among 120 items"
 OTHER_CROPS = "^Randomness: found other crops with the same seed and the same torch.manual_seed"
 AUGMENTED = "^Value of an augmented item: found image and target "
 WRONG_DATASETS = {
@@ -597,7 +824,20 @@ WRONG_DATASETS = {
     "few seeds": (drawing(lambda self, index: np.random.default_rng([self.seed, int(torch.randint(100, ()))]).integers),
                   "^Randomness: different crops among 200"),
     "only image turned": (OnlyImageTurned, "^Value of an item: .*Flip and rotate image and mask alike"),
-    "not turned": (with_attributes(augment=False), "^Randomness of the augmentation"),
+    "not turned": (with_attributes(augment=False), "^Randomness of the augmentation: found only one orientation"),
+    "turned only": (turned(lambda image, draw: np.rot90(image, draw(4))), "^Randomness of .* found no flips"),
+    "flipped only": (turned(lambda image, draw: image[:: draw(2) * 2 - 1, :: draw(2) * 2 - 1]), NO_TURNS),
+    "flipped and upside down": (turned(lambda image, draw: np.rot90(image[:, :: draw(2) * 2 - 1], 2 * draw(2))),
+                                NO_TURNS),
+    "transposed only": (turned(lambda image, draw: image.T if draw(2) else image), "^Rand.* only transposed"),
+    "always the same turn": (turned(lambda image, draw: image.T), "^Rand.* only one orientation"),
+    "each turned on its own": (EachTurned, "^Value of an item: .*Flip and rotate image and mask alike"),
+    "ids in a byte": (with_masks(lambda mask: (mask % 256).astype(np.int32)), "^Value of the target: .*too small"),
+    "ids in two bytes": (with_masks(lambda mask: mask.astype(np.uint16)), "^Value of the target: .*too small"),
+    "visits in each process": (Visits, "^Randomness in loader workers: found the same crops in two workers"),
+    "number of the process": (NumberOfTheProcess, "^Randomness in loader workers"),
+    "printed": (changed(lambda image, target: print(image)), "^Type of item 0: found None.*Your code printed"),
+    "_len_": (Misspelt, "^Error: .*The class Misspelt has a method _len_: is __len__ meant"),
     "rows repeated": (RowsRepeated, AUGMENTED + "stretched or sheared"),
     "any angle": (transformed("AnyAngle", ANY_ANGLE), AUGMENTED + r"rotated by about \d+ degrees, exp"),
     "nearest": (transformed("Nearest", v2.RandomRotation((-31, -29))), AUGMENTED + "rotated by about (29|30|31) deg"),
