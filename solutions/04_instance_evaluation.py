@@ -581,8 +581,8 @@ pd.DataFrame(summary).rename_axis("IoU threshold").style.format("{:.3f}").format
 # They differ when the score depends on how many nuclei an image contains. If crowded images are the difficult ones,
 # pooled F1 is lower, because they contain most of the nuclei; if an image with three nuclei goes wrong, the mean drops
 # and the pooled score hardly changes. Pooled F1 answers "what share of all nuclei is right?", mean F1 answers "how well
-# will the next image go?". Report both, or at least name the one you report: for *Otsu, components* in the table below
-# they are 0.76 and 0.65 on the real images, 0.79 and 0.76 on the synthetic ones.
+# will the next image go?". Report both, or at least name the one you report: with the pretrained networks they are 0.83
+# and 0.77 at IoU 0.5 on the real images, 0.86 and 0.84 on the synthetic ones.
 
 # %% [markdown]
 # ## How strict?
