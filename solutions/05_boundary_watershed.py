@@ -326,7 +326,7 @@ axes[0, 0].set(xlabel="predicted probability of boundary", ylabel="share that is
 axes[0, 0].legend(frameon=False)
 show(figure, "Reliability curve of the boundary class on the validation images, with and without the weight.")
 for name in versions:
-    print(f"{name}: shares off by up to {distance[name]:.2f}; pixels of the mask against the nuclei {excess[name]:+.1%}")
+    print(f"{name}: shares off by up to {distance[name]:.2f}; mask against nuclei {excess[name]:+.1%}")
 without, weighted = distance.values()
 claim(without < 0.1 < 0.2 < weighted, "Without the weight, predicted and observed shares agree far better.")
 claim(abs(excess["weight removed"]) < excess["weight left in"], "With it the mask is too large.")
