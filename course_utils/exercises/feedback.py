@@ -6,6 +6,7 @@ import contextlib
 import copy
 import html
 import io
+import numbers
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -128,14 +129,21 @@ def expect_type(what: str, value: Any, expected: type | tuple[type, ...], look: 
         fail(f"Type of {what}", found, " or ".join(kind.__name__ for kind in kinds), look)
 
 
-def expect_float(what: str, value: Any) -> None:
+def expect_float(what: str, value: Any, expected: str = "float") -> None:
     """A Python float. NumPy's float64 is one; its float32 and a tensor are none."""
-    if isinstance(value, float):
-        return
-    kind = type(value)
-    found = kind.__name__ + " of NumPy" * (kind.__module__ == "numpy")
-    look = "Convert it with float(...) or .item()." if getattr(value, "shape", None) == () else ""
-    fail(f"Type of {what}", None if value is None else found, "a Python float", look)
+    if not isinstance(value, float):
+        kind = type(value)
+        owner = "NumPy's" if kind.__module__ == "numpy" else "torch's"
+        look = f"{owner} {kind.__name__} is none: convert it with float(...) or .item()."
+        look = look if getattr(value, "shape", None) == () else ""
+        fail(f"Type of {what}", None if value is None else kind.__name__, expected, look)
+
+
+def expect_whole_number(what: str, value: Any) -> None:
+    """An int, or a whole number of one of NumPy's types."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        found = None if value is None else type(value).__name__
+        fail(f"Type of {what}", found, "int", "Return one whole number, as int(...) makes it.")
 
 
 def expect_pair(what: str, value: Any, names: str) -> None:
@@ -224,10 +232,20 @@ def _same(a: Any, b: Any) -> bool:
 
 def expect_label_image(what: str, value: Any, shape: tuple[int, int]) -> None:
     """An integer array of this shape without negative numbers."""
-    expect_type(what, value, np.ndarray, "Return the label image alone." if isinstance(value, (tuple, list)) else "")
+    look = "Return the label image alone." if isinstance(value, tuple) else ""
+    if isinstance(value, (int, np.integer)):
+        look = "Return the label image, not the number of its instances."
+    expect_type(what, value, np.ndarray, look)
     expect_shape(what, value, shape)
     if value.dtype.kind not in "iu":
         look = "A mask is not yet labelled: each region needs an id." if value.dtype == bool else ""
         fail(f"dtype of {what}", str(value.dtype), "an integer type", look)
     if value.size and value.min() < 0:
         fail(f"Range of {what}", f"the id {value.min()}", "0 for the background and ids above it")
+
+
+def expect_room_for_ids(what: str, labels: Any, number: int) -> None:
+    """The type of a label image has room for this number of ids."""
+    if isinstance(labels, np.ndarray) and labels.dtype.kind in "iu" and np.iinfo(labels.dtype).max < number:
+        look = f"{labels.dtype} has no ids above {np.iinfo(labels.dtype).max}: leave the type as the library gives it."
+        fail(what, len(np.unique(labels[labels != 0])), number, look)

@@ -36,7 +36,8 @@ TIME_LIMIT = 1.6  # seconds of processor time; with the overhead a check stays u
 TICK = 0.02  # seconds between two looks at the clock
 # The work of these modules is done once, on first use. They are on the stack as long as it takes.
 COMPILERS = ("numba.", "torch._dynamo.convert_frame.", "torch._inductor.compile_fx.")
-COMPUTED = "Expected: well under a second of processor time. Look for a loop that does not end, or one over all pixels."
+COMPUTED = "Expected: well under a second of processor time."
+LOOPS = "Look for a loop that does not end, or one over all pixels."
 WAITED = "Look for what sleeps or waits: time.sleep, input, a lock, another process."
 PACKAGE = Path(__file__).parents[1]
 
@@ -67,11 +68,13 @@ def _run_once(
 ) -> tuple[CheckResult, bool]:
     """The result, and whether it may be another one the next time."""
     modules = len(sys.modules)
+    _slow_parts.clear()
     try:
         with noted_interrupts() as interrupted, preserved_state(), silence() as printed, time_limit(seconds):
             check(submission)
     except CheckTimeout as error:
-        result = CheckResult(exercise_id, "failed", (f"Time: your code was {error}",), timed_out=True)
+        text = f"Time: your code was {error}".replace(LOOPS, [LOOPS, *_slow_parts][-1])
+        result = CheckResult(exercise_id, "failed", (text,), timed_out=True)
         return result, not error.waited
     except BaseException as error:  # SystemExit included, and a KeyboardInterrupt that the code raises itself
         if isinstance(error, KeyboardInterrupt) and interrupted():
@@ -82,6 +85,17 @@ def _run_once(
         message = with_advice(message, error, submission, printed)
         return CheckResult(exercise_id, "failed", (message,)), len(sys.modules) > modules
     return CheckResult(exercise_id, "passed", ("Right.",)), False
+
+
+_slow_parts: list[str] = []  # advice of the parts of a check that are running or have been stopped
+
+
+@contextlib.contextmanager
+def on_timeout(look: str) -> Iterator[None]:
+    """Say where to look if the time limit stops the code inside."""
+    _slow_parts.append(look)
+    yield
+    _slow_parts.pop()  # not after an exception: `_run_once` may need it
 
 
 @contextlib.contextmanager
@@ -228,7 +242,7 @@ class _Clock:
         self.last, used, passed = now, now - self.begin, time.monotonic() - self.started
         if self.timeout is None:
             if self.counted > self.seconds:
-                self.timeout = CheckTimeout(f"stopped after {self.seconds:g} seconds. {COMPUTED}")
+                self.timeout = CheckTimeout(f"stopped after {self.seconds:g} seconds. {COMPUTED} {LOOPS}")
             elif used > 20 * self.seconds:
                 self.timeout = CheckTimeout(f"stopped after {used:.0f} seconds of imports and compilation.")
             elif passed > self.waiting + 20 * used:

@@ -494,9 +494,9 @@ def expect_gradient(what: str, loss_fn: Callable, logits: torch.Tensor, target: 
 def expect_means_of(how: str, found: Any) -> None:
     """`(mean loss, mean metric or None)` as Python floats."""
     expect_pair(f"the result {how}", found, "(mean loss, mean metric)")
-    expect_float(f"the mean loss {how}", found[0])
+    expect_float(f"the mean loss {how}", found[0], "a Python float")
     if how == "with a metric":
-        expect_float(f"the mean metric {how}", found[1])
+        expect_float(f"the mean metric {how}", found[1], "a Python float")
     elif found[1] is not None:
         what, look = f"Type of the mean metric {how}", "Without a metric there is no mean."
         fail(what, type(found[1]).__name__, "None", look)

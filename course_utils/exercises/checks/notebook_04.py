@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -11,22 +12,28 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import ndimage
+from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from course_utils.exercises.checks.models import ModelState, Notes
 from course_utils.exercises.feedback import (
     CheckFailed,
+    diagnosis,
     expect_callable,
     expect_close,
     expect_dtype,
     expect_error,
+    expect_float,
     expect_label_image,
+    expect_room_for_ids,
     expect_shape,
     expect_type,
+    expect_whole_number,
     fail,
     untouched,
 )
+from course_utils.exercises.sandbox import on_timeout
 from course_utils.unet import UNet
 
 # 4.1 predict
@@ -162,7 +169,8 @@ def _predict(predict: Callable, model: torch.nn.Module, image: np.ndarray) -> An
             grad_mode = torch.is_grad_enabled()
     except Refused as refusal:
         raise CheckFailed(str(refusal)) from None
-    expect_type("the result", found, np.ndarray, "The method numpy of a tensor gives an array.")
+    look = "The method numpy of a tensor gives an array." if isinstance(found, torch.Tensor) else "The array alone."
+    expect_type("the result", found, np.ndarray, look)
     if isinstance(model, PointModel):
         model.notes.expect_inference()
     before.expect_unchanged(grad_mode)
@@ -173,21 +181,25 @@ def _expect_probabilities(found: np.ndarray, image: np.ndarray, model: PointMode
     expected = model.expected(image)
     channels, height, width = expected.shape
     what = f"the result for an image {image.shape} and {channels} channel{'s' * (channels > 1)}"
+    look = "Remove the batch axis, keep the channel axis."
     if found.ndim == 3 and found.shape != expected.shape:
         larger = found.shape[1] >= height and found.shape[2] >= width
         look = "Cut the padding off." if larger else "Pad the image instead of cropping it: every pixel needs a result."
-        if found.shape == (channels, width, height):
-            look = "Height first, then width."
         if 0 in found.shape:
             look = "A slice that ends at -0 is empty."
-    else:
-        look = "Remove the batch axis, keep the channel axis."
+        elif found.shape == (height, width, channels):
+            look = "Channels first, then height and width."
+        elif found.shape[2] == height and found.shape[1] >= min(width, 32):
+            look = "Height first, then width."
     expect_shape(what, found, expected.shape, look)
-    expect_dtype(what, found, np.float32)
+    looks = {"b": "Probabilities, not decisions.", "f": "Convert it, as .astype(np.float32) does."}
+    expect_dtype(what, found, np.float32, looks.get(found.dtype.kind, "Probabilities from 0 to 1, not scaled."))
 
     if found.min() < -0.01 or found.max() > 1.01:
-        fail(f"Range of {what}", f"{found.min():.3g} to {found.max():.3g}", "0 to 1",
-             "The model returns logits; turn them into probabilities.")  # fmt: skip
+        look = "The model returns logits; turn them into probabilities."
+        if found.max() <= 0:
+            look = "Logarithms of probabilities are negative: softmax, not log_softmax."
+        fail(f"Range of {what}", f"{found.min():.3g} to {found.max():.3g}", "0 to 1", look)
     sums = found.sum(axis=0)
     if channels > 1 and not np.allclose(sums, 1, atol=0.02):
         fail(f"Sum over the channels of {what}", round(float(sums.ravel()[0]), 4), 1,
@@ -195,7 +207,35 @@ def _expect_probabilities(found: np.ndarray, image: np.ndarray, model: PointMode
     look = "Pass the image as it is (not resized, normalised or shifted) to the model, then one sigmoid or softmax."
     if channels == 1 and (found == 1).all():
         look = "A softmax over one channel is always 1: one channel needs the sigmoid."
+    if not np.allclose(found, expected, atol=0.01):
+        look = _name_values(found, expected) or look
     expect_close(what, found, expected, look, tolerance=0.01)
+
+
+def _name_values(found: np.ndarray, expected: np.ndarray) -> str:
+    """Which mistake gives all the pixels that were found, as a sentence; empty if it is none of these."""
+    if min(expected.shape[1:]) < 5:
+        return ""
+    again = torch.from_numpy(expected)
+    twice = again.sigmoid() if len(again) == 1 else again.softmax(0)
+    suspects = {
+        "It is applied twice: one sigmoid or one softmax is enough.": twice.numpy(),
+        "The rows are upside down.": expected[:, ::-1],
+        "Left and right are exchanged.": expected[:, :, ::-1],
+        "The channels are in another order.": expected[::-1],
+        "The probabilities are rounded.": expected.round(1),
+    }
+    for look, values in suspects.items():
+        if np.allclose(found, values, atol=0.003) and not np.allclose(found, expected, atol=0.003):
+            return look
+    _, height, width = expected.shape
+    for down, right in itertools.product(range(-15, 16), repeat=2):
+        ours = expected[:, max(0, -down) : height - max(0, down), max(0, -right) : width - max(0, right)]
+        theirs = found[:, max(0, down) : height - max(0, -down), max(0, right) : width - max(0, -right)]
+        if (down or right) and ours.size > 20 and np.allclose(theirs, ours, atol=0.003):
+            return (f"It is shifted by {down} rows and {right} columns: cut the result out where the image lies in the "
+                    "padded one.")  # fmt: skip
+    return ""
 
 
 # 4.2 connected_components
@@ -227,7 +267,9 @@ def check_connected_components(connected_components) -> None:
     many[::2, ::2] = 0.9  # 462 components: too many ids for a byte
     for name, image in [("an image of many single pixels", many), ("an image all above the threshold", 1 - many / 3),
                         ("an image all below the threshold", many / 3)]:  # fmt: skip
-        _expect_components(connected_components(image), image, 0.5, name)
+        found = connected_components(image)
+        expect_room_for_ids(f"Number of components ({name})", found, 462 * (image is many))
+        _expect_components(found, image, 0.5, name)
 
 
 def _expect_components(found: Any, probability: np.ndarray, threshold: float, what: str) -> None:
@@ -276,18 +318,22 @@ def check_iou_matrix(iou_matrix) -> None:
 
     swapped = iou_matrix(truth, prediction)
     _expect_iou(swapped, truth, prediction, "more predictions than nuclei")
-    # Ids grow step by step, so that code whose memory depends on their size fails before it fills the machine. Two ids
-    # that differ by 1 must remain two: float32 represents integers up to 2**24.
-    for largest in (2_000, 1_000_000, 2**40):
+    # Ids grow step by step, so that code whose memory depends on their size fails before it fills the machine. The
+    # steps are too large for one type after the other: float32 represents integers up to 2**24.
+    steps = {2_000: "uint8", 256: "uint8", 1_000_000: "uint16", 2**16: "uint16", 2**24: "float32", 2**40: "int32"}
+    for largest, too_small in steps.items():
         pair = [labels.astype(np.int64) for labels in (prediction, truth)]
         for labels in pair:
             labels[labels == 250], labels[np.isin(labels, [251, 9])] = largest, largest + 1
-        with peak_memory() as peak:
+        name = f"ids up to {largest + 1}"
+        look = f"The largest id was {largest + 1}: do not count up to it, take the ids that occur (np.unique)."
+        with on_timeout(look), peak_memory() as peak:
             found = iou_matrix(*pair)
         if peak[0] > 500_000:
             fail(f"Memory for a few ids, the largest of them {largest}", f"{peak[0] / 1e6:.1f} MB",
                  "a few kB", "First number the ids that occur 0, 1, 2, ...; their size must not matter.")  # fmt: skip
-        _expect_iou(found, *pair, f"ids up to {largest + 1}")
+        look = f"Ids up to {largest + 1} do not fit into {too_small}: two become one, or one becomes the background."
+        _expect_iou(found, *pair, name, look)
 
     for dtypes in [(np.uint8, np.uint8), (np.uint16, np.int32), (np.int64, np.uint8), (np.int64, np.int64)]:
         pair = [labels.astype(dtype) for labels, dtype in zip((prediction, truth), dtypes, strict=True)]
@@ -303,6 +349,17 @@ def check_iou_matrix(iou_matrix) -> None:
     _expect_iou(iou_matrix(striped, full), striped, full, "a truth without background")
     one = np.ones((1, 1), dtype=np.int32)
     _expect_iou(iou_matrix(one, one), one, one, "an image of one pixel")
+
+    large = np.zeros((2, 260, 300), dtype=np.uint16)  # more pixels than 16 bits can count
+    large[0, :255, :290], large[1, 1:257, :280] = 3, 7
+    large[0, 256:, ::2], large[1, 257:, 1:] = 9, 2
+    look = "Areas and their sums are larger than 65535 pixels: a small type cannot count them."
+    _expect_iou(iou_matrix(*large), *large, "instances of 70000 pixels", look)
+    many = np.zeros((40, 30), dtype=np.int32)
+    many[::2, ::2] = np.arange(2, 302).reshape(20, 15)
+    few = np.where(many > 150, 5, 8 * (many > 0))
+    look = "There are 300 predictions: a number above 255 does not fit into a byte."
+    _expect_iou(iou_matrix(many, few), many, few, "300 predictions and 2 nuclei", look)
 
     empty = np.zeros_like(prediction)
     for first, second, name in [(empty, truth, "an empty prediction"), (prediction, empty, "an empty truth"),
@@ -327,30 +384,32 @@ def _label_pair() -> tuple[np.ndarray, np.ndarray]:
     return prediction, truth
 
 
-def _brute_force(prediction: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
-    """The matrix of each plausible measure, computed pair by pair."""
-    pairs = [
-        [(prediction == i, truth == j) for j in np.unique(truth[truth != 0])]
-        for i in np.unique(prediction[prediction != 0])
-    ]
-    measures = {
-        "intersection over union": lambda a, b: (a & b).sum() / (a | b).sum(),
-        "Dice, 2 * intersection over the sum of the areas": lambda a, b: 2 * (a & b).sum() / (a.sum() + b.sum()),
-        "intersection over the area of the prediction": lambda a, b: (a & b).sum() / a.sum(),
-        "intersection over the area of the nucleus": lambda a, b: (a & b).sum() / b.sum(),
-        "the intersection in pixels": lambda a, b: float((a & b).sum()),
-        "intersection over the sum of the areas": lambda a, b: (a & b).sum() / (a.sum() + b.sum()),
-    }
-    shape = len(pairs), len(np.unique(truth[truth != 0]))
-    return {
-        name: np.array([[measure(*pair) for pair in row] for row in pairs], dtype=float).reshape(shape)
-        for name, measure in measures.items()
-    }
+MEASURES = {
+    "Dice, 2 * intersection over the sum of the areas": lambda a, b: 2 * (a & b).sum() / (a.sum() + b.sum()),
+    "intersection over the area of the prediction": lambda a, b: (a & b).sum() / a.sum(),
+    "intersection over the area of the nucleus": lambda a, b: (a & b).sum() / b.sum(),
+    "the intersection in pixels": lambda a, b: float((a & b).sum()),
+    "intersection over the sum of the areas": lambda a, b: (a & b).sum() / (a.sum() + b.sum()),
+    "one minus the IoU, a distance": lambda a, b: 1 - _iou(a, b),
+    "the IoU in percent": lambda a, b: 100 * _iou(a, b),
+    "whether the IoU is above 0.5": lambda a, b: float(_iou(a, b) > 0.5),
+}
 
 
-def _expect_iou(found: Any, prediction: np.ndarray, truth: np.ndarray, name: str) -> None:
-    measures = _brute_force(prediction, truth)
-    expected = measures.pop("intersection over union")
+def _iou(a: np.ndarray, b: np.ndarray) -> float:
+    return (a & b).sum() / (a | b).sum()
+
+
+def _brute_force(prediction: np.ndarray, truth: np.ndarray, measure: Callable = _iou) -> np.ndarray:
+    """The matrix of a measure, computed pair by pair."""
+    rows, columns = ([labels == i for i in np.unique(labels[labels != 0])] for labels in (prediction, truth))
+    values = [[measure(row, column) for column in columns] for row in rows]
+    return np.array(values, dtype=float).reshape(len(rows), len(columns))
+
+
+def _expect_iou(found: Any, prediction: np.ndarray, truth: np.ndarray, name: str, special: str = "") -> None:
+    """The matrix is right. `special` says where to look if only this example fails."""
+    expected = _brute_force(prediction, truth)
     what = f"the matrix for {name}"
     expect_type(what, found, np.ndarray)
     n_pred, n_true = expected.shape
@@ -361,19 +420,19 @@ def _expect_iou(found: Any, prediction: np.ndarray, truth: np.ndarray, name: str
         largest: "Ids have gaps: the largest is not their number.",
         tuple(size + 1 for size in largest): "Ids have gaps: the largest is not their number.",
     }
-    if max(largest) > 2**24 and np.shape(found) not in looks and np.shape(found) < (n_pred, n_true):
-        looks[np.shape(found)] = "Two large ids that differ by 1 are two ids: float32 cannot distinguish them."
-    expect_shape(what, found, expected.shape, looks.get(found.shape, "One row for each prediction, one column for each "
-                                                      "nucleus; only the background has the id 0."))  # fmt: skip
+    look = special or "One row for each prediction, one column for each nucleus; only the background has the id 0."
+    if expected.size == 0:
+        look = "Without instances the matrix still has two axes, one of length 0."
+    expect_shape(what, found, expected.shape, looks.get(found.shape, look))
     if found.dtype.kind != "f":
         fail(f"dtype of {what}", str(found.dtype), "a float type")
-    look = "Rows and columns are in ascending order of the ids."
+    look = special or "Rows and columns are in ascending order of the ids."
     if not np.allclose(found, expected, atol=1e-5):
-        for measure, matrix in measures.items():
-            if np.allclose(found, matrix, atol=1e-5):
+        for measure, function in MEASURES.items():
+            if np.allclose(found, _brute_force(prediction, truth, function), atol=1e-5):
                 look = f"These are the values of another measure: {measure}."
         sorted_values = np.sort(found.ravel()), np.sort(expected.ravel())
-        if not np.allclose(*sorted_values, atol=1e-5) and len(look) < 60:
+        if not np.allclose(*sorted_values, atol=1e-5) and look.startswith("Rows"):
             look = "Count intersection and union of one pair by hand, and compare."
     expect_close(what, found, expected, look)
 
@@ -399,49 +458,91 @@ def peak_memory() -> Iterator[list[int]]:
 
 def check_count_matches(count_matches) -> None:
     expect_callable(count_matches, "count_matches")
+    found, error = [], None
+    cases = [(name, np.array(iou, dtype=float), threshold, look) for name, iou, threshold, look in matching_cases()]
+    for name, iou, threshold, _ in cases:
+        try:
+            with untouched(iou=iou):
+                number = count_matches(iou) if threshold is None else count_matches(iou, threshold)
+            expect_whole_number(f"the number of matches ({name})", number)
+        except Exception as problem:  # first what is wrong before it
+            error = problem
+            break
+        found.append(int(number))
+    cases = [(name, iou, 0.5 if threshold is None else threshold, look) for name, iou, threshold, look in cases]
+    expected = [most_matches(iou >= threshold) for _, iou, threshold, _ in cases[: len(found)]]
+    if found != expected:
+        suspects = {
+            look: [function(iou, threshold) for _, iou, threshold, _ in cases[: len(found)]]
+            for look, function in MISTAKES_IN_MATCHING.items()
+        }
+        named = diagnosis(found, expected, suspects)
+        for (name, _, _, look), number, right in zip(cases, found, expected, strict=False):
+            if number != right:
+                fail(f"Value of count_matches for {name}", number, right, named or look)
+    if error is not None:
+        raise error
+    number = count_matches(np.array([[0.8, 0.1, 0.0], [0.0, 0.6, 0.0]]), iou_threshold=0.7)
+    if number != 1:
+        fail("Value of count_matches with iou_threshold=0.7", number, 1)
 
-    def expect_matches(name: str, iou: Any, expected: int, look: str, *arguments: float) -> None:
-        matrix = np.array(iou, dtype=float)
-        with untouched(iou=matrix):
-            found = count_matches(matrix, *arguments)
-        expect_type(f"the number of matches ({name})", found, int, "Return a Python int.")
-        if isinstance(found, bool) or found != expected:
-            fail(f"Value of count_matches for {name}", found, expected, look)
 
+def matching_cases() -> Iterator[tuple[str, Any, float | None, str]]:
+    """Name, matrix, threshold (None for the default), and where to look if the number is wrong."""
     clear = [[0.8, 0.1, 0.0], [0.0, 0.6, 0.0], [0.0, 0.2, 0.3]]
-    expect_matches("a clear case at the default threshold", clear, 2, "Count the pairs with an IoU of at least 0.5.")
-    expect_matches("a clear case at 0.7", clear, 1, "Use the argument iou_threshold.", 0.7)
-    expect_matches("a clear case at 0.25", clear, 3, "Use the argument iou_threshold.", 0.25)
-    expect_matches("a pair exactly at the threshold 0.5", [[0.5]], 1, "An IoU at the threshold is a match.")
-    expect_matches(
-        "a pair exactly at the threshold 0.75", [[0.75, 0.0]], 1, "An IoU at the threshold is a match.", 0.75
-    )
-    expect_matches("pairs all below the threshold", [[0.4, 0.3], [0.0, 0.2]], 0, "No pair reaches the threshold.")
+    yield "a clear case at the default threshold", clear, None, "Count the pairs with an IoU of at least 0.5."
+    yield "a clear case at 0.7", clear, 0.7, "Use the argument iou_threshold."
+    yield "a clear case at 0.25", clear, 0.25, "Use the argument iou_threshold."
+    at = "An IoU at the threshold is a match."
+    yield "a pair exactly at the threshold 0.5", [[0.5]], None, at
+    yield "a pair exactly at the threshold 0.75", [[0.75, 0.0]], 0.75, at
+    yield "pairs all below the threshold", [[0.4, 0.3], [0.0, 0.2]], None, "No pair reaches the threshold."
     one_to_one = "One to one: no row and no column is used twice."
-    expect_matches("a nucleus in two halves", [[0.5], [0.5]], 1, one_to_one)
-    expect_matches("one prediction over two nuclei", [[0.4, 0.45]], 1, one_to_one, 0.3)
-    expect_matches("two predictions that want one nucleus, and two nuclei that want one prediction",
-                   [[0.4, 0.0, 0.0], [0.4, 0.0, 0.0], [0.0, 0.4, 0.4]], 2, one_to_one, 0.3)  # fmt: skip
+    yield "a nucleus in two halves", [[0.5], [0.5]], None, one_to_one
+    yield "one prediction over two nuclei", [[0.4, 0.45]], 0.3, one_to_one
+    name = "two predictions that want one nucleus, and two nuclei that want one prediction"
+    yield name, [[0.4, 0.0, 0.0], [0.4, 0.0, 0.0], [0.0, 0.4, 0.4]], 0.3, one_to_one
     greedy = "The best pair first can block two others: search for the best assignment."
-    expect_matches("the notebook's contested case at 0.4", [[0.45, 0.40], [0.42, 0.0]], 2, greedy, 0.4)
-    expect_matches("its mirror image at 0.4", [[0.0, 0.42], [0.40, 0.45]], 2, greedy, 0.4)
-    expect_matches("its transpose at 0.4", [[0.45, 0.42], [0.40, 0.0]], 2, greedy, 0.4)
-    expect_matches("a long chain at 0.2", [[0.3, 0.2, 0.0], [0.0, 0.3, 0.2], [0.0, 0.25, 0.0]], 3, greedy, 0.2)
-    expect_matches("a case where fewer pairs have the larger sum", [[8 / 12, 0.2], [0.2, 0.0]], 2,
-                   "Maximize the number of pairs, not the sum of their IoU.", 0.2)  # fmt: skip
+    yield "the notebook's contested case at 0.4", [[0.45, 0.40], [0.42, 0.0]], 0.4, greedy
+    yield "its mirror image at 0.4", [[0.0, 0.42], [0.40, 0.45]], 0.4, greedy
+    yield "its transpose at 0.4", [[0.45, 0.42], [0.40, 0.0]], 0.4, greedy
+    yield "a long chain at 0.2", [[0.3, 0.2, 0.0], [0.0, 0.3, 0.2], [0.0, 0.25, 0.0]], 0.2, greedy
+    look = "Maximize the number of pairs, not the sum of their IoU."
+    yield "a case where fewer pairs have the larger sum", [[8 / 12, 0.2], [0.2, 0.0]], 0.2, look
     for shape in [(0, 3), (3, 0), (0, 0)]:
-        expect_matches(f"an empty matrix {shape}", np.zeros(shape), 0, "Nothing to match.")
-
+        yield f"an empty matrix {shape}", np.zeros(shape), None, "Nothing to match."
     rng = np.random.default_rng(44)
     for shape in [(4, 7), (7, 4), (6, 6), (60, 50)] * 3:
         iou = rng.random(shape) * (rng.random(shape) < min(1, 8 / sum(shape)))
         threshold = float(rng.choice([0.1, 0.3, 0.5]))
-        best = maximum_bipartite_matching(csr_array(iou >= threshold), perm_type="column")
         look = "Find the largest number of pairs, one to one, for any shape."
-        expect_matches(f"a matrix {shape} at {threshold}", iou, int((best >= 0).sum()), look, threshold)
-    expect_matches_by_name = count_matches(np.array(clear), iou_threshold=0.7)
-    if expect_matches_by_name != 1:
-        fail("Value of count_matches with iou_threshold=0.7", expect_matches_by_name, 1)
+        yield f"a matrix {shape} at {threshold}", iou, threshold, look
+    yield "300 pairs", np.eye(300), None, "A number above 255 does not fit into a byte."
+
+
+def most_matches(possible: np.ndarray) -> int:
+    return int((maximum_bipartite_matching(csr_array(possible), perm_type="column") >= 0).sum())
+
+
+def assigned(matrix: np.ndarray, counted: np.ndarray, maximize: bool = True) -> int:
+    return int(counted[linear_sum_assignment(matrix, maximize=maximize)].sum())
+
+
+MISTAKES_IN_MATCHING = {
+    "An IoU at the threshold is a match.": lambda iou, cut: most_matches(iou > cut),
+    "Use the argument iou_threshold: these are the matches at 0.5.": lambda iou, cut: most_matches(iou >= 0.5),
+    "linear_sum_assignment makes the sum small: it needs maximize=True.":
+        lambda iou, cut: assigned(iou >= cut, iou >= cut, maximize=False),
+    "linear_sum_assignment makes the sum of the IoU small: maximize the number of allowed pairs.":
+        lambda iou, cut: assigned(iou, iou >= cut, maximize=False),
+    "Maximize the number of pairs, not the sum of their IoU.": lambda iou, cut: assigned(iou, iou >= cut),
+    "The assignment includes pairs below the threshold: do not count them.": lambda iou, cut: min(iou.shape),
+    "One to one: these are all the entries at or above the threshold.": lambda iou, cut: int((iou >= cut).sum()),
+    "One to one: these are the rows with a partner.": lambda iou, cut: int((iou >= cut).any(axis=1).sum()),
+    "One to one: these are the columns with a partner.": lambda iou, cut: int((iou >= cut).any(axis=0).sum()),
+    "These are the pairs on the diagonal: any row may match any column.":
+        lambda iou, cut: int((np.diagonal(iou) >= cut).sum()),
+}  # fmt: skip
 
 
 # 4.5 f1_score
@@ -456,36 +557,26 @@ def check_f1_score(f1_score) -> None:
         prediction, truth = np.asarray(prediction), np.asarray(truth)
         with untouched(prediction=prediction, truth=truth):
             found = f1_score(prediction, truth, **arguments)
-        if not isinstance(found, int):  # 1 for 1.0 is right, too
-            expect_type(f"the score of {name}", found, float, "Return a Python float.")
+        expect_score_type(name, found)
         if not abs(found - expected) < 1e-5:
             fail(f"Value of f1_score for {name}", round(float(found), 4), round(expected, 4), look)
 
-    # 3 matches, 1 false positive, 4 missed nuclei
-    truth = np.zeros((12, 30), dtype=np.uint16)
-    for index, id_ in enumerate([2, 3, 5, 11, 12, 30, 31]):
-        truth[2:6, 4 * index : 4 * index + 3] = id_
-    prediction = np.where(np.isin(truth, [3, 11, 31]), truth + 7, 0).astype(np.uint16)
-    prediction[8:11, 5:12] = 1
-    score = f1_score(prediction, truth)
-    formulas = {
-        "precision, TP / (TP + FP)": 3 / 4,
-        "recall, TP / (TP + FN)": 3 / 7,
-        "average precision, TP / (TP + FP + FN)": 3 / 8,
-        "TP / (number predicted + number true): a factor 2 is missing": 3 / 11,
-        "the Dice of the pixels, not of the instances": 2 * 36 / (36 + 21 + 84),
-        "the IoU of the pixels, not of the instances": 36 / (21 + 84),
-        "the mean of precision and recall": (3 / 4 + 3 / 7) / 2,
-        "the F1 with the largest id as the number of instances": 2 * 3 / (38 + 31),
-        "the F1 with the background as an instance": 2 * 4 / (5 + 8),
-        "the number of matches": 3.0,
+    cases = [(3, 1, 4), (4, 3, 1)]  # matches, false positives, missed nuclei
+    pairs = [_scored_pair(*counts) for counts in cases]
+    scores = []
+    for counts, pair in zip(cases, pairs, strict=True):
+        with untouched(prediction=pair[0], truth=pair[1]):
+            scores.append(f1_score(*pair))
+        expect_score_type(_in_words(*counts), scores[-1])
+    right = [2 * tp / (2 * tp + fp + fn) for tp, fp, fn in cases]
+    suspects = {
+        f"That is {formula}.": [value(*counts, *pair) for counts, pair in zip(cases, pairs, strict=True)]
+        for formula, value in WRONG_SCORES.items()
     }
-    is_number = isinstance(score, (float, int))
-    look = "Count TP, FP and FN of this case by hand: 3, 1 and 4."
-    for formula, value in formulas.items():
-        if is_number and abs(score - value) < 1e-4:
-            look = f"That is {formula}."
-    expect_score("3 matches, 1 false positive and 4 missed nuclei", prediction, truth, 6 / 11, look)
+    named = diagnosis(scores, right, suspects)
+    for (tp, fp, fn), pair, expected in zip(cases, pairs, right, strict=True):
+        look = named or f"Count TP, FP and FN of this case by hand: {tp}, {fp} and {fn}."
+        expect_score(_in_words(tp, fp, fn), *pair, expected, look)
 
     row = np.array([[1, 1, 0, 7, 7]])
     expect_score("ids 1 and 7, predicted perfectly", row, row, 1.0, "Ids have gaps: the largest is not their number.")
@@ -512,9 +603,61 @@ def check_f1_score(f1_score) -> None:
     # the first prediction overlaps both nuclei, the second only the first nucleus
     expect_score("a contested case at iou_threshold=0.2", [[1, 1, 1, 1, 1, 2, 2]], [[8, 5, 5, 5, 5, 5, 5]], 1.0,
                  "Use the largest number of matches: count_matches finds it.", iou_threshold=0.2)  # fmt: skip
+    many, two = np.zeros((2, 30, 40), dtype=np.int32)
+    many[::2, ::2] = np.arange(1, 301).reshape(15, 20)
+    two[0, 0], two[28, 38] = 1, 300
+    expect_score("300 predictions of 2 nuclei", many, two, 4 / 302, "A number above 255 does not fit into a byte.")
+    far = np.array([[256, 256, 0, 65536, 65536, 0, 2**24, 2**24 + 1]])
+    expect_score("one of four nuclei, with ids up to 16777217", 5 * (far == 2**24), far, 2 / 5,
+                 "Keep the type of the ids: uint8, uint16 and float32 cannot hold them all.")  # fmt: skip
     for other in (row.T, np.vstack([row, row])):
         expect_error(f"Result for the shapes (1, 5) and {other.shape}", lambda other=other: f1_score(row, other),
                      look="Compare the shapes first.")  # fmt: skip
+
+
+def expect_score_type(name: str, score: Any) -> None:
+    if not isinstance(score, int):  # 1 for 1.0 is right, too
+        expect_float(f"the score of {name}", score)
+
+
+def _in_words(tp: int, fp: int, fn: int) -> str:
+    return f"{tp} matches, {fp} false positive{'s' * (fp > 1)} and {fn} missed nucle{'i' if fn > 1 else 'us'}"
+
+
+def _scored_pair(tp: int, fp: int, fn: int) -> tuple[np.ndarray, np.ndarray]:
+    """Prediction and truth with these numbers. Ids have gaps, and the first match is not exact."""
+    ids = [2, 3, 5, 11, 12, 30, 31][: tp + fn]
+    prediction, truth = np.zeros((2, 12, 30), dtype=np.uint16)
+    for index, id_ in enumerate(ids):
+        truth[2:6, 4 * index : 4 * index + 3] = id_
+    prediction[np.isin(truth, ids[-tp:])] = truth[np.isin(truth, ids[-tp:])] + 7
+    prediction[2, prediction[2] == ids[-tp] + 7] = 0
+    for index in range(fp):
+        prediction[8:11, 8 * index : 8 * index + 7] = 1 + index
+    return prediction, truth
+
+
+WRONG_SCORES = {
+    "precision, TP / (TP + FP)": lambda tp, fp, fn, *_: tp / (tp + fp),
+    "recall, TP / (TP + FN)": lambda tp, fp, fn, *_: tp / (tp + fn),
+    "average precision, TP / (TP + FP + FN)": lambda tp, fp, fn, *_: tp / (tp + fp + fn),
+    "TP / (number predicted + number true): a factor 2 is missing": lambda tp, fp, fn, *_: tp / (2 * tp + fp + fn),
+    "2 TP / (TP + FP + FN): a factor 2 below the line is missing": lambda tp, fp, fn, *_: 2 * tp / (tp + fp + fn),
+    "the mean of precision and recall": lambda tp, fp, fn, *_: (tp / (tp + fp) + tp / (tp + fn)) / 2,
+    "the number of matches": lambda tp, *_: tp,
+    "the F1 in percent": lambda tp, fp, fn, *_: 200 * tp / (2 * tp + fp + fn),
+    "the F1 with the background as an instance": lambda tp, fp, fn, *_: 2 * (tp + 1) / (2 * tp + fp + fn + 2),
+    "the F1 with the largest id as the number of instances":
+        lambda tp, fp, fn, prediction, truth: 2 * tp / (int(prediction.max()) + int(truth.max())),
+    "the mean IoU of the predictions with their best nucleus":
+        lambda tp, fp, fn, prediction, truth: _brute_force(prediction, truth).max(axis=1).mean(),
+    "the Dice of the pixels, not of the instances":
+        lambda tp, fp, fn, prediction, truth: 2 * ((prediction > 0) & (truth > 0)).sum()
+        / ((prediction > 0).sum() + (truth > 0).sum()),
+    "the IoU of the pixels, not of the instances":
+        lambda tp, fp, fn, prediction, truth: _iou(prediction > 0, truth > 0),
+    "the share of right pixels": lambda tp, fp, fn, prediction, truth: ((prediction > 0) == (truth > 0)).mean(),
+}  # fmt: skip
 
 
 # 4.6 average_precision
@@ -601,6 +744,14 @@ def check_average_precision(average_precision) -> None:
                   "Matches are one to one.")  # fmt: skip
     expect_scores("a contested case", ([[1, 1, 1, 1, 1, 2, 2]], [[8, 5, 5, 5, 5, 5, 5]]), [0.2, 0.5], [1, 1 / 3],
                   "Use the largest number of matches: count_matches finds it.")  # fmt: skip
+    many, two = np.zeros((2, 30, 40), dtype=np.int32)
+    many[::2, ::2] = np.arange(1, 301).reshape(15, 20)
+    two[0, 0], two[28, 38] = 1, 300
+    expect_scores("300 predictions of 2 nuclei", (many, two), [0.5], [1 / 150],
+                  "A number above 255 does not fit into a byte.")  # fmt: skip
+    far = np.array([[256, 256, 0, 65536, 65536, 0, 2**24, 2**24 + 1]])
+    expect_scores("one of four nuclei, with ids up to 16777217", (5 * (far == 2**24), far), [0.5], [1 / 4],
+                  "Keep the type of the ids: uint8, uint16 and float32 cannot hold them all.")  # fmt: skip
     for other in (row.T, np.vstack([row, row])):
         expect_error(f"Result for the shapes (1, 5) and {other.shape}",
                      lambda other=other: average_precision(row, other, [0.5]),

@@ -460,7 +460,8 @@ WRONG_EPOCHS = {
     "only the loss": (lambda *all_: epoch()(*all_)[0], r"^Type of the result with a metric: found float"),
     "three results": (lambda *all_: (*epoch()(*all_), 3), r"^Type of the result .*tuple of 3"),
     "tensors": (epoch(number=lambda value: value), r"^Type of the mean loss .*found Tensor, expected a Python float"),
-    "NumPy numbers": (epoch(number=lambda value: np.float32(value)), r"^Type of the mean loss .*float32 of NumPy"),
+    "NumPy numbers": (epoch(number=lambda value: np.float32(value)),
+                      r"^Type of the mean loss .*found float32, .*NumPy's float32"),
     "0 for no metric": (epoch(none=0.0), r"^Type of the mean metric without a metric: found float, expected None"),
     "CPU only": (epoch(move=False), r"^Device of the images: found cpu, expected the device of the model"),
     "targets left behind": (epoch(only_images=True), r"^Device of the targets: found cpu"),
@@ -491,7 +492,8 @@ WRONG_EPOCHS = {
     "images over batches": (epoch(count=len), r"^Value of the mean loss.*divided by the number of batches"),
     "full batches": (epoch(count=lambda loader: getattr(loader, "batch_size", 1) * len(loader)),
                      r"^Value of the mean loss.*full batches"),
-    "a number of another kind": (epoch(number=lambda value: np.asarray(value.detach())), r"^Type .*found ndarray of N"),
+    "a number of another kind": (epoch(number=lambda value: np.asarray(value.detach())),
+                                 r"^Type .*found ndarray.*NumPy's"),
     "rounded": (epoch(number=lambda value: round(float(value), 3)), r"^Value of the mean loss.*weighted"),
 }  # fmt: skip
 
@@ -714,7 +716,7 @@ WRONG_VALIDATIONS = {
     "grad mode lost by an error": (switches_grad_off_until_the_end, r"^Torch's gradient mode after an error in the l"),
     "metric is None": (lambda model, loader, loss_fn, metric=None: validation()(
         model, loader, loss_fn, lambda *pair: metric(*pair)), r"^Result without a metric"),
-    "NumPy's float32": (validation(number=lambda value: np.float32(value)), r"^(Type .*float32 of NumPy|Value)"),
+    "NumPy's float32": (validation(number=lambda value: np.float32(value)), r"^(Type .*NumPy's float32|Value)"),
 }  # fmt: skip
 
 

@@ -6,14 +6,16 @@ import copy
 import heapq
 from collections import Counter
 
+import networkx
 import numpy as np
 import pandas as pd
 import torch
 from runner import CheckTests
 from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import maximum_bipartite_matching
+from scipy.sparse import coo_array, csr_array
+from scipy.sparse.csgraph import connected_components as csgraph_components
+from scipy.sparse.csgraph import maximum_bipartite_matching, maximum_flow
 from skimage.measure import label
 from skimage.morphology import remove_small_objects
 from skimage.segmentation import relabel_sequential
@@ -88,6 +90,33 @@ def pads_when_the_model_asks_for_it(model, image):
     return (y.cpu() if y.device.type != "cpu" else y).numpy()
 
 
+def tiles_with_margins(model, image, tile=32, margin=16):
+    height, width = image.shape
+    training = model.training
+    model.eval()
+    sides = [(margin, margin + -side % tile) for side in image.shape]
+    padded = np.pad(image.astype(np.float32), sides, mode="edge")
+    rows = []
+    with torch.inference_mode():
+        for top in range(0, height, tile):
+            row = []
+            for left in range(0, width, tile):
+                piece = padded[top : top + tile + 2 * margin, left : left + tile + 2 * margin]
+                y = model(torch.tensor(piece, device=next(model.parameters()).device)[None, None])[0]
+                y = y.sigmoid() if y.shape[0] == 1 else y.softmax(0)
+                row.append(y[:, margin:-margin, margin:-margin].cpu().tolist())
+            rows.append(np.concatenate(row, axis=2))
+    model.train(training)
+    return np.concatenate(rows, axis=1)[:, :height, :width].astype("float32")
+
+
+def pads_by_numpy(mode, **options):
+    def prepare(image):
+        return np.pad(image, [(0, -side % 16) for side in image.shape], mode=mode, **options).astype("f4"), image.shape
+
+    return prepare
+
+
 def pads(image, multiple=16):
     return pad_to_multiple(image.astype(np.float32), multiple)
 
@@ -144,6 +173,10 @@ def as_half(model, x):
     return x.half()
 
 
+def pads_at_the_top(image):
+    return np.pad(image, [(-side % 16, 0) for side in image.shape], mode="edge").astype(np.float32), image.shape
+
+
 def scale(image):
     padded, size = pad_to_multiple(image.astype(np.float32))
     return (padded - padded.mean()) / (padded.std() + 1e-6), size
@@ -186,6 +219,14 @@ def reflects_by_torch(model, image):
 
 
 WRONG_PREDICT = {
+    "pads at the top": (variant(pads_at_the_top), r"^Value of the result .*shifted by 12 rows and 11 columns"),
+    "upside down": (variant(finish=lambda p, h, w: p[:, :h, :w].numpy()[:, ::-1]), r"^Value .*rows are upside down"),
+    "rounds": (variant(finish=lambda p, h, w: p[:, :h, :w].numpy().round(1)), r"^Value .*rounded"),
+    "channels last": (variant(finish=lambda p, h, w: p[:, :h, :w].numpy().transpose(1, 2, 0)), r"^Shape .*Channels fi"),
+    "percent": (variant(finish=lambda p, h, w: (100 * p[:, :h, :w].numpy()).astype(np.uint8)), r"^dtype .*not scaled"),
+    "logarithms": (variant(activation=lambda y: y.sigmoid() if len(y) == 1 else y.log_softmax(0)),
+                   r"^Range .*not log_softmax"),
+    "a pair": (lambda model, image: (predict(model, image), image.shape), r"^Type .*found tuple.*alone"),
     "crops the image": (variant(crop_first), r"^Shape of the result .* Pad the image instead of cropping"),
     "crops, then fills with zeros": (crop_and_fill, r"^Value of the result"),
     "does not pad": (variant(lambda i: (i.astype(np.float32), i.shape)), r"^Shape of the tensor .*divisible by 16"),
@@ -251,6 +292,26 @@ def by_flood_fill(probability, threshold=0.5):
                     waiting.remove(place)
                     stack.append(place)
     return labels
+
+
+def by_spreading_the_largest_number(probability, threshold=0.5):
+    above = probability > threshold
+    labels = np.where(above, np.arange(1, above.size + 1).reshape(above.shape), 0)
+    while True:
+        spread = np.where(above, ndimage.maximum_filter(labels, footprint=np.ones((3, 3))), 0)
+        if (spread == labels).all():
+            return labels
+        labels = spread
+
+
+def by_a_graph(probability, threshold=0.5):
+    above = probability > threshold
+    number = np.arange(above.size).reshape(above.shape)
+    across, down = above[:, :-1] & above[:, 1:], above[:-1] & above[1:]
+    starts = np.concatenate([number[:, :-1][across], number[:-1][down]])
+    ends = np.concatenate([number[:, 1:][across], number[1:][down]])
+    graph = coo_array((np.ones(len(starts)), (starts, ends)), shape=(above.size, above.size))
+    return np.where(above, csgraph_components(graph, directed=False)[1].reshape(above.shape) + 1, 0)
 
 
 def only_probabilities(probability, threshold=0.5):
@@ -360,6 +421,52 @@ def by_relabelling(prediction, truth):
     return (shared / (p.sum(0)[:, None] + t.sum(0)[None] - shared)).numpy()
 
 
+def by_broadcasting(prediction, truth):
+    same_shape(prediction, truth)
+    a = prediction[None, None] == np.array(ids_of(prediction), prediction.dtype)[:, None, None, None]
+    b = truth[None, None] == np.array(ids_of(truth), truth.dtype)[None, :, None, None]
+    return (a & b).sum((2, 3)) / (a | b).sum((2, 3))
+
+
+def by_a_sparse_matrix(prediction, truth):
+    same_shape(prediction, truth)
+    (pred_ids, rows), (true_ids, columns) = (np.unique(x, return_inverse=True) for x in (prediction, truth))
+    shape = len(pred_ids), len(true_ids)
+    shared = coo_array((np.ones(prediction.size), (rows.ravel(), columns.ravel())), shape=shape).toarray()
+    union = shared.sum(1, keepdims=True) + shared.sum(0, keepdims=True) - shared
+    return (shared / union)[np.ix_(pred_ids != 0, true_ids != 0)]
+
+
+def by_a_histogram(prediction, truth):
+    same_shape(prediction, truth)
+    (pred_ids, rows), (true_ids, columns) = (np.unique(x, return_inverse=True) for x in (prediction, truth))
+    edges = np.arange(len(pred_ids) + 1), np.arange(len(true_ids) + 1)
+    shared = np.histogram2d(rows.ravel(), columns.ravel(), bins=edges)[0].astype(np.float32)
+    return (shared / (shared.sum(1)[:, None] + shared.sum(0) - shared))[pred_ids > 0][:, true_ids > 0]
+
+
+def counting_in(dtype, index_dtype=np.int64):
+    """Right, if the types have room for numbers of pixels and of pairs."""
+
+    def solution(prediction, truth):
+        same_shape(prediction, truth)
+        (pred_ids, rows), (true_ids, columns) = (np.unique(x, return_inverse=True) for x in (prediction, truth))
+        n_pred, n_true = len(pred_ids), len(true_ids)
+        pair = rows.ravel().astype(index_dtype) * index_dtype(n_true) + columns.ravel().astype(index_dtype)
+        shared = np.bincount(pair, minlength=n_pred * n_true)[: n_pred * n_true].reshape(n_pred, n_true).astype(dtype)
+        union = shared.sum(1, keepdims=True, dtype=dtype) + shared.sum(0, dtype=dtype) - shared
+        return (shared / union)[pred_ids != 0][:, true_ids != 0].astype(float)
+
+    return solution
+
+
+def counts_up_to_the_largest(prediction, truth):
+    """Right, and slow where an id is large."""
+    same_shape(prediction, truth)
+    rows, columns = ([i for i in range(1, int(x.max()) + 1) if (x == i).any()] for x in (prediction, truth))
+    return by_pairs(iou_of, lambda _: rows, lambda _: columns)(prediction, truth)
+
+
 def up_to_the_largest(labels):
     return range(1, int(labels.max()) + 1)
 
@@ -441,6 +548,17 @@ WRONG_IOU = {
     "lookup table": (with_a_lookup_table, r"^Memory .* 1000000.*MB"),
     "ids as float32": (lambda p, t: iou_matrix(*(labels.astype(np.float32).astype(np.int64) for labels in (p, t))),
                        r"^Shape of .*float32"),
+    "ids as uint8": (lambda p, t: iou_matrix(p.astype(np.uint8), t.astype(np.uint8)), r"^Shape .* up to 257: .*uint8"),
+    "ids as uint16": (lambda p, t: iou_matrix(p.astype(np.uint16), t.astype(np.uint16)),
+                      r"^Shape .* up to 65537: .*uint16"),
+    "pixels counted in 16 bits": (counting_in(np.uint16), r"^Value .*70000 pixels.*larger than 65535"),
+    "pixels counted in the type of the ids": (lambda p, t: counting_in(p.dtype.type)(p, t), r"^Value .*70000 pixels"),
+    "pairs counted in a byte": (counting_in(np.int64, np.uint8), r"^Value .*300 predictions.*into a byte"),
+    "counts up to the largest id": (counts_up_to_the_largest,
+                                    r"^Time: .*processor time. The largest id was 1000001"),
+    "one minus": (lambda p, t: 1 - iou_matrix(p, t), r"^Value of .*a distance"),
+    "one axis if empty": (after(iou_matrix, lambda iou: iou if iou.size else np.array([])),
+                          r"^Shape .*an empty prediction.*two axes"),
     "ids as int32": (lambda p, t: iou_matrix(p.astype(np.int32), t.astype(np.int32)), r"^Shape .* up to 1099511627777"),
     "product of ids overflows": (with_overflowing_pairs, r"^Value of the matrix for"),
     "Dice": (by_pairs(lambda a, b: 2 * np.sum(a & b) / (np.sum(a) + np.sum(b))), r"^Value of .*another measure: Dice"),
@@ -457,6 +575,8 @@ WRONG_IOU = {
     "relabels in place": (relabels_in_place, r"^Mutation: your code changed its argument truth"),
     "compares sizes only": (broadcasts, r"^Result for the shapes \(4, 6\) and \(6, 4\): found no error, .*ValueError"),
     "broadcasts": (by_pairs(iou_of, checked=False), r"^Result for the shapes \(1, 6\) and \(4, 6\): found no error"),
+    "returns the error": (lambda p, t: iou_matrix(p, t) if p.shape == t.shape else ValueError("shapes"),
+                          r"^Result for .*as a result.*`raise`"),
     "assert": (assertion_only, r": found AssertionError.*`assert` is not enough"),
     "percent": (lambda p, t: 100 * iou_matrix(p, t), r"^Value of"),
     "rounded": (lambda p, t: iou_matrix(p, t).round(2), r"^Value of"),
@@ -566,8 +686,44 @@ def every_permutation(iou, iou_threshold=0.5):
     return max(sum(bool(iou[i, j] >= iou_threshold) for i, j in enumerate(order)) for order in orders)
 
 
+def without_maximize(iou, iou_threshold=0.5):
+    possible = iou >= iou_threshold
+    return int(possible[linear_sum_assignment(possible)].sum())
+
+
+def by_networkx(iou, iou_threshold=0.5):
+    graph = networkx.Graph()
+    graph.add_edges_from(
+        (("row", i), ("column", j)) for i, j in zip(*np.nonzero(iou >= iou_threshold), strict=True)
+    )
+    return len(networkx.max_weight_matching(graph, maxcardinality=True))
+
+
+def by_flow(iou, iou_threshold=0.5):
+    n_rows, n_columns = iou.shape
+    capacity = np.zeros((n_rows + n_columns + 2,) * 2, dtype=np.int32)
+    capacity[0, 1 : n_rows + 1] = capacity[n_rows + 1 : -1, -1] = 1
+    capacity[1 : n_rows + 1, n_rows + 1 : -1] = iou >= iou_threshold
+    return maximum_flow(csr_array(capacity), 0, n_rows + n_columns + 1).flow_value
+
+
+def by_costs(iou, iou_threshold=0.5):
+    costs = 1 - (iou >= iou_threshold)
+    return np.count_nonzero(costs[linear_sum_assignment(costs)] == 0)
+
+
 WRONG_MATCHES = {
-    "a NumPy integer": (after(count_matches, np.int64), r"^Type of .*int64"),
+    "in a byte": (after(count_matches, lambda number: np.uint8(number % 256)), r"^Value .*300 pairs: found 44.*byte"),
+    "without maximize": (without_maximize, r"^Value .*clear case.*maximize=True"),
+    "all assigned pairs": (lambda iou, iou_threshold=0.5: min(iou.shape), r"^Value .*below the threshold: do"),
+    "without maximize by chance": (lambda iou, iou_threshold=0.5: 0 if iou.shape == (3, 3) else len(iou),
+                                   r"^Value .*clear case.*Count the pairs with an IoU"),
+    "the diagonal": (lambda iou, iou_threshold=0.5: int((np.diagonal(iou) >= iou_threshold).sum()),
+                     r"^Value .*contested.*diagonal"),
+    "a bool": (lambda iou, iou_threshold=0.5: bool(count_matches(iou, iou_threshold)), r"^Type of .*found bool"),
+    "an array": (after(count_matches, np.array), r"^Type of .*found ndarray, expected int"),
+    "a tensor": (after(count_matches, torch.tensor), r"^Type of .*found Tensor, expected int"),
+    "NumPy's float": (after(count_matches, np.float64), r"^Type of .*found float64, expected int"),
     "a float": (after(count_matches, float), r"^Type of .*float, expected int"),
     "the pairs": (lambda iou, iou_threshold=0.5: np.argwhere(iou >= iou_threshold).tolist(), r"^Type of .*found list"),
     "greater instead of at least": (lambda iou, iou_threshold=0.5: count_matches(iou, np.nextafter(iou_threshold, 1)),
@@ -696,7 +852,28 @@ def on_one_shape(prediction, truth, iou_threshold=0.5):
     return f1_score(*np.broadcast_arrays(prediction, truth), iou_threshold)
 
 
+def not_equal():
+    raise AssertionError("the shapes differ")
+
+
+def by_best_iou(prediction, truth, iou_threshold=0.5):
+    iou = iou_matrix(prediction, truth)
+    return float(iou.max(axis=1).mean()) if iou.size else float(iou.shape == (0, 0))
+
+
 WRONG_F1 = {
+    "no factor 2 below": (from_formula(lambda tp, fp, fn: 2 * tp / (tp + fp + fn)), r"^Value .*2 below the line"),
+    "mean IoU": (by_best_iou, r"^Value .*the mean IoU"),
+    "the value of precision by chance": (
+        lambda p, t, iou_threshold=0.5: 0.75 if p.max() == 38 else f1_score(p, t, iou_threshold),
+        r"^Value .*Count TP, FP and FN"),
+    "ids in a byte": (lambda p, t, iou_threshold=0.5: f1_score(p.astype(np.uint8), t.astype(np.uint8), iou_threshold),
+                      r"^Value .*300 predictions"),
+    "ids in 16 bits": (lambda p, t, iou_threshold=0.5: f1_score(p.astype("u2"), t.astype("u2"), iou_threshold),
+                       r"^Value .*ids up to 16777217.*uint16"),
+    "an array without axes": (after(f1_score, np.array), r"^Type of .*found ndarray, expected float.*NumPy's ndarray"),
+    "assert": (lambda p, t, iou_threshold=0.5: f1_score(p, t, iou_threshold) if p.shape == t.shape else not_equal(),
+               r"^Result for the shapes .*AssertionError.*`assert` is not enough"),
     "precision": (from_formula(lambda tp, fp, fn: tp / (tp + fp)), r"^Value .*That is precision"),
     "recall": (from_formula(lambda tp, fp, fn: tp / (tp + fn)), r"^Value .*That is recall"),
     "average precision": (from_formula(lambda tp, fp, fn: tp / (tp + fp + fn)), r"^Value .*That is average precision"),
@@ -906,10 +1083,21 @@ WRONG_AP = {
 RIGHT = {
     "4.1": [
         zeros_on_all_sides_to_a_multiple_of_32, a_copy_of_the_model, low_precision, pads_when_the_model_asks_for_it,
+        tiles_with_margins, variant(pads_by_numpy("reflect")), variant(pads_by_numpy("wrap")),
+        variant(pads_by_numpy("constant", constant_values=7)),
     ],
-    "4.2": [by_scipy, four_neighbours_and_gaps, by_flood_fill, only_probabilities],
-    "4.3": [by_pairs(iou_of, dtype=np.float32), by_pandas, by_counting_pixels, by_relabelling],
-    "4.4": [by_bipartite_matching, as_stardist_does, by_augmenting_paths],
+    "4.2": [
+        by_scipy, four_neighbours_and_gaps, by_flood_fill, only_probabilities, by_spreading_the_largest_number,
+        by_a_graph,
+    ],
+    "4.3": [
+        by_pairs(iou_of, dtype=np.float32), by_pandas, by_counting_pixels, by_relabelling, by_broadcasting,
+        by_a_sparse_matrix, by_a_histogram, counting_in(np.int64), counting_in(np.float32),
+    ],
+    "4.4": [
+        by_bipartite_matching, as_stardist_does, by_augmenting_paths, by_networkx, by_flow, by_costs,
+        after(count_matches, np.int64), after(count_matches, np.uint16),
+    ],
     "4.5": [from_counts, harmonic_mean, by_match_instances],
     "4.6": [precisions, jaccard_of_sets, by_fast_matching],
 }  # fmt: skip
@@ -932,6 +1120,7 @@ EQUIVALENT = {
             "iou_matrix, assignment 6: sum() without keepdims", "iou_matrix, assignment 6: True -> False",
         ],
     },
+    "4.4": {"a whole number of NumPy's is right, too": ["count_matches, return: int() -> argument 1"]},
     "4.5": {
         "the number of matches and the sum of both counts are symmetric": [
             "f1_score, assignment: iou_matrix() arguments 1 and 2 swapped"
