@@ -1,38 +1,52 @@
 """Read pairs of image and mask from a folder or a zip.
 
-Two layouts are understood, at any depth in the folder or zip::
+Two layouts are understood, at any depth in the folder or zip, with files in TIFF, PNG, BMP, GIF or JPEG::
 
-    StarDist    {train,test}/{images,masks}/<name>.tif      one label image for each image (.tif, .tiff or .png)
+    StarDist    {train,test}/{images,masks}/<name>.tif      one label image for each image
     Kaggle      <id>/images/<id>.png and <id>/masks/*.png   one mask file for each nucleus (`stage1_train`)
 
-Folders and zips are read in the same steps: list the names once, recognise the layout by the names, read bytes, decode.
-A zip is never unpacked, so nothing is left behind and read-only folders work. Any problem with a file becomes a
-`DataError` that names the file.
+Folders and zips are read in the same steps: list the names once, recognise the layout by the names, read bytes, decode
+(`decoding`). A zip is never unpacked: nothing is left behind, and read-only folders work. Any problem with a file
+becomes a `DataError` that names the file; files that are not read are counted in the remark.
 """
 
 from __future__ import annotations
 
-import io
 import os
+import posixpath
 import re
+import unicodedata
 import zipfile
 from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import NamedTuple
 
-import imageio.v3 as iio
 import numpy as np
 
+from course_utils.data.decoding import (
+    DataError,
+    MaskFeatures,
+    check_image,
+    check_label_images,
+    check_mask,
+    decode,
+    decode_file,
+    has_dark_nuclei,
+    merge_masks,
+    reason,
+)
+
+__all__ = ["STARDIST_TEST_IDS", "DataError", "FileStore", "LoadedData", "Sample", "decode", "read_samples"]
+
 LAYOUTS = (
-    "{train,test}/{images,masks}/<name>.tif (or .tiff, .png) with one label image for each image, "
+    "{train,test}/{images,masks}/<name>.tif (or .png, .bmp, .gif, .jpg) with one label image for each image, "
     "or <id>/images/<id>.png with <id>/masks/*.png, one file for each nucleus"
 )
 # Far more than any data set of this kind: if someone passes the wrong folder, the search stops before it has listed the
 # whole disk.
 MAX_FILES = 300_000
 MAX_DEPTH = 8
-# A damaged header can claim any size: do not reserve memory for more pixels than a whole slide has.
-MAX_PIXELS = 500_000_000
 
 # The first eight digits of the ids of the 50 images that StarDist published as its test set (a subset of Kaggle's
 # stage1_train). They go to `test` whenever the images come in the Kaggle layout, so that scores stay comparable.
@@ -46,14 +60,15 @@ STARDIST_TEST_IDS = tuple(
     ).split()
 )
 
+_SUFFIX = r"\.(?:tiff?|png|bmp|gif|jpe?g)"
 _STARDIST_FILE = re.compile(
-    r"(?P<root>(?:.*/)?)(?P<split>train|test)/(?P<kind>images|masks)/(?P<name>[^/]+)\.(?i:tiff?|png)"
+    rf"(?i)(?P<root>(?:.*?/)?)(?P<split>train|test)/(?P<kind>images|masks)/(?P<name>.+){_SUFFIX}"
 )
-_KAGGLE_FILE = re.compile(r"(?P<root>(?:.*/)?)(?P<id>[^/]+)/(?P<kind>images|masks)/(?P<name>[^/]+)\.(?i:png)")
-
-
-class DataError(ValueError):
-    """A data source is missing, unreadable or inconsistent; the message names the file and what to do."""
+_KAGGLE_FILE = re.compile(rf"(?i)(?P<root>(?:.*/)?)(?P<id>[^/]+)/(?P<kind>images|masks)/(?P<name>[^/]+){_SUFFIX}")
+# Counted if they are not read; system files are not.
+_OTHER = re.compile(rf"(?i).*{_SUFFIX}|(?:.*/)?(?:images|masks)/(?!.*(?:thumbs\.db|desktop\.ini)).*")
+_PREVIEW = re.compile(r"(?i)thumb|preview|backup")
+_MASK_WORD = re.compile(r"(?i)mask|label|seg|gt|truth|annot|inst|nucle")
 
 
 @dataclass(frozen=True)
@@ -78,18 +93,30 @@ class LoadedData:
     remark: str = ""
 
 
+class _Found(NamedTuple):
+    """What a layout gives: (split, sample) and the features of its mask, and the paths that were used."""
+
+    samples: list[tuple[str, Sample]]
+    features: list[MaskFeatures]
+    used: list[str]
+    remark: str
+    n_colour: int = 0
+
+
 def read_samples(path: Path) -> LoadedData:
     """Read all pairs of image and mask in a folder or a zip.
 
-    Images keep their dtype; masks become int32 and keep their ids. In the Kaggle layout
+    Images keep their dtype; masks become int32 and keep their ids. Images whose nuclei are darker than the background
+    are left out, and the remark says how many. In the Kaggle layout
 
     * the mask files of an image get the ids 1 to n in order of file name; a pixel in two files belongs to the first;
-    * images in colour, and images whose nuclei are darker than the background, are left out;
+    * images in colour are left out; so are mask files that are empty or cover the whole image: the remark names them;
     * the test split is `STARDIST_TEST_IDS`, or every tenth image if none of those is present.
 
     Raises:
         DataError: unknown layout; a file that is unpaired, unreadable or truncated; an image that is not (H, W) uint8
-            or uint16; a mask that is not (H, W) integer, or has negative ids; different shapes; an empty split.
+            or uint16; a mask that is not (H, W) integer, has negative ids or is not a label image; different shapes;
+            an empty split.
 
     >>> from course_utils.data import embedded_folder
     >>> read_samples(embedded_folder()).train[0].mask.dtype
@@ -97,15 +124,33 @@ def read_samples(path: Path) -> LoadedData:
     """
     with FileStore(path) as files:
         layout, root = _find_layout(files)
-        loaded = _read_stardist(files, root) if layout == "StarDist" else _read_kaggle(files, root)
-    for split in ("train", "test"):
-        if not getattr(loaded, split):
-            remark = f" ({loaded.remark})" if loaded.remark else ""
+        found = _read_stardist(files, root) if layout == "StarDist" else _read_kaggle(files, root)
+        unread = _not_read(files, found.used)
+    # In Kaggle's layout a mask file that holds several nuclei is no reason to refuse all the others.
+    check_label_images(found.features, each=layout == "StarDist")
+    is_dark = [has_dark_nuclei(sample.image, sample.mask) for _, sample in found.samples]
+    dark = [sample.name for (_, sample), left_out in zip(found.samples, is_dark, strict=True) if left_out]
+    if dark and len(dark) == sum(bool(sample.mask.any()) for _, sample in found.samples):
+        raise DataError(
+            f"In all {len(dark)} images of {files.where(root)} ({_some(dark, 2)}) nuclei are darker than background. "
+            "The course is about bright nuclei: invert the images, or the masks if their nuclei are 0."
+        )
+    splits: dict[str, list[Sample]] = defaultdict(list)
+    for (split, sample), left_out in zip(found.samples, is_dark, strict=True):
+        splits[split] += [] if left_out else [sample]
+    left_out = f"{found.n_colour} colour and {len(dark)} brightfield images left out" if layout == "Kaggle" else ""
+    if dark and layout == "StarDist":
+        left_out = f"{len(dark)} brightfield images left out: {_some(dark)}"
+    others = f"{len(unread)} other files not read, such as {unread[0]}" if unread else ""
+    remark = ", ".join(one for one in (left_out, found.remark, others) if one)
+    train, test = _split(splits[""]) if layout == "Kaggle" else (splits["train"], splits["test"])
+    for split, samples in (("train", train), ("test", test)):
+        if not samples:
             raise DataError(
-                f"{files.where(root)} holds no {split} images{remark}; the course needs both train and test images. "
-                f"Expected: {LAYOUTS}."
+                f"{files.where(root)} holds no {split} images{f' ({remark})' * bool(remark)}; the course needs both "
+                f"train and test images. Expected: {LAYOUTS}."
             )
-    return loaded
+    return LoadedData(train, test, remark)
 
 
 class FileStore:
@@ -128,9 +173,11 @@ class FileStore:
                     f"{self.path} is neither a folder nor a file that can be read as a zip ({error}). "
                     "If it is a zip, it is damaged or incomplete: download or copy it again."
                 ) from error
-            # Some Windows programs write backslashes, which the zip format does not allow.
+            # Some Windows programs write backslashes, which the zip format does not allow; others begin with "./".
             self._members = {
-                member.filename.replace("\\", "/"): member for member in self._archive.infolist() if not member.is_dir()
+                posixpath.normpath(member.filename.replace("\\", "/")).lstrip("/"): member
+                for member in self._archive.infolist()
+                if not member.is_dir()
             }
             names = list(self._members)
         self.names = sorted(name for name in names if not _is_hidden(name))
@@ -148,6 +195,10 @@ class FileStore:
             return str(self.path / name)
         return f"{name} in {self.path}" if name else str(self.path)
 
+    def file(self, name: str) -> tuple[str, bytes, str]:
+        """Name without folder, bytes, and where the file is, for `decode_file`."""
+        return posixpath.basename(name), self.read(name), self.where(name)
+
     def read(self, name: str) -> bytes:
         """The bytes of one file; `DataError` if it cannot be read."""
         try:
@@ -155,39 +206,12 @@ class FileStore:
                 return (self.path / name).read_bytes()
             return self._archive.read(self._members[name])
         except Exception as error:  # zipfile alone raises seven unrelated classes for damaged or encrypted files
-            raise DataError(f"{self.where(name)} cannot be read: {_reason(error)}.") from error
-
-
-def decode(data: bytes, suffix: str) -> np.ndarray:
-    """Decode a TIFF or PNG file to a writable array in native byte order; some `Exception` for damaged data.
-
-    From some truncated files tifffile returns what is left (an empty array if the directory at the end is missing,
-    tiles cut short). So first compare where each piece of pixel data ends with the length of the file.
-    """
-    if suffix.lower() == ".png":
-        image = iio.imread(data, plugin="pillow", extension=".png")
-    else:
-        import tifffile
-
-        with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-            if not tiff.pages:
-                raise ValueError("the file ends before the description of its image")
-            for page in tiff.pages:
-                if page.size > MAX_PIXELS:
-                    raise ValueError(f"the file claims to hold {page.size} values")
-                ends = (offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True))
-                if max(ends, default=0) > len(data):
-                    raise ValueError(f"the file is truncated: it ends after {len(data)} bytes, in the pixel data")
-            image = tiff.asarray()
-    return np.array(image, dtype=image.dtype.newbyteorder("="), order="C")
-
-
-# --- names ------------------------------------------------------------------------------------------------------------
+            raise DataError(f"{self.where(name)} cannot be read: {reason(error)}.") from error
 
 
 def _list_folder(folder: Path) -> list[str]:
     def fail(error: OSError) -> None:
-        raise DataError(f"{error.filename} cannot be listed: {_reason(error)}.") from error
+        raise DataError(f"{error.filename} cannot be listed: {reason(error)}.") from error
 
     names = []
     # Follow links (data is often on another disk); the depth limit stops links that lead in a circle.
@@ -206,30 +230,48 @@ def _is_hidden(name: str) -> bool:
 
 def _find_layout(files: FileStore) -> tuple[str, str]:
     """The layout of the files, and the folder in which it starts ("" or ending in "/")."""
-    found = set()
-    for name in files.names:
-        if match := _STARDIST_FILE.fullmatch(name):
-            found.add(("StarDist", match["root"]))
-        elif (match := _KAGGLE_FILE.fullmatch(name)) and match["kind"] == "masks":
-            found.add(("Kaggle", match["root"]))
-    if len(found) == 1:
-        return found.pop()
+    found = {root: "Kaggle" for root, folders in _kaggle_folders(files).items() if any(map(all, folders.values()))}
+    found |= {match["root"]: "StarDist" for name in files.names if (match := _STARDIST_FILE.fullmatch(name))}
+    outer = min(found, key=len, default="")
+    # What lies inside is counted in the remark; but one image beside its mask, as on Kaggle, hides no StarDist layout.
+    inside = [root for root in found if root.startswith(outer) and found[root] in ("Kaggle", found[outer])]
+    if found and len(inside) == len(found):
+        return found[outer], outer
+    what_to_do = ("" if files.path.is_dir() else "Unpack it. ") + "Pass the path of one of them"
     if found:
-        places = "; ".join(f"{files.where(root)} ({layout} layout)" for layout, root in sorted(found))
-        raise DataError(f"{files.path} holds {len(found)} data sets. Pass the path of one of them: {places}.")
+        places = "; ".join(f"{files.where(root)} ({layout} layout)" for root, layout in sorted(found.items()))
+        raise DataError(f"{files.path} holds {len(found)} data sets. {what_to_do}: {places}.")
 
     zips = [name for name in files.names if name.lower().endswith(".zip")]
     if zips:
-        what_to_do = (
-            "Pass the path of one of them" if files.path.is_dir() else "Unpack it, and pass the path of an inner one"
-        )
         raise DataError(f"{files.path} holds no images, but zip files: {_some(zips)}. {what_to_do}.")
     content = f"{len(files.names)} files such as {_some(files.names, 3)}" if files.names else "no files"
     raise DataError(f"{files.path} holds {content}, in no known layout. Expected: {LAYOUTS}.")
 
 
-def _pair(files: FileStore, images: dict[str, str], masks: dict[str, str]) -> list[str]:
-    """The names that have both an image and a mask, sorted; `DataError` lists what has no partner."""
+def _kaggle_folders(files: FileStore) -> dict[str, dict[str, tuple[list[str], list[str]]]]:
+    """For each root and <id>: its image, if any (of the same name, or the only one beside masks), and its masks."""
+    found: dict = defaultdict(lambda: defaultdict(lambda: ([], [])))
+    for path in files.names:
+        if match := _KAGGLE_FILE.fullmatch(path):
+            found[match["root"]][match["id"]][match["kind"].lower() == "masks"].append((match["name"], path))
+    roots: dict = defaultdict(dict)
+    for root, folders in found.items():
+        for name, (images, masks) in folders.items():
+            named = [path for stem, path in images if stem.casefold() == name.casefold()]
+            if len(named) > 1:
+                raise DataError(_same_name(files, *named[:2]))
+            if named or (masks and len(images) < 2):
+                roots[root][name] = (named or [path for _, path in images], [path for _, path in masks])
+    return roots
+
+
+def _same_name(files: FileStore, one: str, other: str) -> str:
+    return f"{files.where(one)} and {files.where(other)} have the same name: remove one of them."
+
+
+def _check_partners(files: FileStore, images: dict, masks: dict, hint: str = "") -> None:
+    """Raise a `DataError` that lists the images and masks (paths by name) that have no partner of the same name."""
     problems = [
         f"{what} ({len(alone)}): {_some([files.where(name) for name in alone])}"
         for what, one, other in (("images without a mask", images, masks), ("masks without an image", masks, images))
@@ -238,89 +280,107 @@ def _pair(files: FileStore, images: dict[str, str], masks: dict[str, str]) -> li
     if problems:
         raise DataError(
             f"There are {'; '.join(problems)}. "
-            "An image and its mask have the same name: add the missing files or remove these."
+            f"An image and its mask have the same name: add the missing files or remove these.{hint}"
         )
-    return sorted(images)
 
 
-# --- the two layouts --------------------------------------------------------------------------------------------------
+def _pair(files: FileStore, images: dict, masks: dict) -> tuple[list[tuple], str]:
+    """Pair paths by (split, name): [((split, name), image, mask)], and a remark if names were trimmed.
+
+    Names are compared as they are, without case, without folders, and at last without what all images, or all masks,
+    have before and after the part that differs (`image_01` and `mask_01`, `x` and `x_mask`).
+    """
+    both = images, masks
+    affixes = [_affixes([posixpath.basename(name.casefold()) for _, name in paths]) for paths in both]
+    what = ["*".join(affix) for affix in affixes]
+    digits = {re.sub(r"\D", "", one) for one in what} - {""}
+    # `exp1_01` and `exp2_01` are two experiments, `A01` and `B01` two wells.
+    may_trim = len(digits) < 2 and ("*" in what or _MASK_WORD.search(what[1]))
+
+    def trimmed(name: str, affix: tuple[str, str]) -> tuple[str, str]:
+        folder, stem = posixpath.split(name.casefold())
+        return folder, stem[len(affix[0]) : len(stem) - len(affix[1])]
+
+    keys = [lambda name, _: name, lambda name, _: name.casefold(), lambda name, _: posixpath.basename(name.casefold())]
+    keys += [trimmed, lambda name, affix: trimmed(name, affix)[1]] if may_trim else []
+    for level, key in enumerate(keys):
+        one, other = (
+            {(split, key(name, affix)): (split, name) for split, name in paths}
+            for paths, affix in zip(both, affixes, strict=True)
+        )
+        if one.keys() == other.keys() and len(one) == len(images) and len(other) == len(masks):
+            remark = f"images and masks paired by the part of their names that differs: {' and '.join(what)}"
+            return sorted((name, images[name], masks[other[same]]) for same, name in one.items()), remark * (level > 2)
+    others = _not_read(files, [*images.values(), *masks.values()])
+    _check_partners(files, images, masks, f" Other files, which are not read: {_some(others)}." if others else "")
+    return [], ""
 
 
-def _read_stardist(files: FileStore, root: str) -> LoadedData:
-    paths: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+def _affixes(names: list[str]) -> tuple[str, str]:
+    """What all names begin and end with, but for the digits beside the part that differs."""
+    before = re.sub(r"\d+$", "", os.path.commonprefix(names))
+    after = re.sub(r"^\d+", "", os.path.commonprefix([name[::-1] for name in names])[::-1])
+    fits = len(names) > 1 and len(before) + len(after) < min(map(len, names))
+    return (before, after) if fits else ("", "")
+
+
+def _not_read(files: FileStore, used: list[str]) -> list[str]:
+    """Other image files, and other files in folders for images and masks."""
+    return [name for name in sorted(set(files.names) - set(used)) if _OTHER.fullmatch(name)]
+
+
+def _read_stardist(files: FileStore, root: str) -> _Found:
+    paths: dict[str, dict[tuple[str, str], str]] = {"images": {}, "masks": {}}
     for path in files.names:
         match = _STARDIST_FILE.fullmatch(path)
-        if match and match["root"] == root:
-            first = paths[match["split"], match["kind"]].setdefault(match["name"], path)
+        if match and match["root"] == root and not _PREVIEW.search(posixpath.dirname(match["name"])):
+            key = match["split"].lower(), unicodedata.normalize("NFC", match["name"])
+            first = paths[match["kind"].lower()].setdefault(key, path)
             if first != path:
-                raise DataError(f"{files.where(first)} and {files.where(path)} have the same name: remove one of them.")
-    samples = {}
-    for split in ("train", "test"):
-        images, masks = paths[split, "images"], paths[split, "masks"]
-        samples[split] = [_read_pair(files, name, images[name], masks[name]) for name in _pair(files, images, masks)]
-    return LoadedData(samples["train"], samples["test"])
+                raise DataError(_same_name(files, first, path))
+    images, masks = (
+        {key: path for key, path in one.items() if key in other or not _PREVIEW.search(key[1])}
+        for one, other in ((paths["images"], paths["masks"]), (paths["masks"], paths["images"]))
+    )
+    pairs, remark = _pair(files, images, masks)
+    read = [_read_pair(files, name, image, mask) for (_, name), image, mask in pairs]
+    samples = [(split, sample) for ((split, _), *_), (sample, _) in zip(pairs, read, strict=True)]
+    return _Found(samples, [features for _, features in read], [*images.values(), *masks.values()], remark)
 
 
-def _read_pair(files: FileStore, name: str, image_path: str, mask_path: str) -> Sample:
-    image, mask = _decode_file(files, image_path), _decode_file(files, mask_path)
-    _check_image(image, files.where(image_path))
-    _check_mask(mask, files.where(mask_path))
+def _read_pair(files: FileStore, name: str, image_path: str, mask_path: str) -> tuple[Sample, MaskFeatures]:
+    image, mask = decode_file(*files.file(image_path)), decode_file(*files.file(mask_path), is_mask=True)
+    check_image(image, files.where(image_path))
+    check_mask(mask, files.where(mask_path))
     if image.shape != mask.shape:
         raise DataError(
             f"{files.where(image_path)} has shape {image.shape}, its mask {files.where(mask_path)} {mask.shape}: "
             "image and mask must have the same height and width."
         )
-    return Sample(name, image, mask.astype(np.int32))
+    return Sample(name, image, mask.astype(np.int32)), MaskFeatures.of(mask, files.where(mask_path))
 
 
-def _read_kaggle(files: FileStore, root: str) -> LoadedData:
-    images: dict[str, str] = {}
-    masks: dict[str, list[str]] = defaultdict(list)
-    for path in files.names:
-        match = _KAGGLE_FILE.fullmatch(path)
-        if not match or match["root"] != root:
-            continue
-        if match["kind"] == "masks":
-            masks[match["id"]].append(path)
-        elif match["name"] == match["id"]:
-            images[match["id"]] = path
-
-    samples, n_colour, n_brightfield, n_overlapping = [], 0, 0, 0
-    for name in _pair(files, images, {name: paths[0] for name, paths in masks.items()}):
-        image = _one_channel(_decode_file(files, images[name]))
-        if image is None:
+def _read_kaggle(files: FileStore, root: str) -> _Found:
+    folders = _kaggle_folders(files)[root]
+    images = {name: image[0] for name, (image, _) in folders.items() if image}
+    _check_partners(files, images, {name: masks[0] for name, (_, masks) in folders.items() if masks})
+    samples, features, lost, overlaps, n_colour = [], [], [], {}, 0
+    for name in sorted(images):
+        image = decode_file(*files.file(images[name]))
+        if image.ndim == 3:
             n_colour += 1
             continue
-        _check_image(image, files.where(images[name]))
-        mask, overlapping = _merge_masks(files, masks[name], image.shape)
-        nuclei = mask > 0
-        # In stained tissue and brightfield images nuclei are dark, in fluorescence images bright.
-        if nuclei.any() and not nuclei.all() and image[nuclei].mean() < image[~nuclei].mean():
-            n_brightfield += 1
-            continue
-        n_overlapping += overlapping
-        samples.append(Sample(name, image, mask))
-
-    train, test = _split(samples)
-    remark = f"{n_colour} colour and {n_brightfield} brightfield images left out"
-    if n_overlapping:
-        remark += f", {n_overlapping} pixels claimed by two nuclei given to the first"
-    return LoadedData(train, test, remark)
-
-
-def _merge_masks(files: FileStore, paths: list[str], shape: tuple[int, ...]) -> tuple[np.ndarray, int]:
-    """A label image from one file for each nucleus, and the number of pixels that are in more than one file."""
-    mask = np.zeros(shape, dtype=np.int32)
-    overlapping = np.zeros(shape, dtype=bool)
-    for nucleus_id, path in enumerate(sorted(paths), start=1):
-        one = _one_channel(_decode_file(files, path))
-        if one is None or one.shape != shape:
-            found = "several channels that differ" if one is None else f"shape {one.shape}"
-            raise DataError(f"{files.where(path)} has {found}; expected one channel of its image's shape {shape}.")
-        nucleus = one > 0
-        overlapping |= nucleus & (mask > 0)
-        mask[nucleus & (mask == 0)] = nucleus_id
-    return mask, int(np.count_nonzero(overlapping))
+        check_image(image, files.where(images[name]))
+        mask, what, overlaps[name] = merge_masks(map(files.file, folders[name][1]), image.shape)
+        lost += [f"{name} ({what})"] if what else []
+        samples.append(("", Sample(name, image, mask)))
+        features.append(MaskFeatures.of(mask, files.where(posixpath.dirname(folders[name][1][0]))))
+    remarks = [f"mask files without a nucleus in {len(lost)} images: {_some(lost)}"] if lost else []
+    if n_overlapping := sum(overlaps.values()):
+        most = max(overlaps, key=overlaps.__getitem__)
+        remarks.append(f"{n_overlapping} pixels claimed by two nuclei given to the first (most in {most})")
+    used = [*images.values(), *(path for _, masks in folders.values() for path in masks)]
+    return _Found(samples, features, used, ", ".join(remarks), n_colour)
 
 
 def _split(samples: list[Sample]) -> tuple[list[Sample], list[Sample]]:
@@ -330,53 +390,6 @@ def _split(samples: list[Sample]) -> tuple[list[Sample], list[Sample]]:
         test = samples[9::10] or samples[-1:]
     names = {sample.name for sample in test}
     return [sample for sample in samples if sample.name not in names], test
-
-
-# --- one file ---------------------------------------------------------------------------------------------------------
-
-
-def _decode_file(files: FileStore, path: str) -> np.ndarray:
-    data = files.read(path)
-    try:
-        return decode(data, PurePosixPath(path).suffix)
-    except Exception as error:  # decoders raise many kinds of errors; the student needs the name of the file
-        raise DataError(
-            f"{files.where(path)} cannot be decoded: {_reason(error)}. The file is damaged or in an unusual format: "
-            "copy it again, or save it as uncompressed TIFF."
-        ) from error
-
-
-def _one_channel(image: np.ndarray) -> np.ndarray | None:
-    """(H, W) from (H, W) or (H, W, channels) without alpha; None if the channels differ: an image in colour."""
-    if image.ndim != 3:
-        return image
-    channels = image[..., : {2: 1, 4: 3}.get(image.shape[2], image.shape[2])]
-    if (channels != channels[..., :1]).any():
-        return None
-    return np.ascontiguousarray(channels[..., 0])
-
-
-def _check_image(image: np.ndarray, where: str) -> None:
-    if image.ndim != 2:
-        raise DataError(f"{where} has shape {image.shape}; expected a grey image (H, W): save one channel of it.")
-    if image.dtype not in (np.uint8, np.uint16):
-        raise DataError(f"{where} has dtype {image.dtype}; expected uint8 or uint16: save it with 8 or 16 bits.")
-
-
-def _check_mask(mask: np.ndarray, where: str) -> None:
-    expected = "expected a label image (H, W) of integers, 0 for background and one id for each nucleus"
-    if mask.dtype == bool:
-        raise DataError(f"{where} has dtype bool, which cannot tell nuclei apart; {expected}.")
-    if not np.issubdtype(mask.dtype, np.integer):
-        raise DataError(f"{where} has dtype {mask.dtype}; {expected}: save it as uint16.")
-    if mask.ndim != 2:
-        raise DataError(f"{where} has shape {mask.shape}; {expected}.")
-    if mask.size and (mask.min() < 0 or mask.max() > np.iinfo(np.int32).max):
-        raise DataError(f"{where} has ids from {mask.min()} to {mask.max()}; {expected}, from 0 to 2147483647.")
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
 def _some(names: list[str], max_names: int = 5) -> str:
