@@ -199,16 +199,16 @@ _LOADERS: dict[str, Callable[[], CourseData]] = {
 
 def _load(path: Path, source: str, note: str) -> CourseData:
     loaded = read_samples(path)
-    _check_usable(loaded.train, loaded.test, path)
     remark = f"; {loaded.remark}" if loaded.remark else ""
+    _check_usable(loaded.train, loaded.test, path, remark)
     return CourseData(loaded.train, loaded.test, source, f"{note}{remark}.")
 
 
-def _check_usable(train: list[Sample], test: list[Sample], path: Path) -> None:
+def _check_usable(train: list[Sample], test: list[Sample], path: Path, remark: str) -> None:
     """Refuse data that would fail later, in the middle of a notebook, with an unrelated error."""
     if len(train) < MIN_TRAINING_IMAGES:
         raise DataError(
-            f"{path} holds {len(train)} training images, but the course needs at least {MIN_TRAINING_IMAGES}: "
+            f"{path} holds {len(train)} training images, but the course needs at least {MIN_TRAINING_IMAGES}{remark}: "
             "add some, or cut large images into several."
         )
     for sample in train + test:

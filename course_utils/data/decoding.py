@@ -25,6 +25,7 @@ LABEL_IT = (
     "Use the file that has one id for each nucleus, or make the ids: skimage.measure.label(mask > 0), where nuclei do "
     "not touch"
 )
+NEAREST = "Resize or turn label images with nearest neighbour (order 0), and save them as TIFF or PNG"
 
 
 class DataError(ValueError):
@@ -253,7 +254,7 @@ def merge_masks(files: Iterable[tuple[str, bytes, str]], shape: tuple[int, ...])
 # --- masks that are not label images ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MaskFeatures:
     """What tells a label image from a binary mask, a class map and damaged ids; `where` is the file, for messages.
 
@@ -332,6 +333,10 @@ def check_label_images(masks: list[MaskFeatures], each: bool = True) -> None:
             f"Expected {LABEL_IMAGE}. {to_do}."
         )
 
+    noisy = [one for one in filled if each and one.lone >= max(8, len(one.ids) * 2 / 3)]
+    if found := [one for one in noisy if len(one.ids) > 10]:
+        what = f"{len(found[0].ids)} ids, {found[0].lone} single pixels between other ids, as after interpolation or "
+        refuse(found, f"{what}JPEG compression, or in a picture", f"Use the original file. {NEAREST}")
     no_zero = [one for one in masks if one.values[0] != 0]
     giant = [one for one in filled if len(one.ids) > 2 and one.counts[one.values != 0].max() > one.mask.size / 2]
     framed = [one for one in no_zero if each and len(one.ids) > 3 and _on_all_sides(one.mask)]
@@ -347,20 +352,19 @@ def check_label_images(masks: list[MaskFeatures], each: bool = True) -> None:
     odd = [one for one in shared if each and one.shared >= max(3, len(one.ids) / 8)]
     if odd or 2 * sum(one.shared for one in shared) > sum(len(one.ids) for one in filled):
         found = sorted(odd or shared, key=lambda one: -one.shared)
-        ids, kind = found[0].ids, "a binary mask" if len(found[0].ids) == 1 else "a class map"
-        what = f"only {ids} as ids of {len(ids) + found[0].shared} separate regions, as in {kind}"
+        ids, kind = found[0].ids, "in a binary mask" if len(found[0].ids) == 1 else "in a class map"
+        kind += " or after interpolation" if found[0] in noisy else ""
+        what = f"only {ids} as ids of {len(ids) + found[0].shared} separate regions, as {kind}"
         many = f"{found[0].shared} nuclei share an id with others, and no id is above 255"
-        refuse(found, what if len(ids) < 11 else many, LABEL_IT)
+        refuse(found, what if len(ids) < 11 else many, f"{LABEL_IT}. {NEAREST}")
     if filled and all(one.ids in ([1], [2], [1, 2]) for one in filled):
         from course_utils.targets import looks_like_boundary_target  # loads torch: only where there is a suspicion
 
         if all(looks_like_boundary_target(one.mask) for one in filled):
             refuse(filled, "1 and 2 are the classes interior and boundary, not ids", LABEL_IT)
-
-    if found := [one for one in filled if each and one.lone >= max(8, len(one.ids) * 2 / 3)]:
-        what = f"{len(found[0].ids)} ids, {found[0].lone} single pixels between other ids, as after interpolation or "
-        to_do = "Use the original file, and resize or rotate label images with nearest neighbour (order 0)"
-        refuse(found, f"{what}JPEG compression, or in a picture", to_do)
+    if noisy:
+        what = f"{noisy[0].lone} single pixels lie between other ids, as after interpolation or JPEG compression"
+        refuse(noisy, what, f"Use the original file. {NEAREST}")
 
 
 def _on_all_sides(mask: np.ndarray) -> bool:

@@ -295,7 +295,8 @@ def _pair(files: FileStore, images: dict, masks: dict) -> tuple[list[tuple], str
     what = ["*".join(affix) for affix in affixes]
     digits = {re.sub(r"\D", "", one) for one in what} - {""}
     # `exp1_01` and `exp2_01` are two experiments, `A01` and `B01` two wells.
-    may_trim = len(digits) < 2 and ("*" in what or _MASK_WORD.search(what[1]))
+    contained = [all(map(str.__contains__, *order)) for order in (affixes, affixes[::-1])]
+    may_trim = len(digits) < 2 and (any(contained) or _MASK_WORD.search(what[1]))
 
     def trimmed(name: str, affix: tuple[str, str]) -> tuple[str, str]:
         folder, stem = posixpath.split(name.casefold())

@@ -257,14 +257,14 @@ def test_truncated_zip(folder, tmp_path, keep):
 @pytest.mark.parametrize(
     ("kind", "array", "words"),
     [
-        ("images", np.zeros((128, 130, 3), np.uint8), ["(128, 130, 3)", "(H, W)"]),
+        ("images", np.arange(128 * 130 * 3).reshape(128, 130, 3).astype(np.uint8), ["(128, 130, 3)", "(H, W)"]),
         ("images", np.zeros((4, 128, 130), np.uint8), ["(4, 128, 130)", "(H, W)"]),
         ("images", np.zeros((128, 130), np.float32), ["float32", "uint8 or uint16"]),
         ("images", np.zeros((128, 130), np.int32), ["int32", "uint8 or uint16"]),
         ("images", np.zeros((129, 130), np.uint8), ["(129, 130)", "(128, 130)", "same height and width"]),
         ("masks", np.zeros((128, 130), np.float32), ["float32", "integers"]),
         ("masks", np.zeros((128, 130), bool), ["one id for each nucleus", "bool"]),
-        ("masks", np.zeros((128, 130, 3), np.uint8), ["(128, 130, 3)", "label image"]),
+        ("masks", np.arange(128 * 130 * 3).reshape(128, 130, 3).astype(np.uint8), ["(128, 130, 3)", "label image"]),
         ("masks", np.full((128, 130), -1, np.int16), ["-1", "ids from"]),
         ("masks", np.full((128, 130), 2**31, np.uint32), ["2147483648", "ids from"]),
     ],
