@@ -88,7 +88,7 @@ def standardize(image: np.ndarray, mean: float, std: float) -> np.ndarray:
 def normalize_percentiles(image: np.ndarray, low: float = 1.0, high: float = 99.8) -> np.ndarray:
     """Scale one image so that its `low` percentile becomes 0 and its `high` percentile becomes 1.
 
-    Each image is scaled by its own percentiles, so dim and bright images look alike to the network. Values are not
+    Each image is scaled by its own percentiles, so dim and bright images use the same range of values. Values are not
     clipped. The percentiles are those of StarDist (Schmidt et al., MICCAI 2018).
 
     Args:

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 02 The U-Net
 #
-# The U-Net was published in 2015 for a task with thirty training images, and ten years later it is still the first
-# network to try in biomedical segmentation. You will build it from two kinds of blocks, about thirty lines in all, and
-# then measure what it does.
+# The U-Net was published in 2015 for a task with thirty training images, and it is still a usual first choice in
+# biomedical segmentation. You will build it from two kinds of blocks, about fifty lines in all, and then measure what
+# it does.
 #
 # **After this notebook you can**
 #
@@ -42,9 +42,10 @@ output = "output"
 # %% [markdown]
 # ## The architecture
 #
-# The network answers one question for each pixel: does it belong to a nucleus? Its own grey value does not tell; its
-# surroundings do. So the network has to collect information from an area (*context*) and still answer for each single
-# pixel (*localisation*). The U-Net does both:
+# The network answers one question for each pixel: does it belong to a nucleus? Its own grey value is a hint and no
+# more: a dim nucleus can be darker than a bright spot of the background (you will see how often). Its surroundings tell
+# more. So the network has to collect information from an area (*context*) and still answer for each single pixel
+# (*localisation*). The U-Net does both:
 #
 # * the **encoder** (left) halves the resolution step by step. Each step sees a larger area, with more feature maps;
 # * the **decoder** (right) doubles the resolution step by step until every pixel has its answer;
@@ -154,10 +155,10 @@ assert up(from_below, skip).shape == (1, 8, 20, 24)
 
 # %% [markdown] answer="2a"
 # Without them, all that the decoder gets is the bottleneck: 16 x 16 positions for an image of 256 x 256. Where exactly
-# an edge runs within a square of 16 x 16 pixels would have to be encoded in the feature maps, and outlines come out
-# blurred. A skip connection passes on the encoder's maps of the same resolution, in which every edge is still in its
-# place: the bottleneck says *what* is there, the skip connection says *where* exactly. Skip connections also shorten
-# the path of the gradient to the early layers, so deep networks train more easily.
+# an edge runs within a square of 16 x 16 pixels would have to be encoded in the feature maps, and outlines tend to come
+# out blurred. A skip connection passes on the encoder's maps of the same resolution, in which every edge is still in
+# its place: the bottleneck says *what* is there, the skip connection says *where* exactly. Skip connections also
+# shorten the path of the gradient to the early layers, so deep networks train more easily.
 
 # %% [markdown]
 # ### Exercise 2.3: The whole network
@@ -243,7 +244,24 @@ print(f"{n_parameters:,}")
 
 # %% [markdown]
 # Thirty-one million, exactly 31,030,593. If you get another number, compare with the drawing: a missing bias, bilinear
-# upsampling in place of the transposed convolution, or an extra block all change it. Where are they?
+# upsampling in place of the transposed convolution, or an extra block all change it.
+#
+# **Break it**: blocks in a plain Python list instead of an `nn.ModuleList`. How many parameters does this network have?
+
+# %%
+class Forgetful(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = [ConvBlock(1, 8), ConvBlock(8, 8)]
+
+
+print(f"{count_parameters(Forgetful()):,} of {sum(map(count_parameters, Forgetful().blocks)):,}")
+claim(count_parameters(Forgetful()) == 0, "torch does not see the parameters in a plain list.")
+
+# %% [markdown]
+# An optimizer made from `model.parameters()` would train none of them, without an error message.
+#
+# Back to the thirty-one million. In which convolutions are most of them?
 
 # %%
 convolutions = [
@@ -302,7 +320,7 @@ work = pd.DataFrame(
 work = work.groupby("side").sum().sort_index(ascending=False)
 work = (100 * work / work.sum()).round(1)
 claim(work["multiplications"].iloc[:4].between(15, 30).all(), "The four upper levels cost about the same.")
-claim(work["kept values"].iloc[0] > 40, "The top level needs more memory than any other.")
+claim(work["kept values"].iloc[0] > 40, "The top level needs over 40 % of the memory, more than any other.")
 work
 
 # %% [markdown]
@@ -334,11 +352,26 @@ show(
     "An image and the probability of foreground that the untrained network assigns to each pixel.",
 )
 print(f"probabilities from {probability.min():.3f} to {probability.max():.3f}")
-claim(probability.max() - probability.min() < 0.5, "The untrained network predicts nearly the same everywhere.")
+claim(probability.max() - probability.min() < 0.05, "The untrained network predicts nearly the same everywhere.")
 
 # %% [markdown]
-# With random weights the prediction is nearly the same everywhere: a flat map that says "don't know". If you see an
-# image in it, look at the colour bar: the range is small. Everything else is learnt.
+# With random weights the prediction is nearly the same everywhere: a flat map that says "don't know". Everything else
+# is learnt.
+#
+# Could the grey value alone do it? Compare the dark pixels of nuclei with the bright pixels of the background, after
+# normalisation:
+
+# %%
+images = [normalize_percentiles(sample.image) for sample in data.train]
+nuclei = np.concatenate([image[sample.mask > 0] for image, sample in zip(images, data.train)])
+background = np.concatenate([image[sample.mask == 0] for image, sample in zip(images, data.train)])
+overlap = np.mean(nuclei < np.percentile(background, 99))
+print(f"{100 * overlap:.0f} % of the nucleus pixels are darker than the brightest 1 % of the background")
+claim(0.05 < overlap < 0.3, "The grey values of nuclei and background overlap, but only in part.")
+
+# %% [markdown]
+# The grey value goes a long way in fluorescence images, and fails at dim nuclei, blurred edges and bright debris. To
+# decide there, a pixel must see its surroundings.
 
 # %% [markdown]
 # ## How far does an output pixel see?
@@ -346,9 +379,14 @@ claim(probability.max() - probability.min() < 0.5, "The untrained network predic
 # The **receptive field** of an output pixel is the part of the input that can change it. Measure it instead of
 # calculating it: take one output pixel and compute its gradient with respect to every input pixel. Where the gradient
 # is not zero, a change of the input changes the output.
+#
+# **Predict, then run**: how many pixels wide is the field of a U-Net of depth 4? Write down your guess first.
 
 
 # %%
+guess = 100  # your guess, in pixels
+
+
 def receptive_field(depth, side=320, repeats=4):
     torch.manual_seed(seed)
     seen = np.zeros((side, side))
@@ -362,6 +400,7 @@ def receptive_field(depth, side=320, repeats=4):
 
 fields = {depth: receptive_field(depth) for depth in (1, 2, 3, 4)}
 width = {depth: int((field > 0).any(axis=0).sum()) for depth, field in fields.items()}
+print(f"you guessed {guess} pixels, measured: {width[4]}; at depth 1 to 4: {list(width.values())}")
 
 # %%
 areas = np.concatenate([nucleus_areas(sample.mask) for sample in data.train])
@@ -377,12 +416,16 @@ show(
     "Gradient of the central output pixel (logarithmic) for U-Nets of depth 1 to 4. The white"
     " dotted circle is a nucleus of median size; dark blue is zero.",
 )
-claim(width[4] > 3 * diameter, "At depth 4 a pixel sees more than three nuclei across.")
+claim(all(1.8 < width[depth + 1] / width[depth] < 2.6 for depth in (1, 2, 3)), "Each level about doubles the field.")
+claim(0.7 < width[1] / diameter < 1.4, "At depth 1 the field is about as wide as a median nucleus,")
+claim(width[4] > 3 * diameter, "at depth 4 more than three times as wide.")
+middle = slice(160 - width[4] // 8, 160 + width[4] // 8)
+claim(fields[4][middle, middle].sum() > 0.9 * fields[4].sum(), "Its middle sixteenth has 90 % of the gradient.")
 
 # %% [markdown]
-# Each level roughly doubles the field: after pooling, a 3x3 convolution covers twice the distance. At depth 4 a pixel
-# sees an area several nuclei wide. The gradient is strongest in the centre: nearby pixels count most (the *effective*
-# receptive field is smaller than the theoretical one).
+# Each level about doubles the field: after pooling, a 3x3 convolution covers twice the distance. At depth 4 a pixel
+# sees an area several nuclei wide. But the gradient is concentrated in the middle: in a network with random weights,
+# nearby pixels count most (the *effective* receptive field is smaller than the theoretical one).
 
 # %% [markdown] question="2b"
 # **Question 2b.** Compare the receptive field with a nucleus. Is a depth of 1 enough? Would a depth of 8 be better?
@@ -390,18 +433,20 @@ claim(width[4] > 3 * diameter, "At depth 4 a pixel sees more than three nuclei a
 # %% [markdown] answer="2b"
 # The field should cover a nucleus and its surroundings, so that the network recognises the inside of a large nucleus
 # and can tell a nucleus from a bright patch of background. At depth 1 it is about as wide as a median nucleus: the
-# middle of a large one looks like any evenly bright area. At depth 4 it covers several nuclei, which is enough here.
-# Depth 8 would see the whole image, which this task does not need; each level has four times the parameters of the one
-# above, and sides would have to be divisible by 256.
+# middle of a large one looks like any evenly bright area. At depth 4 it covers several nuclei and their surroundings.
+# Depth 8 would see more than the whole image: each level doubles the field, so it would be some 3000 pixels wide. That
+# is hardly needed here, each level has about four times the parameters of the one above, and sides would have to be
+# divisible by 256.
 
 # %% [markdown] question="2c"
 # **Question 2c.** What is the drawback of SAME convolutions at the border of an image?
 
 # %% [markdown] answer="2c"
 # Near the border the convolution reads zeros where there is no image. The network sees a dark frame that no microscope
-# made, and with every layer its influence reaches further inwards, up to half the receptive field. Predictions at the
-# border are therefore less reliable. VALID convolutions avoid this, but their output is smaller than the input, and the
-# border has no prediction at all unless the image is extended; the paper did this by reflection.
+# made, and with every layer its influence reaches further inwards, up to half the receptive field. Predictions near the
+# border can be less reliable for that reason, and because half of their surroundings is missing. VALID convolutions
+# avoid the frame, but their output is smaller than the input, and the border has no prediction at all unless the image
+# is extended; the paper did this by reflection.
 
 # %% [markdown]
 # ## Images of any size
@@ -476,12 +521,14 @@ show(
 )
 
 # %% [markdown]
-# The mirrored nuclei continue across the line as if the image went on. With zeros instead, the network would see a
-# sharp edge there.
+# Across the line the image continues as its own mirror image: background stays background, and a nucleus at the edge
+# has a second half. With zeros instead, every nucleus at the edge would be cut off along a straight line.
+
+# %% [markdown]
 # ## What to remember
 #
 # * Encoder for context, decoder for resolution, skip connections for detail.
-# * Most parameters are in the bottleneck, most memory is used at the top, computing is spread evenly.
+# * No level has as many parameters as the bottleneck, or needs as much memory as the top; computing is spread evenly.
 # * The receptive field must cover what the network is to recognise.
 # * Sides must be divisible by $2^{depth}$: pad, never crop.
 #
