@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from benchmarks.measuring import RESULTS, as_text
 from benchmarks.quality import FIRST
 from benchmarks.running import NAMES
 from course_utils.plotting import plot_training, use_course_style
-from course_utils.results import score_table
+from course_utils.results import SCORE_NAMES, score_table
 from course_utils.training import EpochResult
 from workshop.paths import data_label
 
@@ -57,9 +58,9 @@ def origin(result: dict) -> str:
     return f"    {result['command']}\n\n*{result['date'][:10]}; {where}; {software}.*"
 
 
-def in_columns(values: list[float]) -> dict[str, str]:
-    """Scores at the three IoU thresholds under their headings."""
-    return {name: f"{value:.3f}" for name, value in zip(("F1 at IoU 0.5", "0.75", "0.9"), values, strict=True)}
+def in_columns(values: Iterable[float], names: Sequence[str] = ("F1 at IoU 0.5", "0.75", "0.9")) -> dict[str, str]:
+    """Scores under their headings, by default F1 at the three IoU thresholds."""
+    return {name: f"{value:.3f}" for name, value in zip(names, values, strict=True)}
 
 
 def quality(name: str) -> str:
@@ -69,9 +70,18 @@ def quality(name: str) -> str:
         for method, found in result[views].items():
             best, what = found["validation"]["best"], f"{method}, {views}"
             rows.append({"images": "validation", "": f"{what}, threshold {best['threshold']}"} | in_columns(best["f1"]))
-            if test := found.get("test", {}).get("mean_f1"):
-                rows.append({"images": "test", "": f"{what}, the same threshold"} | in_columns(test.values()))
+            if test := found.get("test"):
+                row = {"images": "test", "": f"{what}, the same threshold"} | in_columns(test["mean_f1"].values())
+                rows.append(row | published(test))
     return f"{table(rows)}\n\n{origin(result)}"
+
+
+def published(test: dict) -> dict[str, str]:
+    """The scores that papers report; none of a network that was scored before they were measured."""
+    if "mean_ap" not in test:
+        return {}
+    names = ("AP at IoU 0.5", "AP at 0.75", "AP at 0.9", "mSA", "PQ")
+    return in_columns([*test["mean_ap"].values(), *test["msa"].values(), test["panoptic_quality"]["PQ"]], names)
 
 
 def networks() -> str:
@@ -120,7 +130,7 @@ def measured(name: str) -> str:
 
 
 def scores() -> str:
-    """What notebook 05 printed for the real test images."""
+    """What notebook 05 recorded for the real test images: a row for each score, a column for each method."""
     summary = read("notebooks")
     found = next(one["scores"] for one in summary["notebooks"] if one["notebook"] == "05_boundary_watershed")
     labels = {
@@ -128,11 +138,11 @@ def scores() -> str:
         "exact binary target, components": "*exact binary target, components*",
         "exact boundary target, watershed": "*exact boundary target, watershed*",
     }
-    methods = {method: row for method, row in found.items() if isinstance(row, dict)}  # without the two thresholds
-    rows = [
-        {"": labels.get(method, method)} | {" at ".join(column): f"{value:.3f}" for column, value in row.items()}
-        for method, row in score_table(methods).iterrows()
-    ]
+    methods = {labels.get(name, name): row for name, row in found.items() if isinstance(row, dict)}  # no thresholds
+    rows = []
+    for (measure, at), row in score_table(methods, SCORE_NAMES).T.iterrows():
+        name = f"{measure} at {at}" if at.startswith("IoU") else f"{measure}, {at}"
+        rows.append({"": name} | {method: f"{score:.3f}" for method, score in row.items()})
     return f"{table(rows)}\n\n{origin(summary)}"
 
 

@@ -34,7 +34,7 @@ from benchmarks.measuring import RESULTS, mean_f1, write
 from course_utils.checkpoints import load_model, save_model
 from course_utils.data import CourseData, Sample, fingerprint, load_data
 from course_utils.exploration import normalize_percentiles, split_train_val
-from course_utils.metrics import IOU_THRESHOLDS, classify_errors
+from course_utils.metrics import classify_errors
 from course_utils.networks import (
     BOUNDARY,
     boundary_model,
@@ -45,7 +45,7 @@ from course_utils.networks import (
     training_config,
 )
 from course_utils.profiles import Profile, get_profile
-from course_utils.results import score_images, summarize_scores
+from course_utils.results import compare_methods
 from course_utils.segmentation import connected_components, predict, predict_flipped, remove_small, watershed_instances
 from course_utils.training import OnEpoch
 from course_utils.unet import UNet
@@ -72,9 +72,9 @@ def without_specks(method: Callable, predictions: list[np.ndarray], threshold: f
 
 
 def scores(found: list[np.ndarray], truths: list[np.ndarray]) -> dict:
-    """Mean and pooled F1 at each IoU threshold, to four digits."""
-    summary = summarize_scores(score_images(found, truths, IOU_THRESHOLDS))
-    return {measure: {t: round(f1, 4) for t, f1 in by_threshold.items()} for measure, by_threshold in summary.items()}
+    """The scores of `compare_methods`, to four digits."""
+    [measures] = compare_methods({"": found}, truths).values()
+    return {measure: {at: round(score, 4) for at, score in scores.items()} for measure, scores in measures.items()}
 
 
 def trained_again(
