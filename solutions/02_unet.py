@@ -409,12 +409,14 @@ figure, axes = plotting.grid(1, 4, width=2.4)
 for panel, (depth, field) in zip(axes[0], fields.items()):
     panel.imshow(np.log10(field[50:270, 50:270] + 1e-12), cmap="cividis", vmin=-12)
     panel.add_patch(plt.Circle((110, 110), diameter / 2, fill=False, color="white", linestyle=":"))
+    start, extent = 110 - width[depth] / 2, width[depth]
+    panel.add_patch(plt.Rectangle((start, start), extent, extent, fill=False, color="white", linestyle="--"))
     panel.set_title(f"depth {depth}: {width[depth]} pixels")
     panel.axis("off")
 show(
     figure,
-    "Gradient of the central output pixel (logarithmic) for U-Nets of depth 1 to 4. The white"
-    " dotted circle is a nucleus of median size; dark blue is zero.",
+    "Gradient of the central output pixel (logarithmic; dark blue: zero, or too faint to be shown) for U-Nets of depth "
+    "1 to 4. The dashed square is the receptive field, the dotted circle a nucleus of median size.",
 )
 claim(all(1.8 < width[depth + 1] / width[depth] < 2.6 for depth in (1, 2, 3)), "Each level about doubles the field.")
 claim(0.7 < width[1] / diameter < 1.4, "At depth 1 the field is about as wide as a median nucleus,")
@@ -508,7 +510,8 @@ for height, width_ in [(256, 256), (520, 696), (360, 360), (260, 347), (1, 5)]:
     print(f"{height} x {width_} -> {padded.shape[0]} x {padded.shape[1]}")
     assert padded.shape[0] % 16 == padded.shape[1] % 16 == 0 and size == (height, width_)
 
-odd = normalize_percentiles(sample.image)[: side * 7 // 8, : side * 4 // 5]
+crowded = max(data.train, key=lambda sample: np.mean(sample.mask > 0))  # has nuclei at every edge
+odd = normalize_percentiles(crowded.image)[:104, :116]
 padded, (height, width_) = pad_to_multiple(odd, multiple=64)
 figure, axes = plotting.grid(1, 2)
 plotting.draw_image(axes[0, 0], odd, f"{height} x {width_}")
@@ -516,7 +519,7 @@ plotting.draw_image(axes[0, 1], padded, f"{padded.shape[0]} x {padded.shape[1]}"
 axes[0, 1].plot([0, width_, width_], [height, height, 0], color=plotting.ORANGE)
 show(
     figure,
-    "An image, and the same image padded to a multiple of 64 (so that the padding is visible). "
+    "A crop of an image, and the same crop padded to a multiple of 64 (so that the padding is visible). "
     "Beyond the orange line it is mirrored.",
 )
 
