@@ -34,10 +34,11 @@ def advice(error: BaseException, submission: Any, printed: str) -> str:
         return f"The class {kind.__name__} needs a method forward, indented as far as __init__ is."
     if re.search(NO_SUPER, text):
         return "Call super().__init__() in the first line of __init__."
-    if isinstance(error, TypeError) and "positional argument" in text:
-        for name, method in methods.items():
-            if inspect.isfunction(method) and method.__code__.co_varnames[:1] != ("self",):
-                return f"The first parameter of the method {name} is self."
+    if named := re.search(r"(\w+)\(\) takes \d+ positional arguments? but", text):
+        firsts = {name: m.__code__.co_varnames[:1] for name, m in methods.items() if inspect.isfunction(m)}
+        first = firsts.pop(named[1], ("self",))
+        if first != ("self",) and first not in firsts.values():
+            return f"The first parameter of the method {named[1]} is self."
     if getattr(error, "found_none", False) and printed.strip():
         shown = " ".join(printed.split())
         shown = shown if len(shown) <= 80 else "..." + shown[-77:]

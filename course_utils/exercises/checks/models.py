@@ -1,9 +1,12 @@
-"""What the checks of functions that run a model share: how the model was used, and whether it is what it was."""
+"""What the checks of models share: how one was used, whether it is what it was, where its shapes do not fit."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from course_utils.exercises.feedback import fail
 
@@ -70,3 +73,105 @@ class ModelState:
 
 def _gradients(model: nn.Module) -> list[torch.Tensor | None]:
     return [None if weight.grad is None else weight.grad.clone() for weight in model.parameters()]
+
+
+class ShapeTrace(TorchFunctionMode):
+    """Follows the maps through a network, to say in its terms where shapes do not fit."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps: list[tuple[str, list, Any]] = []  # function, what it was given, result or None if it failed
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        result, name = None, getattr(function, "__name__", "")
+        try:
+            result = function(*args, **(kwargs or {}))
+            return result
+        finally:
+            given = [args[0]] if args else list((kwargs or {}).values())[:1]
+            if name in ("concat", "concatenate"):
+                name = "cat"
+            if name == "cat":
+                given = [part for parts in given for part in parts]
+            elif name.startswith("conv"):
+                given += [args[1] if len(args) > 1 else (kwargs or {}).get("weight")]
+            if name in ("cat", "conv2d", "conv_transpose2d") or "pool" in name:
+                self.steps.append((name, given, result))
+
+    def explain(self, name: str, inputs: tuple[torch.Tensor, ...], levels: bool) -> None:
+        """Fail with the two shapes that do not fit; return if it was something else that failed.
+
+        Args:
+            name: of the network.
+            inputs: the image, or the maps from below and the skip connection.
+            levels: whether it has levels: the image is at level 0, each level below has half the height and width.
+        """
+        for function, given, result in self.steps:
+            if function == "cat" and result is not None and result.shape[1] == given[0].shape[1]:
+                found = f"maps of shape {tuple(given[0].shape)} joined to {tuple(result.shape)}"
+                look = "Channels are axis 1: torch.cat(..., dim=1)."
+                fail(f"Axis of the concatenation in {name}", found, "more channels", look)
+            small = function == "conv2d" and result is not None and given[1].shape[2] == 3
+            if small and result.shape[2:] != given[0].shape[2:]:
+                found = f"maps of shape {tuple(given[0].shape)} turned into {tuple(result.shape)}"
+                fail(f"Size after a 3x3 convolution in {name}", found, "the same height and width", "It has padding 1.")
+        if not self.steps:
+            return
+        function, given, result = self.steps[-1]
+        if result is not None or any(getattr(part, "ndim", 0) != 4 for part in given):
+            return
+        level = _level(given[0].shape, inputs[0].shape) if levels else ""
+        if function == "cat" and len(given) == 2 and given[0].shape[2:] != given[1].shape[2:]:
+            self._explain_sizes(name, given, inputs[0].shape, levels)
+        elif function == "conv2d" and given[0].shape[1] != given[1].shape[1]:
+            self._explain_channels(name + level, given[0], "a convolution", given[1].shape[1::-1], inputs)
+        elif function == "conv_transpose2d" and given[0].shape[1] != given[1].shape[0]:
+            self._explain_channels(name + level, given[0], "a transposed convolution", given[1].shape[:2], inputs)
+
+    def _explain_sizes(self, name: str, given: list, image: tuple, levels: bool) -> None:
+        ups = [tuple(result.shape) for function, _, result in self.steps[:-1] if function == "conv_transpose2d"]
+        kept, up = sorted((tuple(part.shape) for part in given), key=lambda shape: shape in ups[-1:])
+        look = "There is one step up, with kernel size 2 and stride 2, for each step down."
+        if not ups:
+            kept, up = sorted((kept, up), reverse=True)
+            look = "No transposed convolution came before: it doubles the height and width of the maps from below."
+        elif levels and kept[1] == up[1] and kept[2] * 2 == up[2] <= image[2]:
+            look = "The skip connection was kept after pooling: keep the result of the block before it."
+        elif levels and kept[1] < up[1] and kept[2] >= up[2] * 2:
+            look = "Skip connections are used in reverse order: the one kept last comes first, as list.pop() gives it."
+        fail(f"Skip connection in {name}{_level(up, image) if levels else ''}",
+             f"maps of shape {up} from below and {kept} from the encoder", "the same sides", look)  # fmt: skip
+
+    def _explain_channels(self, where: str, maps: torch.Tensor, kind: str, channels: tuple, inputs: tuple) -> None:
+        before, parts, _ = self.steps[-2] if len(self.steps) > 1 else ("", [], None)
+        look = f"The layer before it returns {maps.shape[1]} channels."
+        if before == "cat":
+            joined = " and ".join(str(part.shape[1]) for part in parts)
+            look = f"The concatenation joins {joined} channels: those from below and those of the skip connection."
+        elif maps is inputs[-1] and len(inputs) == 2:
+            look = "forward(x, skip): x is upsampled, skip is not."
+        elif maps is inputs[0]:
+            look = "The first layer takes in_channels and returns out_channels, in this order."
+        elif kind == "a transposed convolution" and maps.shape[1] * 2 == channels[0]:
+            look = "It takes the maps from below, not the skip connection."
+        found = f"maps of shape {tuple(maps.shape)} for {kind} from {channels[0]} to {channels[1]} channels"
+        fail(f"Channels in {where}", found, f"maps with {channels[0]} channels", look)
+
+
+def _level(shape: tuple, image: tuple) -> str:
+    """The level of maps of this shape, in words."""
+    for level in range(image[2].bit_length()):
+        if shape[2] * 2**level == image[2] and shape[3] * 2**level == image[3]:
+            return f", level {level} ({shape[2]} x {shape[3]})"
+    return ""
+
+
+def run(name: str, model: nn.Module, *inputs: torch.Tensor, levels: bool = False) -> Any:
+    """The result of a network; where shapes do not fit, the message has both, with `levels` also the level."""
+    trace = ShapeTrace()
+    try:
+        with trace:
+            return model(*inputs)
+    except Exception:
+        trace.explain(name, inputs, levels)
+        raise

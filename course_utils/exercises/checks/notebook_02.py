@@ -17,10 +17,14 @@ import torch
 from torch import nn
 from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, max_pool2d
 
+from course_utils.exercises.checks.models import run
 from course_utils.exercises.feedback import (
+    CheckFailed,
+    diagnosis,
     expect_callable,
     expect_close,
     expect_dtype,
+    expect_error,
     expect_pair,
     expect_shape,
     expect_type,
@@ -40,7 +44,7 @@ def check_ConvBlock(ConvBlock) -> None:
         name = f"ConvBlock({in_channels}, {out_channels})"
         block, x = build(ConvBlock, name, in_channels, out_channels), torch.randn(2, in_channels, 7, 10)
         with untouched(x=x):
-            result = block(x)
+            result = run(name, block, x)
         look = "Channels change from in_channels to out_channels; padding 1 keeps height and width."
         expect_tensor(f"the result of {name} for {tuple(x.shape)}", result, (2, out_channels, 7, 10), look)
         expect_end_in_relu(name, result)
@@ -96,26 +100,26 @@ UP_BLOCK = "A 2x2 transposed convolution with bias to out_channels maps, then a 
 def up_block_result(name: str, block: nn.Module, x: torch.Tensor, skip: torch.Tensor) -> Any:
     """The block's result. The cause of an error may be a block that needs in_channels to be twice out_channels."""
     in_channels, out_channels = x.shape[1], skip.shape[1]
-    if in_channels == 2 * out_channels:
-        return block(x, skip)
     try:
-        return block(x, skip)
-    except NotImplementedError:
-        raise
-    except Exception as error:
-        fail(f"Number of channels in {name}", f"layers that do not fit ({error})"[:200],
+        return run(name, block, x, skip)
+    except CheckFailed as error:
+        if in_channels == 2 * out_channels or not str(error).startswith("Channels"):
+            raise
+        found = str(error).split("found ")[1].split(", expected")[0]
+        fail(f"Number of channels in {name}", f"layers that do not fit ({found})",
              f"{in_channels} from below, {out_channels} from skip", UP_BLOCK)  # fmt: skip
 
 
 # 2.3 UNet
 
 
+UNETS = ((2, 3, 2, 2), (1, 1, 3, 4), (3, 2, 4, 1))  # in_channels, out_channels, base_channels, depth
+
+
 def check_UNet(UNet) -> None:
     expect_module_class(UNet, "UNet")
     torch.manual_seed(0)
-    for in_channels, out_channels, base_channels, depth, size in [
-        (2, 3, 2, 2, (8, 12)), (1, 1, 3, 4, (32, 16)), (3, 2, 4, 1, (2, 6)),
-    ]:  # fmt: skip
+    for (in_channels, out_channels, base_channels, depth), size in zip(UNETS, [(8, 12), (32, 16), (2, 6)], strict=True):
         name = f"UNet({in_channels}, {out_channels}, base_channels={base_channels}, depth={depth})"
         model = build(
             UNet, name, in_channels=in_channels, out_channels=out_channels, base_channels=base_channels, depth=depth
@@ -127,8 +131,8 @@ def check_UNet(UNet) -> None:
         expect_tensor(f"the result of {name} for {tuple(x.shape)}", result, (2, out_channels, *size), look)
         expect_no_randomness(name, model, x)
         expect_no_normalisation(name, model, x)
-        look = explain_count(model, in_channels, out_channels, base_channels, depth)
-        expect_parameters(name, model, count_unet(in_channels, out_channels, base_channels, depth), look)
+        expected = count_unet(in_channels, out_channels, base_channels, depth)
+        expect_parameters(name, model, expected, explain_count(UNet) if count(model) != expected else "")
         expect_linear_output(name, model, x)
         pool = expect_value_of_unet(name, model, x, (out_channels, base_channels, depth))
         expect_gradients(name, model, x.abs(), pool, (out_channels, base_channels, depth))
@@ -138,7 +142,7 @@ def check_UNet(UNet) -> None:
 
 def accepts_size(name: str, model: nn.Module, x: torch.Tensor, divisor: int) -> Any:
     try:
-        return model(x)
+        return run(name, model, x, levels=True)
     except ValueError as error:
         found = f'ValueError "{error}"'
         fail(f"Divisor of {name} for {tuple(x.shape)}", found, f"no error, since both sides are divisible by {divisor}")
@@ -225,17 +229,11 @@ def expect_refused_sizes(UNet) -> None:
         divisor, what = 2**depth, f"Error of UNet(depth={depth}) for an image of {size[0]} x {size[1]}"
         expected = f"a ValueError that names the side {side} and the divisor {divisor}"
         look = "Compare both sides with 2**depth at the start of forward."
-        try:
-            result = model(torch.zeros(1, 1, *size))
-        except ValueError as error:
-            side_named = re.search(rf"(?<!\d){side}(?!\d)|{names}", str(error), re.IGNORECASE)
-            divisor_named = re.search(rf"(?<!\d){divisor}(?!\d)|2 ?(\*\*|\^) ?{depth}(?!\d)", str(error))
-            if not (side_named and divisor_named):
-                fail(what, f'"{error}"', expected, "Put both numbers into the text of the error.")
-        except Exception as error:
-            fail(what, f"{type(error).__name__}: {error}"[:160], expected, look)
-        else:
-            fail(what, f"a result of shape {tuple(getattr(result, 'shape', ()))}", expected, look)
+        error = expect_error(what, partial(model, torch.zeros(1, 1, *size)), (), look, expected)
+        side_named = re.search(rf"(?<!\d){side}(?!\d)|{names}", error, re.IGNORECASE)
+        divisor_named = re.search(rf"(?<!\d){divisor}(?!\d)|2 ?(\*\*|\^) ?{depth}(?!\d)", error)
+        if not (side_named and divisor_named):
+            fail(what, f'"{error}"', expected, "Put both numbers into the text of the error.")
 
 
 # 2.4 count_parameters
@@ -254,28 +252,54 @@ class Root(nn.Module):
 
 def check_count_parameters(count_parameters) -> None:
     expect_callable(count_parameters, "count_parameters")
-    shared, frozen = nn.Linear(10, 2), nn.Linear(10, 2)
+    shared, frozen, tied = nn.Linear(10, 2), nn.Linear(10, 2), nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     frozen.weight.requires_grad = False
-    for what, model, expected, look in [
-        ("nn.Linear(10, 2)", nn.Linear(10, 2), 22, "10 * 2 weights and 2 biases: count numbers, not tensors."),
+    tied[1].weight = tied[0].weight
+    cases = [
+        ("nn.Linear(10, 2)", nn.Linear(10, 2), 22, "10 * 2 weights and 2 biases."),
         ("a network of several layers", nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Linear(5, 1)), 118,
          "The parameters of all layers count."),
         ("nn.Linear(10, 2) with a frozen weight", frozen, 2, "A parameter is trainable if its requires_grad is True."),
         ("nn.BatchNorm2d(5)", nn.BatchNorm2d(5), 10, "Running averages are buffers, not parameters."),
         ("a network that uses one nn.Linear(10, 2) twice", nn.Sequential(shared, shared), 22,
          "A shared parameter counts once."),
+        ("two nn.Linear(3, 3) with the same weight tensor", tied, 15, "A shared parameter counts once."),
         ("a module with direct parameters", Root(), 2 * 3 * 4 + 1 + 6, "model.parameters() lists them all."),
         ("nn.ReLU()", nn.ReLU(), 0, "It has no parameters."),
-    ]:  # fmt: skip
+    ]  # fmt: skip
+    found = []
+    for what, model, _, _ in cases:
         before = [(weight.clone(), weight.requires_grad) for weight in model.parameters()]
-        found = count_parameters(model)
-        if type(found) is not int:
-            fail(f"Type of the result for {what}", type(found).__name__, "int", "Convert it with int(...).")
-        if found != expected:
-            fail(f"Value of the result for {what}", found, expected, look)
+        try:
+            found.append(count_parameters(model))
+        except Exception:
+            if found == [case[2] for case in cases[: len(found)]]:
+                raise
+            break  # an earlier number says more
+        if type(found[-1]) is not int:
+            kind = None if found[-1] is None else type(found[-1]).__name__
+            fail(f"Type of the result for {what}", kind, "int", "Convert it with int(...).")
         for (weight, trainable), after in zip(before, model.parameters(), strict=True):
             if trainable != after.requires_grad or not torch.equal(weight, after):
                 fail(f"Mutation of {what}", "a changed parameter", "a model that stays as it was", "Only count.")
+
+    cases = cases[: len(found)]
+
+    def for_each(function):
+        return [sum(map(function, model.parameters())) for _, model, _, _ in cases]
+
+    advice = diagnosis(found, [case[2] for case in cases], {
+        "Only parameters with requires_grad are trainable.": for_each(torch.numel),
+        "Count numbers, not tensors.": for_each(lambda weight: 1),
+        "Count numbers, not trainable tensors.": for_each(lambda weight: weight.requires_grad),
+        "Biases are parameters, too.": [
+            sum(w.numel() for name, w in model.named_parameters() if w.requires_grad and "bias" not in name)
+            for _, model, _, _ in cases
+        ],
+    }, 0)  # fmt: skip
+    for (what, _, expected, look), number in zip(cases, found, strict=True):
+        if number != expected:
+            fail(f"Value of the result for {what}", number, expected, advice or look)
 
 
 # 2.5 pad_to_multiple
@@ -287,7 +311,9 @@ def check_pad_to_multiple(pad_to_multiple) -> None:
     sizes = [(20, 37), (32, 20), (20, 32), (16, 48), (5, 3), (17, 1), (1, 9), (2, 16), (16, 2), (1, 1)]
     for number, (height, width) in enumerate(sizes):
         dtype = (np.float32, np.uint8, np.float64, np.uint16, np.int32)[number % 5]
-        image = rng.permutation(np.arange(1, height * width + 1) % 251).reshape(height, width).astype(dtype)
+        # other values than a byte or a whole number can hold, where the type allows it
+        step = {np.uint8: 1, np.uint16: 80, np.int32: -60_001}.get(dtype, 300.5)
+        image = (rng.permutation(np.arange(1, height * width + 1) % 251) * step).reshape(height, width).astype(dtype)
         _check_padding(pad_to_multiple, image, 16, f"an image {height} x {width} of {dtype.__name__}")
     for multiple, (height, width) in [(8, (20, 13)), (32, (40, 32)), (5, (7, 12)), (1, (7, 12))]:
         image = rng.random((height, width), dtype=np.float32)
@@ -313,15 +339,33 @@ def _check_padding(pad: Callable, image: np.ndarray, multiple: int, what: str) -
             (height, width),
             "The size before padding, with which the prediction is cropped.",
         )
-    if not np.array_equal(padded[:height, :width], before):
+    windows = np.lib.stride_tricks.sliding_window_view(padded, before.shape)
+    places = np.argwhere((windows == before).all((2, 3))).tolist()
+    if places and [0, 0] not in places:
         look = "Pad only at the bottom and at the right, so that padded[:H, :W] is the image."
-        fail(f"Position of the image in the result for {what}", "other pixels at the upper left", "the image", look)
+        fail(f"Position of the image in the result for {what}", tuple(places[0]), (0, 0), look)
+    look = "padded[:H, :W] is the image: no pixel changes, whatever its dtype."
+    expect_close(f"the padded image for {what}", padded[:height, :width], before, look, 0)
     expected = before[np.ix_(rows, columns)]
     if not np.array_equal(padded, expected):
         look = 'Reflect as np.pad(mode="reflect") does: the edge pixel is not repeated, a long pad reflects again.'
+        mode = _mode_of(pad, multiple)
+        if mode:
+            look = f'That is mode="{mode}". {look}'
         expect_close(f"the padded image for {what}", padded, expected, look, 0)
     if not np.array_equal(image, before):
         fail(f"Mutation of {what}", "changed pixels", "an image that stays as it was", "Work on a copy.")
+
+
+def _mode_of(pad: Callable, multiple: int) -> str:
+    """Another mode of `np.pad` that explains what `pad` does to two images."""
+    images = [np.arange(1.0, 1 + multiple * side).reshape(multiple, side)[:-1] for side in (2 * multiple - 1, 5)]
+    for mode in ("constant", "edge", "symmetric", "wrap"):
+        pairs = [(pad(image)[0], np.pad(image, [(0, -side % multiple) for side in image.shape], mode))
+                 for image in images]  # fmt: skip
+        if all(np.array_equal(*pair) for pair in pairs):
+            return mode
+    return ""
 
 
 def _reflected(length: int, new_length: int) -> list[int]:
@@ -343,6 +387,8 @@ def build(module_class: Callable, name: str, *sizes: int, **options: int) -> nn.
     module = module_class(*sizes, **options)
     if not isinstance(module, nn.Module):
         look = "Derive the class from nn.Module."
+        if isinstance(module, type):
+            look = "It is a class: call it with its sizes."
         fail(f"Type of {name}", type(module).__name__, "a torch.nn.Module", look)
     return module
 
@@ -363,6 +409,8 @@ def expect_end_in_relu(name: str, result: torch.Tensor) -> None:
 def expect_no_randomness(name: str, module: nn.Module, *inputs: torch.Tensor) -> None:
     if not torch.allclose(module(*inputs), module(*inputs), rtol=1e-5, atol=1e-7):
         look = "It must contain nothing random, such as dropout."
+        if count(module) == 0:
+            look = "Make the layers once, in __init__, as attributes of self."
         fail(f"Randomness of {name}", "two results for the same input", "one", look)
 
 
@@ -384,7 +432,8 @@ def expect_parameters(name: str, module: nn.Module, expected: int, look: str) ->
     found = count(module)
     if found == expected:
         return
-    if found == 0:
+    hidden = [value for part in module.modules() for value in vars(part).values() if isinstance(value, (list, tuple))]
+    if found == 0 or any(isinstance(layer, nn.Module) for layers in hidden for layer in layers):
         look = "Layers must be attributes of self; torch does not find them in a Python list, so use nn.ModuleList."
     fail(f"Number of trainable parameters of {name}", found, expected, look)
 
@@ -445,21 +494,49 @@ def count_up_block(in_channels: int, out_channels: int) -> int:
     return count_conv(in_channels, out_channels, 2) + count_conv_block(2 * out_channels, out_channels)
 
 
-def count_unet(in_channels: int, out_channels: int, base_channels: int, depth: int) -> int:
-    channels = [base_channels * 2**level for level in range(depth + 1)]
-    down = sum(count_conv_block(a, b) for a, b in zip([in_channels, *channels], channels, strict=False))
-    up = sum(count_up_block(b, a) for a, b in zip(channels, channels[1:], strict=False))
-    return down + up + count_conv(base_channels, out_channels, 1)
+def count_unet(
+    in_channels: int, out_channels: int, base_channels: int, depth: int,
+    growth: int = 2, block: Callable = count_conv_block, up: Callable = count_up_block,
+) -> int:  # fmt: skip
+    channels = [base_channels * growth**level for level in range(depth + 1)]
+    down = sum(block(a, b) for a, b in zip([in_channels, *channels], channels, strict=False))
+    return down + sum(map(up, channels[1:], channels)) + count_conv(base_channels, out_channels, 1)
 
 
-def explain_count(model: nn.Module, in_channels: int, out_channels: int, base_channels: int, depth: int) -> str:
-    """Where to look if a U-Net has the wrong number of parameters."""
-    found = count(model)
-    if found == count_unet(in_channels, out_channels, base_channels, 4):
-        return "That is the number for depth=4: does your code use its argument depth?"
-    if found == count_unet(in_channels, out_channels, 64, depth):
-        return "That is the number for base_channels=64: does your code use its argument base_channels?"
-    return (
+def explain_count(UNet: Callable) -> str:
+    """Where to look if U-Nets have the wrong number of parameters."""
+    found = [count(UNet(in_channels=i, out_channels=o, base_channels=b, depth=d)) for i, o, b, d in UNETS]
+
+    def counts(**options):
+        return [count_unet(*sizes, **options) for sizes in UNETS]
+
+    def one(a, b):
+        return count_conv(a, b, 3)
+
+    block = count_conv_block
+    suspects = {
+        "That is the number for depth=4: does your code use its argument depth?":
+            [count_unet(i, o, b, 4) for i, o, b, _ in UNETS],
+        "That is the number for base_channels=64: does your code use its argument base_channels?":
+            [count_unet(i, o, 64, d) for i, o, _, d in UNETS],
+        "The first level has base_channels maps, not twice as many.":
+            [count_unet(i, o, 2 * b, d) for i, o, b, d in UNETS],
+        "There are depth steps down, not one more.": [count_unet(i, o, b, d + 1) for i, o, b, d in UNETS],
+        "There are depth steps down, not one less.": [count_unet(i, o, b, d - 1) for i, o, b, d in UNETS],
+        "The last convolution has kernel size 1.": [count_unet(i, o, b, d) + 8 * b * o for i, o, b, d in UNETS],
+        "Channels double from level to level: here they stay the same.": counts(growth=1),
+        "A block has two convolutions.": counts(block=one, up=lambda a, b: count_conv(a, b, 2) + one(2 * b, b)),
+        "The blocks of the decoder receive the skip connection, too.":
+            counts(up=lambda a, b: count_conv(a, b, 2) + block(b, b)),
+        "The step up is a transposed convolution, not an nn.Upsample.": counts(up=lambda a, b: block(a + b, b)),
+        "The step up is a transposed convolution, not an nn.Upsample and a 1x1 convolution.":
+            counts(up=lambda a, b: count_conv(a, b, 1) + block(2 * b, b)),
+        "The transposed convolution has kernel size 2, not 3.":
+            counts(up=lambda a, b: count_conv(a, b, 3) + block(2 * b, b)),
+        "The transposed convolution has kernel size 2, not 4.":
+            counts(up=lambda a, b: count_conv(a, b, 4) + block(2 * b, b)),
+    }  # fmt: skip
+    return diagnosis(found, counts(), suspects, 0) or (
         "Compare with the diagram, level by level: two 3x3 convolutions in a block, a 2x2 transposed convolution for "
         "each step up, a 1x1 convolution at the end, all with bias; channels double from level to level."
     )

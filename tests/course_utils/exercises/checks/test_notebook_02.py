@@ -111,6 +111,15 @@ class NotAModule:
         return self.block(x)
 
 
+class LayersInForward(nn.Module):
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.sizes = in_channels, out_channels
+
+    def forward(self, x):
+        return TwoLayers(*self.sizes)(x)
+
+
 class NoSuper(nn.Module):
     def __init__(self, in_channels, out_channels):
         self.conv = conv(in_channels, out_channels)
@@ -134,6 +143,15 @@ WRONG_BLOCKS = {
     "an instance": (TwoLayers(1, 2), r"^Kind of ConvBlock: found an object of type TwoLayers, expected a class"),
     "not a module": (NotAModule, r"^Type of ConvBlock\(3, 8\): found NotAModule, expected a torch.nn.Module"),
     "no super().__init__()": (NoSuper, r"^Error: .*AttributeError.*Look at line \d+ of __init__: self.conv"),
+    "printed": (with_forward(lambda self, x: print(x.shape)), r"^Type of .*found None.*Your code printed .torch.Size"),
+    "a class": (lambda i, o: TwoLayers, r"^Type of .*found type.*It is a class: call it"),
+    "foward": (type("Misspelt", (nn.Module,), {"__init__": TwoLayers.__init__, "foward": TwoLayers.forward}),
+               r"^Error: .*The class Misspelt has a method foward: is forward meant"),
+    "both from in to out": (block_of(lambda i, o: [conv(i, o), RELU, conv(i, o), RELU]),
+                            r"^Channels in .*\(2, 8, 7, 10\) .*from 3 to 8 .*before it returns 8"),
+    "out and in swapped": (block_of(lambda i, o: [conv(o, i), RELU, conv(i, o), RELU]),
+                           r"^Channels in .*\(2, 3, 7, 10\) .*from 8 to 3 .*in_channels and returns out_channels"),
+    "layers in forward": (LayersInForward, r"^Randomness .*in __init__, as attributes"),
     "no return": (with_forward(lambda self, x: None), r"^Type of the result .*found None, expected Tensor.*`return`"),
     "no padding": (block_of(lambda i, o: [conv(i, o, padding=0), RELU, conv(o, o, padding=0), RELU]),
                    r"^Shape of .*\(2, 8, 3, 6\), expected \(2, 8, 7, 10\)"),
@@ -266,7 +284,8 @@ def nearest_up_same_count(i, o):
 
 WRONG_UP_BLOCKS = {
     "an instance": (OtherOrder(8, 4), r"^Kind of UpBlock"),
-    "arguments swapped": (up_block(lambda self, skip, x: plain(self, x, skip)), r"^Error: .*Look at line"),
+    "arguments swapped": (up_block(lambda self, skip, x: plain(self, x, skip)),
+                          r"^Channels in .*\(2, 4, 6, 10\) .*from 8 to 4.*x is upsampled"),
     "half of in_channels": (ForUNetsOnly, r"^Number of channels in UpBlock\(7, 3\): found layers that do not fit"),
     "half of in_channels, consistently": (
         up_block(
@@ -277,7 +296,18 @@ WRONG_UP_BLOCKS = {
     "ignores out_channels": (
         up_block(plain, up=lambda i, o: nn.ConvTranspose2d(i, i // 2, 2, 2), block=lambda i, o: TwoLayers(i, i // 2)),
         r"^Number of"),
-    "not upsampled": (up_block(plain, up=lambda i, o: nn.Conv2d(i, o, 1)), r"^Error: .*Sizes of tensors"),
+    "not upsampled": (up_block(plain, up=lambda i, o: nn.Conv2d(i, o, 1)),
+                      r"^Skip connection in .*\(2, 4, 3, 5\) from below and \(2, 4, 6, 10\)"),
+    "axis 0": (up_block(lambda self, x, skip: self.conv(torch.cat([skip, self.up(x)]))),
+               r"^Axis of the concatenation in .*\(2, 4, 6, 10\) joined to \(4, 4, 6, 10\).*dim=1"),
+    "axis 2": (up_block(lambda self, x, skip: self.conv(torch.cat([skip, self.up(x)], dim=2))), r"^Axis of .*dim=1"),
+    "stride 1": (up_block(plain, up=lambda i, o: nn.ConvTranspose2d(i, o, 2)),
+                 r"^Skip .*\(2, 4, 4, 6\) from below and \(2, 4, 6, 10\).*stride 2"),
+    "channels kept": (up_block(plain, up=lambda i, o: nn.ConvTranspose2d(i, i, 2, 2)),
+                      r"^Channels in .*\(2, 12, 6, 10\) .*joins 4 and 8 channels"),
+    "block of out_channels": (up_block(plain, block=lambda i, o: TwoLayers(o, o)),
+                              r"^Channels in .*\(2, 8, 6, 10\) .*from 4 to 4.*joins 4 and 4"),
+    "kernel 3": (up_block(plain, up=lambda i, o: nn.ConvTranspose2d(i, o, 3, 2, 1, 1)), r"^Number of trainable"),
     "added": (up_block(lambda self, x, skip: self.conv(skip + self.up(x)), block=lambda i, o: TwoLayers(o, o)),
               r"^Number of trainable"),
     "added, then doubled": (up_block(lambda self, x, skip: self.conv(torch.cat([skip + self.up(x)] * 2, 1))),
@@ -429,6 +459,45 @@ def own_forward(skip=lambda skip: skip, below=lambda x: x, remainders=lambda sid
     return changed(forward)
 
 
+def doubling(base, depth):
+    return [base * 2**level for level in range(depth + 1)]
+
+
+def unet_of(channels=doubling, block=TwoLayers, up=OtherOrder):
+    """A U-Net with other numbers of channels or other blocks."""
+
+    def rebuild(model):
+        sizes = model.sizes
+        widths = channels(sizes["base_channels"], model.depth)
+        model.encoder = nn.ModuleList(map(block, [sizes["in_channels"], *widths], widths[:-1]))
+        model.bottleneck = block(*widths[-2:])
+        model.decoder = nn.ModuleList(map(up, widths[:0:-1], widths[-2::-1]))
+        model.output = nn.Conv2d(widths[0], sizes["out_channels"], 1)
+
+    return changed(rebuild=rebuild)
+
+
+def keeping(keep=lambda kept: kept.pop(), pool_first=False, before=False, reverse=False, last_pool=False, pool=True):
+    """A U-Net that keeps or uses its skip connections, or halves, at other places."""
+
+    def forward(self, x):
+        if any(side % 2**self.depth for side in x.shape[2:]):
+            raise ValueError(f"{tuple(x.shape[2:])}: {2**self.depth}")
+        kept = []
+        for block in self.encoder:
+            maps = block(x)
+            pooled = self.pool(maps) if pool else maps
+            kept.append(pooled if pool_first else x if before else maps)
+            x = pooled
+        x = self.bottleneck(x)
+        x = self.pool(x) if last_pool else x
+        for block in self.decoder:
+            x = block(keep(kept), x) if reverse else block(x, keep(kept))
+        return self.output(x)
+
+    return changed(forward)
+
+
 def without_relu(model):
     for module in model.modules():
         if isinstance(module, ConvBlock):
@@ -457,6 +526,11 @@ def cropping(self, x):
     return UNet.forward(self, x[..., :height, :width])
 
 
+def asserting_sides(self, x):
+    assert not any(side % 2**self.depth for side in x.shape[2:]), f"{tuple(x.shape[2:])}: {2**self.depth}"
+    return UNet.forward(self, x)
+
+
 def silent(self, x):
     try:
         return UNet.forward(self, x)
@@ -482,7 +556,7 @@ WRONG_UNETS = {
     "ReLU at the end": (with_output(torch.relu), r"^Range of the result of .*negative values.*logits"),
     "depth ignored": (changed(resized, without_complaint, depth=4), r"^Number of .*depth=4: does your code use"),
     "base_channels ignored": (changed(base_channels=64), r"^Number of .*base_channels=64: does your code"),
-    "in_channels ignored": (changed(in_channels=1), r"^Error: .*channels"),
+    "in_channels ignored": (changed(in_channels=1), r"^Channels in .*level 0 .*from 1 to 2 channels.*takes in_chan"),
     "out_channels ignored": (changed(out_channels=1), r"^Shape of .*\(2, 1, 8, 12\), expected \(2, 3, 8, 12\)"),
     "other defaults": (OtherDefaults, r"^Number of parameters of UNet\(\): found 7,.*expected 31,030,593"),
     "other defaults, made with numbers": (OtherDefaultsWithNumbers, r"^Number of .*UNet\(depth=1\).*The defaults are"),
@@ -493,11 +567,45 @@ WRONG_UNETS = {
     "skip detached": (own_forward(skip=torch.Tensor.detach), r"^Gradient of .*leaves out a part"),
     "bottleneck cut off": (own_forward(below=torch.zeros_like), r"^Value of .*transposed"),
     "bottleneck detached": (own_forward(below=torch.Tensor.detach), r"^Gradient of .*none for \d+ of"),
+    "skips in the order of the encoder": (
+        keeping(lambda kept: kept.pop(0)),
+        r"^Skip .*level 1 \(4 x 6\): found maps of shape \(2, 4, 4, 6\) from below and \(2, 2, 8, 12\).*reverse order"),
+    "skips after pooling": (
+        keeping(pool_first=True),
+        r"^Skip .*level 1 \(4 x 6\): .*\(2, 4, 4, 6\) from below and \(2, 4, 2, 3\).*kept after pooling"),
+    "skips before the block": (keeping(before=True), r"^Channels .*level 1 .*\(2, 6, 4, 6\) .*joins 2 and 4 channels"),
+    "x and skip swapped": (keeping(reverse=True), r"^Channels .*level 1 .*from 8 to 4.*not the skip connection"),
+    "no pooling": (keeping(pool=False), r"^Skip .*one step up.* for each step down"),
+    "pooled after the bottleneck": (keeping(last_pool=True), r"^Skip .*one step up.* for each step down"),
+    "no padding": (unet_of(block=block_of(lambda i, o: [conv(i, o, padding=0), RELU, conv(o, o, padding=0), RELU])),
+                   r"^Size after a 3x3 convolution .*\(2, 2, 8, 12\) turned into \(2, 2, 6, 10\).*padding 1"),
+    "step up off by one": (unet_of(up=up_block(plain, up=lambda i, o: nn.ConvTranspose2d(i, o, 3, 2, 1))),
+                           r"^Skip .*\(2, 4, 3, 5\) from below and \(2, 4, 4, 6\)"),
+    "concatenation along axis 0": (
+        unet_of(up=up_block(lambda self, x, skip: self.conv(torch.cat([skip, self.up(x)])))), r"^Axis of .*dim=1"),
+    "channels do not double": (unet_of(lambda base, depth: [base] * (depth + 1)), r"^Number .*here they stay the same"),
+    "channels doubled at once": (unet_of(lambda base, depth: [base * 2 ** (n + 1) for n in range(depth + 1)]),
+                                 r"^Number .*not twice as many"),
+    "channels grow by addition": (unet_of(lambda base, depth: [base * (n + 1) for n in range(depth + 1)]),
+                                  r"^Number .*Compare with the diagram"),
+    "one convolution in a block": (
+        unet_of(block=block_of(lambda i, o: [conv(i, o), RELU]),
+                up=up_block(plain, block=lambda i, o: block_of(lambda i, o: [conv(i, o), RELU])(2 * o, o))),
+        r"^Number .*two convolutions"),
+    "kernel 3 in the step up": (unet_of(up=up_block(plain, up=lambda i, o: nn.ConvTranspose2d(i, o, 3, 2, 1, 1))),
+                                r"^Number .*kernel size 2, not 3"),
+    "nn.Upsample": (
+        unet_of(
+            up=up_block(plain, up=lambda i, o: nn.Upsample(scale_factor=2), block=lambda i, o: TwoLayers(i + o, o))),
+        r"^Number .*not an nn.Upsample\."),
+    "3x3 at the end": (changed(rebuild=lambda m: setattr(m, "output", conv(m.output.in_channels, len(m.output.bias)))),
+                       r"^Number .*last convolution has kernel size 1"),
+    "assert": (changed(asserting_sides), r"^Error of UNet\(depth=4\) .*found AssertionError.*`assert` is not enough"),
     "no ReLU": (changed(rebuild=without_relu), r"^Value of the result of .*ReLU"),
-    "hidden decoder": (changed(rebuild=hidden_decoder), r"^Number of trainable parameters of"),
+    "hidden decoder": (changed(rebuild=hidden_decoder), r"^Number of trainable parameters of .*nn.ModuleList"),
     "no bias": (changed(rebuild=without_bias), r"^Number .*bias"),
     "bilinear": (changed(rebuild=with_bilinear), r"^Number of .*transposed convolution"),
-    "no error": (changed(cropping), r"^Error of UNet\(depth=4\) for an image of 40 x 48: found a result of shape"),
+    "no error": (changed(cropping), r"^Error of UNet\(depth=4\) for an image of 40 x 48: found no error"),
     "error of torch": (own_forward(), r"^Error of UNet\(depth=4\) .*found RuntimeError"),
     "only the height": (own_forward(remainders=lambda sides, depth: [sides[0] % 2**depth]), r"^Error of .*48 x 40"),
     "always 16": (own_forward(remainders=lambda sides, depth: [side % 16 for side in sides]), r"^Divisor of .*by 4"),
@@ -549,7 +657,12 @@ WRONG_COUNTS = {
     "all parameters": (lambda model: sum(p.numel() for p in model.parameters()), r"^Value of .*frozen.*requires_grad"),
     "frozen ones": (lambda model: sum(p.numel() for p in model.parameters() if not p.requires_grad),
                     r"^Value of .*found 0, expected 22"),
-    "tensors": (lambda model: len(list(model.parameters())), r"^Value of .*found 2, expected 22"),
+    "tensors": (lambda model: len(list(model.parameters())), r"^Value of .*found 2, expected 22. .*not tensors"),
+    "weights only": (lambda model: sum(p.numel() for name, p in model.named_parameters()
+                                       if p.requires_grad and "bias" not in name), r"^Value of .*Biases"),
+    "tied twice": (lambda model: sum(p.numel() for module in model.modules() for p in module.parameters(recurse=False)
+                                     if p.requires_grad), r"^Value .*same weight tensor: found 24, .*counts once"),
+    "printed": (lambda model: print(count_by_loop(model)), r"^Type of .*found None, expected int.*printed .22"),
     "first sides": (lambda model: sum(p.shape[0] for p in model.parameters()), r"^Value of .*expected 22"),
     "a tensor": (lambda model: sum(torch.tensor(p.numel()) for p in model.parameters()), r"^Type of .*found Tensor"),
     "a NumPy number": (lambda model: np.sum([p.numel() for p in model.parameters()]), r"^Type of .*int64"),
@@ -663,10 +776,15 @@ WRONG_PADS = {
     "three results": (changed_result(lambda new, size: (new, *size)), r"^Type of the result .*tuple of 3"),
     "a tensor": (changed_result(lambda new, size: (torch.zeros(new.shape), size)), r"^Type of the padded"),
     "float64": (changed_result(lambda new, size: (new.astype(np.float64), size)), r"^dtype of .*found float64"),
-    "zeros": (padded("constant"), r"^Value of .*found 0.0"),
-    "edge": (padded("edge"), r"^Value of .*edge pixel is not repeated"),
-    "symmetric": (padded("symmetric"), r"^Value of .*edge pixel is not repeated"),
-    "wrap": (padded("wrap"), r"^Value of"),
+    "zeros": (padded("constant"), r"^Value of .*found 0.0.*mode=.constant"),
+    "edge": (padded("edge"), r"^Value of .*mode=.edge.*edge pixel is not repeated"),
+    "symmetric": (padded("symmetric"), r"^Value of .*mode=.symmetric.*edge pixel is not repeated"),
+    "wrap": (padded("wrap"), r"^Value of .*mode=.wrap"),
+    "a byte": (lambda image, multiple=16: (padded()(image.astype("u1"), multiple)[0].astype(image.dtype), image.shape),
+               r"^Value of the padded image .*no pixel changes"),
+    "whole numbers": (lambda image, multiple=16: (padded()(image.astype(int), multiple)[0].astype(image.dtype),
+                                                  image.shape), r"^Value of the padded image .*no pixel changes"),
+    "printed": (lambda image, multiple=16: print(padded()(image, multiple)), r"^Type of .*found None.*code printed"),
     "top and left": (padded(before=True), r"^Position of the image .*bottom"),
     "centred": (centred, r"^Position of the image"),
     "torch cannot fold twice": (with_torch, r"^Error: .*[Pp]adding size.*Look at line"),
