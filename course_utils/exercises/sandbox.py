@@ -221,7 +221,7 @@ class _Clock:
     macOS, the watching thread counts that of the whole process.) Imports and compilers are not counted, up to 20 times
     the limit.
 
-    Code that waits uses no processor time. It may do so for 10 times the limit, and 20 seconds for each second that it
+    Code that waits uses no processor time. It may do so for 10 times the limit, and 50 seconds for each second that it
     computes: this much a machine may be overloaded.
     """
 
@@ -245,7 +245,7 @@ class _Clock:
                 self.timeout = CheckTimeout(f"stopped after {self.seconds:g} seconds. {COMPUTED} {LOOPS}")
             elif used > 20 * self.seconds:
                 self.timeout = CheckTimeout(f"stopped after {used:.0f} seconds of imports and compilation.")
-            elif passed > self.waiting + 20 * used:
+            elif passed > self.waiting + 50 * used:
                 text = f"stopped after {passed:.0f} seconds, of which it computed for {used:.1f}. {WAITED}{_busy()}"
                 self.timeout = CheckTimeout(text)
                 self.timeout.waited = True

@@ -146,7 +146,7 @@ def _watch(process: subprocess.Popen, answers: Path, limits: Limits, stop: Stop)
             said, heard, used = now, time.monotonic(), _processor_time(process)
         patience = limits.seconds if b'{"step"' in said else START_SECONDS
         silent, computed = time.monotonic() - heard, _processor_time(process) - used
-        if computed > patience or silent > patience + 20 * computed:
+        if computed > patience or silent > patience + 50 * computed:
             return Outcome("failed", f"Time: the code was stopped after {silent:.0f} seconds.", timed_out=True)
         if stop.is_set():
             return Outcome(message="Interrupted.")
