@@ -157,7 +157,7 @@ def speed() -> str:
         ),
         "the same, against the bare network on one batch": f"{100 * step['course / limit']:.0f} % of its speed",
         "loading, targets, metrics, averaging of weights": f"{overhead:.1f} % of an epoch's computing",
-        "training of notebook 05 in the profile `laptop`": f"{loading[MINUTES]:.0f} minutes",
+        "training of notebook 05 in `laptop` (75 times a measured epoch)": f"{loading[MINUTES]:.0f} minutes",
         "scoring 50 images at ten IoU thresholds": (
             f"{times['stardist']:.0f} times as fast as StarDist's matching and {times['plain']:.0f} times as fast as "
             "the plain functions, with the same counts"

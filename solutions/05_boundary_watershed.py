@@ -274,6 +274,9 @@ claim(rimless["IoU 0.75"] < 0.75, "Without the rim a quarter is lost at IoU 0.75
 # was then trained a second time, with a lower learning rate and unchanged intensities; its curves show both trainings,
 # one after the other.) Add `pretrained=False` to the call to train one yourself, as `full` does; it is saved in the
 # folder `output` and loaded from there the next time.
+#
+# (The sentences below about probabilities and scores hold for the pretrained networks. For one that was trained for a
+# minute or two some do not, and the notebook says so.)
 
 # %%
 live = LiveFigure()
