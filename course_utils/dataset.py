@@ -24,7 +24,7 @@ class NucleiDataset(Dataset):
 
     Args:
         images: 2-D arrays `(H, W)`, already normalised; sizes may differ, none smaller than the crop.
-        masks: label images, or soft masks of floats, one for each image, of the same shape.
+        masks: label images, one for each image, of the same shape.
         target_transform: turns a mask `(S, S)` into a target tensor, for example `binary_target`.
         crop_size: side S of the square crops in pixels.
         augment: also flip and rotate by multiples of 90 degrees, image and mask alike.

@@ -40,7 +40,7 @@ def intensity_statistics(images: Iterable[np.ndarray]) -> tuple[float, float]:
     Every pixel has the same weight, so a large image has more weight than a small one.
 
     Args:
-        images: arrays of any shapes, of integers or floats, with at least one pixel in total.
+        images: arrays `(H, W)` of integers or floats, with at least one pixel in total; sizes may differ.
 
     Returns:
         `(mean, std)` as Python floats; `std` is the population standard deviation (division by the number of pixels).
@@ -68,7 +68,7 @@ def standardize(image: np.ndarray, mean: float, std: float) -> np.ndarray:
     a float32 image into a float64 one, which a float32 network does not accept.
 
     Args:
-        image: array of any shape, of integers or floats; it is not changed.
+        image: array `(H, W)` of integers or floats; it is not changed.
         mean, std: finite numbers, as from `intensity_statistics`; `std` is above 0.
 
     Returns:
@@ -118,7 +118,7 @@ def split_train_val(samples: Iterable, every: int = 20) -> tuple[list, list]:
     """Set aside every `every`-th sample for validation.
 
     Args:
-        samples: a list, or anything else that can be looped over; it is not changed.
+        samples: a list; it is not changed.
         every: 1 or more; with 20, the samples at indices 19, 39, 59, ... go to validation.
 
     Returns:
@@ -127,7 +127,7 @@ def split_train_val(samples: Iterable, every: int = 20) -> tuple[list, list]:
     Raises:
         ValueError: `every` is no whole number, or below 1.
 
-    >>> split_train_val("abcdefg", every=3)
+    >>> split_train_val(list("abcdefg"), every=3)
     (['a', 'b', 'd', 'e', 'g'], ['c', 'f'])
     """
     check_arguments(every=every)

@@ -105,6 +105,9 @@ show(
 # {{difficulty}}
 #
 # Write `count_shapes(images)`. It returns a dict that maps each shape `(H, W)` to the number of images that have it.
+#
+# In every exercise the docstring is that of the course's own function. Of the errors under `Raises`, write only those
+# that the task asks for: the checks ask for no others.
 
 # %% [markdown] expected="1.1"
 # Expected: two images of one size and one of another give
@@ -771,7 +774,7 @@ show(
 # {{difficulty}}
 #
 # Write `random_crop(image, mask, size, rng)`. It cuts the **same** window of `size` x `size` pixels out of both. `rng`
-# is a `numpy.random.Generator`; every position must be possible, including the last one. If the image is smaller than
+# is a `numpy.random.Generator`; all positions are equally likely, the last one included. If the image is smaller than
 # the window, raise a `ValueError` that names both sizes.
 
 # %% [markdown] expected="1.5"
@@ -868,7 +871,8 @@ assert target.shape == (1, *sample.mask.shape) and torch.equal(
 #
 # Write `NucleiDataset`, a `torch.utils.data.Dataset`. Item `i` is a pair: a random crop of image `i` as a float32
 # tensor `(1, S, S)`, and `target_transform` of the same crop of its mask. With `augment=True`, image and mask are also
-# flipped, and rotated by multiples of 90 degrees, **both in the same way**.
+# flipped, and rotated by multiples of 90 degrees, **both in the same way**. Each access draws another crop, also in
+# other workers of a loader and in the next epoch; the same `seed` and the same torch seed give the same crops again.
 #
 # Two things that easily go wrong:
 #

@@ -71,7 +71,8 @@ show(
 #
 # Write `ConvBlock(in_channels, out_channels)`, a box of the drawing: two 3x3 convolutions with padding 1, each followed
 # by a ReLU. It maps `(N, in_channels, H, W)` to `(N, out_channels, H, W)`. The solution also has a switch `batch_norm`,
-# off by default, which later notebooks use to train faster; you may leave it out.
+# off by default, which later notebooks use to train faster; you may leave it out, in all exercises of this notebook. Of
+# the errors under `Raises` in a docstring, write only those that the task asks for.
 
 # %% [markdown] expected="2.1"
 # Expected: two images with one channel become two with eight, of the same size.
@@ -166,8 +167,9 @@ assert up(from_below, skip).shape == (1, 8, 20, 24)
 # {{difficulty}}
 #
 # Write `UNet(in_channels=1, out_channels=1, base_channels=64, depth=4)`. The first level has `base_channels` maps,
-# every level below twice as many. `forward` has three parts: down (keep the skip connections), bottleneck, up (use them
-# in reverse order). It ends in a 1x1 convolution to `out_channels` maps **without** an activation: the output is
+# every level below twice as many. `forward` has three parts: down (keep the skip connections, halve the resolution: the
+# paper takes the maximum of 2x2 pixels, but their mean is right, too), bottleneck, up (use the skip connections in
+# reverse order). It ends in a 1x1 convolution to `out_channels` maps **without** an activation: the output is
 # *logits*; notebook 03 says why. If a side of the input is not divisible by `2**depth`, raise a `ValueError` that names
 # the side and the divisor.
 #
