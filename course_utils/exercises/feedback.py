@@ -31,6 +31,7 @@ class CheckResult:
 class CheckFailed(Exception):
     """A property of the student's object is wrong; the text says which, what was found and what was expected."""
 
+    finding = ""  # without advice
     found_none = False  # the student's code returned nothing
 
 
@@ -66,8 +67,9 @@ def show_result(exercise: Exercise, result: CheckResult, kept: str = "") -> None
 def fail(what: str, found: Any, expected: Any, look: str = "") -> None:
     """Raise `CheckFailed` with a text such as "Shape of the result: found (3,), expected (2,). Look here."."""
     found_text, expected_text = (value if isinstance(value, str) else shown(value) for value in (found, expected))
-    error = CheckFailed(f"{what}: found {found_text}, expected {expected_text}." + (f" {look}" if look else ""))
-    error.found_none = found is None
+    finding = f"{what}: found {found_text}, expected {expected_text}."
+    error = CheckFailed(f"{finding} {look}".strip())
+    error.finding, error.found_none = finding, found is None
     raise error
 
 

@@ -7,14 +7,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from skimage.segmentation import find_boundaries
+from scipy import ndimage
+from skimage.measure import label
+from skimage.segmentation import find_boundaries, watershed
 
 from course_utils.exercises.feedback import (
+    CheckFailed,
+    diagnosis,
     expect_callable,
     expect_dtype,
     expect_error,
+    expect_float,
     expect_label_image,
     expect_pair,
+    expect_room_for_ids,
     expect_shape,
     expect_type,
     fail,
@@ -56,9 +62,17 @@ def check_boundary_target(boundary_target) -> None:
             found = boundary_target(labels, *arguments)
         _expect_target(found, labels, arguments[0] if arguments else "inner", name)
     _expect_target(boundary_target(mask, mode="outer"), mask, "outer", "mode='outer', given by name")
+    for types, numbers in [("uint8", {3: 1, 8: 257, 40: 256, 100: 512}), ("uint16", {3: 1, 8: 65537, 40: 65536}),
+                           ("float32", {40: 2**24, 100: 2**24 + 1})]:  # fmt: skip
+        labels, largest = mask.copy(), max(numbers.values())
+        for id_, number in numbers.items():
+            labels[mask == id_] = number
+        look = f"Keep the type of the ids: in {types} two of them become one, or one becomes the background."
+        _expect_target(boundary_target(labels), labels, "inner", f"ids up to {largest}", look)
 
 
-def _expect_target(found: Any, mask: np.ndarray, mode: str, name: str) -> None:
+def _expect_target(found: Any, mask: np.ndarray, mode: str, name: str, special: str = "") -> None:
+    """The target is right. `special` says where to look if only this example fails."""
     what = f"the target ({name})"
     expect_type(what, found, torch.Tensor, "torch.from_numpy turns an array into a tensor.")
     expect_shape(what, found, mask.shape, "No axis for the batch or the channel: one class for each pixel.")
@@ -74,7 +88,7 @@ def _expect_target(found: Any, mask: np.ndarray, mode: str, name: str) -> None:
     places = np.argwhere(values != expected)
     if not len(places) or np.array_equal(values, as_int64):
         return
-    look = f"Compare with find_boundaries in mode {mode!r}."
+    look = special or f"Compare with find_boundaries in mode {mode!r}."
     exchanged = np.where(expected > 0, 3 - expected, 0)
     of_foreground = np.where(find_boundaries(mask > 0, mode=mode), 2, mask > 0)
     other_modes = [
@@ -89,6 +103,12 @@ def _expect_target(found: Any, mask: np.ndarray, mode: str, name: str) -> None:
         look = f"That is mode {other_modes[0]!r} instead of mode {mode!r}."
     elif np.array_equal(values, np.where(boundary & (mask > 0), 2, mask > 0)):
         look = "In this mode the boundary includes pixels outside the nuclei."
+    elif np.array_equal(values, np.where(boundary & (mask == 0), 2, mask > 0)):
+        look = "The interior overwrites the boundary: set the boundary last."
+    elif np.array_equal(values, np.where(find_boundaries(mask, connectivity=2, mode=mode), 2, mask > 0)):
+        look = "These are boundaries between diagonal neighbours, too: find_boundaries(mask, mode=mode) has four."
+    elif np.array_equal(values, np.where(find_boundaries(np.pad(mask, 1), mode=mode)[1:-1, 1:-1], 2, mask > 0)):
+        look = "The border of the image is no boundary of a nucleus."
     names = ["background", "interior", "boundary"]
     y, x = (int(index) for index in places[0])
     fail(f"Value of {what} at ({y}, {x})", f"{values[y, x]} ({names[values[y, x]]})",
@@ -107,6 +127,95 @@ def check_watershed_instances(watershed_instances) -> None:
         expect_label_image(f"the result for {name}", found, foreground.shape)
         return found
 
+    try:
+        _expect_watershed(run)
+    except CheckFailed as error:
+        named = _name_step(watershed_instances)
+        if named and not error.finding.startswith(("Type", "Shape", "dtype", "Range")):
+            raise CheckFailed(f"{error.finding} {named}") from None
+        raise
+
+
+def _name_step(watershed_instances: Callable) -> str:
+    """Which mistake in one step gives all of the student's results, as a sentence; empty if it is none of these."""
+    target = boundary_target(_touching_nuclei()).numpy()
+    cases = [((target == 1) * 1.0, (target == 2) * 1.0, 0.5), (*_neck(), 0.5), (*_neck(), 0.7)]
+    cases += [(*_rings(), threshold) for threshold in (0.2, 0.5, 0.8)]
+    cases += [(*_three_regions(), threshold) for threshold in (0.2, 0.5, 0.8, 0.95)]
+    cases += [(foreground, boundary, 0.5) for foreground, boundary in [*_ridge(), _ridge()[0][::-1], _slope()]]
+    try:
+        found = [_in_order(watershed_instances(f.copy(), b.copy(), threshold)) for f, b, threshold in cases]
+        right = [_in_order(_variant()(*case)) for case in cases]
+        suspects = {
+            look: [_in_order(variant(*case)) for case in cases] for look, variant in WRONG_STEPS.items()
+        }
+        return diagnosis(found, right, suspects)
+    except Exception:  # of the student's code, or a result that is no label image
+        return ""
+
+
+def _in_order(labels: np.ndarray) -> np.ndarray:
+    """The same instances, numbered in the order of their first pixels; the background stays 0."""
+    ids, first, index = np.unique(labels, return_index=True, return_inverse=True)
+    number = np.argsort(np.argsort(np.where(ids == 0, -1, first))) + (0 not in ids)
+    return number[index].reshape(labels.shape)
+
+
+def _variant(
+    mask_of: Callable = lambda f, b, t: f + b > 0.5,
+    seeds_of: Callable = lambda f, b, t: f - b > t,
+    height_of: Callable = lambda f, b: b,
+    label_of: Callable = label,
+) -> Callable:
+    """`watershed_instances` with one step exchanged."""
+
+    def instances(foreground: np.ndarray, boundary: np.ndarray, threshold: float) -> np.ndarray:
+        mask = mask_of(foreground, boundary, threshold)
+        markers = label_of(seeds_of(foreground, boundary, threshold) & mask)
+        return watershed(height_of(foreground, boundary), markers=markers, mask=mask)
+
+    return instances
+
+
+WRONG_STEPS = {
+    "Foreground and boundary are exchanged.": lambda f, b, t: _variant()(b, f, t),
+    "Without the boundary in the mask every nucleus loses its rim: it is foreground + boundary > 0.5.":
+        _variant(lambda f, b, t: f > 0.5),
+    "The mask is foreground + boundary > 0.5, whatever the threshold.":
+        _variant(lambda f, b, t: f + b > t),
+    "The mask is foreground + boundary > 0.5, whatever the threshold; now every nucleus loses its rim.":
+        _variant(lambda f, b, t: f > t),
+    "The mask is where foreground and boundary together exceed 0.5, not one of them.":
+        _variant(lambda f, b, t: np.maximum(f, b) > 0.5),
+    "The markers are where foreground alone exceeds the threshold; subtract the boundary.":
+        _variant(seeds_of=lambda f, b, t: f > t),
+    "A seed is where foreground - boundary exceeds the threshold, not foreground + boundary.":
+        _variant(seeds_of=lambda f, b, t: f + b > t),
+    "The markers are where the boundary is low; they are where foreground - boundary exceeds the threshold.":
+        _variant(seeds_of=lambda f, b, t: 1 - b > t),
+    "The markers are where foreground and boundary differ; the foreground must be the larger.":
+        _variant(seeds_of=lambda f, b, t: abs(f - b) > t),
+    "The markers are where the boundary is larger than the foreground; it is the other way round.":
+        _variant(seeds_of=lambda f, b, t: b - f > t),
+    "The markers do not use the argument threshold.": _variant(seeds_of=lambda f, b, t: f - b > 0.5),
+    "The markers have one id together: label gives each component its own.":
+        _variant(label_of=lambda seeds: seeds.astype(int)),
+    "These are the markers: watershed grows them to the mask.":
+        lambda f, b, t: label((f - b > t) & (f + b > 0.5)),
+    "These are the connected components of the foreground, not a watershed.": lambda f, b, t: label(f > t),
+    "These are the connected components of the mask, not a watershed.": lambda f, b, t: label(f + b > 0.5),
+    "These are the connected components of foreground + boundary, not a watershed.": lambda f, b, t: label(f + b > t),
+    "The height map is upside down: markers grow uphill on the boundary probability.":
+        _variant(height_of=lambda f, b: -b),
+    "The height map is the foreground: take the boundary probability.": _variant(height_of=lambda f, b: f),
+    "The height map is minus the foreground: take the boundary probability.": _variant(height_of=lambda f, b: -f),
+    "The height map is flat: take the boundary probability.": _variant(height_of=lambda f, b: 0 * b),
+    "That is the distance to the background: look at the height map, which is the boundary probability.":
+        _variant(height_of=lambda f, b: -ndimage.distance_transform_edt(f + b > 0.5)),
+}  # fmt: skip
+
+
+def _expect_watershed(run: Callable) -> None:
     # a perfect prediction gives the truth
     truth = _touching_nuclei()
     target = boundary_target(truth).numpy()
@@ -133,6 +242,7 @@ def check_watershed_instances(watershed_instances) -> None:
     grid = np.zeros((37, 36))
     grid[::2, ::2] = 0.95  # 342 instances: too many ids for a byte
     found = run("many tiny instances", grid, np.zeros_like(grid))
+    expect_room_for_ids("Number of instances for many tiny nuclei", found, 342)
     number = len(np.unique(found[found > 0]))
     if number != 342:
         fail("Number of instances for many tiny nuclei", number, 342, "Each has a seed of one pixel and its own id.")
@@ -148,11 +258,16 @@ def _expect_mask(name: str, found: np.ndarray, expected: np.ndarray, lost: str, 
                  "the id of an instance" if wanted else "0 (background)", look)  # fmt: skip
 
 
-def _expect_mask_rule(run: Callable) -> None:
+def _rings() -> tuple[np.ndarray, np.ndarray]:
     foreground, boundary = np.zeros((2, 14, 17), dtype=np.float32)
     foreground[2:12, 2:12], boundary[2:12, 2:12] = 0.2, 0.2  # together 0.4
     foreground[3:11, 3:11], boundary[3:11, 3:11] = 0.3, 0.3  # together 0.6
     foreground[4:10, 4:10], boundary[4:10, 4:10] = 0.95, 0.02
+    return foreground, boundary
+
+
+def _expect_mask_rule(run: Callable) -> None:
+    foreground, boundary = _rings()
     for arguments in [(), (0.2,), (0.8,)]:
         name = f"threshold={arguments[0]}" if arguments else "the default threshold"
         found = run(name, foreground, boundary, *arguments)
@@ -161,11 +276,24 @@ def _expect_mask_rule(run: Callable) -> None:
                      foreground + boundary > 0.5, look, look)  # fmt: skip
 
 
-def _expect_marker_rule(run: Callable) -> None:
+def _three_regions() -> tuple[np.ndarray, np.ndarray]:
     foreground, boundary = np.zeros((2, 10, 32))
     foreground[2:8, 2:8], boundary[2:8, 2:8] = 0.6, 0.3  # difference 0.3
     foreground[2:8, 12:18], boundary[2:8, 12:18] = 0.8, 0.1  # 0.7
     foreground[2:8, 22:28], boundary[2:8, 22:28] = 0.9, 0.02  # 0.88
+    return foreground, boundary
+
+
+def _neck() -> tuple[np.ndarray, np.ndarray]:
+    """Two nuclei joined by a neck whose difference is 0.6."""
+    foreground, boundary = np.zeros((2, 9, 20), dtype=np.float32)
+    foreground[1:8, 2:8], foreground[1:8, 12:18], foreground[3:6, 8:12] = 0.95, 0.95, 0.75
+    boundary[3:6, 8:12] = 0.15
+    return foreground, boundary
+
+
+def _expect_marker_rule(run: Callable) -> None:
+    foreground, boundary = _three_regions()
     mask = foreground + boundary > 0.5
     for arguments in [(), (0.2,), (0.8,), (0.95,)]:
         threshold = arguments[0] if arguments else 0.5
@@ -177,10 +305,7 @@ def _expect_marker_rule(run: Callable) -> None:
                      "There is a marker where foreground - boundary exceeds the threshold; "
                      "a region without one is background.")  # fmt: skip
 
-    # two nuclei joined by a neck whose difference is 0.6
-    foreground, boundary = np.zeros((2, 9, 20), dtype=np.float32)
-    foreground[1:8, 2:8], foreground[1:8, 12:18], foreground[3:6, 8:12] = 0.95, 0.95, 0.75
-    boundary[3:6, 8:12] = 0.15
+    foreground, boundary = _neck()
     for threshold, expected in [(0.5, 1), (0.7, 2)]:
         found = run(f"threshold={threshold}", foreground, boundary, threshold)
         number = 1 + int(found[4, 4] != found[4, 15])
@@ -224,7 +349,7 @@ def _expect_exact_cuts(run: Callable) -> None:
                      "A marker is where foreground - boundary > threshold, not >=.")  # fmt: skip
 
 
-def _expect_height_rule(run: Callable) -> None:
+def _ridge() -> list[tuple[np.ndarray, np.ndarray]]:
     """Two markers at the ends of a bar. The boundary has its ridge off the middle, where no other map has one."""
     foreground, boundary = np.zeros((2, 7, 33))
     foreground[1:6, 1:32], boundary[1:6, 1:32] = 0.5, 0.2
@@ -232,14 +357,23 @@ def _expect_height_rule(run: Callable) -> None:
     foreground[1:6, 29:32], boundary[1:6, 29:32] = 0.95, 0.02
     foreground[1:6, 9], boundary[1:6, 9] = 0.6, 0.4  # the ridge
     foreground[1:6, 23], boundary[1:6, 23] = 0.28, 0.25  # the faintest foreground
-    pictures = [(foreground, boundary), (foreground[:, ::-1].copy(), boundary[:, ::-1].copy()),
-                (foreground.T.copy(), boundary.T.copy())]  # fmt: skip
-    for picture in pictures:
+    return [(foreground, boundary), (foreground[:, ::-1].copy(), boundary[:, ::-1].copy()),
+            (foreground.T.copy(), boundary.T.copy())]  # fmt: skip
+
+
+def _slope() -> tuple[np.ndarray, np.ndarray]:
+    """Two markers above a slope of the boundary, so that a height map that is upside down differs from a flat one."""
+    foreground, boundary = np.zeros((2, 5, 30))
+    foreground[1:4, 1:29], boundary[1:4, 1:29] = 0.5, np.linspace(0.1, 0.4, 28)
+    foreground[1:4, [1, 28]], boundary[1:4, [1, 28]] = 1.0, 0.45
+    return foreground, boundary
+
+
+def _expect_height_rule(run: Callable) -> None:
+    foreground = _ridge()[0][0]
+    for number, picture in enumerate(_ridge()):
         found = run("two nuclei with a ridge between them", *picture)
-        if picture[0].shape != foreground.shape:
-            found = found.T
-        elif picture is pictures[1]:
-            found = found[:, ::-1]
+        found = (found, found[:, ::-1], found.T)[number]
         look = "Markers grow until the mask is full, without a gap between them."
         _expect_mask("two nuclei with a ridge between them", found, foreground > 0, look, "Background is 0.")
         left, right = found[3, 1], found[3, 31]
@@ -277,110 +411,228 @@ def _touching_row() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return foreground, boundary, truth
 
 
-def _name_score(found: float, images: list, threshold: float, iou_threshold: float) -> str:
-    """Which other plausible score a wrong mean F1 is, as a sentence; empty if it is none of them."""
-
-    def matches(marker_threshold: float, cut_off: float) -> list[Matches]:
-        return [
-            match_instances(watershed_instances(foreground, boundary, marker_threshold), truth, [cut_off])[0]
-            for foreground, boundary, truth in images
-        ]
-
-    right = matches(threshold, iou_threshold)
-    kinds = ("true_positive", "false_positive", "false_negative")
-    pooled = Matches(iou_threshold, *(sum(getattr(image, kind) for image in right) for kind in kinds))
-    scores = {
-        "the F1 of all images pooled; take the mean of each image's F1": pooled.f1,
-        "the sum, not the mean, over the images": sum(image.f1 for image in right),
-        "the mean average precision, TP / (TP + FP + FN)": np.mean([image.average_precision for image in right]),
-    }
-    if len(images) > 2:
-        scores["the F1 of the first image alone"] = right[0].f1
-    other_cut_offs = {
-        "the mean F1 with threshold in the place of iou_threshold": (threshold, threshold),
-        "the mean F1 with iou_threshold in the place of threshold": (iou_threshold, iou_threshold),
-        "the mean F1 with threshold and iou_threshold exchanged": (iou_threshold, threshold),
-        "the mean F1 at iou_threshold=0.5; pass iou_threshold on": (threshold, 0.5),
-        "the mean F1 at the default threshold 0.5 of the watershed; pass the threshold on": (0.5, iou_threshold),
-    }
-    scores = {name: np.mean([image.f1 for image in matches(*pair)]) for name, pair in other_cut_offs.items()} | scores
-    names = [name for name, score in scores.items() if abs(score - found) < 1e-4]
-    return f"This is {names[0]}." if names else ""
-
-
 def check_find_best_threshold(find_best_threshold) -> None:
     expect_callable(find_best_threshold, "find_best_threshold")
+    results, error = [], None
+    cases = _search_cases()
+    for case in cases:
+        try:
+            results.append(_search(find_best_threshold, *case))
+        except Exception as problem:  # first what is wrong before it
+            error = problem
+            break
+    cases = cases[: len(results)]
+    _expect_mean_scores(cases, [scores for _, scores in results])
+    _expect_best(cases, [best for best, _ in results])
+    if error is not None:
+        raise error
+    _expect_targets_refused(find_best_threshold)
+
+
+def _search_cases() -> list[tuple]:
+    """Name, images, expected dict, best threshold, where to look, and the arguments as keywords."""
     touching, pale, many = _touching_row(), _row_of_nuclei(1, 0), _row_of_nuclei(1, 4)
-    shrunk = [array.copy() for array in _row_of_nuclei(0, 1)]
-    shrunk[0][:, 7:] = shrunk[1][:, 7:] = 0  # six of the eight columns are predicted: IoU 0.75
-
-    def expect_result(
-        name: str,
-        images: list,
-        expected: dict[float, float],
-        best: float,
-        look: str = "",
-        sequence=list,
-        **arguments: float,
-    ) -> None:
-        foregrounds, boundaries, truths = (list(arrays) for arrays in zip(*images, strict=True))
-        thresholds = sequence(expected)
-        with untouched(foregrounds=foregrounds, boundaries=boundaries, truths=truths, thresholds=thresholds):
-            try:
-                found = find_best_threshold(foregrounds, boundaries, truths, thresholds, **arguments)
-            except ValueError as error:
-                fail(f"Result for label images ({name})", f"a ValueError: {error}", "a score",
-                     "Refuse only the 0/1/2 target. Label images may have any ids and differ in shape.")  # fmt: skip
-        expect_pair("the result", found, "(best threshold, {threshold: mean F1})")
-        if isinstance(found[0], dict) or not isinstance(found[1], dict):
-            kinds = ", ".join(type(part).__name__ for part in found)
-            fail("Type of the result", f"({kinds})", "(float, dict)", "The best threshold first, then the dict.")
-        chosen, scores = found
-        if set(scores) != set(expected):
-            fail(f"Keys of the dict ({name})", list(scores), sorted(expected), "One for each threshold, as given.")
-        for threshold, score in expected.items():
-            if not isinstance(scores[threshold], (float, int)):
-                expect_type(f"the mean F1 at threshold {threshold}", scores[threshold], float)
-            if not abs(scores[threshold] - score) < 1e-4:
-                named = _name_score(float(scores[threshold]), images, threshold, arguments.get("iou_threshold", 0.5))
-                fail(f"Value of the mean F1 at threshold {threshold} ({name})", round(float(scores[threshold]), 4),
-                     round(score, 4), named or look)  # fmt: skip
-        if isinstance(chosen, bool) or not isinstance(chosen, (float, int)):
-            expect_type("the best threshold", chosen, float, "Return the threshold itself.")
-        if chosen != best:
-            if abs(chosen - max(expected.values())) < 1e-4:
-                look = "Return the threshold that reaches the largest mean F1, not the F1 itself."
-            elif expected.get(chosen) == expected[best]:
-                look = "If two thresholds are equally good, the smaller one wins, whatever their order."
-            elif expected.get(chosen) == min(expected.values()):
-                look = "The largest mean F1 is the best."
-            fail(f"Value of the best threshold ({name})", chosen, best, look)
-
-    merged = "Use each threshold for the markers of watershed_instances."
-    expect_result("one image, nuclei that touch", [touching], {0.5: 0.0, 0.7: 1.0}, 0.7, merged)
-    expect_result("one image, a pale nucleus", [pale], {0.5: 1.0, 0.7: 0.0}, 0.5, merged)
+    half, third = _shrunk(4), _shrunk(3)  # of eight columns: an IoU of 0.5 and of 0.375
+    nothing = np.zeros((10, 12)), np.full((10, 12), 0.9), np.zeros((10, 12), dtype=np.int32)
+    all_three = {0.3: 2 / 3, 0.4: 2 / 3, 0.5: 2 / 3, 0.7: (1 + 0 + 8 / 9) / 3}
+    markers = "At each threshold, score the label images of watershed_instances against the truths with f1_score."
     mean = "Compute the F1 of each image, then the mean over all images, without pooling counts."
-    expect_result("three images", [touching, pale, many], {0.5: 2 / 3, 0.7: (1 + 0 + 8 / 9) / 3}, 0.5, mean)
-    for order in ([0.5, 0.3, 0.7, 0.4], [0.7, 0.5, 0.4, 0.3], [0.3, 0.4, 0.5, 0.7]):
-        scores = {0.3: 2 / 3, 0.4: 2 / 3, 0.5: 2 / 3, 0.7: (1 + 0 + 8 / 9) / 3}
-        expect_result(f"thresholds {order}", [touching, pale, many], {key: scores[key] for key in order}, 0.3, mean)
-    expect_result("a tuple of thresholds", [touching, many], {0.7: 17 / 18, 0.5: 0.5}, 0.7, mean, sequence=tuple)
-    expect_result("a single threshold", [pale], {0.9: 0.0}, 0.9)
-    expect_result("nothing found at any threshold", [pale], {0.9: 0.0, 0.7: 0.0, 0.8: 0.0}, 0.7)
-
     cut_off = "iou_threshold belongs to the F1 and is fixed; the thresholds belong to the watershed."
-    expect_result("an IoU of 0.75 at the default iou_threshold", [touching, shrunk], {0.5: 0.5, 0.7: 1.0}, 0.7, cut_off)
-    expect_result("an IoU of 0.75 at iou_threshold=0.85", [touching, shrunk], {0.8: 0.5, 0.7: 0.5, 0.5: 0.0}, 0.7,
-                  cut_off, iou_threshold=0.85)  # fmt: skip
-    expect_result("an IoU of 0.75 at iou_threshold=0.3", [touching, shrunk], {0.5: 0.75, 0.7: 1.0}, 0.7, cut_off,
-                  iou_threshold=0.3)  # fmt: skip
-
-    # label images with the ids 1 and 2 are not targets
-    apart, close = [list(image) for image in (_row_of_nuclei(0, 2), touching)]
+    apart, close = list(_row_of_nuclei(0, 2)), list(touching)  # label images with the ids 1 and 2 are no targets
     apart[2] = np.searchsorted([0, 1, 4], apart[2])
     close[2] = np.searchsorted([0, 4, 9], np.where(close[2] == 2, 0, close[2]))
-    expect_result("two nuclei with the ids 1 and 2", [apart], {0.5: 1.0}, 0.5)
-    expect_result("two nuclei with the ids 1 and 2 that touch", [close, apart], {0.7: 0.9}, 0.7)
+    return [
+        ("one image, nuclei that touch", [touching], {0.5: 0.0, 0.7: 1.0}, 0.7, markers, {}),
+        ("one image, a pale nucleus", [pale], {0.5: 1.0, 0.7: 0.0}, 0.5, markers, {}),
+        ("three images", [touching, pale, many], {0.5: all_three[0.5], 0.7: all_three[0.7]}, 0.5, mean, {}),
+        *(
+            (f"thresholds {order}", [touching, pale, many], {key: all_three[key] for key in order}, 0.3, mean, {})
+            for order in ([0.5, 0.3, 0.7, 0.4], [0.7, 0.5, 0.4, 0.3], [0.3, 0.4, 0.5, 0.7])
+        ),
+        ("a tuple of thresholds", [touching, many], {0.7: 17 / 18, 0.5: 0.5}, 0.7, mean, {"thresholds": tuple}),
+        ("a single threshold", [pale], {0.97: 0.0}, 0.97, markers, {}),
+        ("an image without nuclei", [nothing], {0.5: 1.0, 0.7: 1.0}, 0.5, "Nothing to find and nothing found.", {}),
+        ("nothing found at any threshold", [pale], {0.9: 0.0, 0.7: 0.0, 0.8: 0.0}, 0.7, markers, {}),
+        ("an IoU of 0.5 at the default iou_threshold", [touching, half], {0.5: 0.5, 0.7: 1.0}, 0.7, cut_off, {}),
+        ("an IoU of 0.375 at the default iou_threshold", [touching, third], {0.5: 0.0, 0.7: 0.5}, 0.7, cut_off, {}),
+        ("an IoU of 0.5 at iou_threshold=0.85", [touching, half], {0.8: 0.5, 0.7: 0.5, 0.5: 0.0}, 0.7, cut_off,
+         {"iou_threshold": 0.85}),
+        ("an IoU of 0.5 at iou_threshold=0.3", [touching, half], {0.5: 0.75, 0.7: 1.0}, 0.7, cut_off,
+         {"iou_threshold": 0.3}),
+        ("two nuclei with the ids 1 and 2", [apart], {0.5: 1.0}, 0.5, markers, {}),
+        ("two nuclei with the ids 1 and 2 that touch", [close, apart], {0.7: 0.9}, 0.7, mean, {}),
+    ]  # fmt: skip
+
+
+def _shrunk(columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A nucleus of eight columns, of which some are predicted."""
+    foreground, boundary, truth = _row_of_nuclei(0, 1)
+    foreground[:, 1 + columns :] = boundary[:, 1 + columns :] = 0
+    return foreground, boundary, truth
+
+
+def _search(
+    find_best_threshold: Callable, name: str, images: list, expected: dict, _best: float, _look: str, options: dict
+) -> tuple[float, dict[float, float]]:
+    """The result for one case: a threshold, and a score for each."""
+    foregrounds, boundaries, truths = (list(arrays) for arrays in zip(*images, strict=True))
+    options = dict(options)
+    thresholds = options.pop("thresholds", list)(expected)
+    with untouched(foregrounds=foregrounds, boundaries=boundaries, truths=truths, thresholds=thresholds):
+        try:
+            found = find_best_threshold(foregrounds, boundaries, truths, thresholds, **options)
+        except ValueError as error:
+            fail(f"Result for label images ({name})", f"a ValueError: {error}", "a score",
+                 "Refuse only the 0/1/2 target. Label images may have any ids and differ in shape.")  # fmt: skip
+    expect_pair("the result", found, "(best threshold, {threshold: mean F1})")
+    if isinstance(found[0], dict) or not isinstance(found[1], dict):
+        kinds = ", ".join(type(part).__name__ for part in found)
+        fail("Type of the result", f"({kinds})", "(float, dict)", "The best threshold first, then the dict.")
+    best, scores = found
+    if set(scores) != set(expected):
+        fail(f"Keys of the dict ({name})", list(scores), sorted(expected), "One for each threshold, as given.")
+    for threshold, score in scores.items():
+        if not isinstance(score, int):  # 1 for 1.0 is right, too
+            expect_float(f"the mean F1 at threshold {threshold}", score)
+    if isinstance(best, bool) or not isinstance(best, int):
+        expect_float("the best threshold", best)
+    return best, scores
+
+
+def _expect_mean_scores(cases: list[tuple], found: list[dict]) -> None:
+    places = [(case, threshold) for case in cases for threshold in case[2]]
+    values = [float(scores[threshold]) for case, scores in zip(cases, found, strict=True) for threshold in case[2]]
+    expected = [case[2][threshold] for case, threshold in places]
+    if np.allclose(values, expected, atol=1e-4):
+        return
+    measure = _Measure()
+    suspects = {
+        look: [function(measure, case[1], threshold, case[5].get("iou_threshold", 0.5)) for case, threshold in places]
+        for look, function in WRONG_MEANS.items()
+    }
+    named = diagnosis(values, expected, suspects)
+    for (case, threshold), value, right in zip(places, values, expected, strict=True):
+        if not abs(value - right) < 1e-4:
+            name, look = case[0], case[4]
+            fail(f"Value of the mean F1 at threshold {threshold} ({name})", round(value, 4), round(right, 4),
+                 named or look)  # fmt: skip
+
+
+class _Measure:
+    """Counts of an image for a segmentation, a threshold of the markers and an IoU threshold, each computed once."""
+
+    segmentations: dict[str, Callable] = {
+        "foreground": lambda foreground, boundary, threshold: label(foreground > threshold),
+        "both": lambda foreground, boundary, threshold: label(foreground + boundary > threshold),
+        "difference": lambda foreground, boundary, threshold: label(foreground - boundary > threshold),
+        "exchanged": lambda foreground, boundary, threshold: watershed_instances(boundary, foreground, threshold),
+    }
+
+    def __init__(self):
+        self.known: dict[tuple, Matches] = {}
+
+    def __call__(self, images: list, threshold: float, iou_threshold: float, kind: str = "watershed") -> list[Matches]:
+        for image in images:
+            key = id(image), kind, threshold, iou_threshold
+            if key not in self.known:
+                foreground, boundary, truth = image
+                labels = self.segmentations.get(kind, watershed_instances)(foreground, boundary, threshold)
+                truth = label(truth > 0) if kind == "true components" else truth
+                self.known[key] = match_instances(labels, truth, [iou_threshold])[0]
+        return [self.known[id(image), kind, threshold, iou_threshold] for image in images]
+
+
+def _mean_f1(matches: list[Matches]) -> float:
+    return float(np.mean([image.f1 for image in matches]))
+
+
+def _pixel_dice(images: list, threshold: float) -> float:
+    masks = [(watershed_instances(*image[:2], threshold) > 0, image[2] > 0) for image in images]
+    sums = [(2 * (found & true).sum(), found.sum() + true.sum()) for found, true in masks]
+    return float(np.mean([overlap / total if total else 1 for overlap, total in sums]))
+
+
+def _pooled_f1(matches: list[Matches]) -> float:
+    kinds = ("true_positive", "false_positive", "false_negative")
+    return Matches(0.5, *(sum(getattr(image, kind) for image in matches) for kind in kinds)).f1
+
+
+NO_MATCH = Matches(0.5, 0, 1, 1)
+WRONG_MEANS = {
+    "This is the mean F1 with threshold in the place of iou_threshold.":
+        lambda measure, images, t, iou: _mean_f1(measure(images, t, t)),
+    "This is the mean F1 with iou_threshold in the place of threshold.":
+        lambda measure, images, t, iou: _mean_f1(measure(images, iou, iou)),
+    "This is the mean F1 with threshold and iou_threshold exchanged.":
+        lambda measure, images, t, iou: _mean_f1(measure(images, iou, t)),
+    "This is the mean F1 at iou_threshold=0.5; pass iou_threshold on.":
+        lambda measure, images, t, iou: _mean_f1(measure(images, t, 0.5)),
+    "This is the mean F1 at the default threshold 0.5 of the watershed; pass the threshold on.":
+        lambda measure, images, t, iou: _mean_f1(measure(images, 0.5, iou)),
+    "This is the mean F1 of the connected components of the foreground; use watershed_instances.":
+        lambda measure, images, t, iou: _mean_f1(measure(images, t, iou, "foreground")),
+    "This is the mean F1 of the connected components of foreground + boundary; use watershed_instances.":
+        lambda measure, images, t, iou: _mean_f1(measure(images, t, iou, "both")),
+    "This is the mean F1 of the connected components of foreground - boundary; use watershed_instances.":
+        lambda measure, images, t, iou: _mean_f1(measure(images, t, iou, "difference")),
+    "This is the mean F1 with foreground and boundary exchanged.":
+        lambda measure, images, t, iou: _mean_f1(measure(images, t, iou, "exchanged")),
+    "This is the mean F1 with the components of truth > 0 as nuclei; the truth has ids.":
+        lambda measure, images, t, iou: _mean_f1(measure(images, t, iou, "true components")),
+    "This is the Dice of the pixels, not the F1 of the instances.":
+        lambda measure, images, t, iou: _pixel_dice(images, t),
+    "This is the mean without the images whose F1 is 0; they count, too.":
+        lambda measure, images, t, iou: _mean_f1([one for one in measure(images, t, iou) if one.f1] or [NO_MATCH]),
+    "This is the F1 of all images pooled; take the mean of each image's F1.":
+        lambda measure, images, t, iou: _pooled_f1(measure(images, t, iou)),
+    "This is the sum, not the mean, over the images.":
+        lambda measure, images, t, iou: sum(image.f1 for image in measure(images, t, iou)),
+    "This is the mean average precision, TP / (TP + FP + FN).":
+        lambda measure, images, t, iou: np.mean([image.average_precision for image in measure(images, t, iou)]),
+    "This is the F1 of the first image alone.": lambda measure, images, t, iou: measure(images, t, iou)[0].f1,
+    "This is the F1 of the last image alone.": lambda measure, images, t, iou: measure(images, t, iou)[-1].f1,
+    "This is the largest F1 of an image, not the mean.":
+        lambda measure, images, t, iou: max(image.f1 for image in measure(images, t, iou)),
+    "This is the smallest F1 of an image, not the mean.":
+        lambda measure, images, t, iou: min(image.f1 for image in measure(images, t, iou)),
+    "This is the median, not the mean.":
+        lambda measure, images, t, iou: np.median([image.f1 for image in measure(images, t, iou)]),
+    "This is the mean F1 in percent.": lambda measure, images, t, iou: 100 * _mean_f1(measure(images, t, iou)),
+}  # fmt: skip
+
+
+def _expect_best(cases: list[tuple], found: list[float]) -> None:
+    expected = [case[3] for case in cases]
+
+    def best(*order: Callable) -> list:
+        return [max(case[2], key=lambda threshold: [rule(case[2], threshold) for rule in order]) for case in cases]
+
+    suspects = {
+        "Return the threshold that reaches the largest mean F1, not the F1 itself.":
+            [max(case[2].values()) for case in cases],
+        "Return the threshold itself, not its position.":
+            [int(np.argmax(list(case[2].values()))) for case in cases],
+        "If two thresholds are equally good, the smaller one wins, whatever their order.":
+            best(lambda scores, threshold: scores[threshold]),
+        "If two thresholds are equally good, the smaller one wins: this is the larger.":
+            best(lambda scores, threshold: scores[threshold], lambda scores, threshold: threshold),
+        "The largest mean F1 is the best: this is the smallest.":
+            best(lambda scores, threshold: -scores[threshold], lambda scores, threshold: -threshold),
+        "The largest mean F1 is the best, not the smallest.": best(lambda scores, threshold: -scores[threshold]),
+        "This is the first threshold, whatever its F1.": [next(iter(case[2])) for case in cases],
+        "This is the last threshold, whatever its F1.": [list(case[2])[-1] for case in cases],
+    }  # fmt: skip
+    named = diagnosis(found, expected, suspects)
+    for (name, _, scores, right, *_), chosen in zip(cases, found, strict=True):
+        if chosen != right:
+            look = "If two thresholds are equally good, the smaller one wins."
+            if scores.get(chosen) != scores[right]:
+                look = "The threshold with the largest mean F1 is the best."
+            fail(f"Value of the best threshold ({name})", chosen, right, named or look)
+
+
+def _expect_targets_refused(find_best_threshold: Callable) -> None:
+    touching, pale = _touching_row(), _row_of_nuclei(1, 0)
     target = boundary_target(touching[2].astype(np.int32)).numpy()
     for position, truths in [("the only truth", [target]), ("the first truth", [target, pale[2]]),
                              ("the second truth", [pale[2], target]),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import heapq
+from collections import OrderedDict
+from fractions import Fraction
 from itertools import product
 
 import numpy as np
+import pandas as pd
 import torch
 from runner import CheckTests
 from scipy import ndimage
@@ -36,6 +39,25 @@ def pixel_by_pixel(mask, mode="inner"):
     boundary = find_boundaries(mask, mode=mode)
     rows = [[2 if boundary[y, x] else int(mask[y, x] > 0) for x in range(mask.shape[1])] for y in range(mask.shape[0])]
     return torch.LongTensor(rows)
+
+
+def by_own_erosion(mask, mode="inner"):
+    """Mode "inner" without scikit-image; the border of the image is no boundary."""
+    if mode != "inner":
+        return by_numpy_where(mask, mode)
+    interior = np.zeros(mask.shape, dtype=bool)
+    for id_ in np.unique(mask[mask > 0]):
+        interior |= ndimage.binary_erosion(mask == id_, border_value=1)
+    return torch.as_tensor(np.select([interior, mask != 0], [1, 2], 0))
+
+
+def by_shifts(mask, mode="inner"):
+    if mode != "inner":
+        return by_numpy_where(mask, mode)
+    padded = np.pad(mask, 1, mode="edge")
+    neighbours = padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]
+    boundary = np.any([neighbour != mask for neighbour in neighbours], axis=0) & (mask > 0)
+    return torch.from_numpy((mask > 0) + boundary.astype(np.int64))
 
 
 def target_of(boundary_of, interior_of=lambda mask: mask > 0):
@@ -76,11 +98,25 @@ WRONG_TARGET = {
                                r"^Value .*outside the nuclei"),
     "interior is all nuclei": (target_of(lambda mask, mode: mask < 0), r"^Value .*expected 2"),
     "boundary without interior": (target_of(boundary_in, lambda mask: mask < 0), r"^Value .*expected 1"),
-    "eight neighbours": (target_of(lambda mask, mode: find_boundaries(mask, connectivity=2, mode=mode)), r"^Value of"),
+    "eight neighbours": (target_of(lambda mask, mode: find_boundaries(mask, connectivity=2, mode=mode)),
+                        r"^Value of .*diagonal neighbours"),
     "a wider boundary": (target_of(lambda mask, mode: ndimage.binary_dilation(boundary_in(mask, mode)) & (mask > 0)),
                          r"^Value of"),
     "only the id 1": (target_of(boundary_in, lambda mask: mask == 1), r"^Value .*expected 1"),
     "changes its argument": (relabels_its_argument, r"^Mutation: your code changed its argument mask"),
+    "ids in a byte": (lambda mask, mode="inner": boundary_target(mask.astype(np.uint8), mode),
+                      r"^Value .*ids up to 512.*in uint8"),
+    "boundary of ids in a byte": (target_of(lambda mask, mode: boundary_in(mask.astype(np.uint8), mode)),
+                                  r"^Value .*ids up to 512"),
+    "ids in 16 bits": (lambda mask, mode="inner": boundary_target(mask.astype(np.uint16), mode),
+                       r"^Value .*ids up to 65537.*in uint16"),
+    "ids in float32": (target_of(lambda mask, mode: boundary_in(mask.astype(np.float32).astype(int), mode)),
+                       r"^Value .*ids up to 16777217.*in float32"),
+    "interior last": (
+        lambda mask, mode="inner": torch.from_numpy(np.where(mask > 0, 1, 2 * find_boundaries(mask, mode=mode))),
+        r"^Value .*set the boundary last"),
+    "border of the image": (target_of(lambda mask, mode: boundary_in(np.pad(mask, 1), mode)[1:-1, 1:-1]),
+                            r"^Value .*border of the image"),
     "sum of both": (
         lambda mask, mode="inner": torch.from_numpy((mask > 0).astype(np.int64) + find_boundaries(mask, mode=mode)),
         r"^Value .*expected 2"),
@@ -101,6 +137,13 @@ def eight_neighbours_everywhere(foreground, boundary, threshold=0.5):
     mask = (foreground + boundary) > 0.5
     inside = np.where(mask, foreground - boundary, -1)
     return watershed(np.round(boundary * 255).astype(int), label(inside > threshold), connectivity=2, mask=mask)
+
+
+def by_torch_masks(foreground, boundary, threshold=0.5):
+    f, b = torch.from_numpy(foreground), torch.from_numpy(boundary)
+    mask = torch.stack([f, b]).sum(dim=0) > 0.5
+    markers = ndimage.label(((f > b + threshold) & mask).numpy())[0].astype(np.uint16)
+    return watershed((b * 1000).int().numpy(), markers, mask=mask.numpy())
 
 
 def by_a_priority_queue(foreground, boundary, threshold=0.5):
@@ -181,20 +224,30 @@ WRONG_WATERSHED = {
     "ignores the threshold": (pipeline(seeds_of=lambda f, b, t, mask: (f - b > 0.5) & mask), r"^Value .*=0.2.*marker"),
     "another default": (lambda f, b, threshold=0.8: watershed_instances(f, b, threshold), r"^Value at .*default"),
     "markers of the sum": (pipeline(seeds_of=lambda f, b, t, mask: (f + b > t) & mask), r"^Value of the F1 .*seed"),
-    "one marker for all": (pipeline(label_of=lambda seeds: seeds.astype(int)), r"^Value of the F1 .*1 instances"),
+    "one marker for all": (pipeline(label_of=lambda seeds: seeds.astype(int)),
+                           r"^Value of the F1 .*1 instances.*label gives each"),
     "number of markers": (pipeline(label_of=lambda seeds: int(label(seeds).max())), r"^Value "),
     "minima as markers": (without_markers, r"^Value "),
-    "only the markers": (only_the_markers, r"^Value at .*one-hot target: found 0"),
+    "only the markers": (only_the_markers, r"^Value at .*one-hot target: found 0.*grows them"),
     "markers outside the mask": (pipeline(seeds_of=lambda f, b, t, mask: f - b > t), r"^Number of .*Restrict"),
     "keeps regions without marker": (with_components_left_over, r"^Value at .*a region without one"),
-    "flat height map": (pipeline(height_of=lambda f, b, mask: np.zeros_like(b)), r"^Value .*border .*1[56].*height"),
+    "flat height map": (pipeline(height_of=lambda f, b, mask: np.zeros_like(b)), r"^Value .*border .*1[56].*height m"),
     "distance as height map": (pipeline(height_of=distance), r"^Value of the F1 .*look at the height map"),
     "foreground as height map": (pipeline(height_of=lambda f, b, mask: -f), r"^Value of the border .*height map"),
     "difference as height map": (pipeline(height_of=lambda f, b, mask: b - f), r"^Value of the border .*height map"),
     "background as height map": (pipeline(height_of=lambda f, b, mask: 1 - f - b),
                                  r"^Value of the border .*height map"),
     # scikit-image before 0.25 floods plateaus in another order, so that an earlier example already goes wrong
-    "upside down": (pipeline(height_of=lambda f, b, mask: -b), r"^Value of the (border|F1) .*height map"),
+    "upside down": (pipeline(height_of=lambda f, b, mask: -b), r"^Value of the (border|F1) .*upside down"),
+    "components": (lambda f, b, threshold=0.5: label(f > threshold), r"^Value .*components of the foreground"),
+    "components of the mask": (lambda f, b, threshold=0.5: label(f + b > 0.5), r"^Value .*components of the mask"),
+    "difference without sign": (pipeline(seeds_of=lambda f, b, t, mask: (abs(f - b) > t) & mask),
+                                r"^Value .*the foreground must be the larger"),
+    "difference the wrong way": (pipeline(seeds_of=lambda f, b, t, mask: (b - f > t) & mask),
+                                 r"^Value .*the other way round"),
+    "low boundary": (pipeline(seeds_of=lambda f, b, t, mask: (1 - b > t) & mask), r"^Value .*the boundary is low"),
+    "probability of the foreground as height map": (pipeline(height_of=lambda f, b, mask: f),
+                                                    r"^Value .*height map is the foreground"),
     "a line between": (pipeline(watershed_line=True), r"^Value at .*: found 0 .*connected to a marker"),
     "background is -1": (pipeline(finish=lambda labels: labels - 1), r"^Range of .*-1"),
     "background is 1": (pipeline(finish=lambda labels: labels + 1), r"^Value at .*found 1, expected 0"),
@@ -207,7 +260,7 @@ WRONG_WATERSHED = {
     "a pair": (pipeline(finish=lambda labels: (labels, labels.max())), r"^Type of .*tuple.*alone"),
     "an axis more": (pipeline(finish=lambda labels: labels[None]), r"^Shape of"),
     "changes its argument": (subtracts_in_place, r"^Mutation: your code changed its argument foreground"),
-    "arguments exchanged": (lambda f, b, threshold=0.5: watershed_instances(b, f, threshold), r"^Value "),
+    "arguments exchanged": (lambda f, b, threshold=0.5: watershed_instances(b, f, threshold), r"^Value .*exchanged"),
 }  # fmt: skip
 
 
@@ -246,6 +299,31 @@ def by_a_table(foregrounds, boundaries, truths, thresholds, iou_threshold=0.5):
         table[i, j] = f1_score(watershed_instances(foreground, boundary, float(threshold)), truth, iou_threshold)
     means = table.mean(axis=1)
     return [order[means.argmax()], dict(zip(order, means, strict=True))]
+
+
+def by_pandas(foregrounds, boundaries, truths, thresholds, iou_threshold=0.5):
+    refuse(truths)
+    rows = [
+        {t: f1_score(watershed_instances(*pair, threshold=t), truth, iou_threshold=iou_threshold) for t in thresholds}
+        for *pair, truth in zip(foregrounds, boundaries, truths, strict=True)
+    ]
+    means = pd.DataFrame(rows).mean().sort_index()
+    return means.idxmax(), means.to_dict()
+
+
+def from_above(foregrounds, boundaries, truths, thresholds, iou_threshold=0.5):
+    """Generators, image by image, and the largest threshold first."""
+    refuse(truth for truth in truths)
+    sums = OrderedDict((threshold, 0) for threshold in sorted(thresholds, reverse=True))
+    for foreground, boundary, truth in zip(foregrounds, boundaries, truths, strict=True):
+        for threshold in sums:
+            found = watershed_instances(foreground, boundary, threshold)
+            sums[threshold] += Fraction(f1_score(found, truth, iou_threshold))
+    best = None
+    for threshold in sums:
+        if best is None or sums[threshold] >= sums[best]:
+            best = threshold
+    return best, {threshold: float(total / len(truths)) for threshold, total in sums.items()}
 
 
 def search(
@@ -335,14 +413,60 @@ def returns_early(foregrounds, boundaries, truths, thresholds, iou_threshold=0.5
     return find_best_threshold(foregrounds, boundaries, truths, thresholds[:1], iou_threshold)
 
 
+def components_of(image):
+    """The search with connected components in the place of the watershed."""
+
+    def solution(foregrounds, boundaries, truths, thresholds, iou_threshold=0.5):
+        refuse(truths)
+        triples = list(zip(foregrounds, boundaries, truths, strict=True))
+        scores = {
+            t: float(np.mean([f1_score(label(image(f, b) > t), truth, iou_threshold) for f, b, truth in triples]))
+            for t in thresholds
+        }
+        return min(scores, key=lambda t: (-scores[t], t)), scores
+
+    return solution
+
+
+def aggregated(function):
+    return search(lambda found, truths, iou_threshold, threshold: float(
+        function([f1_score(f, t, iou_threshold) for f, t in zip(found, truths, strict=True)])
+    ))  # fmt: skip
+
+
 WRONG_SEARCH = {
+    "components": (components_of(lambda f, b: f), r"^Value .*connected components of the foreground;"),
+    "components of the sum": (components_of(np.add), r"^Value .*connected components of foreground \+ boundary"),
+    "components of the difference": (components_of(np.subtract), r"^Value .*components of foreground - boundary"),
+    "default threshold of the watershed": (search(marker=lambda threshold, iou_threshold: 0.5),
+                                           r"^Value .*default threshold 0.5 of the watershed"),
+    "foreground and boundary exchanged": (
+        lambda f, b, *rest, **options: find_best_threshold(b, f, *rest, **options), r"^Value .*boundary exchanged"),
+    "largest": (aggregated(max), r"^Value .*largest F1 of an image"),
+    "last image": (aggregated(lambda scores: scores[-1]), r"^Value .*last image alone"),
+    "median": (aggregated(np.median), r"^Value .*the median"),
+    "percent": (aggregated(lambda scores: 100 * np.mean(scores)), r"^Value .*in percent"),
+    "only images with a match": (aggregated(lambda scores: np.mean([s for s in scores if s] or [0])),
+                                 r"^Value .*without the images whose F1 is 0"),
+    "first image by chance": (aggregated(lambda scores: scores[0] if len(scores) == 3 else np.mean(scores) + 0.01),
+                              r"^Value .*(At each threshold|Compute)"),
+    "a higher default": (
+        lambda f, b, t, thresholds, iou_threshold=0.55: find_best_threshold(f, b, t, thresholds, iou_threshold),
+        r"^Value .*an IoU of 0.5 at the default iou_threshold"),
+    "a lower default": (
+        lambda f, b, t, thresholds, iou_threshold=0.35: find_best_threshold(f, b, t, thresholds, iou_threshold),
+        r"^Value .*an IoU of 0.375 at the default iou_threshold"),
+    "NumPy's float32": (search(finish=lambda best, scores: (np.float32(best), scores)), r"^Type .*NumPy's float32"),
+    "prints": (search(check=lambda truths: [print("a target") for t in truths if looks_like_boundary_target(t)]),
+               r"^Result when the only truth.*printed"),
     "pooled": (search(pooled), r"^Value of the mean F1 .*three images.*all images pooled"),
     "ties to the larger": (search(choose=last_of_the_best), r"^Value of the best threshold .*the smaller one wins"),
     "ties to the first": (search(choose=lambda scores: max(scores, key=scores.get)),
                           r"^Value of the best .*found 0.5, .*smaller"),
     "the worst": (search(choose=lambda scores: min(scores, key=scores.get)), r"^Value of the best .*largest mean F1"),
     "the score itself": (search(choose=lambda scores: max(scores.values())), r"^Value of the best .*not the F1 itself"),
-    "the position": (search(choose=lambda scores: list(scores.values()).index(max(scores.values()))), r"^Value of the"),
+    "the position": (search(choose=lambda scores: list(scores.values()).index(max(scores.values()))),
+                     r"^Value of the best .*not its position"),
     "nothing above zero": (search(choose=starts_at_zero), r"^Type of the best threshold: found None"),
     "exchanged": (search(finish=lambda best, scores: (scores, best)), r"^Type of the result.*best threshold first"),
     "the dict alone": (search(finish=lambda best, scores: scores), r"^Type of the result: found dict"),
@@ -386,9 +510,9 @@ WRONG_SEARCH = {
 
 
 RIGHT = {
-    "5.1": [by_numpy_where, by_torch, pixel_by_pixel],
-    "5.2": [by_scipy_labels, eight_neighbours_everywhere, by_a_priority_queue],
-    "5.3": [by_loops, by_a_table],
+    "5.1": [by_numpy_where, by_torch, pixel_by_pixel, by_own_erosion, by_shifts],
+    "5.2": [by_scipy_labels, eight_neighbours_everywhere, by_a_priority_queue, by_torch_masks],
+    "5.3": [by_loops, by_a_table, by_pandas, from_above],
 }  # fmt: skip
 WRONG = {"5.1": WRONG_TARGET, "5.2": WRONG_WATERSHED, "5.3": WRONG_SEARCH}
 EQUIVALENT = {
