@@ -237,6 +237,21 @@ def test_time_limits_are_known_as_such(graded_class):
     assert found == {("bad cells", "1.4"), ("hangs", "1.1"), ("swallows", "1.1")}
 
 
+@pytest.mark.parametrize(
+    ("share", "stopped"), [(0.0, True), (0.1, False), (1.0, True)], ids=["waits", "on a busy machine", "computes"]
+)  # fmt: skip
+def test_a_busy_machine_is_no_time_limit(share, stopped, monkeypatch, tmp_path):
+    """What gets a tenth of a processor is not stopped as early as what waits, or has computed for so long."""
+    assert process._processor_time(psutil.Process()) > 0
+    (tmp_path / "answers").write_text('{"step": "1.1"}\n')
+    start = time.monotonic()
+    monkeypatch.setattr(process, "_processor_time", lambda _: share * (time.monotonic() - start))
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(2)"]) as sleeping:
+        ended = process._watch(sleeping, tmp_path / "answers", Limits(seconds=0.5), threading.Event())
+        sleeping.kill()
+    assert ended.timed_out == stopped, ended
+
+
 def test_no_program_outlives_the_notebook_that_started_it(graded_class):
     child = int((graded_class["folder"] / "pid.txt").read_text())
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
