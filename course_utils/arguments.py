@@ -6,8 +6,9 @@ a size must be. The message says which argument is wrong, what it must be, and w
 
 from __future__ import annotations
 
+import math
 import numbers
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
+_WHOLE = (int, np.int32, np.int64)  # with other dtypes, 500 - np.uint8(4) overflows
 # names, what they must be, the kinds of dtype of an array or the type of a number, and which values are right
 _TABLE = (
     ("image probability foreground boundary", "an array of numbers", "biuf", lambda v: True),
@@ -25,12 +27,12 @@ _TABLE = (
     ("iou", "a matrix of overlaps from 0 to 1", "f", lambda v: (v >= 0) & (v <= 1)),
     ("classes", "a target of the classes 0, 1, 2", "biu", lambda v: (v >= 0) & (v <= 2)),
     ("size crop_size min_size multiple every tile min_distance in_channels out_channels base_channels batch_size side "
-     "crops_per_epoch epochs rows columns", "a whole number of at least 1", numbers.Integral, lambda v: v >= 1),
-    ("margin min_area depth workers", "a whole number of at least 0", numbers.Integral, lambda v: v >= 0),
+     "crops_per_epoch epochs rows columns", "a whole number of at least 1", _WHOLE, lambda v: 1 <= v < 2**31),
+    ("margin min_area depth workers", "a whole number of at least 0", _WHOLE, lambda v: 0 <= v < 2**31),
     ("percentile", "a number from 0 to 100", numbers.Real, lambda v: 0 <= v <= 100),
-    ("threshold mean", "a finite number", numbers.Real, np.isfinite),
+    ("threshold mean", "a finite number", numbers.Real, math.isfinite),
     ("std learning_rate", "a finite number above 0", numbers.Real, lambda v: 0 < v < np.inf),
-    ("sigma", "a finite number of at least 0", numbers.Real, lambda v: 0 <= v < np.inf),
+    ("sigma", "a number from 0 to 1000", numbers.Real, lambda v: 0 <= v <= 1000),
     ("iou_threshold", "a number above 0 and at most 1", numbers.Real, lambda v: 0 < v <= 1),
     ("mode", "'inner', 'outer' or 'thick'", str, lambda v: v in ("inner", "outer", "thick")),
     ("model", "a torch.nn.Module with parameters", object,
@@ -77,6 +79,21 @@ def check_arguments(*, ndim: int | None = 2, values: bool = True, least: int = 0
         _check_equal("shape", {shown: value.shape for shown, name, value in group if isinstance(_RULES[name][1], str)})
 
 
+def as_list(**argument) -> list:
+    """The items of one argument, given by its name, as a list: a generator can be read only once.
+
+    Raises:
+        ValueError: it cannot be read.
+
+    >>> as_list(images=(i for i in range(3)))
+    [0, 1, 2]
+    """
+    ((name, value),) = argument.items()
+    if not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
+        raise ValueError(f"{name} must be a list, but is of type {type(value).__name__}.")
+    return list(value)
+
+
 def _check_equal(what: str, found: dict[str, object]) -> None:
     if len(set(found.values())) > 1:
         differing = " and ".join(map(str, found.values()))
@@ -87,10 +104,10 @@ def _check(name: str, value, rule: list, ndim: int | None, values: bool) -> None
     what, kinds, is_right = rule
     found = None
     if not isinstance(kinds, str):
-        number = value.item() if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0 else value
+        number = value.item() if name in ("mean", "std") and isinstance(value, np.ndarray) and value.ndim == 0 else value
         if isinstance(number, bool) or not isinstance(number, kinds) or not is_right(number):
             found = f"is {value!r}"
-    elif not isinstance(value, np.ndarray):
+    elif not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
         found = f"is of type {type(value).__name__}: make it a NumPy array first"
     elif ndim is not None and value.ndim != ndim:
         found = f"has shape {value.shape}, which is not {ndim}-dimensional"
@@ -133,6 +150,6 @@ def check_logits(logits: Tensor, target: Tensor, ndim: int | None = None, larges
 def check_class_logits(logits: Tensor, target: Tensor) -> None:
     """`check_logits` for logits `(N, 3, H, W)` and a target `(N, H, W)` of the classes 0, 1, 2; else a `ValueError`."""
     check_logits(logits, target, ndim=4, largest=2)
-    if logits.shape != (len(target), 3, *target.shape[1:]) or target.is_floating_point():
+    if logits.shape != (*target.shape[:1], 3, *target.shape[1:]) or target.is_floating_point():
         shapes = f"{tuple(logits.shape)} and {tuple(target.shape)} of {target.dtype}"
         raise ValueError(f"logits (N, 3, H, W) and target (N, H, W) of integers must fit, but have {shapes}.")

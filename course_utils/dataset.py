@@ -1,4 +1,7 @@
-"""Batches of images of different sizes (notebook 01): random crops to train on, whole images to validate on."""
+"""Batches of images of different sizes (notebook 01): random crops to train on, whole images to validate on.
+
+An argument that is not what its description says is a `ValueError`, which says what was found.
+"""
 
 from __future__ import annotations
 
@@ -34,9 +37,6 @@ class NucleiDataset(Dataset):
     Asking again for the same index gives another crop. The random numbers come from torch's generator, which
     `DataLoader` seeds differently in every worker and every epoch; a NumPy generator kept in the dataset would be
     copied into each worker and repeat the same crops there.
-
-    Raises:
-        ValueError: an image is smaller than the crop, or an argument is something else.
 
     >>> from course_utils.targets import binary_target
     >>> dataset = NucleiDataset([np.zeros((64, 80))], [np.zeros((64, 80), int)], binary_target, crop_size=32)
@@ -89,9 +89,6 @@ class FullImageDataset(Dataset):
 
     An item is `(image, target)`: float32 `(1, H', W')` and the target of the mask, padded in the same way.
     Images differ in size, so load them with `batch_size=1`.
-
-    Raises:
-        ValueError: an argument is something else.
     """
 
     def __init__(self, images, masks, target_transform: TargetTransform, multiple: int = 16):
@@ -119,9 +116,6 @@ def training_loader(dataset: NucleiDataset, batch_size: int, crops_per_epoch: in
         workers: loader processes, at most one for each core; 0 loads in this process. Where new processes are not
             forked (Windows, macOS, Python 3.14), they import what they need: a dataset class of this package, but not
             one defined in a notebook.
-
-    Raises:
-        ValueError: the dataset is empty, or a number is not one.
     """
     check_arguments(batch_size=batch_size, crops_per_epoch=crops_per_epoch, workers=workers)
     if len(dataset) == 0:

@@ -2,6 +2,7 @@
 
 Images are 2-D NumPy arrays `(H, W)`; masks are label images of the same shape: 0 is background, every other
 value is the id of one nucleus, in no particular order and possibly with gaps.
+An argument that is something else is a `ValueError`, which says what was found.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from course_utils.arguments import check_arguments
+from course_utils.arguments import as_list, check_arguments
 
 
 def count_shapes(images: Iterable[np.ndarray]) -> dict[tuple[int, int], int]:
@@ -23,13 +24,10 @@ def count_shapes(images: Iterable[np.ndarray]) -> dict[tuple[int, int], int]:
     Returns:
         `{(H, W): number of images}`; an empty dict for no images.
 
-    Raises:
-        ValueError: an image is something else.
-
     >>> count_shapes([np.zeros((2, 3)), np.zeros((4, 4)), np.zeros((2, 3))])
     {(2, 3): 2, (4, 4): 1}
     """
-    images = list(images)
+    images = as_list(images=images)
     check_arguments(images=images, values=False)
     return dict(Counter(image.shape for image in images))
 
@@ -46,12 +44,12 @@ def intensity_statistics(images: Iterable[np.ndarray]) -> tuple[float, float]:
         `(mean, std)` as Python floats; `std` is the population standard deviation (division by the number of pixels).
 
     Raises:
-        ValueError: there are no pixels, or a value is NaN or infinite, or an image is no array of numbers.
+        ValueError: there are no pixels.
 
     >>> intensity_statistics([np.array([[0, 0]]), np.array([[3]])])
     (1.0, 1.4142135623730951)
     """
-    images = list(images)  # they are read more than once, which a generator does not allow
+    images = as_list(images=images)
     check_arguments(images=images, ndim=None)
     n_pixels = sum(image.size for image in images)
     if n_pixels == 0:
@@ -74,9 +72,6 @@ def standardize(image: np.ndarray, mean: float, std: float) -> np.ndarray:
     Returns:
         A new float32 array of the same shape.
 
-    Raises:
-        ValueError: an argument is something else, such as the `std` of a constant image.
-
     >>> standardize(np.array([[0, 4]], dtype=np.uint8), mean=2.0, std=np.float64(2.0))
     array([[-1.,  1.]], dtype=float32)
     """
@@ -97,9 +92,6 @@ def normalize_percentiles(image: np.ndarray, low: float = 1.0, high: float = 99.
 
     Returns:
         A new float32 array of the same shape; all zeros for a constant image.
-
-    Raises:
-        ValueError: the image has no pixels, or some that are NaN or infinite, or `low` and `high` are swapped.
 
     >>> normalize_percentiles(np.arange(1001).reshape(7, 143), low=0, high=100).max()
     np.float32(1.0)
@@ -125,13 +117,13 @@ def split_train_val(samples: Iterable, every: int = 20) -> tuple[list, list]:
         `(train, val)`: two lists in the original order that together hold every sample once.
 
     Raises:
-        ValueError: `every` is no whole number, or below 1.
+        ValueError: `every` is below 1.
 
     >>> split_train_val(list("abcdefg"), every=3)
     (['a', 'b', 'd', 'e', 'g'], ['c', 'f'])
     """
     check_arguments(every=every)
-    samples = list(samples)
+    samples = as_list(samples=samples)
     train = [sample for index, sample in enumerate(samples) if (index + 1) % every != 0]
     val = [sample for index, sample in enumerate(samples) if (index + 1) % every == 0]
     return train, val
@@ -151,8 +143,7 @@ def random_crop(
         `(image window, mask window)`, both `(size, size)`, dtypes kept.
 
     Raises:
-        ValueError: the image is smaller than the window (the message names both sizes), the shapes differ, or an
-            argument is something else.
+        ValueError: the shapes differ, or the image is smaller than the window; the message names both sizes.
 
     >>> image = np.arange(16).reshape(4, 4)
     >>> window, same_window = random_crop(image, image, size=2, rng=np.random.default_rng(0))
@@ -175,12 +166,6 @@ def random_crop(
 def nucleus_areas(mask: np.ndarray) -> np.ndarray:
     """Area of each nucleus in pixels, in ascending order of the ids, without the background.
 
-    Args:
-        mask: label image `(H, W)`.
-
-    Raises:
-        ValueError: it is something else.
-
     >>> nucleus_areas(np.array([[0, 7, 7], [0, 0, 2]]))
     array([1, 2])
     """
@@ -199,9 +184,6 @@ def touching_ids(mask: np.ndarray) -> np.ndarray:
 
     Returns:
         1-D array of ids; empty if no nuclei touch.
-
-    Raises:
-        ValueError: `mask` is something else.
 
     >>> touching_ids(np.array([[1, 1, 5], [0, 0, 0], [9, 0, 0]]))
     array([1, 5])

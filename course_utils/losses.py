@@ -1,4 +1,7 @@
-"""Losses and pixel scores (notebook 03). All take logits, the linear output of the network."""
+"""Losses and pixel scores (notebook 03). All take logits, the linear output of the network.
+
+Other targets than described, such as 255 for nuclei, are a `ValueError`.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,7 @@ def binary_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Te
         Scalar tensor; finite, with finite gradients, for every finite logit.
 
     Raises:
-        ValueError: the shapes differ (broadcasting would silently change the mean), or the target has other values,
-            such as 255 for nuclei.
+        ValueError: the shapes differ (broadcasting would silently change the mean).
 
     >>> binary_cross_entropy(torch.tensor([-1e4, 0.0]), torch.tensor([0.0, 1.0]))
     tensor(0.3466)
@@ -46,9 +48,6 @@ def dice_score(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     Returns:
         Scalar tensor in [0, 1]. A map in which prediction and target are both empty scores 1.
 
-    Raises:
-        ValueError: the shapes differ or are not `(N, C, H, W)`, or the target has other values, such as 255 for nuclei.
-
     >>> dice_score(torch.full((1, 1, 2, 2), 1e4), torch.ones(1, 1, 2, 2))
     tensor(1.)
     """
@@ -67,7 +66,7 @@ def dice_score(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 def hard_dice_score(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Dice score of the mask thresholded at a probability of 0.5: what is reported as a result.
 
-    Arguments, result and errors as in `dice_score`. It has no gradient, so it is a metric, not a loss.
+    Arguments and result as in `dice_score`. It has no gradient, so it is a metric, not a loss.
 
     >>> hard_dice_score(torch.full((1, 1, 2, 2), 0.1), torch.ones(1, 1, 2, 2))
     tensor(1.)
@@ -84,9 +83,6 @@ def foreground_dice_score(logits: torch.Tensor, target: torch.Tensor) -> torch.T
     Args:
         logits: float tensor `(N, 3, H, W)`.
         target: int64 tensor `(N, H, W)` of `boundary_target`.
-
-    Raises:
-        ValueError: they are something else.
     """
     check_class_logits(logits, target)
     background = torch.softmax(logits, dim=1)[:, :1]

@@ -41,9 +41,6 @@ def normalized_arrays(samples: list[Sample], min_size: int = 1) -> tuple[list[np
         min_size: images and masks with a shorter side are padded by reflection at the bottom and at the right, so that
             crops of this size fit. A nucleus and its mirror image then share an id: right for the targets to train
             with, wrong for scores.
-
-    Raises:
-        ValueError: an image cannot be normalised, or `min_size` is no whole number.
     """
     check_arguments(min_size=min_size)
     images = [_pad_to(normalize_percentiles(sample.image), min_size) for sample in samples]
@@ -61,15 +58,15 @@ def boundary_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
     Args:
         logits: float tensor `(N, 3, H, W)`.
-        target: int64 tensor `(N, H, W)` of `boundary_target`.
+        target: integer tensor `(N, H, W)` of `boundary_target`.
 
     Raises:
         ValueError: they are something else.
     """
     check_class_logits(logits, target)
-    weight = torch.ones(3, device=logits.device)
+    weight = torch.ones(3, device=logits.device, dtype=logits.dtype)
     weight[2] = BOUNDARY_WEIGHT
-    return torch.nn.functional.cross_entropy(logits, target, weight=weight)
+    return torch.nn.functional.cross_entropy(logits, target.long(), weight=weight)
 
 
 def without_boundary_weight(model: UNet) -> UNet:

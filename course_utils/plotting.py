@@ -2,6 +2,7 @@
 
 The colours are those of Okabe and Ito, which colour-blind people can tell apart; a line style, a symbol or a word
 always says the same as the colour. The background of a figure is white and opaque, so it is readable in a dark theme.
+An array of another kind than described is a `ValueError`.
 """
 
 from __future__ import annotations
@@ -103,13 +104,14 @@ def label_colours(labels: np.ndarray) -> np.ndarray:
 
 def draw_labels(axes, labels: np.ndarray, title: str = "") -> None:
     """Draw a label image in the fixed colours of `label_colours`."""
+    check_arguments(image=labels)  # an empty one cannot be drawn
     axes.imshow(label_colours(labels))
     _finish(axes, title)
 
 
 def draw_classes(axes, target: np.ndarray, title: str = "", legend: bool = False) -> None:
     """Draw a target with the classes 0 background, 1 interior, 2 boundary."""
-    classes = np.asarray(target)
+    classes = target.numpy() if hasattr(target, "numpy") else target  # a tensor is an array, too
     check_arguments(classes=classes)
     colours = np.array([to_rgb(colour) for colour in CLASS_COLOURS.values()])
     axes.imshow(colours[classes.astype(int)])

@@ -1,4 +1,7 @@
-"""From probabilities to instances (notebooks 04 and 05)."""
+"""From probabilities to instances (notebooks 04 and 05).
+
+An argument that is not what its description says, or has NaN or infinite values, is a `ValueError`.
+"""
 
 from __future__ import annotations
 
@@ -25,15 +28,12 @@ def predict(model: torch.nn.Module, image: np.ndarray, multiple: int = 16) -> np
 
     Args:
         model: maps `(1, 1, H, W)` to logits `(1, C, H, W)`. It runs on its own device, in evaluation mode, without
-            gradients; then the previous mode of each of its modules is restored.
+            gradients; then its previous mode is restored.
         image: `(H, W)`, normalised like the training images; it is not changed.
         multiple: the sides are padded to a multiple of this; a U-Net of depth d needs `2**d`.
 
     Returns:
         float32 array `(C, H, W)`: the sigmoid of the logits for one channel, their softmax for more.
-
-    Raises:
-        ValueError: an argument is something else; NaN or infinite pixels count, too.
 
     >>> predict(torch.nn.Conv2d(1, 3, 1), np.zeros((5, 7))).shape
     (3, 5, 7)
@@ -57,8 +57,7 @@ def predict_flipped(model: torch.nn.Module, image: np.ndarray, multiple: int = 1
     """The mean of `predict` over the eight flips and quarter turns of an image ("test-time augmentation").
 
     Each prediction is turned back first. A flipped nucleus is as likely as the original, but the network's answers
-    differ slightly; their mean varies less. It takes eight times as long. Arguments, result and errors are those of
-    `predict`.
+    differ slightly; their mean varies less. It takes eight times as long. Arguments and result as for `predict`.
 
     >>> predict_flipped(torch.nn.Conv2d(1, 3, 1), np.zeros((5, 7))).shape
     (3, 5, 7)
@@ -94,7 +93,7 @@ def predict_tiled(
         float32 array `(C, H, W)`. Memory is needed for it, for a padded float32 copy of the image, and for one tile.
 
     Raises:
-        ValueError: `tile` or `margin` is not a multiple of `multiple`, and as for `predict`.
+        ValueError: `tile` or `margin` is not a multiple of `multiple`.
 
     >>> image = np.random.default_rng(0).random((70, 50))
     >>> model = torch.nn.Conv2d(1, 1, 3, padding=1)
@@ -130,9 +129,6 @@ def connected_components(probability: np.ndarray, threshold: float = 0.5) -> np.
     Returns:
         Integer label image `(H, W)`: 0 is background, 1, 2, ... are the components (diagonal neighbours are connected).
 
-    Raises:
-        ValueError: `probability` is something else, such as all channels of a prediction, or has a NaN.
-
     >>> connected_components(np.array([[0.9, 0.1, 0.8]])).tolist()
     [[1, 0, 2]]
     """
@@ -148,15 +144,12 @@ def watershed_instances(foreground: np.ndarray, boundary: np.ndarray, threshold:
     probability: the markers grow uphill and meet on the ridge between touching nuclei.
 
     Args:
-        foreground: array `(H, W)`, probability of interior; a one-hot target of any dtype will do.
-        boundary: array `(H, W)`, probability of boundary.
+        foreground: float array `(H, W)`, probability of interior.
+        boundary: float array `(H, W)`, probability of boundary.
         threshold: a pixel is a seed where `foreground - boundary` is above it.
 
     Returns:
         Integer label image `(H, W)`. A region of the mask without a seed is left out.
-
-    Raises:
-        ValueError: an argument is something else, or the shapes differ.
 
     >>> foreground = np.array([[0, 1, 0, 0, 1, 0]])
     >>> boundary = np.array([[0, 0, 1, 1, 0, 0]])
@@ -173,8 +166,6 @@ def watershed_instances(foreground: np.ndarray, boundary: np.ndarray, threshold:
 def watershed_without_rim(foreground: np.ndarray, boundary: np.ndarray, threshold: float = 0.5) -> np.ndarray:
     """`watershed_instances` with the boundary left out of the mask: every instance loses its outermost pixels.
 
-    Arguments and errors are those of `watershed_instances`.
-
     >>> foreground = np.array([[0, 1, 0, 0, 1, 0]])
     >>> boundary = np.array([[0, 0, 1, 1, 0, 0]])
     >>> watershed_without_rim(foreground, boundary).tolist()
@@ -188,10 +179,7 @@ def watershed_without_rim(foreground: np.ndarray, boundary: np.ndarray, threshol
 
 
 def watershed_flat_height(foreground: np.ndarray, boundary: np.ndarray, threshold: float = 0.5) -> np.ndarray:
-    """`watershed_instances` with a constant height map: instances meet halfway between their seeds.
-
-    Arguments and errors are those of `watershed_instances`.
-    """
+    """`watershed_instances` with a constant height map: instances meet halfway between their seeds."""
     check_arguments(foreground=foreground, boundary=boundary, threshold=threshold)
     foreground, boundary = foreground.astype(float), boundary.astype(float)
     mask = foreground + boundary > 0.5
@@ -218,21 +206,20 @@ def find_best_threshold(
         `(best, {threshold: mean F1})`. If several thresholds are equally good, `best` is the smallest.
 
     Raises:
-        ValueError: a truth is the 0/1/2 target of `boundary_target` instead of a label image; there are no images or no
-            thresholds; or an argument is something else.
+        ValueError: a truth is the 0/1/2 target of `boundary_target` instead of a label image.
 
     >>> one_hot = [np.array([[0, 1, 0]])], [np.array([[0, 0, 1]])]
     >>> find_best_threshold(*one_hot, [np.array([[0, 5, 5]])], [0.5, 0.7])
     (0.5, {0.5: 1.0, 0.7: 1.0})
     """
+    check_arguments(foregrounds=foregrounds, boundaries=boundaries, truths=truths, least=1)
+    check_arguments(thresholds=thresholds, iou_threshold=iou_threshold, least=1)
     for truth in truths:
         if looks_like_boundary_target(truth):
             raise ValueError(
                 "A truth holds the classes 0, 1, 2 of boundary_target instead of one id for each nucleus. "
                 "Scores need the label images: pass the masks themselves."
             )
-    check_arguments(foregrounds=foregrounds, boundaries=boundaries, truths=truths, least=1)
-    check_arguments(thresholds=thresholds, iou_threshold=iou_threshold, least=1)
     mean_f1 = {}
     for threshold in thresholds:
         scores = [
@@ -249,9 +236,6 @@ def remove_small(labels: np.ndarray, min_area: int) -> np.ndarray:
 
     The smallest nucleus of the DSB2018 training set has 21 pixels: larger limits, such as the default 50 or 64 of some
     libraries, remove real nuclei.
-
-    Raises:
-        ValueError: `labels` is no label image, or `min_area` no whole number.
 
     >>> remove_small(np.array([[1, 1, 0, 2]]), min_area=2)
     array([[1, 1, 0, 0]])
@@ -271,9 +255,6 @@ def otsu_components(image: np.ndarray, sigma: float = 1.0, min_area: int = 20) -
 
     Returns:
         Integer label image `(H, W)`; all zeros for a constant image.
-
-    Raises:
-        ValueError: an argument is something else.
     """
     return remove_small(label(_otsu_mask(image, sigma)), min_area)
 
@@ -287,9 +268,6 @@ def otsu_watershed(image: np.ndarray, sigma: float = 1.0, min_area: int = 20, mi
 
     Returns:
         Integer label image `(H, W)`; all zeros for a constant image.
-
-    Raises:
-        ValueError: an argument is something else.
     """
     check_arguments(min_distance=min_distance)
     mask = _otsu_mask(image, sigma)

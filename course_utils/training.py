@@ -41,9 +41,6 @@ def train_epoch(model, loader, loss_fn, optimizer, metric=None):
     Returns:
         `(mean loss, mean metric)` as Python floats, each batch weighted by its size; the metric is None if none is
         given.
-
-    Raises:
-        ValueError: the loader yields no batch, or the model has no parameters.
     """
     check_arguments(model=model)
     device = next(model.parameters()).device
@@ -69,10 +66,10 @@ def train_epoch(model, loader, loss_fn, optimizer, metric=None):
 def validate(model, loader, loss_fn, metric=None):
     """Measure loss and metric on every batch of `loader` without changing the model.
 
-    The model is in evaluation mode and no gradients are computed meanwhile; afterwards the previous mode of each of its
-    modules and torch's grad mode are restored, also after an error.
+    The model is in evaluation mode and no gradients are computed meanwhile; afterwards its previous mode and torch's
+    grad mode are restored, also after an error.
 
-    Arguments, result and errors as in `train_epoch`, without the optimizer.
+    Args and returns as in `train_epoch`, without the optimizer.
     """
     check_arguments(model=model)
     device = next(model.parameters()).device

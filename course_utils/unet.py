@@ -2,6 +2,7 @@
 
 Ronneberger, Fischer and Brox: U-Net: Convolutional Networks for Biomedical Image Segmentation, MICCAI 2015,
 https://arxiv.org/abs/1505.04597. Unlike in the paper, convolutions are padded, so the output is as large as the input.
+A size of 0, or an array that is no image, is a `ValueError`.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class UNet(nn.Module):
     `forward` takes float32 `(N, in, H, W)` and returns logits `(N, out, H, W)`: there is no activation at the end.
 
     Raises:
-        ValueError: in `forward`, if a side is not divisible by `2**depth`; a number of channels is below 1.
+        ValueError: in `forward`, if a side is not divisible by `2**depth`.
 
     >>> UNet(1, 3, base_channels=8)(torch.zeros(1, 1, 64, 96)).shape
     torch.Size([1, 3, 64, 96])
@@ -145,9 +146,6 @@ def pad_to_multiple(image: np.ndarray, multiple: int = 16) -> tuple[np.ndarray, 
 
     Returns:
         `(padded, (H, W))`: the padded image and the original size. `padded[:H, :W]` is the original image.
-
-    Raises:
-        ValueError: an argument is something else.
 
     >>> padded, size = pad_to_multiple(np.ones((520, 696)))
     >>> padded.shape, size

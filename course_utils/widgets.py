@@ -4,6 +4,7 @@ They need ipywidgets and a running kernel. In an HTML page, or in a notebook wit
 
 The figure is drawn into an HTML widget rather than captured from the output of the cell: it is replaced without
 flicker, has an alternative text, and does not depend on how a front end captures output.
+Nothing to show is a `ValueError`.
 """
 
 from __future__ import annotations
