@@ -104,7 +104,8 @@ def _check(name: str, value, rule: list, ndim: int | None, values: bool) -> None
     what, kinds, is_right = rule
     found = None
     if not isinstance(kinds, str):
-        number = value.item() if name in ("mean", "std") and isinstance(value, np.ndarray) and value.ndim == 0 else value
+        statistic = name in ("mean", "std") and isinstance(value, np.ndarray) and value.ndim == 0
+        number = value.item() if statistic else value
         if isinstance(number, bool) or not isinstance(number, kinds) or not is_right(number):
             found = f"is {value!r}"
     elif not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
