@@ -21,9 +21,9 @@ _WHOLE = (int, np.int32, np.int64)  # with other dtypes, 500 - np.uint8(4) overf
 _TABLE = (
     ("image probability foreground boundary", "an array of numbers", "biuf", lambda v: True),
     ("mask", "a label image of integers, with 0 on the background and no negative ids", "biu",
-     lambda v: v.min(initial=0) >= 0),
+     lambda v: np.asarray(v).min(initial=0) >= 0),
     ("labels prediction truth", "a label image of integers, with 0 on the background and no negative ids", "iu",
-     lambda v: v.min(initial=0) >= 0),
+     lambda v: np.asarray(v).min(initial=0) >= 0),
     ("iou", "a matrix of overlaps from 0 to 1", "f", lambda v: (v >= 0) & (v <= 1)),
     ("classes", "a target of the classes 0, 1, 2", "biu", lambda v: (v >= 0) & (v <= 2)),
     ("size crop_size min_size multiple every tile min_distance in_channels out_channels base_channels batch_size side "

@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -74,6 +74,7 @@ def _match_images(
 ) -> list[list[Matches]]:
     """For each image its matches at each threshold."""
     check_arguments(predictions=predictions, truths=truths, values=False)
+    check_arguments(iou_thresholds=iou_thresholds)
     if len(truths) == 0 or len(iou_thresholds) == 0:
         raise ValueError(f"Nothing to score: {len(truths)} images and {len(iou_thresholds)} IoU thresholds.")
     return [match_instances(*pair, iou_thresholds) for pair in zip(predictions, truths, strict=True)]
@@ -123,13 +124,16 @@ def compare_methods(
     Raises:
         ValueError: as in `score_images`.
     """
+    if not isinstance(methods, Mapping):
+        raise ValueError(f"methods must be a dictionary of label images, but is of type {type(methods).__name__}.")
     return {method: _scores(predictions, truths, iou_thresholds) for method, predictions in methods.items()}
 
 
 def _scores(
     predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray], iou_thresholds: Sequence[float]
 ) -> dict[str, dict[float | str, float]]:
-    images = _match_images(predictions, truths, [*iou_thresholds, *MSA_THRESHOLDS])
+    check_arguments(iou_thresholds=iou_thresholds)
+    images = _match_images(predictions, truths, [*iou_thresholds, *MSA_THRESHOLDS] if len(iou_thresholds) else [])
     found = {matches[0].iou_threshold: matches for matches in zip(*images, strict=True)}  # matches of all images
 
     def mean(score: str, iou_threshold: float) -> float:

@@ -356,6 +356,11 @@ def test_read_only_strided_and_byte_swapped_label_images_are_right(function, dty
     assert str(found) == str(expected)
 
 
+def test_a_masked_array_counts_as_the_array_in_it():
+    masked = np.ma.masked_array(LABELS, mask=LABELS == 1)
+    assert f1_score(masked, LABELS) == match_instances(masked, LABELS, [0.5])[0].f1 == f1_score(LABELS, LABELS)
+
+
 def test_numbers_of_images_that_differ_are_an_error():
     with pytest.raises(ValueError, match="^predictions and truths must have the same length, but have 1 and 2"):
         touching_recall([LABELS], [LABELS, LABELS])

@@ -137,17 +137,25 @@ def test_every_image_and_threshold_has_a_row(seed):
 
 def test_a_missing_prediction_is_an_error():
     predictions, truths = one_easy_and_one_hard_image()
-    for call in (score_images, lambda p, t: compare_methods({"one": p}, t)):
+    for call in (score_images, lambda p, *others: compare_methods({"one": p}, *others)):
         with pytest.raises(ValueError, match="predictions and truths must have the same length, but have 1 and 2"):
             call(predictions[:1], truths)
         with pytest.raises(ValueError, match="Nothing to score: 0 images"):
             call([], [])
         with pytest.raises(ValueError, match=r"predictions must be a list, but is of type generator"):
             call((one for one in predictions), truths)
+        with pytest.raises(ValueError, match="Nothing to score: 2 images and 0 IoU thresholds"):
+            call(predictions, truths, [])
+        with pytest.raises(ValueError, match="iou_thresholds must be a list, but is of type float"):
+            call(predictions, truths, 0.5)
+        with pytest.raises(ValueError, match=r"iou_thresholds\[1\] must be a number above 0 and at most 1, but is 50"):
+            call(predictions, truths, [0.5, 50])
+        with pytest.raises(ValueError, match="prediction must be a label image .* but has dtype bool: label it first"):
+            call([one > 0 for one in predictions], truths)
     with pytest.raises(ValueError, match="1 names for 2 images"):
         score_images(predictions, truths, names=["only one"])
-    with pytest.raises(ValueError, match="Nothing to score: 2 images and 0 IoU thresholds"):
-        score_images(predictions, truths, [])
+    with pytest.raises(ValueError, match="methods must be a dictionary of label images, but is of type list"):
+        compare_methods([predictions], truths)
 
 
 def test_methods_are_compared_by_f1_and_by_what_papers_report():
