@@ -192,7 +192,7 @@ class FileStore:
     def where(self, name: str) -> str:
         """Where a file is, for messages."""
         if self._archive is None:
-            return os.path.join(self.path, name.replace("/", os.sep))
+            return os.path.join(self.path, name.replace("/", os.sep)).rstrip(os.sep)
         return f"{name} in {self.path}" if name else str(self.path)
 
     def file(self, name: str) -> tuple[str, bytes, str]:
