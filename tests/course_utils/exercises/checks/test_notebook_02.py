@@ -241,6 +241,15 @@ class ShuffledUp(nn.Module):
         return self.block(torch.cat([skip, up + self.bias[:, None, None]], dim=1))
 
 
+class SizeOfTheSkip(OtherOrder):
+    """Gives the size to the transposed convolution, and pads what may be missing."""
+
+    def forward(self, x, skip):
+        x = self.up(x, output_size=skip.shape[-2:])
+        missing = [skip.shape[axis] - x.shape[axis] for axis in (3, 2)]
+        return self.block(torch.stack([functional.pad(x, (0, missing[0], 0, missing[1])), skip], 1).flatten(1, 2))
+
+
 # 2.2 UpBlock, wrong
 
 
@@ -795,8 +804,9 @@ WRONG_PADS = {
 
 RIGHT = {
     "2.1": [TwoLayers, SequentialBlock, UnfoldedBlock, LazyBlock, block_factory],
-    "2.2": [OtherOrder, ConcatenatesLazily, ShuffledUp],
-    "2.3": [CompactUNet, AverageUNet, LazyUNet, CalculatingUNet],
+    "2.2": [OtherOrder, ConcatenatesLazily, ShuffledUp, SizeOfTheSkip],
+    "2.3": [CompactUNet, AverageUNet, LazyUNet, CalculatingUNet, keeping(), unet_of(),
+            unet_of(block=UnfoldedBlock, up=ShuffledUp)],
     "2.4": [count_by_loop, count_by_numpy, count_recursively],
     "2.5": [pad_by_index, pad_step_by_step, pad_with_scipy_name],
 }
