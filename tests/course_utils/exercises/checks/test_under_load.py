@@ -1,7 +1,7 @@
 """No right answer is refused because the machine is busy, or because it is the first to use something.
 
 Every right solution of these tests is checked three times, each time in a process that has not used anything yet,
-while eight others keep two processors busy. It takes about ten minutes:
+while eight others keep two processors busy. It takes about ten minutes on a machine that is otherwise quiet:
 
     python -m pytest -m slow tests/course_utils/exercises/checks/test_under_load.py
 """
