@@ -87,7 +87,8 @@ NO_ARRAYS = {
     "the synthetic images, drawn from values of their own": """log_uniform smooth_noise draw_shape paste draw_nucleus
         free_part place_freely slide_against place_nuclei render_nuclei draw_spot draw_fibres render_background expose
         shuffle_ids image_order generate_image""",
-    "files that were read, tested with data sets": "has_dark_nuclei check_label_images",
+    "files that were read, tested with data sets": """decode_file reason check_image check_mask
+        merge_masks has_dark_nuclei check_label_images""",
     "the checks themselves": "as_list check_arguments check_logits check_class_logits",
 }
 NO_ARRAYS = {name: reason for reason, names in NO_ARRAYS.items() for name in names.split()}
