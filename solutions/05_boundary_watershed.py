@@ -355,7 +355,7 @@ for index, (inside, found, mask) in enumerate(zip(val_insides, val_instances, va
     for region in regionprops(label(inside)):
         under = mask[region.slice][region.image]
         _, areas = np.unique(under[under > 0], return_counts=True)
-        if np.count_nonzero(areas > region.area / 4) == 2:
+        if np.count_nonzero(areas > region.area / 4) == np.count_nonzero(areas > region.area / 20) == 2:
             pairs.append((region.area, index, region.bbox))
             _, parts = np.unique(found[region.slice][region.image], return_counts=True)
             if np.count_nonzero(parts > region.area / 4) == 2:
