@@ -409,10 +409,10 @@ eroded_removed, eroded_f1 = curves["each nucleus eroded"][1]
 for name, points in curves.items():
     print(f"{name:28s} {', '.join(f'{removed:.2f} %: {f1:.3f}' for removed, f1 in points)}")
 claim(cut_f1 > 0.99 and cut_removed < 0.25, "A cut of less than 0.25 % of the pixels raises F1 above 0.99.")
-claim(cut_f1 > eroded_f1 > exact_f1 + 0.05, "Eroding each nucleus by 1 pixel also helps, but less,")
-claim(eroded_removed > 8 * cut_removed, "and removes more than eight times as many pixels.")
+claim(cut_f1 > eroded_f1 > exact_f1 + 0.05, "Eroding each nucleus by 1 pixel helps, but less than the cut.")
+claim(eroded_removed > 8 * cut_removed, "It removes more than eight times as many pixels.")
 claim(curves["each nucleus eroded"][2][1] < exact_f1, "Eroding by 2 pixels is worse than the exact target.")
-claim(curves["foreground eroded as a whole"][1][1] < exact_f1, "So is eroding the foreground as a whole.")
+claim(curves["foreground eroded as a whole"][1][1] < exact_f1, "Eroding the whole foreground is worse, too.")
 
 # %% [markdown]
 # Nearly the whole loss is due to the few pixels where nuclei meet. Without them (0.17 % of the pixels of the real

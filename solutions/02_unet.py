@@ -421,8 +421,8 @@ show(
     "1 to 4. The dashed square is the receptive field, the dotted circle a nucleus of median size.",
 )
 claim(all(1.8 < width[depth + 1] / width[depth] < 2.6 for depth in (1, 2, 3)), "Each level about doubles the field.")
-claim(0.7 < width[1] / diameter < 1.4, "At depth 1 the field is about as wide as a median nucleus,")
-claim(width[4] > 3 * diameter, "at depth 4 more than three times as wide.")
+claim(0.7 < width[1] / diameter < 1.4, "At depth 1 the field is about as wide as a median nucleus.")
+claim(width[4] > 3 * diameter, "At depth 4 it is more than three times as wide.")
 middle = slice(160 - width[4] // 8, 160 + width[4] // 8)
 claim(fields[4][middle, middle].sum() > 0.9 * fields[4].sum(), "Its middle sixteenth has 90 % of the gradient.")
 
@@ -512,8 +512,8 @@ for height, width_ in [(256, 256), (520, 696), (360, 360), (260, 347), (1, 5)]:
     print(f"{height} x {width_} -> {padded.shape[0]} x {padded.shape[1]}")
     assert padded.shape[0] % 16 == padded.shape[1] % 16 == 0 and size == (height, width_)
 
-crowded = max(data.train, key=lambda sample: np.mean(sample.mask > 0))  # has nuclei at every edge
-odd = normalize_percentiles(crowded.image)[:104, :116]
+crowded = max(data.train, key=lambda sample: np.mean(sample.mask > 0))
+odd = normalize_percentiles(crowded.image)[:216, :232]
 padded, (height, width_) = pad_to_multiple(odd, multiple=64)
 figure, axes = plotting.grid(1, 2)
 plotting.draw_image(axes[0, 0], odd, f"{height} x {width_}")

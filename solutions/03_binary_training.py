@@ -562,8 +562,8 @@ val_loss, soft = validate(model, val_loader, binary_cross_entropy, dice_score)
 _, hard = validate(model, val_loader, binary_cross_entropy, hard_dice_score)
 print(f"validation: loss {val_loss:.4f}, soft Dice {soft:.3f}, hard Dice {hard:.3f}")
 claim(hard > 0.8, "The hard Dice is above 0.8.")
-claim(hard > few["hard Dice, new"], "It is higher than after two crops,")
-claim(val_loss < few["loss, new"], "and the loss is lower.")
+claim(hard > few["hard Dice, new"], "The hard Dice is higher than after two crops.")
+claim(val_loss < few["loss, new"], "The loss is lower than after two crops.")
 claim(soft < hard, "The soft Dice is lower than the hard one.")
 
 # %% [markdown]
