@@ -855,17 +855,12 @@ WRONG = {
 }  # fmt: skip
 
 NO_ERROR = "the contract asks for no error here"
-GENERATORS = "the task gives a list, which can be read more than once"
 EQUIVALENT = {
     "1.1": {
         "a Counter is a dict": ["count_shapes, return: dict() -> argument 1"],
-        GENERATORS: ["count_shapes, assignment"],
     },
     "1.2": {
         NO_ERROR: ["intensity_statistics, if", "intensity_statistics, raise"],
-        GENERATORS: [
-            "intensity_statistics, assignment: left out", "intensity_statistics, assignment: list() -> argument 1"
-        ],
         "float32 keeps seven digits, which are enough; integers are added in 64 bits": [
             f"intensity_statistics, assignment {change}" for change in
             ("3: sum() without dtype", "3: float64 -> float32", "4: float64 -> float32")
@@ -875,7 +870,6 @@ EQUIVALENT = {
         ],
     },
     "1.3": {"float32 keeps seven digits, which are enough": ["standardize, return: float64 -> float32"]},
-    "1.4": {GENERATORS: ["split_train_val, assignment"]},
     "1.5": {
         "integers(n) is integers(0, n)": [
             f"random_crop, assignment {number}: integers() without argument 1" for number in (2, 3)
