@@ -15,7 +15,7 @@ from workshop.build.source import BuildError, Cell, Problem
 from workshop.build.stand_alone import imported_modules
 
 # Modules that show and store the results of any notebook; none of them is the subject of one.
-NOT_SUBJECT = {"display", "exercises", "plotting", "profiles", "results", "widgets"}
+NOT_SUBJECT = {"arguments", "display", "exercises", "plotting", "profiles", "results", "widgets"}
 
 # file -> one row: what is in front of the modules, these, and what is behind them
 ROWS = {
