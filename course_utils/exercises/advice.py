@@ -10,6 +10,16 @@ from typing import Any
 
 LIBRARIES = ("builtins", "torch", "typing", "abc")
 NO_SUPER = r"before Module\.__init__\(\) call|no attribute '_(parameters|buffers|modules|\w+_hooks)'"
+OF_LIBRARIES = {  # what their errors say, and what to do in an exercise
+    r"not implemented for 'UInt\d+'":
+        "Torch can do little with unsigned integers: compare in NumPy, or convert to int64 first.",
+    r"inhomogeneous shape": "Images of different sizes do not fit into one array: go through them one by one.",
+    r"truth value of an array":
+        "`if`, `in` and `not` need one truth value, and a comparison of arrays gives one for each element.",
+    r"^(high <= 0|low >= high)": "`rng.integers(low, high)` never draws `high`. How many positions are there?",
+    r"^division by zero$": "Which case makes the denominator 0? The task says what the result is then.",
+    r"on Tensor that requires grad": "No gradients are needed: let the model work inside `with torch.no_grad():`.",
+}  # fmt: skip
 NO_RETURN = "A function returns None if it ends without `return`; `print` only shows a value."
 
 
@@ -45,9 +55,7 @@ def advice(error: BaseException, submission: Any, printed: str) -> str:
         return f'Your code printed "{shown}": `print` only shows a value, `return` hands it over.'
     if getattr(error, "found_none", False) or (isinstance(error, (TypeError, AttributeError)) and "NoneType" in text):
         return NO_RETURN
-    if re.search(r"not implemented for 'UInt\d+'", text):
-        return "Torch can do little with unsigned integers: compare in NumPy, or convert to int64 first."
-    return ""
+    return next((sentence for pattern, sentence in OF_LIBRARIES.items() if re.search(pattern, text)), "")
 
 
 def _own_methods(kind: type) -> dict[str, Any]:

@@ -44,6 +44,8 @@ def check_count_shapes(count_shapes) -> None:
         fail("Keys of the dict", shown(keys[0]), "tuples (H, W)", "image.shape is such a tuple.")
     if found == {shape[::-1]: n for shape, n in expected.items()}:
         fail("Keys of the dict", "(W, H)", "(H, W)", "The height comes first.")
+    if found and found == dict.fromkeys([images[0].shape], 1):
+        fail("Number of images that are counted", 1, len(images), "Does `return` stand behind the loop, not in it?")
     for shape, number in expected.items():
         look = "Each image adds one, the first of its shape included."
         if found.get(shape, found.get(shape[::-1])) == number + expected.get(shape[::-1], 0) != number:
@@ -166,6 +168,8 @@ def check_standardize(standardize) -> None:
             for_each(lambda image, mean, std: (image - image.mean()) / image.std()),
         "Negative values stay negative: nothing is cut off.":
             for_each(lambda image, mean, std: ((image - mean) / std).clip(0)),
+        "The result is not limited to 0 to 1: nothing is cut off.":
+            for_each(lambda image, mean, std: ((image - mean) / std).clip(0, 1)),
     }, [case[4] or right for case in cases], 1e-4)  # fmt: skip
     names = standardize(image=bright, mean=1.0, std=2.0)
     expect_close("the result with arguments by name", names, (bright.astype(float) - 1) / 2, tolerance=1e-4)

@@ -28,6 +28,7 @@ from course_utils.exercises.feedback import (
     expect_pair,
     expect_shape,
     expect_type,
+    expect_whole_number,
     fail,
     untouched,
 )
@@ -276,9 +277,7 @@ def check_count_parameters(count_parameters) -> None:
             if found == [case[2] for case in cases[: len(found)]]:
                 raise
             break  # an earlier number says more
-        if type(found[-1]) is not int:
-            kind = None if found[-1] is None else type(found[-1]).__name__
-            fail(f"Type of the result for {what}", kind, "int", "Convert it with int(...).")
+        expect_whole_number(f"the result for {what}", found[-1])
         for (weight, trainable), after in zip(before, model.parameters(), strict=True):
             if trainable != after.requires_grad or not torch.equal(weight, after):
                 fail(f"Mutation of {what}", "a changed parameter", "a model that stays as it was", "Only count.")

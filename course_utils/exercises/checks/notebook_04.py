@@ -281,6 +281,8 @@ def _expect_components(found: Any, probability: np.ndarray, threshold: float, wh
             y, x = (int(index) for index in places[0])
             if np.array_equal(found != 0, ~above):
                 look = "Pixels above the threshold are foreground, not those below."
+            elif not found.any():
+                look = "All is background: give the result of a comparison to `label`, not probabilities."
             elif np.array_equal(found != 0, probability > 0.5):
                 look = "Use the argument threshold."
             else:
@@ -540,6 +542,8 @@ MISTAKES_IN_MATCHING = {
     "One to one: these are all the entries at or above the threshold.": lambda iou, cut: int((iou >= cut).sum()),
     "One to one: these are the rows with a partner.": lambda iou, cut: int((iou >= cut).any(axis=1).sum()),
     "One to one: these are the columns with a partner.": lambda iou, cut: int((iou >= cut).any(axis=0).sum()),
+    "Each row takes its largest entry: with another one there can be more pairs.":
+        lambda iou, cut: len(set(iou.argmax(axis=1)[iou.max(axis=1) >= cut])) if iou.size else 0,
     "These are the pairs on the diagonal: any row may match any column.":
         lambda iou, cut: int((np.diagonal(iou) >= cut).sum()),
 }  # fmt: skip
@@ -584,8 +588,8 @@ def check_f1_score(f1_score) -> None:
     expect_score("a prediction without background", [[3, 3, 9, 9, 9]], row, 1.0, "Only the id 0 is background.")
     empty = np.zeros((1, 5), dtype=np.int32)
     expect_score("two empty label images", empty, empty, 1.0, "Nothing to find and nothing found: all is right.")
-    expect_score("an empty prediction", empty, row, 0.0)
-    expect_score("an empty truth", row, empty, 0.0)
+    for name, pair in [("an empty prediction", (empty, row)), ("an empty truth", (row, empty))]:
+        expect_score(name, *pair, 0.0, "Only one of them is empty: nothing was found that is there.")
 
     two = np.array([[5, 5, 5, 0, 8, 8, 8, 8]])
     part = np.array([[1, 1, 0, 0, 2, 2, 0, 0]])  # IoU 2/3, and exactly 1/2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -212,3 +213,17 @@ def test_strange_objects_get_a_message_without_advice():
 
     assert message(raises, lambda function: function()).startswith("Error: your code raised Strange.")
     assert message(closes, CHECKS_OF_A_RESULT["type"]).startswith("Type of the result: found None")
+
+
+@pytest.mark.parametrize(("code", "advice"), [
+    (lambda: np.array([np.zeros((2, 3)), np.zeros((4, 4))]), "do not fit into one array"),
+    (lambda: [0] * (np.zeros(3) == np.ones(3) or 1), "a comparison of arrays gives one for each element"),
+    (lambda: np.random.default_rng(0).integers(0, 5 - 5), "never draws `high`"),
+    (lambda: np.random.default_rng(0).integers(5, 5), "never draws `high`"),
+    (lambda: 2 * 0 / (0 + 0), "makes the denominator 0"),
+    (lambda: nn.Linear(2, 2)(torch.zeros(2)).numpy(), "torch.no_grad"),
+    (lambda: torch.from_numpy(np.zeros(3, np.uint16)) > 0, "unsigned integers"),
+])  # fmt: skip
+def test_errors_of_libraries_are_explained(code, advice):
+    found = message(code, lambda function: function())
+    assert advice in found and ".." not in found
