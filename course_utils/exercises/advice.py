@@ -18,6 +18,7 @@ OF_LIBRARIES = {  # what their errors say, and what to do in an exercise
         "`if`, `in` and `not` need one truth value, and a comparison of arrays gives one for each element.",
     r"^(high <= 0|low >= high)": "`rng.integers(low, high)` never draws `high`. How many positions are there?",
     r"^division by zero$": "Which case makes the denominator 0? The task says what the result is then.",
+    r"should implement __getitem__": "The class needs a method __getitem__, indented as far as __init__ is.",
     r"on Tensor that requires grad": "No gradients are needed: let the model work inside `with torch.no_grad():`.",
 }  # fmt: skip
 NO_RETURN = "A function returns None if it ends without `return`; `print` only shows a value."

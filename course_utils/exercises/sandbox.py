@@ -126,12 +126,12 @@ def with_advice(message: str, error: BaseException, submission: Any, printed: io
 
 def describe_exception(error: BaseException) -> str:
     """An error as a sentence: its type, its text, and the last line of the student's code that led to it."""
-    text = f"{type(error).__name__}: {_text(error)}".removesuffix(": ")
+    text = f"{type(error).__name__}: {_text(error)}".removesuffix(": ").removesuffix(".")
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if _is_students(frame.filename):
             line = (frame.line or linecache.getline(frame.filename, frame.lineno or 0)).strip()
-            return f"Error: your code raised {text.removesuffix('.')}. Look at line {frame.lineno} of {frame.name}: {line}"
-    return f"Error: calling your code raised {text.removesuffix('.')}. Compare its arguments with the task."
+            return f"Error: your code raised {text}. Look at line {frame.lineno} of {frame.name}: {line}"
+    return f"Error: calling your code raised {text}. Compare its arguments with the task."
 
 
 def _text(error: BaseException) -> str:

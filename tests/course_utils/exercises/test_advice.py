@@ -222,6 +222,7 @@ def test_strange_objects_get_a_message_without_advice():
     (lambda: np.random.default_rng(0).integers(5, 5), "never draws `high`"),
     (lambda: 2 * 0 / (0 + 0), "makes the denominator 0"),
     (lambda: nn.Linear(2, 2)(torch.zeros(2)).numpy(), "torch.no_grad"),
+    (lambda: Dataset()[0], "needs a method __getitem__"),
     (lambda: torch.from_numpy(np.zeros(3, np.uint16)) > 0, "unsigned integers"),
 ])  # fmt: skip
 def test_errors_of_libraries_are_explained(code, advice):
