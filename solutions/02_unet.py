@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from course_utils import get_profile, load_data, normalize_percentiles, plotting
-from course_utils.arguments import check_arguments
+from course_utils.arguments import check_arguments  # used by the course's own functions, not by yours
 from course_utils.display import show
 from course_utils.exercises import check
 from course_utils.exercises.claims import claim

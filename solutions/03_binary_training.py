@@ -28,7 +28,7 @@ from torch.nn.functional import softplus
 from torch.utils.data import DataLoader, RandomSampler
 
 from course_utils import NucleiDataset, UNet, binary_target, get_profile, load_data, plotting, predict
-from course_utils.arguments import check_arguments, check_logits
+from course_utils.arguments import check_arguments, check_logits  # used by the course's own functions, not by yours
 from course_utils.checkpoints import save_model
 from course_utils.dataset import training_loader, validation_loader
 from course_utils.device import choose_device, describe_device, prepare_model
@@ -105,7 +105,8 @@ claim(np.isnan(textbook[-200][0]), "At -200 it is not a number.")
 #
 # Write `binary_cross_entropy(logits, target)`. It returns the mean over all elements as a scalar tensor. Loss and
 # gradients must be finite for logits of $\pm 10^4$. Do not call torch's own binary cross entropy. If the two shapes
-# differ, raise a `ValueError`.
+# differ, raise a `ValueError`. (Here and below: of the errors under `Raises` in a docstring, write only those that the
+# task asks for.)
 #
 # Insert the sigmoid into the formula **before** computing, and simplify: $-\log p = \log(1 + e^{-x})$ and
 # $-\log(1 - p) = \log(1 + e^{x})$. What remains needs a $\log(1 + e^x)$ that does not overflow; torch has one.

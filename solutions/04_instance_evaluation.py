@@ -28,7 +28,7 @@ from scipy.optimize import linear_sum_assignment
 from skimage.measure import label, regionprops
 
 from course_utils import UNet, get_profile, load_data, normalize_percentiles, pad_to_multiple, plotting, remove_small
-from course_utils.arguments import check_arguments
+from course_utils.arguments import check_arguments  # used by the course's own functions, not by yours
 from course_utils.display import LiveFigure, show
 from course_utils.exercises import check
 from course_utils.exercises.claims import claim
@@ -191,7 +191,8 @@ show(
 #
 # Write `iou_matrix(prediction, truth)`. It returns a float array `(n_pred, n_true)` with rows and columns in ascending
 # order of the ids, without the background. Ids may have gaps, as you saw in notebook 01: `mask.max()` is not the number
-# of nuclei, and an id of a million must not need a million columns. If the shapes differ, raise a `ValueError`.
+# of nuclei, and an id of a million must not need a million columns. If the shapes differ, raise a `ValueError`. (Here
+# and below: of the errors under `Raises` in a docstring, write only those that the task asks for.)
 #
 # A loop over all pairs is correct, but slow with hundreds of nuclei. First renumber the ids 0, 1, 2, ... (`np.unique`
 # can); then a single `np.bincount` counts the shared pixels of all pairs.
@@ -318,7 +319,8 @@ assert count_matches(clear_case) == 2 and count_matches(contested, iou_threshold
 # $$ F_1 = \frac{2\,TP}{2\,TP + FP + FN} = \frac{2\,TP}{n_{pred} + n_{true}} $$
 #
 # Write `f1_score(prediction, truth, iou_threshold=0.5)`. It returns a Python float: 1.0 if both are empty, since
-# everything is right then, and 0.0 if only one of them is.
+# everything is right then, and 0.0 if only one of them is. For different shapes it raises a `ValueError`, as your
+# `iou_matrix` does.
 
 # %% [markdown] expected="4.5"
 # Expected: one of two predictions matches the only nucleus, so 2 · 1 / (2 + 1).
@@ -370,8 +372,8 @@ assert f1_score(np.array([[4, 4, 0, 2, 2]]), truth) == 1
 # unlucky: in object detection it stands for the area under a curve of precision and recall. Here nothing is averaged.)
 #
 # Write `average_precision(prediction, truth, iou_thresholds)`. It returns a list of Python floats, one for each
-# threshold, in the same order: 1.0 if both label images are empty, and 0.0 if only one of them is. Which instances
-# overlap, and how much, does not depend on the threshold: compute it once.
+# threshold, in the same order: 1.0 if both label images are empty, and 0.0 if only one of them is; for different shapes
+# a `ValueError`. Which instances overlap, and how much, does not depend on the threshold: compute it once.
 
 # %% [markdown] expected="4.6"
 # Expected: the nucleus and its prediction have an IoU of 2/3. At 0.5 they match, and one false positive is left:
@@ -511,7 +513,7 @@ worst.sort_values("F1").head(5).style.format({"F1": "{:.3f}"}).hide(axis="index"
 #
 # * many **missed**, and several **merged** or matched over several: touching nuclei. A thin bridge of foreground pixels
 #   is enough to make one component of two nuclei;
-# * many more **false positives** than merged ones, and few missed: specks, from noise or from structures that are no
+# * many more **false positives** than merged ones, and few missed: specks, from noise or from structures that are not
 #   nuclei;
 # * as many missed as false positives, and few merged: the nuclei were found, but their outlines are too wide or too
 #   narrow for the IoU threshold, which happens more easily the smaller a nucleus is.
@@ -613,7 +615,7 @@ assert all(np.all(np.diff(list(f1.values())) <= 0) for f1 in strict.values())
 # Every curve falls or stays level: what matches at a strict threshold also matches at a lenient one. How many nuclei
 # are found and separated at all shows at 0.5 already; how far a curve falls from there tells how good the outlines are.
 #
-# *exact binary target, components* is no method but a yardstick: the components of the *true* foreground, as from a
+# *exact binary target, components* is not a method but a yardstick: the components of the *true* foreground, as from a
 # network that reproduces the target of notebook 03 exactly.
 #
 # ## A network must beat this
@@ -623,6 +625,10 @@ assert all(np.all(np.diff(list(f1.values())) <= 0) for f1 in strict.values())
 # which splits round objects at their waist. That is twenty lines of code and a second or two of computing. If you train
 # a network, know how much better it is than these.
 #
+# The table has the scores that papers report beside F1: AP and mSA from above, and the **panoptic quality** PQ. For one
+# image PQ = SQ · RQ: the recognition quality RQ is the F1 score at an IoU threshold of 0.5, the segmentation quality SQ
+# is the mean IoU of the matched pairs. So RQ says how many nuclei were found, SQ how good their outlines are.
+#
 # **Predict, then run.** Which is better, *U-Net, components* or *Otsu, watershed*: at an IoU threshold of 0.5? At 0.9?
 # Write both guesses down.
 
@@ -631,6 +637,7 @@ scores = compare_methods(methods, test_masks)
 display(score_table(scores).style.format("{:.3f}"))
 exact = scores["exact binary target, components"]
 unet, otsu = scores["U-Net, components"], scores["Otsu, watershed"]
+claim(np.isclose(unet["panoptic_quality"]["RQ"], unet["mean_f1"][0.5]), "RQ is the F1 score at IoU 0.5.")
 gain = {t: exact["mean_f1"][t] - unet["mean_f1"][t] for t in unet["mean_f1"]}
 print("A perfect foreground adds, at each IoU threshold:", {t: round(value, 3) for t, value in gain.items()})
 claim(gain[0.9] > gain[0.5] > 0, "Better outlines would help, most at a strict IoU threshold.")

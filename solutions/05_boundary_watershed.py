@@ -32,7 +32,7 @@ from skimage.morphology import disk
 from skimage.segmentation import find_boundaries, watershed
 
 from course_utils import connected_components, f1_score, get_profile, load_data, plotting, predict, remove_small
-from course_utils.arguments import check_arguments
+from course_utils.arguments import check_arguments  # used by the course's own functions, not by yours
 from course_utils.display import LiveFigure, show
 from course_utils.exercises import check
 from course_utils.exercises.claims import claim
