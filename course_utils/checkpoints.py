@@ -67,7 +67,7 @@ def save_model(path: str | Path, model: UNet, **metadata) -> None:
 
     Raises:
         TypeError: a value of `metadata` is not plain; nothing is written.
-        ValueError: `model` could not be loaded again: it is no U-Net of this course, or was changed after it was built.
+        ValueError: `model` could not be loaded again: not a U-Net of this course, or changed after it was built.
         OSError: the folder cannot be written to, or the disk is full; the message says what to do.
     """
     metadata = json.loads(json.dumps(metadata))  # a NumPy number would be saved as an object, which load_model refuses

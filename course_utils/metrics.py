@@ -36,7 +36,7 @@ def iou_matrix(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
         without the background.
 
     Raises:
-        ValueError: the shapes differ, or an array is no label image.
+        ValueError: the shapes differ, or an array is not a label image.
 
     >>> prediction = np.array([[1, 1, 0, 0]])
     >>> truth = np.array([[7, 7, 7, 0]])
@@ -72,7 +72,7 @@ def count_matches(iou: np.ndarray, iou_threshold: float = 0.5) -> int:
         The number of true positives.
 
     Raises:
-        ValueError: `iou` is no matrix of numbers from 0 to 1, or the threshold is not in (0, 1].
+        ValueError: `iou` is not a matrix of numbers from 0 to 1, or the threshold is not in (0, 1].
 
     >>> count_matches(np.array([[0.4, 0.3], [0.45, 0.0]]), iou_threshold=0.3)
     2
@@ -94,7 +94,7 @@ def f1_score(prediction: np.ndarray, truth: np.ndarray, iou_threshold: float = 0
         Python float in [0, 1]: 1.0 if both are empty, 0.0 if one of them is.
 
     Raises:
-        ValueError: the shapes differ, an array is no label image, or the threshold is not in (0, 1].
+        ValueError: the shapes differ, an array is not a label image, or the threshold is not in (0, 1].
 
     >>> f1_score(np.array([[1, 1, 0, 2]]), np.array([[3, 3, 0, 0]]))
     0.6666666666666666
@@ -122,7 +122,7 @@ def average_precision(prediction: np.ndarray, truth: np.ndarray, iou_thresholds:
         Python floats in [0, 1], one for each threshold, in their order: 1.0 if both images are empty, 0.0 if one is.
 
     Raises:
-        ValueError: the shapes differ, an array is no label image, or a threshold is not in (0, 1].
+        ValueError: the shapes differ, an array is not a label image, or a threshold is not in (0, 1].
 
     >>> average_precision(np.array([[1, 1, 0, 2]]), np.array([[3, 3, 3, 0]]), [0.5, 0.75])
     [0.5, 0.0]
@@ -218,7 +218,7 @@ def overlapping_pairs(prediction: np.ndarray, truth: np.ndarray) -> Overlaps:
     """The entries of `iou_matrix` above 0, without the matrix: memory grows with the number of overlapping pairs.
 
     Raises:
-        ValueError: the shapes differ, or an array is no label image.
+        ValueError: the shapes differ, or an array is not a label image.
     """
     check_arguments(prediction=prediction, truth=truth)
     pred, true, length = _runs(prediction.ravel(), truth.ravel())
@@ -266,7 +266,7 @@ def match_instances(
         One `Matches` for each threshold, in the order given.
 
     Raises:
-        ValueError: the shapes differ, an array is no label image, or a threshold is not in (0, 1].
+        ValueError: the shapes differ, an array is not a label image, or a threshold is not in (0, 1].
 
     >>> match_instances(np.array([[1, 1, 0, 2]]), np.array([[3, 3, 0, 0]]), [0.5])
     [Matches(iou_threshold=0.5, true_positive=1, false_positive=1, false_negative=0, matched_iou=1.0)]

@@ -114,7 +114,7 @@ def jitter_intensity(images: torch.Tensor) -> torch.Tensor:
     The ranges follow StarDist's training examples.
 
     Raises:
-        ValueError: `images` is no such batch.
+        ValueError: `images` is not such a batch.
     """
     if not torch.is_tensor(images) or images.ndim != 4:
         found = getattr(images, "shape", type(images).__name__)

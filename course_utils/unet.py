@@ -2,7 +2,7 @@
 
 Ronneberger, Fischer and Brox: U-Net: Convolutional Networks for Biomedical Image Segmentation, MICCAI 2015,
 https://arxiv.org/abs/1505.04597. Unlike in the paper, convolutions are padded, so the output is as large as the input.
-A size of 0, or an array that is no image, is a `ValueError`.
+A size of 0, or an array that is not an image, is a `ValueError`.
 """
 
 from __future__ import annotations

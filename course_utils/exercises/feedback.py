@@ -132,11 +132,11 @@ def expect_type(what: str, value: Any, expected: type | tuple[type, ...], look: 
 
 
 def expect_float(what: str, value: Any, expected: str = "float") -> None:
-    """A Python float. NumPy's float64 is one; its float32 and a tensor are none."""
+    """A Python float. NumPy's float64 is one, its float32 and a tensor are not."""
     if not isinstance(value, float):
         kind = type(value)
         owner = "NumPy's" if kind.__module__ == "numpy" else "torch's"
-        look = f"{owner} {kind.__name__} is none: convert it with float(...) or .item()."
+        look = f"{owner} {kind.__name__} is not one: convert it with float(...) or .item()."
         look = look if getattr(value, "shape", None) == () else ""
         fail(f"Type of {what}", None if value is None else kind.__name__, expected, look)
 

@@ -130,7 +130,7 @@ def describe_exception(error: BaseException) -> str:
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if _is_students(frame.filename):
             line = (frame.line or linecache.getline(frame.filename, frame.lineno or 0)).strip()
-            return f"Error: your code raised {text}. Look at line {frame.lineno} of {frame.name}: {line}"
+            return f"Error: your code raised {text}. Look at line {frame.lineno} of {frame.name}: `{line}`."
     return f"Error: calling your code raised {text}. Compare its arguments with the task."
 
 

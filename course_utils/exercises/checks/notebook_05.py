@@ -108,7 +108,7 @@ def _expect_target(found: Any, mask: np.ndarray, mode: str, name: str, special: 
     elif np.array_equal(values, np.where(find_boundaries(mask, connectivity=2, mode=mode), 2, mask > 0)):
         look = "These are boundaries between diagonal neighbours, too: find_boundaries(mask, mode=mode) has four."
     elif np.array_equal(values, np.where(find_boundaries(np.pad(mask, 1), mode=mode)[1:-1, 1:-1], 2, mask > 0)):
-        look = "The border of the image is no boundary of a nucleus."
+        look = "The border of the image is not the boundary of a nucleus."
     names = ["background", "interior", "boundary"]
     y, x = (int(index) for index in places[0])
     fail(f"Value of {what} at ({y}, {x})", f"{values[y, x]} ({names[values[y, x]]})",
@@ -150,7 +150,7 @@ def _name_step(watershed_instances: Callable) -> str:
             look: [_in_order(variant(*case)) for case in cases] for look, variant in WRONG_STEPS.items()
         }
         return diagnosis(found, right, suspects)
-    except Exception:  # of the student's code, or a result that is no label image
+    except Exception:  # of the student's code, or a result that is not a label image
         return ""
 
 
@@ -438,7 +438,7 @@ def _search_cases() -> list[tuple]:
     markers = "At each threshold, score the label images of watershed_instances against the truths with f1_score."
     mean = "Compute the F1 of each image, then the mean over all images, without pooling counts."
     cut_off = "iou_threshold belongs to the F1 and is fixed; the thresholds belong to the watershed."
-    apart, close = list(_row_of_nuclei(0, 2)), list(touching)  # label images with the ids 1 and 2 are no targets
+    apart, close = list(_row_of_nuclei(0, 2)), list(touching)  # label images with the ids 1 and 2 are not targets
     apart[2] = np.searchsorted([0, 1, 4], apart[2])
     close[2] = np.searchsorted([0, 4, 9], np.where(close[2] == 2, 0, close[2]))
     return [

@@ -142,7 +142,7 @@ RELU = nn.ReLU()
 WRONG_BLOCKS = {
     "an instance": (TwoLayers(1, 2), r"^Kind of ConvBlock: found an object of type TwoLayers, expected a class"),
     "not a module": (NotAModule, r"^Type of ConvBlock\(3, 8\): found NotAModule, expected a torch.nn.Module"),
-    "no super().__init__()": (NoSuper, r"^Error: .*AttributeError.*Look at line \d+ of __init__: self.conv"),
+    "no super().__init__()": (NoSuper, r"^Error: .*AttributeError.*Look at line \d+ of __init__: `self.conv"),
     "printed": (with_forward(lambda self, x: print(x.shape)), r"^Type of .*found None.*Your code printed .torch.Size"),
     "a class": (lambda i, o: TwoLayers, r"^Type of .*found type.*It is a class: call it"),
     "foward": (type("Misspelt", (nn.Module,), {"__init__": TwoLayers.__init__, "foward": TwoLayers.forward}),
