@@ -24,11 +24,11 @@ _TABLE = (
      lambda v: np.asarray(v).min(initial=0) >= 0),
     ("labels prediction truth", "a label image of integers, with 0 on the background and no negative ids", "iu",
      lambda v: np.asarray(v).min(initial=0) >= 0),
-    ("iou", "a matrix of overlaps from 0 to 1", "f", lambda v: (v >= 0) & (v <= 1)),
+    ("iou", "a matrix of overlaps from 0 to 1", "f", lambda v: (v >= 0) & (v <= 1 + 1e-6)),
     ("classes", "a target of the classes 0, 1, 2", "biu", lambda v: (v >= 0) & (v <= 2)),
     ("size crop_size min_size multiple every tile min_distance in_channels out_channels base_channels batch_size side "
      "crops_per_epoch epochs rows columns", "a whole number of at least 1", _WHOLE, lambda v: 1 <= v < 2**31),
-    ("margin min_area depth workers", "a whole number of at least 0", _WHOLE, lambda v: 0 <= v < 2**31),
+    ("margin min_area depth workers seed", "a whole number of at least 0", _WHOLE, lambda v: 0 <= v < 2**31),
     ("percentile", "a number from 0 to 100", numbers.Real, lambda v: 0 <= v <= 100),
     ("threshold mean", "a finite number", numbers.Real, math.isfinite),
     ("std learning_rate", "a finite number above 0", numbers.Real, lambda v: 0 < v < np.inf),
@@ -107,8 +107,8 @@ def _check(name: str, value, rule: list, ndim: int | None, values: bool) -> None
         statistic = name in ("mean", "std") and isinstance(value, np.ndarray) and value.ndim == 0
         number = value.item() if statistic else value
         if isinstance(number, bool) or not isinstance(number, kinds) or not is_right(number):
-            found = f"is {value!r}"
-    elif not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
+            found = f"is {value!r}" + (": make it an int first" if isinstance(value, np.integer) else "")
+    elif not isinstance(value, np.ndarray) or isinstance(value, (np.ma.MaskedArray, np.matrix)):
         found = f"is of type {type(value).__name__}: make it a NumPy array first"
     elif ndim is not None and value.ndim != ndim:
         found = f"has shape {value.shape}, which is not {ndim}-dimensional"
@@ -143,7 +143,8 @@ def check_logits(logits: Tensor, target: Tensor, ndim: int | None = None, larges
         shapes = f"{tuple(logits.shape)} and {tuple(target.shape)}"
         raise ValueError(f"logits and target must have {ndim or 'any'} dimensions and hold pixels, but have {shapes}.")
     if target.device.type == "cpu" or not torch.is_grad_enabled():
-        low, high = target.min().item(), target.max().item()
+        values = target if target.is_floating_point() else target.to(torch.int64)  # uint16 has no minimum
+        low, high = values.min().item(), values.max().item()
         if not 0 <= low <= high <= largest:
             raise ValueError(f"target must have values from 0 to {largest}, but they are from {low} to {high}.")
 

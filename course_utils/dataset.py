@@ -47,7 +47,7 @@ class NucleiDataset(Dataset):
 
     def __init__(self, images, masks, target_transform, crop_size=256, augment=False, seed=0):
         check_arguments(images=images, masks=masks, values=False)
-        check_arguments(crop_size=crop_size)
+        check_arguments(crop_size=crop_size, seed=seed)
         for index, image in enumerate(images):
             if min(image.shape) < crop_size:
                 height, width = image.shape

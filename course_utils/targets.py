@@ -56,7 +56,7 @@ def boundary_target(mask: np.ndarray, mode: str = "inner") -> torch.Tensor:
     return torch.from_numpy(target)
 
 
-def looks_like_boundary_target(mask: np.ndarray) -> bool:
+def looks_like_boundary_target(mask: np.ndarray | torch.Tensor) -> bool:
     """Whether an array looks like a 0/1/2 target of `boundary_target` rather than a label image with one or two nuclei.
 
     In a target, interior (1) is never directly beside background (0), and the boundary (2) is thin: few of its pixels
@@ -65,9 +65,10 @@ def looks_like_boundary_target(mask: np.ndarray) -> bool:
     without a 2 is never taken for a target; a single nucleus with id 2 that is only two pixels wide is.
 
     >>> mask = np.zeros((6, 6), int); mask[1:5, 1:5] = 1
-    >>> looks_like_boundary_target(mask), looks_like_boundary_target(boundary_target(mask).numpy())
+    >>> looks_like_boundary_target(mask), looks_like_boundary_target(boundary_target(mask))
     (False, True)
     """
+    mask = mask.numpy(force=True) if torch.is_tensor(mask) else mask  # `boundary_target` returns a tensor
     check_arguments(mask=mask, values=False)
     boundary = mask == 2
     if not boundary.any() or not np.isin(mask, [0, 1, 2]).all():

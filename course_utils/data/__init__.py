@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from course_utils.data.download import DownloadError, cache_folder, cached_dsb2018, fetch_dsb2018
 from course_utils.data.layouts import DataError, Sample, read_samples
 
@@ -201,6 +203,7 @@ def _load(path: Path, source: str, note: str) -> CourseData:
     loaded = read_samples(path)
     remark = f"; {loaded.remark}" if loaded.remark else ""
     _check_usable(loaded.train, loaded.test, path, remark)
+    remark += _suspicious(loaded.train, loaded.test)
     return CourseData(loaded.train, loaded.test, source, f"{note}{remark}.")
 
 
@@ -221,9 +224,32 @@ def _check_usable(train: list[Sample], test: list[Sample], path: Path, remark: s
     for split, samples in (("training", train), ("test", test)):
         if not any(sample.mask.any() for sample in samples):
             raise DataError(
-                f"No mask of the {len(samples)} {split} images in {path} holds a nucleus: "
+                f"No mask of the {len(samples)} {split} images in {path} holds a nucleus{remark}: "
                 "a mask needs 0 for the background and a different number for each nucleus."
             )
+    filled = [sample for sample in train + test if sample.mask.any()]
+    for what, wrong in (
+        ("images are the same as their masks", lambda sample: np.array_equal(sample.image, sample.mask)),
+        ("images have one grey value everywhere", lambda sample: sample.image.min() == sample.image.max()),
+        (
+            "masks mark each nucleus by one pixel",
+            lambda sample: np.unique(sample.mask, return_counts=True)[1][1:].max(initial=0) == 1,
+        ),
+    ):
+        if all(map(wrong, filled)):
+            raise DataError(f"All {len(filled)} {what} in {path}, such as {filled[0].name}: save them again.")
+
+
+def _suspicious(train: list[Sample], test: list[Sample]) -> str:
+    """In words, what may be meant as it is, but makes scores wrong if it is not; else empty."""
+    blank = [one.name for one in train + test if one.mask.any() and one.image.min() == one.image.max()]
+    seen = {(one.image.shape, zlib.crc32(one.image)) for one in train}
+    again = [one.name for one in test if (one.image.shape, zlib.crc32(one.image)) in seen and one.name not in blank]
+    remarks = (
+        (blank, "images with nuclei in the mask have one grey value"),
+        (again, "test images are training images, too"),
+    )
+    return "".join(f"; {len(names)} {what}, such as {names[0]}" for names, what in remarks if names)
 
 
 # --- the search on Kaggle ---------------------------------------------------------------------------------------------

@@ -193,10 +193,13 @@ def check_mask(mask: np.ndarray, where: str) -> None:
     if not np.issubdtype(mask.dtype, np.integer):
         raise DataError(f"{where} has dtype {mask.dtype}; expected {LABEL_IMAGE}: save it as uint16.")
     if mask.ndim != 2:
-        raise DataError(f"{where} has shape {mask.shape}; expected {LABEL_IMAGE}.")
+        raise DataError(
+            f"{where} has shape {mask.shape}; expected {LABEL_IMAGE}: save the one plane that holds the ids."
+        )
     if mask.size and (mask.min() < 0 or mask.max() > np.iinfo(np.int32).max):
         raise DataError(
-            f"{where} has ids from {mask.min()} to {mask.max()}; expected {LABEL_IMAGE}, from 0 to 2147483647."
+            f"{where} has ids from {mask.min()} to {mask.max()}; expected {LABEL_IMAGE}, from 0 to 2147483647: number "
+            "the nuclei from 1 on, for example with skimage.segmentation.relabel_sequential."
         )
 
 
@@ -354,7 +357,10 @@ def check_label_images(masks: list[MaskFeatures], each: bool = True) -> None:
             number, share = values[counts.argmax()], counts.max() / counts.sum()
             what = f"the number {number} covers {share:.0%} of it, as the background does"
             what += ", and no pixel is 0" if values[0] != 0 else ""
-            refuse(found, what, f"Set the number of the background to 0, for example: mask[mask == {number}] = 0")
+            to_do = f"Set the number of the background to 0, for example: mask[mask == {number}] = 0"
+            if share < 0.05:  # nuclei from border to border, as in tissue
+                what, to_do = "no pixel is 0", "Set what is no nucleus to 0, if only a line between those that touch"
+            refuse(found, what, to_do)
 
     shared = [one for one in filled if one.shared]
     odd = [one for one in shared if each and one.shared >= max(3, len(one.ids) / 8)]

@@ -140,7 +140,7 @@ def read_samples(path: Path) -> LoadedData:
         splits[split] += [] if left_out else [sample]
     left_out = f"{found.n_colour} colour and {len(dark)} brightfield images left out" if layout == "Kaggle" else ""
     if dark and layout == "StarDist":
-        left_out = f"{len(dark)} brightfield images left out: {_some(dark)}"
+        left_out = f"{len(dark)} brightfield images left out, or with the mask of another image: {_some(dark)}"
     others = f"{len(unread)} other files not read, such as {unread[0]}" if unread else ""
     remark = ", ".join(one for one in (left_out, found.remark, others) if one)
     train, test = _split(splits[""]) if layout == "Kaggle" else (splits["train"], splits["test"])
@@ -156,7 +156,7 @@ def read_samples(path: Path) -> LoadedData:
 class FileStore:
     """The files in a folder or a zip: names listed once (relative, with `/`), bytes read on demand.
 
-    Folders, hidden files and what macOS adds to its zips (`__MACOSX`) are not listed. Use it in a `with` statement.
+    Folders, hidden files and what systems add (`__MACOSX`, `@eaDir`) are not listed. Use it in a `with` statement.
     """
 
     def __init__(self, path: Path):
@@ -206,7 +206,7 @@ class FileStore:
                 return (self.path / name).read_bytes()
             return self._archive.read(self._members[name])
         except Exception as error:  # zipfile alone raises seven unrelated classes for damaged or encrypted files
-            raise DataError(f"{self.where(name)} cannot be read: {reason(error)}.") from error
+            raise DataError(f"{self.where(name)} cannot be read: {reason(error)}. Copy or unpack it again.") from error
 
 
 def _list_folder(folder: Path) -> list[str]:
@@ -225,7 +225,7 @@ def _list_folder(folder: Path) -> list[str]:
 
 
 def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") and part != ".." or part == "__MACOSX" for part in name.split("/"))
+    return any(part.startswith(".") and part != ".." or part in ("__MACOSX", "@eaDir") for part in name.split("/"))
 
 
 def _find_layout(files: FileStore) -> tuple[str, str]:
@@ -377,6 +377,8 @@ def _read_kaggle(files: FileStore, root: str) -> _Found:
         samples.append(("", Sample(name, image, mask)))
         features.append(MaskFeatures.of(mask, files.where(posixpath.dirname(folders[name][1][0]))))
     remarks = [f"mask files without a nucleus in {len(lost)} images: {_some(lost)}"] if lost else []
+    several = [sample.name for (_, sample), one in zip(samples, features, strict=True) if one.shared > 2]
+    remarks += [f"mask files with several nuclei, which count as one, in {_some(several)}"] if several else []
     if n_overlapping := sum(overlaps.values()):
         most = max(overlaps, key=overlaps.__getitem__)
         remarks.append(f"{n_overlapping} pixels claimed by two nuclei given to the first (most in {most})")

@@ -146,9 +146,7 @@ def _name_step(watershed_instances: Callable) -> str:
     try:
         found = [_in_order(watershed_instances(f.copy(), b.copy(), threshold)) for f, b, threshold in cases]
         right = [_in_order(_variant()(*case)) for case in cases]
-        suspects = {
-            look: [_in_order(variant(*case)) for case in cases] for look, variant in WRONG_STEPS.items()
-        }
+        suspects = {look: [_in_order(variant(*case)) for case in cases] for look, variant in WRONG_STEPS.items()}
         return diagnosis(found, right, suspects)
     except Exception:  # of the student's code, or a result that is not a label image
         return ""

@@ -626,3 +626,57 @@ def test_a_mask_in_the_alpha_channel_is_refused(suffix, folder):
     Image.fromarray(alpha_only(PAIRS[0][1] > 0, 0)).save(folder / f"train/masks/a00{suffix}")
     message = problem(folder)
     assert f"a00{suffix}" in message and "alpha channel" in message
+
+
+# --- what contradicts itself ------------------------------------------------------------------------------------------
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        load_data(path)
+    return str(caught.value)
+
+
+def test_blank_images_copies_of_masks_and_points_are_refused(tmp_path):
+    assert "one grey value everywhere" in refused(stardist(tmp_path / "blank", image=lambda image: image * 0))
+    copies = stardist(tmp_path / "copies")
+    for path in copies.rglob("masks/*"):
+        shutil.copy(path, str(path).replace("masks", "images"))
+    assert "the same as their masks" in refused(copies)
+
+    def points(mask):
+        out = np.zeros_like(mask)
+        for number in range(1, 7):
+            row, column = np.argwhere(mask == number).mean(axis=0).astype(int)
+            out[row, column] = number
+        return out
+
+    assert "by one pixel" in refused(stardist(tmp_path / "points", mask=points))
+
+
+def test_a_blank_image_and_a_test_image_for_training_are_remarked(folder):
+    for kind in ("images", "masks"):
+        shutil.copy(folder / "train" / kind / "a03.tif", folder / "test" / kind / "copy.tif")
+    save(folder / "train" / "images" / "a00.tif", PAIRS[0][0] * 0)
+    note = load_data(folder).note
+    assert "1 test images are training images, too, such as copy" in note
+    assert "1 images with nuclei in the mask have one grey value, such as a00" in note
+
+
+def test_a_kaggle_mask_file_with_several_nuclei_is_remarked(tmp_path):
+    folder = kaggle(tmp_path / "set")
+    for path in sorted((folder / "id05/masks").iterdir()):
+        path.unlink()
+    save(folder / "id05" / "masks" / "all.png", ((PAIRS[5][1] > 0) * 255).astype(np.uint8))
+    assert "several nuclei, which count as one, in id05" in load_data(folder).note
+
+
+def test_messages_say_what_to_do(folder, tmp_path):
+    tissue = np.kron(np.arange(1, 257).reshape(16, 16), np.ones((8, 8), int)).astype(np.uint16)
+    assert "no pixel is 0" in problem(stardist(tmp_path / "tissue", mask=lambda _: tissue))
+    assert "covers" not in problem(tmp_path / "tissue")
+    big = stardist(tmp_path / "big", mask=lambda mask: np.where(mask > 0, mask.astype(np.int64) + 2**31, 0))
+    assert "relabel_sequential" in problem(big)
+    (folder / "train/images/@eaDir/a00.tif").mkdir(parents=True)
+    (folder / "train/images/@eaDir/a00.tif/preview.jpg").write_bytes(b"not an image")
+    assert len(load_data(folder).train) == 16
