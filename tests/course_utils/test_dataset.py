@@ -204,6 +204,8 @@ def test_soft_masks_stay_soft(dtype):
     [
         (lambda: NucleiDataset([IMAGE], [IMAGE], as_tensor, 0), "crop_size must be .* at least 1, but is 0"),
         (lambda: NucleiDataset([IMAGE], [IMAGE], as_tensor, 2.0), "crop_size must be a whole number"),
+        (lambda: NucleiDataset([IMAGE], [IMAGE], as_tensor, np.uint8(4)), "make it an int first"),
+        (lambda: NucleiDataset([IMAGE], [IMAGE], as_tensor, 4, seed=None), "seed must be a whole number"),
         (lambda: NucleiDataset(iter([IMAGE]), [IMAGE], as_tensor, 4), "images must be a list"),
         (lambda: NucleiDataset([IMAGE[None]], [IMAGE], as_tensor, 4), r"images\[0\] .* shape \(1, 9, 9\)"),
         (lambda: FullImageDataset([IMAGE], [IMAGE[1:]], as_tensor), r"have \(9, 9\) and \(8, 9\)"),

@@ -144,7 +144,9 @@ def test_a_target_that_is_not_from_0_to_1_is_an_error(function, target, message)
         function(logits, target)
 
 
-@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize(
+    "dtype", [torch.bool, torch.uint8, torch.uint16, torch.int64, torch.float16, torch.bfloat16, torch.float64]
+)
 @pytest.mark.parametrize("function", [binary_cross_entropy, dice_score, hard_dice_score])
 def test_a_target_of_0_and_1_may_have_any_dtype(function, dtype):
     target = TARGET.clone()
