@@ -410,7 +410,7 @@ for name, points in curves.items():
     print(f"{name:28s} {', '.join(f'{removed:.2f} %: {f1:.3f}' for removed, f1 in points)}")
 claim(cut_f1 > 0.99 and cut_removed < 0.25, "A cut of less than 0.25 % of the pixels raises F1 above 0.99.")
 claim(cut_f1 > eroded_f1 > exact_f1 + 0.05, "Eroding each nucleus by 1 pixel helps, but less than the cut.")
-claim(eroded_removed > 8 * cut_removed, "It removes more than eight times as many pixels.")
+claim(eroded_removed > 8 * cut_removed, "Eroding by 1 pixel removes more than eight times as many pixels as the cut.")
 claim(curves["each nucleus eroded"][2][1] < exact_f1, "Eroding by 2 pixels is worse than the exact target.")
 claim(curves["foreground eroded as a whole"][1][1] < exact_f1, "Eroding the whole foreground is worse, too.")
 
@@ -960,7 +960,7 @@ assert not torch.equal(first, second) and torch.equal(first, again)
 image, mask = torch.from_numpy(images[0]), torch.from_numpy(masks[0])
 flipped, not_flipped = v2.RandomHorizontalFlip(p=1)(image, mask)
 claim(torch.equal(flipped, image.flip(-1)), "The image is mirrored.")
-claim(torch.equal(not_flipped, mask), "The mask is not.")
+claim(torch.equal(not_flipped, mask), "The mask is not mirrored.")
 
 # %% [markdown]
 # No error, no warning: the transform takes the first plain tensor for the image and passes the second one through. A

@@ -422,7 +422,7 @@ show(
 )
 claim(all(1.8 < width[depth + 1] / width[depth] < 2.6 for depth in (1, 2, 3)), "Each level about doubles the field.")
 claim(0.7 < width[1] / diameter < 1.4, "At depth 1 the field is about as wide as a median nucleus.")
-claim(width[4] > 3 * diameter, "At depth 4 it is more than three times as wide.")
+claim(width[4] > 3 * diameter, "At depth 4 the field is more than three times as wide as a nucleus.")
 middle = slice(160 - width[4] // 8, 160 + width[4] // 8)
 claim(fields[4][middle, middle].sum() > 0.9 * fields[4].sum(), "Its middle sixteenth has 90 % of the gradient.")
 

@@ -1,4 +1,4 @@
-"""Figures and statements in the text of notebooks 01 to 03, computed anew on the embedded and on the real images.
+"""Figures and statements in the text of the notebooks, computed anew on the embedded and on the real images.
 
 The notebooks test most of their sentences themselves (`claim`). Here is what they state without a claim: figures of one
 data set, and what model answers say. The slow test runs them on the real images:
@@ -8,6 +8,7 @@ data set, and what model answers say. The slow test runs them on the real images
 from __future__ import annotations
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -171,3 +172,26 @@ def test_every_claim_of_the_first_notebooks_holds_on_the_real_images(real_data_z
     command += ["--only", "01,02,03", "--seed", str(seed), "--out", tmp_path]
     run = subprocess.run(command, cwd=ROOT, env=os.environ | {"COURSE_STRICT": "1"}, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout[-3000:]
+
+
+FIGURES = {  # which the text of notebooks 04 and 05 states, as the notebooks print them with the pretrained networks
+    "embedded": ["0.869", "0.855", "0.841", "{0.5: 0.013,", "-0.029 (-0.061 to +0.006)", "0.991", "+2.2%", "0.752",
+                 "0.616", "+0.036 (-0.005 to +0.077)", "17, ", "0.860", "0.770", "0.656", "0.746"],
+    "real": ["0.901", "0.829", "0.773", "{0.5: 0.073,", "+0.009 (-0.018 to +0.035)", "0.994", "0.969 0.653", "+4.6%",
+             "0.552", "0.827", "+0.106 (+0.082 to +0.129)", "48, ", "0.870", "0.722", "0.394", "0.661"],
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FIGURES)
+def test_notebooks_04_and_05_print_the_figures_of_their_text(name, request, tmp_path):
+    source = "embedded" if name == "embedded" else request.getfixturevalue("real_data_zip")
+    command = [sys.executable, "-m", "workshop.command_line", "run", "--data", source, "--only", "04,05"]
+    run = subprocess.run([*command, "--out", tmp_path], cwd=ROOT, env=os.environ | {"COURSE_STRICT": "1"},
+                         capture_output=True, text=True)  # fmt: skip
+    assert run.returncode == 0, run.stdout[-3000:]
+    cells = [cell for path in tmp_path.rglob("*.ipynb") for cell in json.loads(path.read_text("utf-8"))["cells"]]
+    outputs = [output.get("text") or output["data"].get("text/html", []) for cell in cells
+               for output in cell.get("outputs", []) if "text" in output or "data" in output]  # fmt: skip
+    printed = " ".join("".join("".join(output) for output in outputs).split())
+    assert [figure for figure in FIGURES[name] if figure not in printed] == []
