@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
@@ -49,6 +51,7 @@ class Notebook:
 @pytest.fixture
 def notebook(capsys, monkeypatch):
     monkeypatch.delenv("COURSE_STRICT", raising=False)
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])  # a shell puts its own there
     yield Notebook(capsys)
     InteractiveShell.clear_instance()
 
