@@ -199,14 +199,14 @@ def expect_error(
     except NotImplementedError:
         raise
     except AssertionError as error:
-        found = " ".join(f"AssertionError: {error}".split()).removesuffix(":")
+        found = " ".join(f"AssertionError: {error}".split()).rstrip(":.")
         look = "An `assert` is not enough: python -O leaves it out. Write `if ...: raise ValueError(...)`."
     except Exception as error:
-        found = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")[:160]
+        found = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":.")[:160]
     else:
         found = "no error"
         if isinstance(result, Exception):
-            found, look = f"the error {shown(result)} as a result", "Write `raise` where now is `return`."
+            found, look = f"the error {shown(result)} as a result", "Write `raise` in place of `return`."
         elif printed := output.getvalue().strip():
             found = f'no error, but "{printed[:80]}" printed'
             look = "`print` does not stop the program: `raise ValueError(...)` does."
