@@ -14,6 +14,7 @@ import copy
 import functools
 import inspect
 import random
+import re
 import sys
 import traceback
 import warnings
@@ -300,7 +301,8 @@ def test_the_layout_of_an_array_changes_no_result(name):
     def result(**other):
         rng = {"rng": np.random.default_rng(0)} if "rng" in right else {}
         found = public_objects()[name](**right | other | rng)
-        return found.tolist() if hasattr(found, "tolist") else str(found)
+        # the byte order of a result may be that of the argument: crops keep their dtype
+        return found.tolist() if hasattr(found, "tolist") else re.sub(r", dtype='>\w+'|, dtype=\w+", "", str(found))
 
     right = arguments_of(name)
     arrays = {key: value for key, value in right.items() if isinstance(value, np.ndarray)}

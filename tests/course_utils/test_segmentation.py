@@ -487,7 +487,7 @@ IMAGE, MASK = np.random.default_rng(0).random((12, 14)), np.eye(12, 14, dtype=in
         (lambda: predict_tiled(Echo(), np.zeros((5, 0))), "no pixels"),
         (lambda: predict_tiled(Echo(), IMAGE, tile=16.0), "tile must be a whole number"),
         (lambda: otsu_components(np.where(IMAGE > 0.5, np.nan, IMAGE)), "NaN or infinite"),
-        (lambda: otsu_watershed(IMAGE, sigma=-1), "sigma must be a finite number of at least 0, but is -1"),
+        (lambda: otsu_watershed(IMAGE, sigma=-1), "sigma must be a number from 0 to 1000, but is -1"),
         (lambda: remove_small(IMAGE, 3), "labels must be a label image of integers.*dtype float64: label it first"),
     ],
 )
