@@ -73,21 +73,29 @@ def fail(what: str, found: Any, expected: Any, look: str = "") -> None:
     raise error
 
 
+def kind_of(value: Any) -> str | None:
+    return None if value is None else type(value).__name__
+
+
 def shown(value: Any) -> str:
     """A value of the student's as Python writes it, in at most 160 characters: a string has its quotes."""
     text = re.sub(r"\s+", " ", repr(value))
     return text if len(text) <= 160 else text[:157] + "..."
 
 
-def diagnosis(found: Sequence, expected: Sequence, suspects: dict[str, Sequence], rtol: float = 1e-4) -> str:
+def diagnosis(
+    found: Sequence, expected: Sequence, suspects: dict[str, Any], rtol: float = 1e-4, cases: Sequence[Sequence] = ()
+) -> str:
     """The advice of a suspected mistake, or an empty text.
 
     Args:
         found, expected: the student's value and the right one, in each of several cases.
-        suspects: advice -> the value that this mistake gives in each case. One value that coincides proves nothing: all
-            must be those found, and at least two of them wrong.
+        suspects: advice -> the value that this mistake gives in each case, or the function of a case that makes this
+            mistake. One value that coincides proves nothing: all must be those found, and at least two of them wrong.
+        cases: the arguments of such functions in each case.
     """
     for advice, values in suspects.items():
+        values = [values(*case) for case in cases] if callable(values) else values
         pairs = list(zip(found, expected, values, strict=True))
         n_wrong = sum(not _equal(right, value, rtol) for _, right, value in pairs)
         if n_wrong > 1 and all(_equal(value, own, rtol) for own, _, value in pairs):
@@ -96,18 +104,23 @@ def diagnosis(found: Sequence, expected: Sequence, suspects: dict[str, Sequence]
 
 
 def expect_all_close(
-    whats: Sequence[str], found: Sequence, expected: Sequence, suspects: dict[str, Sequence],
-    looks: Sequence[str], tolerance: float = 1e-5,
+    whats: Sequence[str], found: Sequence, expected: Sequence, suspects: dict[str, Any],
+    looks: Sequence[str], tolerance: float = 1e-5, cases: Sequence[Sequence] = (),
 ) -> None:  # fmt: skip
     """The values of several cases are right; else the advice is that of a suspect, or what fits to the first case."""
-    advice = diagnosis(found, expected, suspects)
+    advice = diagnosis(found, expected, suspects, cases=cases)
     for what, value, right, look in zip(whats, found, expected, looks, strict=True):
         expect_close(what, value, right, advice or look, tolerance)
 
 
-def _equal(a: Any, b: Any, rtol: float) -> bool:
+def advice_for(found: Any, suspects: dict[str, Any], otherwise: str, tolerance: float = 1e-5) -> str:
+    """The advice of the first mistake whose one value, advice -> value, is the one found."""
+    return next((advice for advice, value in suspects.items() if _equal(found, value, 0, tolerance)), otherwise)
+
+
+def _equal(a: Any, b: Any, rtol: float, atol: float = 1e-8) -> bool:
     a, b = _array(a), _array(b)
-    return a.shape == b.shape and bool(np.allclose(a, b, rtol=rtol, atol=1e-8))
+    return a.shape == b.shape and bool(np.allclose(a, b, rtol=rtol, atol=atol))
 
 
 def expect_callable(submission: Any, name: str) -> None:
@@ -127,8 +140,7 @@ def expect_shape(what: str, value: Any, expected: tuple, look: str = "") -> None
 def expect_type(what: str, value: Any, expected: type | tuple[type, ...], look: str = "") -> None:
     if not isinstance(value, expected):
         kinds = expected if isinstance(expected, tuple) else (expected,)
-        found = None if value is None else type(value).__name__
-        fail(f"Type of {what}", found, " or ".join(kind.__name__ for kind in kinds), look)
+        fail(f"Type of {what}", kind_of(value), " or ".join(kind.__name__ for kind in kinds), look)
 
 
 def expect_float(what: str, value: Any, expected: str = "float") -> None:
@@ -138,23 +150,21 @@ def expect_float(what: str, value: Any, expected: str = "float") -> None:
         owner = "NumPy's" if kind.__module__ == "numpy" else "torch's"
         look = f"{owner} {kind.__name__} is not one: convert it with float(...) or .item()."
         look = look if getattr(value, "shape", None) == () else ""
-        fail(f"Type of {what}", None if value is None else kind.__name__, expected, look)
+        fail(f"Type of {what}", kind_of(value), expected, look)
 
 
 def expect_whole_number(what: str, value: Any) -> None:
     """An int, or a whole number of one of NumPy's types."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        found = None if value is None else type(value).__name__
-        fail(f"Type of {what}", found, "int", "Return one whole number, as int(...) makes it.")
+        fail(f"Type of {what}", kind_of(value), "int", "Return one whole number, as int(...) makes it.")
 
 
 def expect_pair(what: str, value: Any, names: str) -> None:
     """A tuple or a list of two things, whose `names` are given as in "(mean, std)"."""
-    kind = type(value).__name__
     if not isinstance(value, (tuple, list)):
-        fail(f"Type of {what}", None if value is None else kind, f"a tuple {names}")
+        fail(f"Type of {what}", kind_of(value), f"a tuple {names}")
     if len(value) != 2:
-        fail(f"Type of {what}", f"{kind} of {len(value)}", f"a tuple {names}")
+        fail(f"Type of {what}", f"{kind_of(value)} of {len(value)}", f"a tuple {names}")
 
 
 def expect_dtype(what: str, value: Any, expected: Any, look: str = "") -> None:

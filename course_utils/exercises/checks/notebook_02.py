@@ -122,9 +122,8 @@ def check_UNet(UNet) -> None:
     torch.manual_seed(0)
     for (in_channels, out_channels, base_channels, depth), size in zip(UNETS, [(8, 12), (32, 16), (2, 6)], strict=True):
         name = f"UNet({in_channels}, {out_channels}, base_channels={base_channels}, depth={depth})"
-        model = build(
-            UNet, name, in_channels=in_channels, out_channels=out_channels, base_channels=base_channels, depth=depth
-        )
+        channels = {"in_channels": in_channels, "out_channels": out_channels, "base_channels": base_channels}
+        model = build(UNet, name, **channels, depth=depth)
         x = torch.randn(2, in_channels, *size)
         look = "out_channels maps, with the height and width of the input: one step up for each step down."
         with untouched(x=x):
@@ -283,19 +282,14 @@ def check_count_parameters(count_parameters) -> None:
                 fail(f"Mutation of {what}", "a changed parameter", "a model that stays as it was", "Only count.")
 
     cases = cases[: len(found)]
-
-    def for_each(function):
-        return [sum(map(function, model.parameters())) for _, model, _, _ in cases]
-
     advice = diagnosis(found, [case[2] for case in cases], {
-        "Only parameters with requires_grad are trainable.": for_each(torch.numel),
-        "Count numbers, not tensors.": for_each(lambda weight: 1),
-        "Count numbers, not trainable tensors.": for_each(lambda weight: weight.requires_grad),
-        "Biases are parameters, too.": [
-            sum(w.numel() for name, w in model.named_parameters() if w.requires_grad and "bias" not in name)
-            for _, model, _, _ in cases
-        ],
-    }, 0)  # fmt: skip
+        "Only parameters with requires_grad are trainable.": lambda model: sum(w.numel() for w in model.parameters()),
+        "Count numbers, not tensors.": lambda model: len(list(model.parameters())),
+        "Count numbers, not trainable tensors.": lambda model: sum(w.requires_grad for w in model.parameters()),
+        "Biases are parameters, too.": lambda model: sum(
+            w.numel() for name, w in model.named_parameters() if w.requires_grad and "bias" not in name
+        ),
+    }, 0, [[model] for _, model, _, _ in cases])  # fmt: skip
     for (what, _, expected, look), number in zip(cases, found, strict=True):
         if number != expected:
             fail(f"Value of the result for {what}", number, expected, advice or look)
@@ -316,8 +310,7 @@ def check_pad_to_multiple(pad_to_multiple) -> None:
         _check_padding(pad_to_multiple, image, 16, f"an image {height} x {width} of {dtype.__name__}")
     for multiple, (height, width) in [(8, (20, 13)), (32, (40, 32)), (5, (7, 12)), (1, (7, 12))]:
         image = rng.random((height, width), dtype=np.float32)
-        what = f"an image {height} x {width} with multiple={multiple}"
-        pad = partial(pad_to_multiple, multiple=multiple)
+        pad, what = partial(pad_to_multiple, multiple=multiple), f"an image {height} x {width} with multiple={multiple}"
         _check_padding(pad, image, multiple, what)
 
 
@@ -332,12 +325,8 @@ def _check_padding(pad: Callable, image: np.ndarray, multiple: int, what: str) -
     expect_shape(f"the padded image for {what}", padded, (len(rows), len(columns)), look)
     expect_dtype(f"the padded image for {what}", padded, image.dtype, "Padding keeps the dtype.")
     if not isinstance(size, (tuple, list)) or tuple(size) != (height, width):
-        fail(
-            f"Size returned for {what}",
-            size,
-            (height, width),
-            "The size before padding, with which the prediction is cropped.",
-        )
+        look = "The size before padding, with which the prediction is cropped."
+        fail(f"Size returned for {what}", size, (height, width), look)
     windows = np.lib.stride_tricks.sliding_window_view(padded, before.shape)
     places = np.argwhere((windows == before).all((2, 3))).tolist()
     if places and [0, 0] not in places:
@@ -348,8 +337,7 @@ def _check_padding(pad: Callable, image: np.ndarray, multiple: int, what: str) -
     expected = before[np.ix_(rows, columns)]
     if not np.array_equal(padded, expected):
         look = 'Reflect as np.pad(mode="reflect") does: the edge pixel is not repeated, a long pad reflects again.'
-        mode = _mode_of(pad, multiple)
-        if mode:
+        if mode := _mode_of(pad, multiple):
             look = f'That is mode="{mode}". {look}'
         expect_close(f"the padded image for {what}", padded, expected, look, 0)
     if not np.array_equal(image, before):
@@ -505,24 +493,20 @@ def count_unet(
 def explain_count(UNet: Callable) -> str:
     """Where to look if U-Nets have the wrong number of parameters."""
     found = [count(UNet(in_channels=i, out_channels=o, base_channels=b, depth=d)) for i, o, b, d in UNETS]
+    block, one = count_conv_block, partial(count_conv, kernel_size=3)
 
     def counts(**options):
-        return [count_unet(*sizes, **options) for sizes in UNETS]
+        return lambda *sizes: count_unet(*sizes, **options)
 
-    def one(a, b):
-        return count_conv(a, b, 3)
-
-    block = count_conv_block
     suspects = {
         "That is the number for depth=4: does your code use its argument depth?":
-            [count_unet(i, o, b, 4) for i, o, b, _ in UNETS],
+            lambda i, o, b, d: count_unet(i, o, b, 4),
         "That is the number for base_channels=64: does your code use its argument base_channels?":
-            [count_unet(i, o, 64, d) for i, o, _, d in UNETS],
-        "The first level has base_channels maps, not twice as many.":
-            [count_unet(i, o, 2 * b, d) for i, o, b, d in UNETS],
-        "There are depth steps down, not one more.": [count_unet(i, o, b, d + 1) for i, o, b, d in UNETS],
-        "There are depth steps down, not one less.": [count_unet(i, o, b, d - 1) for i, o, b, d in UNETS],
-        "The last convolution has kernel size 1.": [count_unet(i, o, b, d) + 8 * b * o for i, o, b, d in UNETS],
+            lambda i, o, b, d: count_unet(i, o, 64, d),
+        "The first level has base_channels maps, not twice as many.": lambda i, o, b, d: count_unet(i, o, 2 * b, d),
+        "There are depth steps down, not one more.": lambda i, o, b, d: count_unet(i, o, b, d + 1),
+        "There are depth steps down, not one less.": lambda i, o, b, d: count_unet(i, o, b, d - 1),
+        "The last convolution has kernel size 1.": lambda i, o, b, d: count_unet(i, o, b, d) + 8 * b * o,
         "Channels double from level to level: here they stay the same.": counts(growth=1),
         "A block has two convolutions.": counts(block=one, up=lambda a, b: count_conv(a, b, 2) + one(2 * b, b)),
         "The blocks of the decoder receive the skip connection, too.":
@@ -535,7 +519,7 @@ def explain_count(UNet: Callable) -> str:
         "The transposed convolution has kernel size 2, not 4.":
             counts(up=lambda a, b: count_conv(a, b, 4) + block(2 * b, b)),
     }  # fmt: skip
-    return diagnosis(found, counts(), suspects, 0) or (
+    return diagnosis(found, [count_unet(*sizes) for sizes in UNETS], suspects, 0, UNETS) or (
         "Compare with the diagram, level by level: two 3x3 convolutions in a block, a 2x2 transposed convolution for "
         "each step up, a 1x1 convolution at the end, all with bias; channels double from level to level."
     )
@@ -553,21 +537,15 @@ def conv_block_by_hand(x: torch.Tensor, out_channels: int, constant: float, inne
 
 def up_block_by_hand(x: torch.Tensor, skip: torch.Tensor, constant: float) -> torch.Tensor:
     channels = skip.shape[1]
-    up = conv_transpose2d(
-        x, torch.full((x.shape[1], channels, 2, 2), constant), torch.full((channels,), constant), stride=2
-    )
+    weight, bias = torch.full((x.shape[1], channels, 2, 2), constant), torch.full((channels,), constant)
+    up = conv_transpose2d(x, weight, bias, stride=2)
     return conv_block_by_hand(torch.cat([up, skip], dim=1), channels, constant)
 
 
 def unet_by_hand(
-    x: torch.Tensor,
-    out_channels: int,
-    base_channels: int,
-    depth: int,
-    constant: float,
-    pool: Callable[[torch.Tensor], torch.Tensor],
+    x: torch.Tensor, out_channels: int, base_channels: int, depth: int, constant: float, pool: Callable,
     use_skips: bool = True,
-) -> torch.Tensor:
+) -> torch.Tensor:  # fmt: skip
     """The result of a U-Net whose parameters are all `constant`, from `torch.nn.functional` alone."""
     skips = []
     for level in range(depth):

@@ -51,7 +51,8 @@ def check_binary_cross_entropy(binary_cross_entropy) -> None:
             cases.append((f"the result for logits {shape} and targets {kind}", logits, target))
     losses = [value_of(binary_cross_entropy, logits, target) for _, logits, target in cases]
     right = [exact_cross_entropy(logits, target) for _, logits, target in cases]
-    look = diagnosis(losses, right, mistakes_in_cross_entropy(cases))
+    doubles = [(logits.double(), target.double()) for _, logits, target in cases]
+    look = diagnosis(losses, right, MISTAKES_IN_CROSS_ENTROPY, cases=doubles)
     look = look or "The mean over all elements of -t log(p) - (1 - t) log(1 - p), where p is the sigmoid of the logit."
     for (what, logits, target), loss, expected in zip(cases, losses, right, strict=True):
         expect_close(what, loss, expected, look, 1e-4)
@@ -90,26 +91,23 @@ def exact_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> float:
     return binary_cross_entropy_with_logits(logits.double(), target.double()).item()
 
 
-def mistakes_in_cross_entropy(cases: list) -> dict[str, list[float]]:
-    """Where to look, and the values that the mistake gives in each case."""
-    doubles = [(logits.double(), target.double()) for _, logits, target in cases]
-    formulas = {
-        "That is the sum; the task asks for the mean over all elements.":
-            lambda x, t: (softplus(x) - t * x).sum(),
-        "That is the sum over the elements of each image; the task asks for the mean over all elements.":
-            lambda x, t: (softplus(x) - t * x).sum() / len(x),
-        "The sign is wrong.": lambda x, t: (t * x - softplus(x)).mean(),
-        "That is the term of t = 1 alone: the background counts, too.": lambda x, t: (t * softplus(-x)).mean(),
-        "That is the term of t = 0 alone: the foreground counts, too.": lambda x, t: ((1 - t) * softplus(x)).mean(),
-        "The target stands in the place of the logits.": lambda x, t: (softplus(t) - t * x).mean(),
-        "The target is used the wrong way round: 1 is foreground.": lambda x, t: (softplus(x) - (1 - t) * x).mean(),
-        "The sign of the product is wrong.": lambda x, t: (softplus(x) + t * x).mean(),
-        "The sigmoid is applied twice: the formula already contains it.":
-            lambda x, t: (softplus(x.sigmoid()) - t * x.sigmoid()).mean(),
-        "The logarithm is the natural one, not that to base 2.":
-            lambda x, t: (softplus(x) - t * x).mean() / math.log(2),
-    }  # fmt: skip
-    return {look: [formula(*pair).item() for pair in doubles] for look, formula in formulas.items()}
+# What each mistake makes of the logits x and the target t.
+MISTAKES_IN_CROSS_ENTROPY = {
+    "That is the sum; the task asks for the mean over all elements.":
+        lambda x, t: (softplus(x) - t * x).sum(),
+    "That is the sum over the elements of each image; the task asks for the mean over all elements.":
+        lambda x, t: (softplus(x) - t * x).sum() / len(x),
+    "The sign is wrong.": lambda x, t: (t * x - softplus(x)).mean(),
+    "That is the term of t = 1 alone: the background counts, too.": lambda x, t: (t * softplus(-x)).mean(),
+    "That is the term of t = 0 alone: the foreground counts, too.": lambda x, t: ((1 - t) * softplus(x)).mean(),
+    "The target stands in the place of the logits.": lambda x, t: (softplus(t) - t * x).mean(),
+    "The target is used the wrong way round: 1 is foreground.": lambda x, t: (softplus(x) - (1 - t) * x).mean(),
+    "The sign of the product is wrong.": lambda x, t: (softplus(x) + t * x).mean(),
+    "The sigmoid is applied twice: the formula already contains it.":
+        lambda x, t: (softplus(x.sigmoid()) - t * x.sigmoid()).mean(),
+    "The logarithm is the natural one, not that to base 2.":
+        lambda x, t: (softplus(x) - t * x).mean() / math.log(2),
+}  # fmt: skip
 
 
 class TorchsOwn(TorchFunctionMode):
@@ -145,8 +143,10 @@ def check_dice_score(dice_score) -> None:
             scores.append(dice_score(logits, target))
         expect_scalar(scores[-1], "Return the tensor itself, without float(...) or .item().")
     scores = [score.item() for score in scores]
-    right, mistakes = dice_by_hand(cases)
-    look = diagnosis(scores, right, mistakes)
+    flat = [(logits.double().flatten(2), target.double().flatten(2)) for logits, target in cases]
+    cases_by_hand = [(x, x.sigmoid(), target) for x, target in flat]
+    right = [dice_by_hand(p, target).item() for _, p, target in cases_by_hand]
+    look = diagnosis(scores, right, MISTAKES_IN_DICE, cases=cases_by_hand)
     for (logits, _), score, expected in zip(cases, scores, right, strict=True):
         what = f"the result for tensors {tuple(logits.shape)}"
         if not 0 <= score <= 1:
@@ -179,41 +179,41 @@ def expect_dice_of_empty_maps(dice_score: Callable) -> None:
         expect_close(f"the result for {what}", score, expected, look, 1e-4)
 
 
-def dice_by_hand(cases: list) -> tuple[list[float], dict[str, list[float]]]:
-    """The mean over maps, none of them empty, and what the usual mistakes give, by where to look."""
-    each_map = "First compute the Dice of each image and channel, then their mean."
+def dice_by_hand(
+    p: torch.Tensor, t: torch.Tensor, axes: int | tuple = 2, factor: float = 2.0, smooth: float = 0.0
+) -> torch.Tensor:
+    """The mean over maps, none of them empty, whose pixels are in the last axis."""
+    return ((factor * (p * t).sum(axes) + smooth) / (p.sum(axes) + t.sum(axes) + smooth)).mean()
 
-    def dice(p, t, axes=2, factor=2.0, smooth=0.0):
-        return ((factor * (p * t).sum(axes) + smooth) / (p.sum(axes) + t.sum(axes) + smooth)).mean()
 
-    formulas = {
-        f"That is the Dice of all pixels together. {each_map}": lambda x, p, t: dice(p, t, (0, 1, 2)),
-        f"That is the Dice of the whole batch for each channel. {each_map}": lambda x, p, t: dice(p, t, (0, 2)),
-        f"That is the Dice of all channels together for each image. {each_map}": lambda x, p, t: dice(p, t, (1, 2)),
-        "Logits are not probabilities: apply the sigmoid.": lambda x, p, t: dice(x, t),
-        "The sigmoid is applied twice.": lambda x, p, t: dice(p.sigmoid(), t),
-        "That is the Dice of the thresholded mask; use the probabilities.": lambda x, p, t: dice((p > 0.5).double(), t),
-        "That is the Dice of the softmax over channels: each has its own sigmoid.":
-            lambda x, p, t: dice(x.softmax(1), t),
-        "The factor 2 is missing.": lambda x, p, t: dice(p, t, factor=1.0),
-        "No squares in the denominator.":
-            lambda x, p, t: (2 * (p * t).sum(2) / (p.square().sum(2) + t.square().sum(2))).mean(),
-        "That is the IoU (Jaccard index).": lambda x, p, t: ((p * t).sum(2) / (p + t - p * t).sum(2)).mean(),
-        "That is the precision: the overlap divided by the sum of p.":
-            lambda x, p, t: ((p * t).sum(2) / p.sum(2)).mean(),
-        "That is the recall: the overlap divided by the sum of t.": lambda x, p, t: ((p * t).sum(2) / t.sum(2)).mean(),
-        "That is the share of right pixels (accuracy).": lambda x, p, t: ((p > 0.5) == (t > 0.5)).double().mean(),
-        "A smoothing constant of 1 changes the score of small maps; treat 0/0 separately.":
-            lambda x, p, t: dice(p, t, smooth=1.0),
-        "A smoothing constant of 0.001 changes the score of small maps; treat 0/0 separately.":
-            lambda x, p, t: dice(p, t, smooth=1e-3),
-        "That is one minus the score: a loss.": lambda x, p, t: 1 - dice(p, t),
-        "That is the sum; the task asks for the mean over images and channels.":
-            lambda x, p, t: dice(p, t) * len(p) * p.shape[1],
-    }  # fmt: skip
-    flat = [(logits.double().flatten(2), target.double().flatten(2)) for logits, target in cases]
-    mistakes = {look: [formula(x, x.sigmoid(), t).item() for x, t in flat] for look, formula in formulas.items()}
-    return [dice(x.sigmoid(), t).item() for x, t in flat], mistakes
+EACH_MAP = "First compute the Dice of each image and channel, then their mean."
+# What each mistake makes of the logits x, their sigmoid p and the target t.
+MISTAKES_IN_DICE = {
+    f"That is the Dice of all pixels together. {EACH_MAP}": lambda x, p, t: dice_by_hand(p, t, (0, 1, 2)),
+    f"That is the Dice of the whole batch for each channel. {EACH_MAP}": lambda x, p, t: dice_by_hand(p, t, (0, 2)),
+    f"That is the Dice of all channels together for each image. {EACH_MAP}": lambda x, p, t: dice_by_hand(p, t, (1, 2)),
+    "Logits are not probabilities: apply the sigmoid.": lambda x, p, t: dice_by_hand(x, t),
+    "The sigmoid is applied twice.": lambda x, p, t: dice_by_hand(p.sigmoid(), t),
+    "That is the Dice of the thresholded mask; use the probabilities.":
+        lambda x, p, t: dice_by_hand((p > 0.5).double(), t),
+    "That is the Dice of the softmax over channels: each has its own sigmoid.":
+        lambda x, p, t: dice_by_hand(x.softmax(1), t),
+    "The factor 2 is missing.": lambda x, p, t: dice_by_hand(p, t, factor=1.0),
+    "No squares in the denominator.":
+        lambda x, p, t: (2 * (p * t).sum(2) / (p.square().sum(2) + t.square().sum(2))).mean(),
+    "That is the IoU (Jaccard index).": lambda x, p, t: ((p * t).sum(2) / (p + t - p * t).sum(2)).mean(),
+    "That is the precision: the overlap divided by the sum of p.":
+        lambda x, p, t: ((p * t).sum(2) / p.sum(2)).mean(),
+    "That is the recall: the overlap divided by the sum of t.": lambda x, p, t: ((p * t).sum(2) / t.sum(2)).mean(),
+    "That is the share of right pixels (accuracy).": lambda x, p, t: ((p > 0.5) == (t > 0.5)).double().mean(),
+    "A smoothing constant of 1 changes the score of small maps; treat 0/0 separately.":
+        lambda x, p, t: dice_by_hand(p, t, smooth=1.0),
+    "A smoothing constant of 0.001 changes the score of small maps; treat 0/0 separately.":
+        lambda x, p, t: dice_by_hand(p, t, smooth=1e-3),
+    "That is one minus the score: a loss.": lambda x, p, t: 1 - dice_by_hand(p, t),
+    "That is the sum; the task asks for the mean over images and channels.":
+        lambda x, p, t: dice_by_hand(p, t) * len(p) * p.shape[1],
+}  # fmt: skip
 
 
 # 3.3 train_epoch

@@ -19,6 +19,7 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 from course_utils.exercises.checks.models import ModelState, Notes
 from course_utils.exercises.feedback import (
     CheckFailed,
+    advice_for,
     diagnosis,
     expect_callable,
     expect_close,
@@ -218,16 +219,16 @@ def _name_values(found: np.ndarray, expected: np.ndarray) -> str:
         return ""
     again = torch.from_numpy(expected)
     twice = again.sigmoid() if len(again) == 1 else again.softmax(0)
-    suspects = {
-        "It is applied twice: one sigmoid or one softmax is enough.": twice.numpy(),
+    look = advice_for(found, {
+        "": expected,
+        "It is applied twice: one sigmoid or one softmax is enough.": twice,
         "The rows are upside down.": expected[:, ::-1],
         "Left and right are exchanged.": expected[:, :, ::-1],
         "The channels are in another order.": expected[::-1],
         "The probabilities are rounded.": expected.round(1),
-    }
-    for look, values in suspects.items():
-        if np.allclose(found, values, atol=0.003) and not np.allclose(found, expected, atol=0.003):
-            return look
+    }, "", 0.003)  # fmt: skip
+    if look:
+        return look
     _, height, width = expected.shape
     for down, right in itertools.product(range(-15, 16), repeat=2):
         ours = expected[:, max(0, -down) : height - max(0, down), max(0, -right) : width - max(0, right)]
@@ -430,9 +431,10 @@ def _expect_iou(found: Any, prediction: np.ndarray, truth: np.ndarray, name: str
         fail(f"dtype of {what}", str(found.dtype), "a float type")
     look = special or "Rows and columns are in ascending order of the ids."
     if not np.allclose(found, expected, atol=1e-5):
-        for measure, function in MEASURES.items():
-            if np.allclose(found, _brute_force(prediction, truth, function), atol=1e-5):
-                look = f"These are the values of another measure: {measure}."
+        look = advice_for(found, {
+            f"These are the values of another measure: {measure}.": _brute_force(prediction, truth, function)
+            for measure, function in MEASURES.items()
+        }, look)  # fmt: skip
         sorted_values = np.sort(found.ravel()), np.sort(expected.ravel())
         if not np.allclose(*sorted_values, atol=1e-5) and look.startswith("Rows"):
             look = "Count intersection and union of one pair by hand, and compare."
@@ -474,11 +476,8 @@ def check_count_matches(count_matches) -> None:
     cases = [(name, iou, 0.5 if threshold is None else threshold, look) for name, iou, threshold, look in cases]
     expected = [most_matches(iou >= threshold) for _, iou, threshold, _ in cases[: len(found)]]
     if found != expected:
-        suspects = {
-            look: [function(iou, threshold) for _, iou, threshold, _ in cases[: len(found)]]
-            for look, function in MISTAKES_IN_MATCHING.items()
-        }
-        named = diagnosis(found, expected, suspects)
+        matrices = [(iou, threshold) for _, iou, threshold, _ in cases[: len(found)]]
+        named = diagnosis(found, expected, MISTAKES_IN_MATCHING, cases=matrices)
         for (name, _, _, look), number, right in zip(cases, found, expected, strict=False):
             if number != right:
                 fail(f"Value of count_matches for {name}", number, right, named or look)
@@ -573,11 +572,9 @@ def check_f1_score(f1_score) -> None:
             scores.append(f1_score(*pair))
         expect_score_type(_in_words(*counts), scores[-1])
     right = [2 * tp / (2 * tp + fp + fn) for tp, fp, fn in cases]
-    suspects = {
-        f"That is {formula}.": [value(*counts, *pair) for counts, pair in zip(cases, pairs, strict=True)]
-        for formula, value in WRONG_SCORES.items()
-    }
-    named = diagnosis(scores, right, suspects)
+    suspects = {f"That is {formula}.": value for formula, value in WRONG_SCORES.items()}
+    arguments = [(*counts, *pair) for counts, pair in zip(cases, pairs, strict=True)]
+    named = diagnosis(scores, right, suspects, cases=arguments)
     for (tp, fp, fn), pair, expected in zip(cases, pairs, right, strict=True):
         look = named or f"Count TP, FP and FN of this case by hand: {tp}, {fp} and {fn}."
         expect_score(_in_words(tp, fp, fn), *pair, expected, look)
@@ -688,9 +685,7 @@ def check_average_precision(average_precision) -> None:
             if not isinstance(score, int):  # 1 for 1.0 is right, too
                 expect_type(f"a score of {what}", score, float, "Return Python floats.")
         if not np.allclose(found, expected, rtol=0, atol=1e-5):
-            formulas = [slip for slip, scores in (slips or {}).items() if np.allclose(found, scores, atol=1e-4)]
-            if formulas:
-                look = f"That is {formulas[0]}."
+            look = advice_for(found, {f"That is {slip}.": scores for slip, scores in (slips or {}).items()}, look, 1e-4)
             fail(f"Value of {what}", [round(float(score), 4) for score in found],
                  [round(float(score), 4) for score in expected], look)  # fmt: skip
 

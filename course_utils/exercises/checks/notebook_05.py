@@ -13,6 +13,7 @@ from skimage.segmentation import find_boundaries, watershed
 
 from course_utils.exercises.feedback import (
     CheckFailed,
+    advice_for,
     diagnosis,
     expect_callable,
     expect_dtype,
@@ -88,27 +89,22 @@ def _expect_target(found: Any, mask: np.ndarray, mode: str, name: str, special: 
     places = np.argwhere(values != expected)
     if not len(places) or np.array_equal(values, as_int64):
         return
-    look = special or f"Compare with find_boundaries in mode {mode!r}."
-    exchanged = np.where(expected > 0, 3 - expected, 0)
-    of_foreground = np.where(find_boundaries(mask > 0, mode=mode), 2, mask > 0)
-    other_modes = [
-        other for other in ("inner", "outer", "thick")
-        if np.array_equal(values, np.where(find_boundaries(mask, mode=other), 2, mask > 0))
-    ]  # fmt: skip
-    if np.array_equal(values, exchanged):
-        look = "Interior is 1 and boundary 2, not the other way round."
-    elif np.array_equal(values, of_foreground):
-        look = "Nuclei that touch need a boundary between them: find it in the label image, not in the foreground."
-    elif other_modes:
-        look = f"That is mode {other_modes[0]!r} instead of mode {mode!r}."
-    elif np.array_equal(values, np.where(boundary & (mask > 0), 2, mask > 0)):
-        look = "In this mode the boundary includes pixels outside the nuclei."
-    elif np.array_equal(values, np.where(boundary & (mask == 0), 2, mask > 0)):
-        look = "The interior overwrites the boundary: set the boundary last."
-    elif np.array_equal(values, np.where(find_boundaries(mask, connectivity=2, mode=mode), 2, mask > 0)):
-        look = "These are boundaries between diagonal neighbours, too: find_boundaries(mask, mode=mode) has four."
-    elif np.array_equal(values, np.where(find_boundaries(np.pad(mask, 1), mode=mode)[1:-1, 1:-1], 2, mask > 0)):
-        look = "The border of the image is not the boundary of a nucleus."
+    mistaken_boundaries = {
+        "Nuclei that touch need a boundary between them: find it in the label image, not in the foreground.":
+            find_boundaries(mask > 0, mode=mode),
+        **{f"That is mode {other!r} instead of mode {mode!r}.": find_boundaries(mask, mode=other)
+           for other in ("inner", "outer", "thick")},
+        "In this mode the boundary includes pixels outside the nuclei.": boundary & (mask > 0),
+        "The interior overwrites the boundary: set the boundary last.": boundary & (mask == 0),
+        "These are boundaries between diagonal neighbours, too: find_boundaries(mask, mode=mode) has four.":
+            find_boundaries(mask, connectivity=2, mode=mode),
+        "The border of the image is not the boundary of a nucleus.":
+            find_boundaries(np.pad(mask, 1), mode=mode)[1:-1, 1:-1],
+    }  # fmt: skip
+    look = advice_for(values, {
+        "Interior is 1 and boundary 2, not the other way round.": np.where(expected > 0, 3 - expected, 0),
+        **{look: np.where(wrong, 2, mask > 0) for look, wrong in mistaken_boundaries.items()},
+    }, special or f"Compare with find_boundaries in mode {mode!r}.")  # fmt: skip
     names = ["background", "interior", "boundary"]
     y, x = (int(index) for index in places[0])
     fail(f"Value of {what} at ({y}, {x})", f"{values[y, x]} ({names[values[y, x]]})",
@@ -310,13 +306,9 @@ def _expect_marker_rule(run: Callable) -> None:
         if number != expected:
             fail(f"Number of instances at threshold={threshold} (two nuclei, joined by a neck of 0.6)",
                  number, expected, "Use the argument threshold for the markers.")  # fmt: skip
-        _expect_mask(
-            f"threshold={threshold}, two joined nuclei",
-            found,
-            foreground + boundary > 0.5,
-            "Markers grow until the mask is full, without a gap between them.",
-            "Instances end with the mask.",
-        )
+        _expect_mask(f"threshold={threshold}, two joined nuclei", found, foreground + boundary > 0.5,
+                     "Markers grow until the mask is full, without a gap between them.",
+                     "Instances end with the mask.")  # fmt: skip
 
     # a low threshold: pixels outside the mask are not seeds, and do not join any
     foreground = np.zeros((9, 20))
@@ -504,11 +496,8 @@ def _expect_mean_scores(cases: list[tuple], found: list[dict]) -> None:
     if np.allclose(values, expected, atol=1e-4):
         return
     measure = _Measure()
-    suspects = {
-        look: [function(measure, case[1], threshold, case[5].get("iou_threshold", 0.5)) for case, threshold in places]
-        for look, function in WRONG_MEANS.items()
-    }
-    named = diagnosis(values, expected, suspects)
+    arguments = [(measure, case[1], threshold, case[5].get("iou_threshold", 0.5)) for case, threshold in places]
+    named = diagnosis(values, expected, WRONG_MEANS, cases=arguments)
     for (case, threshold), value, right in zip(places, values, expected, strict=True):
         if not abs(value - right) < 1e-4:
             name, look = case[0], case[4]
@@ -556,46 +545,38 @@ def _pooled_f1(matches: list[Matches]) -> float:
 
 
 NO_MATCH = Matches(0.5, 0, 1, 1)
+# What each mistake makes of the counts m (a `_Measure`), the images x and both thresholds.
 WRONG_MEANS = {
-    "This is the mean F1 with threshold in the place of iou_threshold.":
-        lambda measure, images, t, iou: _mean_f1(measure(images, t, t)),
-    "This is the mean F1 with iou_threshold in the place of threshold.":
-        lambda measure, images, t, iou: _mean_f1(measure(images, iou, iou)),
-    "This is the mean F1 with threshold and iou_threshold exchanged.":
-        lambda measure, images, t, iou: _mean_f1(measure(images, iou, t)),
-    "This is the mean F1 at iou_threshold=0.5; pass iou_threshold on.":
-        lambda measure, images, t, iou: _mean_f1(measure(images, t, 0.5)),
+    "This is the mean F1 with threshold in the place of iou_threshold.": lambda m, x, t, iou: _mean_f1(m(x, t, t)),
+    "This is the mean F1 with iou_threshold in the place of threshold.": lambda m, x, t, iou: _mean_f1(m(x, iou, iou)),
+    "This is the mean F1 with threshold and iou_threshold exchanged.": lambda m, x, t, iou: _mean_f1(m(x, iou, t)),
+    "This is the mean F1 at iou_threshold=0.5; pass iou_threshold on.": lambda m, x, t, iou: _mean_f1(m(x, t, 0.5)),
     "This is the mean F1 at the default threshold 0.5 of the watershed; pass the threshold on.":
-        lambda measure, images, t, iou: _mean_f1(measure(images, 0.5, iou)),
+        lambda m, x, t, iou: _mean_f1(m(x, 0.5, iou)),
     "This is the mean F1 of the connected components of the foreground; use watershed_instances.":
-        lambda measure, images, t, iou: _mean_f1(measure(images, t, iou, "foreground")),
+        lambda m, x, t, iou: _mean_f1(m(x, t, iou, "foreground")),
     "This is the mean F1 of the connected components of foreground + boundary; use watershed_instances.":
-        lambda measure, images, t, iou: _mean_f1(measure(images, t, iou, "both")),
+        lambda m, x, t, iou: _mean_f1(m(x, t, iou, "both")),
     "This is the mean F1 of the connected components of foreground - boundary; use watershed_instances.":
-        lambda measure, images, t, iou: _mean_f1(measure(images, t, iou, "difference")),
+        lambda m, x, t, iou: _mean_f1(m(x, t, iou, "difference")),
     "This is the mean F1 with foreground and boundary exchanged.":
-        lambda measure, images, t, iou: _mean_f1(measure(images, t, iou, "exchanged")),
+        lambda m, x, t, iou: _mean_f1(m(x, t, iou, "exchanged")),
     "This is the mean F1 with the components of truth > 0 as nuclei; the truth has ids.":
-        lambda measure, images, t, iou: _mean_f1(measure(images, t, iou, "true components")),
-    "This is the Dice of the pixels, not the F1 of the instances.":
-        lambda measure, images, t, iou: _pixel_dice(images, t),
+        lambda m, x, t, iou: _mean_f1(m(x, t, iou, "true components")),
+    "This is the Dice of the pixels, not the F1 of the instances.": lambda m, x, t, iou: _pixel_dice(x, t),
     "This is the mean without the images whose F1 is 0; they count, too.":
-        lambda measure, images, t, iou: _mean_f1([one for one in measure(images, t, iou) if one.f1] or [NO_MATCH]),
+        lambda m, x, t, iou: _mean_f1([one for one in m(x, t, iou) if one.f1] or [NO_MATCH]),
     "This is the F1 of all images pooled; take the mean of each image's F1.":
-        lambda measure, images, t, iou: _pooled_f1(measure(images, t, iou)),
-    "This is the sum, not the mean, over the images.":
-        lambda measure, images, t, iou: sum(image.f1 for image in measure(images, t, iou)),
+        lambda m, x, t, iou: _pooled_f1(m(x, t, iou)),
+    "This is the sum, not the mean, over the images.": lambda m, x, t, iou: sum(image.f1 for image in m(x, t, iou)),
     "This is the mean average precision, TP / (TP + FP + FN).":
-        lambda measure, images, t, iou: np.mean([image.average_precision for image in measure(images, t, iou)]),
-    "This is the F1 of the first image alone.": lambda measure, images, t, iou: measure(images, t, iou)[0].f1,
-    "This is the F1 of the last image alone.": lambda measure, images, t, iou: measure(images, t, iou)[-1].f1,
-    "This is the largest F1 of an image, not the mean.":
-        lambda measure, images, t, iou: max(image.f1 for image in measure(images, t, iou)),
-    "This is the smallest F1 of an image, not the mean.":
-        lambda measure, images, t, iou: min(image.f1 for image in measure(images, t, iou)),
-    "This is the median, not the mean.":
-        lambda measure, images, t, iou: np.median([image.f1 for image in measure(images, t, iou)]),
-    "This is the mean F1 in percent.": lambda measure, images, t, iou: 100 * _mean_f1(measure(images, t, iou)),
+        lambda m, x, t, iou: np.mean([image.average_precision for image in m(x, t, iou)]),
+    "This is the F1 of the first image alone.": lambda m, x, t, iou: m(x, t, iou)[0].f1,
+    "This is the F1 of the last image alone.": lambda m, x, t, iou: m(x, t, iou)[-1].f1,
+    "This is the largest F1 of an image, not the mean.": lambda m, x, t, iou: max(image.f1 for image in m(x, t, iou)),
+    "This is the smallest F1 of an image, not the mean.": lambda m, x, t, iou: min(image.f1 for image in m(x, t, iou)),
+    "This is the median, not the mean.": lambda m, x, t, iou: np.median([image.f1 for image in m(x, t, iou)]),
+    "This is the mean F1 in percent.": lambda m, x, t, iou: 100 * _mean_f1(m(x, t, iou)),
 }  # fmt: skip
 
 
