@@ -97,34 +97,31 @@ def check_intensity_statistics(intensity_statistics) -> None:
                 fail(f"Type of the {name}", full_name, "a Python float", "Convert the number at the end.")
         found.append(result)
 
-    def for_each(function):
-        """A statistic of each case, of the images and of all their pixels."""
-        exact = [[image.astype(np.float64).ravel() for image in images] for _, images, _ in cases]
-        return [float(function(images, np.concatenate(images))) for images in exact]
-
-    means, stds = for_each(lambda _, pixels: pixels.mean()), for_each(lambda _, pixels: pixels.std())
+    flat = [[image.astype(np.float64).ravel() for image in images] for _, images, _ in cases]
+    exact = [(images, np.concatenate(images)) for images in flat]  # of each case: images, all their pixels
+    means, stds = [float(pixels.mean()) for _, pixels in exact], [float(pixels.std()) for _, pixels in exact]
     of_means, of_stds = [value for value, _ in found], [value for _, value in found]
     exchanged = "The mean comes first, then std."
     weights = "Every pixel has the same weight, not every image: divide once, by the number of all pixels."
     # float32 itself is not wrong, since seven digits are enough; what it loses by cancellation is wrong.
     expect_all_close([f"the mean of {what}" for what in whats], of_means, means, {
         exchanged: stds,
-        weights: for_each(lambda images, _: np.mean([image.mean() for image in images])),
+        weights: lambda images, _: np.mean([image.mean() for image in images]),
         **{f"Do not round to {digits} digits.": np.round(means, digits) for digits in range(2)},
-        "That is the median.": for_each(lambda _, pixels: np.median(pixels)),
-        "That is the sum: divide by the number of pixels.": for_each(lambda _, pixels: pixels.sum()),
-    }, looks, 1e-6)  # fmt: skip
+        "That is the median.": lambda _, pixels: np.median(pixels),
+        "That is the sum: divide by the number of pixels.": lambda _, pixels: pixels.sum(),
+    }, looks, 1e-6, exact)  # fmt: skip
     expect_all_close([f"the std of {what}" for what in whats], of_stds, stds, {
         "That is the variance: std is its square root.": np.square(stds),
-        "std divides by the number of pixels, not by that minus 1.": for_each(lambda _, pixels: pixels.std(ddof=1)),
-        weights: for_each(lambda images, _: np.mean([image.std() for image in images])),
+        "std divides by the number of pixels, not by that minus 1.": lambda _, pixels: pixels.std(ddof=1),
+        weights: lambda images, _: np.mean([image.std() for image in images]),
         "Measure distances from the mean of all pixels, not from that of each image.":
-            for_each(lambda images, _: np.concatenate([image - image.mean() for image in images]).std()),
-        "Subtract the mean before you square.": for_each(lambda _, pixels: np.sqrt(np.square(pixels).mean())),
+            lambda images, _: np.concatenate([image - image.mean() for image in images]).std(),
+        "Subtract the mean before you square.": lambda _, pixels: np.sqrt(np.square(pixels).mean()),
         "That is the mean distance: square it before the mean, and take the root after it.":
-            for_each(lambda _, pixels: np.abs(pixels - pixels.mean()).mean()),
-        "Divide the sum of squares by the number of pixels.": np.sqrt(for_each(lambda _, pixels: pixels.size)) * stds,
-    }, looks, 1e-3)  # fmt: skip
+            lambda _, pixels: np.abs(pixels - pixels.mean()).mean(),
+        "Divide the sum of squares by the number of pixels.": lambda _, pixels: np.sqrt(pixels.size) * pixels.std(),
+    }, looks, 1e-3, exact)  # fmt: skip
 
 
 def check_standardize(standardize) -> None:
@@ -153,24 +150,21 @@ def check_standardize(standardize) -> None:
             expect_dtype(what, found, np.float32, look)
             results.append(found.copy())
 
-    def for_each(function):
-        return [function(image.astype(np.float64), float(mean), float(std)) for _, image, mean, std, _ in cases]
-
     right = "First subtract the mean, then divide by std."
-    expected = for_each(lambda image, mean, std: (image - mean) / std)
+    exact = [(image.astype(np.float64), float(mean), float(std)) for _, image, mean, std, _ in cases]
+    expected = [(image - mean) / std for image, mean, std in exact]
     expect_all_close([f"the result for {case[0]}" for case in cases], results, expected, {
-        f"{right} Without brackets, the division comes first.": for_each(lambda image, mean, std: image - mean / std),
-        right: for_each(lambda image, mean, std: image / std - mean),
-        "Divide by std, not by its square.": for_each(lambda image, mean, std: (image - mean) / std**2),
-        "Divide by std, do not multiply.": for_each(lambda image, mean, std: (image - mean) * std),
-        "Divide by std, too.": for_each(lambda image, mean, std: image - mean),
+        f"{right} Without brackets, the division comes first.": lambda image, mean, std: image - mean / std,
+        right: lambda image, mean, std: image / std - mean,
+        "Divide by std, not by its square.": lambda image, mean, std: (image - mean) / std**2,
+        "Divide by std, do not multiply.": lambda image, mean, std: (image - mean) * std,
+        "Divide by std, too.": lambda image, mean, std: image - mean,
         "Take the mean and std that are given, not those of this image.":
-            for_each(lambda image, mean, std: (image - image.mean()) / image.std()),
-        "Negative values stay negative: nothing is cut off.":
-            for_each(lambda image, mean, std: ((image - mean) / std).clip(0)),
+            lambda image, mean, std: (image - image.mean()) / image.std(),
+        "Negative values stay negative: nothing is cut off.": lambda image, mean, std: ((image - mean) / std).clip(0),
         "The result is not limited to 0 to 1: nothing is cut off.":
-            for_each(lambda image, mean, std: ((image - mean) / std).clip(0, 1)),
-    }, [case[4] or right for case in cases], 1e-4)  # fmt: skip
+            lambda image, mean, std: ((image - mean) / std).clip(0, 1),
+    }, [case[4] or right for case in cases], 1e-4, exact)  # fmt: skip
     names = standardize(image=bright, mean=1.0, std=2.0)
     expect_close("the result with arguments by name", names, (bright.astype(float) - 1) / 2, tolerance=1e-4)
 

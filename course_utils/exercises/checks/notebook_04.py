@@ -7,6 +7,7 @@ import itertools
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -369,10 +370,15 @@ def check_iou_matrix(iou_matrix) -> None:
                                 (empty, empty, "two empty label images")]:  # fmt: skip
         _expect_iou(iou_matrix(first, second), first, second, name)
 
+    expect_equal_shapes(iou_matrix)
+
+
+def expect_equal_shapes(function: Callable) -> None:
+    """Label images of different shapes raise a `ValueError`, even if NumPy could broadcast them."""
     for first, second in [((4, 6), (6, 4)), ((1, 6), (4, 6)), ((4, 6), (4, 5))]:
         labels = np.zeros(first, dtype=np.int32), np.zeros(second, dtype=np.int32)
         labels[0][0, 1:3], labels[1][0, 1:3] = 1, 2
-        expect_error(f"Result for the shapes {first} and {second}", lambda pair=labels: iou_matrix(*pair),
+        expect_error(f"Result for the shapes {first} and {second}", partial(function, *labels),
                      look="Compare the shapes first.")  # fmt: skip
 
 
@@ -579,41 +585,48 @@ def check_f1_score(f1_score) -> None:
         look = named or f"Count TP, FP and FN of this case by hand: {tp}, {fp} and {fn}."
         expect_score(_in_words(tp, fp, fn), *pair, expected, look)
 
-    row = np.array([[1, 1, 0, 7, 7]])
-    expect_score("ids 1 and 7, predicted perfectly", row, row, 1.0, "Ids have gaps: the largest is not their number.")
-    expect_score("right shapes with other ids", [[4, 4, 0, 2, 2]], row, 1.0, "The pixels must agree, not the ids.")
-    expect_score("a prediction without background", [[3, 3, 9, 9, 9]], row, 1.0, "Only the id 0 is background.")
-    empty = np.zeros((1, 5), dtype=np.int32)
-    expect_score("two empty label images", empty, empty, 1.0, "Nothing to find and nothing found: all is right.")
-    for name, pair in [("an empty prediction", (empty, row)), ("an empty truth", (row, empty))]:
-        expect_score(name, *pair, 0.0, "Only one of them is empty: nothing was found that is there.")
+    two = [[5, 5, 5, 0, 8, 8, 8, 8]]
+    part = [[1, 1, 0, 0, 2, 2, 0, 0]]  # IoU 2/3, and exactly 1/2
+    at, given = "The default is 0.5, and a pair exactly at it is a match.", "Pass iou_threshold on."
+    name = "an IoU of 0.67 and one of 0.5 at"
+    expect_score(f"{name} the default iou_threshold", part, two, 1.0, at)
+    expect_score(f"{name} iou_threshold=0.6", part, two, 0.5, given, iou_threshold=0.6)
+    expect_score(f"{name} iou_threshold=0.75", part, two, 0.0, given, iou_threshold=0.75)
+    for name, prediction, truth, counts, look in scored_cases():
+        for threshold, (tp, fp, fn) in counts.items():
+            expected = 2 * tp / (2 * tp + fp + fn) if tp + fp + fn else 1.0
+            where = f" at iou_threshold={threshold}" if threshold != 0.5 else ""
+            expect_score(name + where, prediction, truth, expected, look, iou_threshold=threshold)
+    expect_equal_shapes(f1_score)
 
-    two = np.array([[5, 5, 5, 0, 8, 8, 8, 8]])
-    part = np.array([[1, 1, 0, 0, 2, 2, 0, 0]])  # IoU 2/3, and exactly 1/2
-    at = "The default is 0.5, and a pair exactly at it is a match."
-    expect_score("an IoU of 0.67 and one of 0.5 at the default iou_threshold", part, two, 1.0, at)
-    expect_score("an IoU of 0.67 and one of 0.5 at iou_threshold=0.6", part, two, 0.5, "Pass iou_threshold on.",
-                 iou_threshold=0.6)  # fmt: skip
-    expect_score("an IoU of 0.67 and one of 0.5 at iou_threshold=0.75", part, two, 0.0, "Pass iou_threshold on.",
-                 iou_threshold=0.75)  # fmt: skip
+
+def scored_cases() -> Iterator[tuple[str, Any, Any, dict[float, tuple[int, int, int]], str]]:
+    """Name, prediction, truth, threshold -> (matches, false positives, missed nuclei), where to look."""
+    row, nothing = [[1, 1, 0, 7, 7]], [[0, 0, 0, 0, 0]]
+    both, one_to_one = {0.5: (2, 0, 0), 1.0: (2, 0, 0)}, "Matches are one to one."
+    yield "ids 1 and 7, predicted perfectly", row, row, both, "Ids have gaps: the largest is not their number."
+    yield "right shapes with other ids", [[4, 4, 0, 2, 2]], row, both, "The pixels must agree, not the ids."
+    yield "a prediction without background", [[3, 3, 9, 9, 9]], row, {0.5: (2, 0, 0)}, "Only the id 0 is background."
+    look = "Nothing to find and nothing found: all is right, at every threshold."
+    yield "two empty label images", nothing, nothing, {0.5: (0, 0, 0), 0.75: (0, 0, 0)}, look
+    yield "an empty prediction", nothing, row, {0.5: (0, 0, 2), 0.75: (0, 0, 2)}, "Every nucleus is missed."
+    yield "an empty truth", row, nothing, {0.5: (0, 2, 0), 0.75: (0, 2, 0)}, "Every prediction is wrong."
     halves, whole = [[1, 1, 2, 2]], [[6, 6, 6, 6]]
-    expect_score("a nucleus split into two halves", halves, whole, 2 / 3, "Matches are one to one.")
-    expect_score("two nuclei in one prediction", whole, halves, 2 / 3, "Matches are one to one.")
-    expect_score("a nucleus in two halves beside two nuclei in one prediction", [[1, 1, 2, 2, 3, 3, 3, 3]],
-                 [[8, 8, 8, 8, 5, 5, 6, 6]], 2 / 3, "Matches are one to one.")  # fmt: skip
+    yield "a nucleus split into two halves", halves, whole, {0.5: (1, 1, 0)}, one_to_one
+    yield "two nuclei in one prediction", whole, halves, {0.5: (1, 0, 1)}, one_to_one
+    name = "a nucleus in two halves beside two nuclei in one prediction"
+    yield name, [[1, 1, 2, 2, 3, 3, 3, 3]], [[8, 8, 8, 8, 5, 5, 6, 6]], {0.5: (2, 1, 1)}, one_to_one
     # the first prediction overlaps both nuclei, the second only the first nucleus
-    expect_score("a contested case at iou_threshold=0.2", [[1, 1, 1, 1, 1, 2, 2]], [[8, 5, 5, 5, 5, 5, 5]], 1.0,
-                 "Use the largest number of matches: count_matches finds it.", iou_threshold=0.2)  # fmt: skip
+    look = "Use the largest number of matches: count_matches finds it."
+    yield "a contested case", [[1, 1, 1, 1, 1, 2, 2]], [[8, 5, 5, 5, 5, 5, 5]], {0.2: (2, 0, 0), 0.5: (1, 1, 1)}, look
     many, two = np.zeros((2, 30, 40), dtype=np.int32)
     many[::2, ::2] = np.arange(1, 301).reshape(15, 20)
     two[0, 0], two[28, 38] = 1, 300
-    expect_score("300 predictions of 2 nuclei", many, two, 4 / 302, "A number above 255 does not fit into a byte.")
+    look = "A number above 255 does not fit into a byte."
+    yield "300 predictions of 2 nuclei", many, two, {0.5: (2, 298, 0)}, look
     far = np.array([[256, 256, 0, 65536, 65536, 0, 2**24, 2**24 + 1]])
-    expect_score("one of four nuclei, with ids up to 16777217", 5 * (far == 2**24), far, 2 / 5,
-                 "Keep the type of the ids: uint8, uint16 and float32 cannot hold them all.")  # fmt: skip
-    for other in (row.T, np.vstack([row, row])):
-        expect_error(f"Result for the shapes (1, 5) and {other.shape}", lambda other=other: f1_score(row, other),
-                     look="Compare the shapes first.")  # fmt: skip
+    look = "Keep the type of the ids: uint8, uint16 and float32 cannot hold them all."
+    yield "one of four nuclei, with ids up to 16777217", 5 * (far == 2**24), far, {0.5: (1, 0, 3)}, look
 
 
 def expect_score_type(name: str, score: Any) -> None:
@@ -680,7 +693,8 @@ def check_average_precision(average_precision) -> None:
             one_each = "That is their mean: return the list."
         expect_type(f"the result of {what}", found, (list, tuple), one_each)
         if len(found) != len(expected):
-            fail(f"Number of scores of {what}", len(found), len(expected), look if pair is EMPTY else one_each)
+            one_each = one_each if truth.any() or prediction.any() else look
+            fail(f"Number of scores of {what}", len(found), len(expected), one_each)
         for score in found:
             if not isinstance(score, int):  # 1 for 1.0 is right, too
                 expect_type(f"a score of {what}", score, float, "Return Python floats.")
@@ -726,39 +740,11 @@ def check_average_precision(average_precision) -> None:
     expect_scores(name, pair, (0.6,), [4 / 11], "Use the thresholds that are given: here it is a single one.")
     expect_scores(name, pair[::-1], [0.3, 0.95], [6 / 9, 1 / 14], "Use the thresholds that are given.")
 
-    row = np.array([[1, 1, 0, 7, 7]])
-    expect_scores("ids 1 and 7, predicted perfectly", (row, row), [0.5, 1.0], [1, 1], "Ids have gaps.")
-    expect_scores("right shapes with other ids", ([[4, 4, 0, 2, 2]], row), [0.5, 1.0], [1, 1],
-                  "The pixels must agree, not the ids.")  # fmt: skip
-    expect_scores("two empty label images", EMPTY, [0.5, 0.75], [1, 1],
-                  "Nothing to find and nothing found: all is right, at every threshold.")  # fmt: skip
-    nothing = EMPTY[0]
-    expect_scores("an empty prediction", (nothing, row), [0.5, 0.75], [0, 0], "Every nucleus is missed.")
-    expect_scores("an empty truth", (row, nothing), [0.5, 0.75], [0, 0], "Every prediction is wrong.")
-    halves, whole = [[1, 1, 2, 2]], [[6, 6, 6, 6]]
-    expect_scores("a nucleus split into two halves", (halves, whole), [0.5], [1 / 2], "Matches are one to one.")
-    expect_scores("two nuclei in one prediction", (whole, halves), [0.5], [1 / 2], "Matches are one to one.")
-    expect_scores("a nucleus in two halves beside two nuclei in one prediction",
-                  ([[1, 1, 2, 2, 3, 3, 3, 3]], [[8, 8, 8, 8, 5, 5, 6, 6]]), [0.5], [1 / 2],
-                  "Matches are one to one.")  # fmt: skip
-    expect_scores("a contested case", ([[1, 1, 1, 1, 1, 2, 2]], [[8, 5, 5, 5, 5, 5, 5]]), [0.2, 0.5], [1, 1 / 3],
-                  "Use the largest number of matches: count_matches finds it.")  # fmt: skip
-    many, two = np.zeros((2, 30, 40), dtype=np.int32)
-    many[::2, ::2] = np.arange(1, 301).reshape(15, 20)
-    two[0, 0], two[28, 38] = 1, 300
-    expect_scores("300 predictions of 2 nuclei", (many, two), [0.5], [1 / 150],
-                  "A number above 255 does not fit into a byte.")  # fmt: skip
-    far = np.array([[256, 256, 0, 65536, 65536, 0, 2**24, 2**24 + 1]])
-    expect_scores("one of four nuclei, with ids up to 16777217", (5 * (far == 2**24), far), [0.5], [1 / 4],
-                  "Keep the type of the ids: uint8, uint16 and float32 cannot hold them all.")  # fmt: skip
-    for other in (row.T, np.vstack([row, row])):
-        expect_error(f"Result for the shapes (1, 5) and {other.shape}",
-                     lambda other=other: average_precision(row, other, [0.5]),
-                     look="Compare the shapes first.")  # fmt: skip
+    for name, prediction, truth, counts, look in scored_cases():
+        expected = [tp / (tp + fp + fn) if tp + fp + fn else 1.0 for tp, fp, fn in counts.values()]
+        expect_scores(name, (prediction, truth), list(counts), expected, look)
+    expect_equal_shapes(lambda *labels: average_precision(*labels, [0.5]))
     _expect_overlaps_once(average_precision)
-
-
-EMPTY = ([[0, 0, 0, 0, 0]], [[0, 0, 0, 0, 0]])
 
 
 def _expect_overlaps_once(average_precision: Callable, n_thresholds: int = 20) -> None:

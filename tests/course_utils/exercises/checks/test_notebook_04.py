@@ -906,7 +906,7 @@ WRONG_F1 = {
     "float32": (after(f1_score, np.float32), r"^Type of .*float32, expected float"),
     "percent": (after(f1_score, lambda score: 100 * score), r"^Value .*found 54.5"),
     "changes its arguments": (relabels_its_arguments, r"^Mutation: your code changed its argument prediction"),
-    "ravels": (ravels, r"^Result for the shapes \(1, 5\) and \(5, 1\): found no error"),
+    "ravels": (ravels, r"^Result for the shapes \(4, 6\) and \(6, 4\): found no error"),
     "broadcasts": (on_one_shape, r"^Result for the shapes .*: found no error, expected a ValueError"),
 }  # fmt: skip
 
@@ -1074,7 +1074,7 @@ WRONG_AP = {
     "changes its arguments": (lambda p, t, ts: [after(relabels_its_arguments, lambda f1: f1 / (2 - f1))(p, t, iou)
                                                 for iou in ts], r"^Mutation: .*argument prediction"),
     "sorts its argument": (sorts_its_argument, r"^Mutation: your code changed its argument iou_thresholds"),
-    "ravels": (ap_that_ravels, r"^Result for the shapes \(1, 5\) and \(5, 1\): found no error"),
+    "ravels": (ap_that_ravels, r"^Result for the shapes \(4, 6\) and \(6, 4\): found no error"),
     "broadcasts": (ap_on_one_shape, r"^Result for the shapes .*: found no error, expected a ValueError"),
     "the F1 of 4.5, converted": (from_f1, r"^Processor time for 20 .*found (1|2)\d times .*compute it once"),
     "overlaps in the loop": (overlaps_in_the_loop, r"^Processor time for 20 .*found (1|2)\d times .*before the loop"),
