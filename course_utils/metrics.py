@@ -4,7 +4,8 @@
 `match_instances` gives the same counts, and is also fast for many thresholds and tens of thousands of nuclei: it
 computes only pairs that overlap.
 
-Label images are integer arrays `(H, W)`: 0 is background, ids are arbitrary and may have gaps.
+Label images are integer arrays `(H, W)`: 0 is background, ids are arbitrary and may have gaps. Any other
+array, shapes that differ, and an IoU threshold outside (0, 1] are a `ValueError`.
 """
 
 from __future__ import annotations
@@ -216,9 +217,6 @@ class Overlaps:
 
 def overlapping_pairs(prediction: np.ndarray, truth: np.ndarray) -> Overlaps:
     """The entries of `iou_matrix` above 0, without the matrix: memory grows with the number of overlapping pairs.
-
-    Raises:
-        ValueError: the shapes differ, or an array is not a label image.
     """
     check_arguments(prediction=prediction, truth=truth)
     pred, true, length = _runs(prediction.ravel(), truth.ravel())
@@ -265,9 +263,6 @@ def match_instances(
     Returns:
         One `Matches` for each threshold, in the order given.
 
-    Raises:
-        ValueError: the shapes differ, an array is not a label image, or a threshold is not in (0, 1].
-
     >>> match_instances(np.array([[1, 1, 0, 2]]), np.array([[3, 3, 0, 0]]), [0.5])
     [Matches(iou_threshold=0.5, true_positive=1, false_positive=1, false_negative=0, matched_iou=1.0)]
     """
@@ -306,9 +301,6 @@ def touching_recall(
         predictions, truths: label images, in the same order.
         iou_threshold: as in `f1_score`.
 
-    Raises:
-        ValueError: the numbers of images differ; and as in `f1_score`.
-
     >>> truth = np.array([[1, 2, 0, 3]])
     >>> touching_recall([np.array([[1, 0, 0, 3]])], [truth])
     0.5
@@ -344,9 +336,6 @@ def classify_errors(prediction: np.ndarray, truth: np.ndarray, iou_threshold: fl
     Args:
         prediction, truth: label images `(H, W)` of integers.
         iou_threshold: as in `f1_score`.
-
-    Raises:
-        ValueError: as in `f1_score`.
 
     >>> truth = np.array([[1, 1, 2, 2]])
     >>> classify_errors(np.array([[5, 5, 5, 5]]), truth, iou_threshold=0.6).merged

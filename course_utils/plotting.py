@@ -140,43 +140,30 @@ def draw_errors(
 
     check_arguments(image=image, prediction=prediction, truth=truth, iou_threshold=iou_threshold)
     errors = classify_errors(prediction, truth, iou_threshold)
-    kinds = {
-        "matched": np.isin(prediction, list(errors.matched)),
-        "missed": np.isin(truth, errors.missed),
-        "split": np.isin(truth, errors.split),
-        "false positive": np.isin(prediction, errors.false_positive),
-        "merged": np.isin(prediction, errors.merged),
-    }
-    counts = {
-        "matched": len(errors.matched),
-        "false positive": len(errors.false_positive) - len(errors.merged),
-        "merged": len(errors.merged),
-        "missed": len(errors.missed) - len(errors.split),
-        "split": len(errors.split),
+    missed = [instance for instance in errors.missed if instance not in errors.split]
+    false_positive = [instance for instance in errors.false_positive if instance not in errors.merged]
+    kinds = {  # each instance once, by its most specific kind; later kinds cover earlier ones
+        "matched": (prediction, list(errors.matched)),
+        "missed": (truth, missed),
+        "split": (truth, errors.split),
+        "false positive": (prediction, false_positive),
+        "merged": (prediction, errors.merged),
     }
     draw_image(axes, image, title)
     tint = np.zeros((*image.shape, 4))
-    for kind, where in kinds.items():  # later kinds cover earlier ones
-        tint[where] = (*to_rgb(ERROR_COLOURS[kind]), 0.55)
+    for kind, (labels, ids) in kinds.items():
+        tint[np.isin(labels, ids)] = (*to_rgb(ERROR_COLOURS[kind]), 0.55)
+        for instance in ids if ERROR_SIGNS[kind] else []:
+            rows, columns = np.nonzero(labels == instance)
+            place = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)
+            axes.text(
+                columns[place], rows[place], ERROR_SIGNS[kind], color="white", fontsize=7, ha="center", va="center",
+                clip_on=True, path_effects=[withStroke(linewidth=1.5, foreground="black")],
+            )  # fmt: skip
     axes.imshow(tint)
-    signs = {"missed": (truth, errors.missed), "split": (truth, errors.split)}
-    signs |= {"false positive": (prediction, errors.false_positive), "merged": (prediction, errors.merged)}
-    signed = set()
-    for kind in ("merged", "split", "false positive", "missed"):  # each instance once, by its most specific kind
-        labels, ids = signs[kind]
-        which = "prediction" if labels is prediction else "truth"
-        for instance in ids:
-            if (which, instance) not in signed:
-                signed.add((which, instance))
-                rows, columns = np.nonzero(labels == instance)
-                place = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)
-                axes.text(
-                    columns[place], rows[place], ERROR_SIGNS[kind], color="white", fontsize=7, ha="center", va="center",
-                    clip_on=True, path_effects=[withStroke(linewidth=1.5, foreground="black")],
-                )  # fmt: skip
     handles = [
-        Patch(facecolor=ERROR_COLOURS[kind], label=f"{ERROR_SIGNS[kind]} {kind} {count}".strip())
-        for kind, count in counts.items()
+        Patch(facecolor=colour, label=f"{ERROR_SIGNS[kind]} {kind} {len(kinds[kind][1])}".strip())
+        for kind, colour in ERROR_COLOURS.items()
     ]
     _legend_below(axes, handles, columns=2)
 

@@ -6,7 +6,7 @@
     "auto"        the first of kaggle, dsb2018 and embedded that can be used; the note says which and why
     a path        a folder or zip in either layout
 
-`layouts` turns a folder or zip into samples, `download` fills the cache.
+`layouts` turns a folder or zip into samples, `decoding` one file into an array, `download` fills the cache.
 """
 
 from __future__ import annotations
