@@ -596,7 +596,7 @@ claim(soft < hard, "The soft Dice is lower than the hard one.")
 # * Overfitting is a gap between known and new images; easy data can hide it from the score on new ones.
 # * Validate on fixed, whole images, in evaluation mode.
 #
-# A pixel score of 0.9 sounds good. Whether the *nuclei* are right is another question: **04 Instances and how to score
+# A pixel score of 0.9 sounds good. Whether the *nuclei* are right is another question: **04 Instances, and how to score
 # them**.
 
 # %%

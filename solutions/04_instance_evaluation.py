@@ -666,9 +666,8 @@ claim(intervals[0.5][0] < intervals[0.9][0], "At IoU 0.5 it gains less than at 0
 # %% [markdown]
 # At an IoU threshold of 0.9 the network is better: its outlines are. At 0.5 it is not. With the pretrained networks the
 # interval holds 0, on the real images (+0.009, from -0.018 to +0.035) and on the synthetic ones (-0.029, from -0.061 to
-# +0.006): nothing is shown. A network that notebook 03 trained for minutes is even worse there than the method without
-# training, on the synthetic images. Nuclei are round, and splitting round objects at their waist works well; the last
-# column, the share of touching nuclei that are found, shows it.
+# +0.006): nothing is shown. Nuclei are round, and splitting round objects at their waist works well; the last column,
+# the share of touching nuclei that are found, shows it.
 #
 # What would help the network? Two things. A perfect foreground would add 0.07 at IoU 0.5 on the real images (0.01 on
 # the synthetic ones), and more at 0.9. But even then a tenth is missing, since what touches stays

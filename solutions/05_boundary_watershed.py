@@ -391,7 +391,7 @@ show(
 # %% [markdown]
 # In the mask the two nuclei are one region; in the boundary map a ridge runs between them. It is high enough for two
 # markers, and the watershed draws the border along the ridge. Where the ridge is too low, a pair stays one instance:
-# with this threshold that is so for the other pairs counted above.
+# most of the other pairs counted above are of this kind.
 
 # %% [markdown]
 # ## Which of the three inputs matters most?

@@ -52,8 +52,8 @@ def show_result(exercise: Exercise, result: CheckResult, kept: str = "") -> None
     title = f"{symbol} Exercise {exercise.id}, {exercise.name}: {word}"
     messages = []
     if result.status != "passed":
-        what_next = f"Yours is kept as `{kept}`; edit" if kept else "Edit"
-        what_next = f"{what_next} your cell, run it, then run this check again."
+        start = "Write yours" if result.status == "todo" else f"Yours is kept as `{kept}`; edit your cell"
+        what_next = f"{start if kept else 'Edit your cell'}, run it, then run this check again."
         messages = [*result.messages, f"From here on the notebook uses the reference `{exercise.name}`. {what_next}"]
     box = (
         f'<div role="status" style="border-left: 6px solid {colour}; padding: 0.4em 0.8em; margin: 0.4em 0;">'
