@@ -330,8 +330,8 @@ def check_label_images(masks: list[MaskFeatures], each: bool = True) -> None:
 
     * background with an id: more than half of the masks have no 0, or an id on more than half of the image beside two
       others (nuclei cover at most 43 %); in one file: no 0, more than 3 ids, and one of them on all four sides;
-    * ids shared by nuclei: 1 shared region for 2 ids in the set; in one file at least 3, and 1 for 8 ids (a nucleus may
-      lie in two pieces: at most 1 was found);
+    * ids shared by nuclei: 1 shared region for 2 ids in the set; in one file at least 3, and as many as ids, or 1 for 8
+      of more than 200 (a nucleus may lie in two pieces);
     * the 0/1/2 map of background, interior and boundary, even if each image holds one nucleus;
     * ids interpolated or compressed: in one file at least 8 lone pixels, and 2 for 3 ids (after interpolation or JPEG
       at least 0.77 for an id; in true masks up to 0.3, if downscaled 8 times 0.6).
@@ -363,7 +363,7 @@ def check_label_images(masks: list[MaskFeatures], each: bool = True) -> None:
             refuse(found, what, to_do)
 
     shared = [one for one in filled if one.shared]
-    odd = [one for one in shared if each and one.shared >= max(3, len(one.ids) / 8)]
+    odd = [one for one in shared if each and one.shared >= max(3, len(one.ids) / (1 if len(one.ids) < 11 else 8))]
     if odd or 2 * sum(one.shared for one in shared) > sum(len(one.ids) for one in filled):
         found = sorted(odd or shared, key=lambda one: -one.shared)
         ids, kind = found[0].ids, "in a binary mask" if len(found[0].ids) == 1 else "in a class map"

@@ -171,7 +171,7 @@ class FileStore:
             except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
                 raise DataError(
                     f"{self.path} is neither a folder nor a file that can be read as a zip ({error}). "
-                    "If it is a zip, it is damaged or incomplete: download or copy it again."
+                    "If it is a damaged zip, download or copy it again; if it is another archive, unpack it."
                 ) from error
             # Some Windows programs write backslashes, which the zip format does not allow; others begin with "./".
             self._members = {

@@ -157,12 +157,23 @@ def disconnected(mask: np.ndarray) -> np.ndarray:
     return np.where(mask == 2, 1, mask)
 
 
+def three_cut_in_two(mask):
+    """A line without ids goes through three nuclei, as where detector rows are dead."""
+    cut = mask.copy()
+    for id_ in np.unique(mask)[1:4]:
+        rows = np.flatnonzero((mask == id_).any(axis=1))
+        middle = int(rows.mean())
+        cut[middle : middle + 2][mask[middle : middle + 2] == id_] = 0
+    return cut
+
+
 LEGAL = {
     "one nucleus": only_first,
     "one nucleus, 255": lambda m: only_first(m) * 255,
     "two nuclei": lambda m: np.where(m > 2, 0, m),
     "a disconnected nucleus": disconnected,
     "one nucleus in two pieces": lambda m: np.isin(m, [1, 2]).astype(np.uint16),
+    "three nuclei in two pieces": three_cut_in_two,
     "one nucleus and specks": lambda m: only_first(m) + (np.indices(m.shape).sum(0) % 61 == 0) * (m == 0) * 0
     + ((np.arange(SIDE)[:, None] == 3) & (np.arange(SIDE) % 40 == 3)),
     "filled by one nucleus": lambda m: np.ones_like(m),
