@@ -163,6 +163,7 @@ def test_a_notebook_asks_for_a_guess_and_breaks_something(name):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("profile", ["smoke", "laptop"])
 def test_every_claim_of_the_first_notebooks_holds_on_the_real_images(real_data_zip, tmp_path, profile, seed):
@@ -183,6 +184,7 @@ FIGURES = {  # which the text of notebooks 04 and 05 states, as the notebooks pr
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", FIGURES)
 def test_notebooks_04_and_05_print_the_figures_of_their_text(name, request, tmp_path):
     source = "embedded" if name == "embedded" else request.getfixturevalue("real_data_zip")
