@@ -67,10 +67,10 @@ def check(exercise_id: str, submission: Any) -> Any:
         with _bound(names if again else None, exercise.name, submission):
             result = evaluate(exercise_id, submission)
         progress.note(result)
-        if names is not None:
+        if names is not None and result.status == "passed":
+            names.pop(kept, None)
+        elif names is not None:
             names[kept] = submission
-            if result.status == "passed":
-                del names[kept]
         if again:
             result = replace(result, messages=(*result.messages, KEPT_CHECKED.format(kept=kept)))
     is_kept = names is not None and names.get(kept) is submission is not exercise.reference

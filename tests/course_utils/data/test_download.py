@@ -310,34 +310,32 @@ def test_killed_while_downloading(cache, server):
     assert content_of(cache) == ["dsb2018"]
 
 
-def test_three_processes_at_once_download_once(cache, server):
-    server.behaviour = "slow"
-    processes = [child(server) for _ in range(3)]
-    while server.requests == 0:
+def three_at_once(server: ReleaseServer, code: str = "") -> list[str]:
+    """What three processes print that fetch the images at the same time, one of them from a slow server."""
+    server.behaviour, requests_before = "slow", server.requests
+    processes = [child(server, code) for _ in range(3)]
+    while server.requests == requests_before:
         assert any(process.poll() is None for process in processes)
         time.sleep(0.05)
     time.sleep(2)  # the others reach the lock while the first one waits for the server
     server.released.set()
     outputs = [process.communicate(timeout=60) for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], outputs
-    assert all(output.strip().endswith(str(cache / "dsb2018")) for output, _ in outputs)
+    return [output for output, _ in outputs]
+
+
+def test_three_processes_at_once_download_once(cache, server):
+    outputs = three_at_once(server)
+    assert all(output.strip().endswith(str(cache / "dsb2018")) for output in outputs)
     assert server.requests == 1
-    assert sum("Waiting for another process" in output for output, _ in outputs) == 2
+    assert sum("Waiting for another process" in output for output in outputs) == 2
     assert content_of(cache) == ["dsb2018"] and len(load_data("dsb2018").train) == 16
 
 
 def test_three_processes_at_once_mend_a_damaged_cache_once(cache, server):
     fetch_dsb2018()
     lose_three_pairs(cache / "dsb2018")
-    server.behaviour = "slow"
-    processes = [child(server, "download.fetch_dsb2018(replace=True)") for _ in range(3)]
-    while server.requests == 1:
-        assert any(process.poll() is None for process in processes)
-        time.sleep(0.05)
-    time.sleep(2)  # the others reach the lock while the first one waits for the server
-    server.released.set()
-    outputs = [process.communicate(timeout=60) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0], outputs
+    three_at_once(server, "download.fetch_dsb2018(replace=True)")
     assert server.requests == 2 and len(content_of(cache)) == 2 and len(load_data("dsb2018").train) == 16
 
 
