@@ -150,11 +150,11 @@ def _is_stub(error: BaseException) -> bool:
     """
     if not isinstance(error, NotImplementedError):
         return False
-    last, instruction = list(traceback.walk_tb(error.__traceback__))[-1][0], error.__traceback__
-    while instruction.tb_next:
-        instruction = instruction.tb_next
-    code = last.f_code
-    return _is_students(code.co_filename) and code.co_code[instruction.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+    last = error.__traceback__
+    while last.tb_next:
+        last = last.tb_next
+    code = last.tb_frame.f_code
+    return _is_students(code.co_filename) and code.co_code[last.tb_lasti] == dis.opmap["RAISE_VARARGS"]
 
 
 def _is_students(file: str) -> bool:
