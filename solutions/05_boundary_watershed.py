@@ -709,7 +709,7 @@ explore_watershed(val_images, val_foregrounds, val_boundaries, val_masks)
 # | micro-SAM APG, trained on this training split (`scripts/apg_experiments` of micro-sam) | | 0.665 |
 # | Cellpose-SAM, about 312 million parameters, not trained on this split (the same file) | | 0.656 |
 #
-# One run of each, on 50 images: differences of 0.02 mean nothing. On the 23 synthetic test images this notebook
+# One run of each, on 50 images: differences of 0.02 are not significant. On the 23 synthetic test images this notebook
 # reaches 0.860 / 0.770 / 0.656, mSA 0.746.
 
 # %%
