@@ -116,8 +116,9 @@ def test_no_module_has_more_than_400_lines():
 
 
 # Reading other people's data without silent mistakes took 700 lines of course_utils (decoding, arguments), messages for
-# each common mistake 1,300 of the exercises.
-@pytest.mark.parametrize(("name", "lines"), [("course_utils", 5150), ("exercises", 4450), ("workshop", 4500)])
+# each common mistake 1,300 of the exercises. Grading what strangers hand in, in a box, from the LMS and back, took
+# 1,800 of the workshop.
+@pytest.mark.parametrize(("name", "lines"), [("course_utils", 5150), ("exercises", 4450), ("workshop", 6300)])
 def test_each_room_stays_small(name, lines):
     modules = [module for module in MODULES if room(module) == name]
     assert sum(LINES[module] for module in modules) <= lines
