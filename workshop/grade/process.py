@@ -22,8 +22,7 @@ from pathlib import Path
 from course_utils.exercises import list_exercises
 from workshop.cluster import Stop
 from workshop.grade.submissions import SubmittedFile
-from workshop.grade.table import SYMBOLS, Row
-from workshop.grade.worker import Outcome
+from workshop.grade.table import SYMBOLS, Outcome, Row
 
 START_SECONDS = 180.0  # until torch is loaded, on a slow disk
 MAX_PROCESSES = 10  # for each notebook

@@ -4,31 +4,49 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
 from course_utils.exercises import list_exercises
 from course_utils.results import replacing
-from workshop.grade.worker import Outcome
 
-COLUMNS = ["student", "notebook", "exercise", "name", "status", "message", "file"]
+COLUMNS = ["student", "notebook", "exercise", "name", "status", "points", "out_of", "look", "message", "file"]
 SYMBOLS = {"passed": "+", "failed": "x", "todo": ".", "broken": "!"}  # the best first
 MAX_MESSAGE = 600  # characters
 MAX_SHOWN_NAME = 30  # characters, in the terminal
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """The result of an exercise, or of one step of a notebook.
+
+    `timed_out`: a time limit stopped its code, or code it uses. `look`: why a person should look at it. `parts`: how
+    many parts of the check are right, and of how many; (0, 0) if nothing is known about parts.
+    """
+
+    status: str = "failed"
+    message: str = ""
+    timed_out: bool = False
+    look: str = ""
+    parts: tuple[int, int] = (0, 0)
+
+    def __post_init__(self):
+        object.__setattr__(self, "parts", tuple(self.parts))  # JSON has made a list of it
+
+
+@dataclass(frozen=True)
 class Row(Outcome):
-    """One line of the table: the outcome of an exercise, or "broken" for a notebook that cannot be graded at all."""
+    """One line of the table: the outcome of an exercise, or "broken" for a file that cannot be graded at all."""
 
     notebook: str = ""
     exercise: str = ""
     name: str = ""
     student: str = ""
     file: str = ""
+    points: float = 0.0
+    out_of: float = 0.0
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
@@ -36,9 +54,14 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(COLUMNS)
-    table.writerows([spreadsheet_safe(getattr(row, column)) for column in COLUMNS] for row in rows)
+    table.writerows([cell(getattr(row, column)) for column in COLUMNS] for row in rows)
     with replacing(path) as file:
         file.write(text.getvalue().encode(errors="backslashreplace"))
+
+
+def cell(value: str | float) -> str:
+    """A value as it stands in a table: numbers as short as they are (2, 1.5), text that is no formula."""
+    return f"{round(value, 2):g}" if isinstance(value, (int, float)) else spreadsheet_safe(value)
 
 
 def spreadsheet_safe(text: str) -> str:
@@ -52,21 +75,48 @@ def spreadsheet_safe(text: str) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "＝", "＋", "－", "＠")) else text
 
 
+def best_rows(rows: Sequence[Row]) -> dict[tuple[str, str], Row]:
+    """(student, exercise) -> its row; of two files with the same exercise by one student the better result."""
+    order = list(SYMBOLS)
+    found: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        known = found.get((row.student, row.exercise))
+        if row.exercise and (known is None or order.index(row.status) < order.index(known.status)):
+            found[row.student, row.exercise] = row
+    return found
+
+
 def summary(rows: Sequence[Row]) -> str:
     """Students and exercises as a table: `+` passed, `x` failed, `.` todo, `!` could not be graded.
 
-    Of two files with the same exercise by one student the better result is shown. Files that could not be graded at all
-    are counted in the last column.
+    A column for each notebook and a character for each exercise, so that a class of any size and all exercises fit into
+    a terminal. The columns `!` and `look` count what could not be graded and what a person should look at. Points are
+    out of those for every exercise that anybody in the class handed in.
     """
-    order = list(SYMBOLS)
-    found = pd.DataFrame(rows, dtype=object).sort_values("status", key=lambda column: column.map(order.index))
-    best = found[found["exercise"] != ""].drop_duplicates(["student", "exercise"])
-    counted = pd.concat([best, found[found["exercise"] == ""]])
-    counts = pd.crosstab(counted["student"], counted["status"]).reindex(columns=order, fill_value=0)
-    status = best.pivot(index="student", columns="exercise", values="status").reindex(counts.index)
-    status = status[[exercise.id for exercise in list_exercises() if exercise.id in status]]
-    table = status.replace(SYMBOLS).fillna("").join(counts.astype(str))
-    table.index = [spreadsheet_safe(student)[:MAX_SHOWN_NAME] for student in table.index]
-    passed = (status == "passed").sum().astype(str).reindex(table.columns, fill_value="")
-    table = pd.concat([table, passed.to_frame("passed").T]).rename_axis(columns="student")
-    return f"\n{table.to_string()}\n\n+ passed   x failed   . todo   ! could not be graded"
+    best = best_rows(rows)
+    handed_in = {exercise for _, exercise in best}
+    notebooks: dict[str, list[str]] = {}
+    for exercise in list_exercises():
+        if exercise.id in handed_in:
+            notebooks.setdefault(exercise.notebook[:2], []).append(exercise.id)
+    table = [["student", *notebooks, "passed", "points", "!", "look"]]
+    maximum: dict[str, float] = {}
+    for (_, exercise), row in best.items():
+        maximum[exercise] = max(row.out_of, maximum.get(exercise, 0))
+    out_of = cell(sum(maximum.values()))
+    table.append(["", *("".join(id_.split(".")[-1][-1] for id_ in ids) for ids in notebooks.values()), *[""] * 4])
+    for student in sorted({row.student for row in rows}):
+        own = {exercise: row for (who, exercise), row in best.items() if who == student}
+        lines = [row for row in rows if row.student == student]
+        marks = ["".join(SYMBOLS[own[id_].status] if id_ in own else " " for id_ in ids) for ids in notebooks.values()]
+        points = cell(sum(row.points for row in own.values()))
+        numbers = [sum(row.status == "passed" for row in own.values()), f"{points}/{out_of}",
+                   sum(row.status == "broken" for row in lines), sum(bool(row.look) for row in lines)]  # fmt: skip
+        table.append([spreadsheet_safe(student)[:MAX_SHOWN_NAME], *marks, *(str(number) for number in numbers)])
+    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
+    shown = "\n".join("  ".join(f"{text:{n}}" for text, n in zip(line, widths, strict=True)).rstrip() for line in table)
+    passed = Counter(exercise for (_, exercise), row in best.items() if row.status == "passed")
+    counts = "\n".join(
+        f"passed in {name}: " + ", ".join(f"{id_} {passed[id_]}" for id_ in ids) for name, ids in notebooks.items()
+    )
+    return f"\n{shown}\n\n{counts}\n\n+ passed   x failed   . todo   ! could not be graded"

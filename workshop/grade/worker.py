@@ -27,27 +27,19 @@ import threading
 import traceback
 import types
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from course_utils.exercises import Exercise, evaluate, list_exercises
 from course_utils.exercises.sandbox import CheckTimeout, silence, time_limit
 from workshop.grade import submissions
+from workshop.grade.table import Outcome
 
 MAX_FILE_BYTES = 2**30
 MAX_CPU_SECONDS = 1800  # for what gets out of reach of the process that watches
 
 Send = Callable[[dict], None]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The result of an exercise, or of one statement. `timed_out`: a time limit stopped its code, or code it uses."""
-
-    status: str = "failed"
-    message: str = ""
-    timed_out: bool = False
 
 
 def main(arguments: list[str]) -> None:

@@ -26,8 +26,7 @@ from workshop.grade import grading, process
 from workshop.grade.grading import GradingError, grade
 from workshop.grade.process import Answers, Graded, Limits, grade_notebook
 from workshop.grade.submissions import SubmittedFile, find_submissions
-from workshop.grade.table import COLUMNS, MAX_MESSAGE, Row, spreadsheet_safe, summary
-from workshop.grade.worker import Outcome
+from workshop.grade.table import COLUMNS, MAX_MESSAGE, Outcome, Row, spreadsheet_safe, summary
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 IMPORTS = """import math, os, subprocess, sys, time, torch, numpy as np
