@@ -316,11 +316,14 @@ def doctor_command(options: argparse.Namespace, _: list[str]) -> int:
 
 def build_command(options: argparse.Namespace, _: list[str]) -> int:
     from workshop.build import build
+    from workshop.build.badges import NO_LINKS, repository
 
     for path in build(only=options.only, check=options.check, outputs=options.outputs):
         print(f"Wrote {path}")
     if options.check:
         print("Every notebook is what its source gives.")
+    if not repository():
+        print(NO_LINKS)
     return 0
 
 
@@ -341,10 +344,13 @@ def site_command(options: argparse.Namespace, _: list[str]) -> int:
 
 
 def release_command(options: argparse.Namespace, _: list[str]) -> int:
+    from workshop.build.badges import NO_LINKS, repository
     from workshop.publish.release import release
 
     files = release(options.file)
     print(f"Wrote {options.file}: {len(files)} files, {options.file.stat().st_size / 1e6:.1f} MB")
+    if not repository():
+        print(NO_LINKS)
     return 0
 
 

@@ -31,6 +31,7 @@ import nbformat
 
 from course_utils.exercises import list_exercises
 from course_utils.exercises.registry import Exercise
+from workshop.build.badges import readme_with_badges
 from workshop.build.module_map import map_modules, modules_behind
 from workshop.build.outputs import execute, keep_outputs, missing_outputs
 from workshop.build.rules import RULES, check_length
@@ -91,11 +92,17 @@ def build(
             contents[path] = to_bytes(notebook)
         folder = root / "build" / "kaggle" / source.stem
         contents[folder / f"{source.stem}.ipynb"] = to_bytes(to_notebook(made["stand-alone"]))
-        contents[folder / "kernel-metadata.json"] = kernel_metadata(source.stem)
+        if metadata := kernel_metadata(source.stem):
+            contents[folder / "kernel-metadata.json"] = metadata
     if problems:
         raise BuildError(problems, "Nothing was written.")
     if only is None:
         contents |= map_modules(root, modules_behind(notebooks, exercises))
+        readme = root / "README.md"
+        if readme.is_file():
+            before = contents.get(readme, readme.read_bytes())
+            after = readme_with_badges(before.decode(), min(notebooks)).encode()
+            contents |= {readme: after} if after != readme.read_bytes() else {}
     if check:
         _compare(contents, root, with_orphans=only is None)
         return []

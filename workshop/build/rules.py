@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from course_utils.exercises.registry import Exercise
+from workshop.build.badges import PLACEHOLDER_ADDRESS
 from workshop.build.expected import SNIPPET, ExpectedError, fill_in
 from workshop.build.source import Cell
 from workshop.build.stubs import source_of, stub_of
@@ -291,6 +292,8 @@ def _link_problems(text: str, anchors: set[str], folder: Path) -> Found:
         if target.startswith("#"):
             if _anchor(unquote(target[1:])) not in anchors:
                 yield match.start(), f"a link to {target}, but this notebook has no such heading."
+        elif PLACEHOLDER_ADDRESS in target:
+            yield match.start(), f"a link to the placeholder {target}; write your own address."
         elif not re.match(r"https?:|mailto:|data:", target) and not _is_there(folder, target):
             yield match.start(), f"a link to {target!r}, but the repository has no such file there."
 

@@ -5,8 +5,8 @@ needs, as a zip in base85, and puts them on the path. The data source is the dat
 cell below the parameters draws the synthetic images of the course and says so. Pictures are in the text itself, because
 Colab shows no attachments.
 
-Beside each notebook, `kernel-metadata.json` lets `kaggle kernels push -p FOLDER` upload it. It names your account if
-the environment variable `KAGGLE_USERNAME` was set during the build.
+If the environment variable `KAGGLE_USERNAME` names your account, `kernel-metadata.json` beside each notebook lets
+`kaggle kernels push -p FOLDER` upload it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ FILES = {
     ".".join(["course_utils", *path.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(".__init__"): path
     for path in PACKAGE.rglob("*.py")
 }
-ACCOUNT = "your-kaggle-name"
 COMPETITION = "data-science-bowl-2018"
 # Kaggle's other GPU, the P100, is too old for its PyTorch; without a choice it may be the one.
 MACHINE = "NvidiaTeslaT4"
@@ -98,11 +97,17 @@ def stand_alone(cells: Sequence[Cell], exercises: Iterable[Exercise], path: Path
 
 
 def kernel_metadata(stem: str) -> bytes:
-    """The file that `kaggle kernels push` reads. Title and id agree, because Kaggle makes the id from the title."""
+    """The file that `kaggle kernels push` reads; empty without an account, because Kaggle would refuse any other name.
+
+    Title and id agree, because Kaggle makes the id from the title.
+    """
+    account = os.environ.get("KAGGLE_USERNAME")
+    if not account:
+        return b""
     title = f"Nucleus segmentation {stem.replace('_', ' ')}"
     slug = re.sub(r"[^a-z0-9]+", "-", title.lower())
     content = {
-        "id": f"{os.environ.get('KAGGLE_USERNAME') or ACCOUNT}/{slug}",
+        "id": f"{account}/{slug}",
         "title": title,
         "code_file": f"{stem}.ipynb",
         "language": "python",

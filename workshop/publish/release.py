@@ -20,6 +20,7 @@ from urllib.parse import unquote
 from course_utils.exercises import list_exercises
 from course_utils.results import replacing
 from workshop.build import BuildError, build, stand_alone_notebooks
+from workshop.build.badges import PLACEHOLDER_ADDRESS
 from workshop.paths import checkout
 
 FILES = ["LICENSE", "README.md", "course.py", "environment.yml", "pyproject.toml", "requirements.lock"]
@@ -108,6 +109,9 @@ def collect(root: Path) -> list[str]:
     texts = {name: _markdown(root / name) for name in notebooks}
     texts["README.md"] = student_readme((root / "README.md").read_text(encoding="utf-8"))
     for name, text in texts.items():
+        if PLACEHOLDER_ADDRESS in text:
+            advice = "set Repository in pyproject.toml, then run: python3 course.py build"
+            raise ReleaseError(f"{name} has a link to the placeholder {PLACEHOLDER_ADDRESS}: {advice}.")
         names += _pictures(root, name, text)
     return sorted(set(names))
 

@@ -53,7 +53,8 @@ def differences(root: Path) -> list[tuple[str, str]]:
     return sorted(found)
 
 
-def test_the_files_of_a_notebook(root):
+def test_the_files_of_a_notebook(root, monkeypatch):
+    monkeypatch.setenv("KAGGLE_USERNAME", "ada")
     assert [path.relative_to(root).as_posix() for path in build(root=root)] == WRITTEN
     for folder in ("solutions", "notebooks"):
         content = (root / folder / "02_unet.ipynb").read_bytes()
@@ -104,6 +105,7 @@ def test_two_processes_with_other_hash_seed_folder_locale_and_backend_write_the_
         root = tmp_path / f"copy {number}"
         make_course(root, WITH_PICTURE)
         environment = os.environ | settings | {"PYTHONHASHSEED": str(number * 4711), "PYTHONPATH": str(REPOSITORY)}
+        environment["KAGGLE_USERNAME"] = "ada"
         folder = tmp_path if number else REPOSITORY
         subprocess.run([sys.executable, "-c", BUILD, str(root)], cwd=folder, env=environment, check=True, timeout=300)
         found.append(contents(root))

@@ -102,6 +102,7 @@ FAULTS = {
     "summary without blank line": ("</summary>\n#\n", "</summary>\n", "</summary>", "no blank line after </summary>"),
     "summary with text in its line": ("</summary>\n", "</summary> Look.\n", "</summary>", "no blank line after </summary>"),
     "link to a missing file": (TEXT, "# Because\n# [of](missing.md).\n", "missing.md", "a link to 'missing.md', but the repository"),
+    "link to the placeholder": (TEXT, "# Because\n# [of](https://github.com/your-name/x).\n", "your-name", "the placeholder"),
     "link out of the repository": (TEXT, "# [of](../../../etc/passwd).\n", "passwd", "the repository has no such file"),
     "link to a missing notebook": ("02_unet.ipynb", "07_other.ipynb", "07_other", "a link to '07_other.ipynb#top'"),
     "link by reference": (TEXT, "# [of][1]\n#\n# [1]: missing.md\n", "[1]: missing", "a link to 'missing.md'"),

@@ -45,7 +45,8 @@ def test_the_solved_cells_run(root):
     assert names["value"] == 3
 
 
-def test_checks_difficulty_links_and_progress_are_filled_in(root):
+def test_checks_difficulty_links_and_progress_are_filled_in(root, monkeypatch):
+    monkeypatch.setattr("workshop.build.badges.repository", lambda: "ada/cells")
     build(root=root)
     notebook = read_notebook(root, "notebooks")
     cells = by_id(notebook)

@@ -174,6 +174,7 @@ def changed(course):
         ("LICENSE", lambda text: None, "LICENSE is missing"),
         ("README.md", lambda text: text + "\n![x](docs/nowhere.png)\n", "docs/nowhere.png"),
         ("README.md", lambda text: text + "\n![x](../outside.png)\n", "outside.png"),
+        ("README.md", lambda text: text + "\n[x](https://github.com/your-name/x)\n", "README.md has a link"),
         ("README.md", lambda text: text + '\n<img alt="x" src="tests/x.png">\n', "tests/x.png"),
     ],
 )  # fmt: skip
