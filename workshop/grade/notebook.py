@@ -113,7 +113,8 @@ class Notebook:
         checked = frozenset().union(*(cell.checks for cell in self.cells))
         if present - checked or any(_OTHER_NAME_FOR_CHECK.search(cell.source) for cell in self.cells):
             return len(self.cells)
-        return max((place for place, cell in enumerate(self.cells, 1) if re.search(r"\bcheck\b", cell.source)), default=0)
+        places = [place for place, cell in enumerate(self.cells, 1) if re.search(r"\bcheck\b", cell.source)]
+        return max(places, default=0)
 
 
 def read_notebook(content: bytes, file_name: str) -> Notebook:
