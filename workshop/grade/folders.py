@@ -1,0 +1,81 @@
+"""The temporary folder of a box: what the box may read is copied there, and whatever is left in it is removed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+MAX_FILES_BYTES = 2**30
+
+
+@contextlib.contextmanager
+def temporary_folder(files: Path | None = None) -> Iterator[Path]:
+    """A folder with `files` (copies, which the user of the box may read) and an empty `work`."""
+    folder = Path(tempfile.mkdtemp(prefix="grading-"))
+    try:
+        for name in ("files", "work"):
+            (folder / name).mkdir()
+            (folder / name).chmod(0o755)  # also for the user of the box; nobody else comes through the folder above
+        if files is not None:
+            _copy_files(files, folder / "files")
+        yield folder
+    finally:
+        remove_folder(folder)
+
+
+def _copy_files(source: Path, target: Path) -> None:
+    """Copy plain files and folders; links, devices and pipes are left out."""
+    size = 0
+    for parent, folders, names in os.walk(source):
+        folders[:] = [name for name in folders if not os.path.islink(os.path.join(parent, name))]
+        here = target / Path(parent).relative_to(source)
+        here.mkdir(exist_ok=True)
+        here.chmod(0o755)
+        for name in names:
+            status = os.lstat(os.path.join(parent, name))
+            size += status.st_size
+            if size > MAX_FILES_BYTES:
+                raise ValueError(f"The files beside the notebook are larger than {MAX_FILES_BYTES >> 20} MB.")
+            if stat.S_ISREG(status.st_mode):
+                shutil.copyfile(os.path.join(parent, name), here / name)
+                (here / name).chmod(0o644)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder with whatever a program left there: deep paths, folders that cannot be entered, FIFOs.
+
+    Every folder below is first moved to the top, so that no path is long.
+    """
+    if os.name == "nt":  # a file that is still in use cannot be deleted at once
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    count, waiting = 0, [str(folder)]
+    while waiting:
+        one = waiting.pop()
+        with contextlib.suppress(OSError):
+            os.chmod(one, 0o700)
+        try:
+            entries = list(os.scandir(one))
+        except OSError:
+            continue
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                if not entry.is_dir(follow_symlinks=False):
+                    os.unlink(entry.path)
+                elif one == str(folder):
+                    waiting.append(entry.path)
+                else:
+                    os.chmod(entry.path, 0o700)
+                    count += 1
+                    os.rename(entry.path, folder / f"{count}.moved")
+                    waiting.append(str(folder / f"{count}.moved"))
+        if one != str(folder):
+            with contextlib.suppress(OSError):
+                os.rmdir(one)
+    with contextlib.suppress(OSError):
+        os.rmdir(folder)
