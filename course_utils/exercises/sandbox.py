@@ -52,7 +52,7 @@ class CheckTimeout(BaseException):
 
 
 def run_check(
-    exercise_id: str, check: Callable[[Any], None], submission: Any, seconds: float = TIME_LIMIT
+    exercise_id: str, check: Callable[[Any], None], submission: Any, seconds: float | None = TIME_LIMIT
 ) -> CheckResult:
     """Run one check on a student's object. It prints nothing, and no exception of the student's code gets out.
 
@@ -64,7 +64,7 @@ def run_check(
 
 
 def _run_once(
-    exercise_id: str, check: Callable[[Any], None], submission: Any, seconds: float
+    exercise_id: str, check: Callable[[Any], None], submission: Any, seconds: float | None
 ) -> tuple[CheckResult, bool]:
     """The result, and whether it may be another one the next time."""
     modules = len(sys.modules)
@@ -127,11 +127,18 @@ def with_advice(message: str, error: BaseException, submission: Any, printed: io
 def describe_exception(error: BaseException) -> str:
     """An error as a sentence: its type, its text, and the last line of the student's code that led to it."""
     text = f"{type(error).__name__}: {_text(error)}".removesuffix(": ").removesuffix(".")
+    if place := students_line(error):
+        return f"Error: your code raised {text}. Look at line {place[0]} of {place[1]}: `{place[2]}`."
+    return f"Error: calling your code raised {text}. Compare its arguments with the task."
+
+
+def students_line(error: BaseException) -> tuple[int, str, str] | None:
+    """The last line of the student's code that led to an error: its number, function and text."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if _is_students(frame.filename):
             line = (frame.line or linecache.getline(frame.filename, frame.lineno or 0)).strip()
-            return f"Error: your code raised {text}. Look at line {frame.lineno} of {frame.name}: `{line}`."
-    return f"Error: calling your code raised {text}. Compare its arguments with the task."
+            return frame.lineno or 0, frame.name, line
+    return None
 
 
 def _text(error: BaseException) -> str:
@@ -160,7 +167,7 @@ def _is_stub(error: BaseException) -> bool:
 def _is_students(file: str) -> bool:
     """Whether a file's code is the student's, so neither this package's, nor an installed one's, nor Python's."""
     path = Path(file)
-    ours = (PACKAGE, Path(contextlib.__file__).parent)
+    ours = (PACKAGE, PACKAGE.with_name("workshop"), Path(contextlib.__file__).parent)
     return not (
         any(folder in path.parents for folder in ours)
         or path.parts[:1] == ("<frozen",)
@@ -269,13 +276,13 @@ def _busy() -> str:
 
 
 @contextlib.contextmanager
-def time_limit(seconds: float, waiting: float | None = None) -> Iterator[None]:
+def time_limit(seconds: float | None, waiting: float | None = None) -> Iterator[None]:
     """Raise `CheckTimeout` in this thread if the code inside takes longer, again and again until it ends.
 
     Its text, such as "stopped after 1.6 seconds.", goes on with what to look for.
 
     Args:
-        seconds: of processor time, without imports and compilation on first use.
+        seconds: of processor time, without imports and compilation on first use; None if somebody else counts them.
         waiting: seconds that it may sleep or wait, about; None for 10 times the other.
 
     Where there are signals (main thread, on Linux and macOS) an alarm interrupts even a sleeping thread. Elsewhere a
@@ -283,6 +290,9 @@ def time_limit(seconds: float, waiting: float | None = None) -> Iterator[None]:
     that catches everything. Neither ends a loop that runs in C without a line of Python, such as
     `sum(itertools.count())`: stop the kernel then (`course.py grade` ends the process).
     """
+    if seconds is None:
+        yield
+        return
     alarm = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
     processor_time = time.thread_time
     if not alarm:

@@ -5,8 +5,7 @@ sent as it is arrives as something that looks like it: an `int` of a student's s
 the same name, any other object as an `Opaque` with the name of its type and its `repr`. So whatever methods the student
 wrote (an `==` that is always true, a `__class__`) stay behind, and a message of a check is that of the notebook.
 
-An argument of a call has an identity, too: `parts_of` lists what can be the same object, in an order that both sides
-agree on, and `pack` and `unpack` refer to these by their number.
+Objects that both sides have, such as the arguments of a call (`workshop.grade.calls`), are sent as their number.
 
 >>> unpack(pack({(2, 3): [1.5, None]}))
 {(2, 3): [1.5, None]}
@@ -20,7 +19,6 @@ import re
 import struct
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterator, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,7 +29,6 @@ MAX_DEPTH = 60
 MAX_INT_BYTES = 2**16
 MAX_TEXT = 300  # characters of the name or `repr` of an object that is not sent
 
-ATOMS = (type(None), bool, int, float, complex, str, bytes, type, np.generic)
 NUMBERS = re.compile(r"[<>|=]?[biufc]\d{1,2}|\|b1")
 FACTORIES = {"int": int, "float": float, "list": list, "dict": dict, "set": set, "tuple": tuple, "str": str}
 TENSORS = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64", "complex64",
@@ -59,7 +56,7 @@ class Opaque:
 
 
 def pack(value: Any, known: Sequence[Any] = ()) -> bytes:
-    """A value as bytes. Objects of `known` (see `parts_of`) are sent as their number.
+    """A value as bytes. Objects of `known` are sent as their number.
 
     Raises:
         ValueError: it is too large or nested too deeply.
@@ -88,70 +85,7 @@ def unpack(data: bytes, known: Sequence[Any] = ()) -> Any:
         raise ValueError(f"Malformed value: {error}"[:MAX_TEXT]) from None
 
 
-def parts_of(arguments: Any) -> list[Any]:
-    """The objects inside these arguments that have an identity: containers, arrays, tensors, generators, others.
-
-    The order is the same for a copy that was made by pickling.
-    """
-    found: dict[int, Any] = {}
-
-    def walk(value: Any) -> None:
-        if isinstance(value, ATOMS) or id(value) in found:
-            return
-        if type(value) is not tuple:
-            found[id(value)] = value
-        if isinstance(value, (list, tuple)):
-            inside = value
-        elif isinstance(value, dict):
-            inside = [*value.values()]
-        else:
-            inside = vars(value).values() if isinstance(value, SimpleNamespace) else ()
-        for one in inside:
-            walk(one)
-
-    walk(arguments)
-    return list(found.values())
-
-
-def content_of(part: Any) -> Any:
-    """What can change inside one of the `parts_of` arguments, as a value that can be packed."""
-    if isinstance(part, (list, set)):
-        return [*part]
-    if isinstance(part, dict):
-        return [*part.items()]
-    if isinstance(part, np.ndarray):
-        return part[...]
-    if isinstance(part, np.random.Generator):
-        return part.bit_generator.state
-    if _is_tensor(part):
-        return part.detach()
-    return [*vars(part).items()] if isinstance(part, SimpleNamespace) else None
-
-
-def restore(part: Any, content: Any) -> None:
-    """Give a part the content that its copy has. Raises `ValueError` if that does not fit."""
-    try:
-        if isinstance(part, list):
-            part[:] = content
-        elif isinstance(part, (set, dict, SimpleNamespace)):
-            inside = vars(part) if isinstance(part, SimpleNamespace) else part
-            inside.clear()
-            inside.update(content)
-        elif isinstance(part, np.ndarray):
-            if part.shape != content.shape:
-                part.shape = content.shape
-            if part.dtype != content.dtype:
-                part.dtype = content.dtype
-            part[...] = content
-        elif isinstance(part, np.random.Generator):
-            part.bit_generator.state = content
-        elif _is_tensor(part):
-            part.data = content
-    except Exception as error:
-        raise ValueError(f"This is not the content of {type(part).__name__}: {error}"[:MAX_TEXT]) from None
-
-
-def _is_tensor(value: Any) -> bool:
+def is_tensor(value: Any) -> bool:
     return any(kind.__module__ == "torch" and kind.__name__ == "Tensor" for kind in _mro(value))
 
 
@@ -194,7 +128,7 @@ class _Writer:
             self.put(data, depth + 1)
         elif np.ndarray in kinds:
             self.put_array(value, kind, depth)
-        elif _is_tensor(value):
+        elif is_tensor(value):
             self.put_tensor(value, depth)
         elif kind is Counter or kind is OrderedDict or kind is defaultdict:
             factory = value.default_factory if kind is defaultdict else None
