@@ -8,7 +8,7 @@ their messages need not know.
 The answer is a dict with
 
     "value"      the packed result; or
-    "error"      {"exception", "line", "function", "text" (of the line), "stub" (a NotImplementedError of the student's)}
+    "error"      {"exception", "line", "function", "text" (of the line), "stub" (it says that the exercise is to do)}
     "timeout"    the text of the `CheckTimeout`, and "waited"
     "after"      {number of a part of the arguments: packed content}, of those that were changed
     "random"     the random states, if they were changed
@@ -38,6 +38,7 @@ from workshop.grade.values import is_tensor, pack, unpack
 
 ATOMS = (type(None), bool, int, float, complex, str, bytes, type, np.generic)
 MAX_LINE = 100_000
+MAX_TEXT = 300  # characters
 MAX_PEAK = 2**31
 MAX_PRINTED = 2000  # characters
 
