@@ -9,7 +9,7 @@ import io
 import numbers
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -26,6 +26,8 @@ class CheckResult:
     status: Literal["passed", "failed", "todo"]
     messages: tuple[str, ...] = ()
     timed_out: bool = False
+    parts: tuple[int, int] = (0, 1)  # how many parts of the check are right, and of how many
+    arrays: tuple | None = field(default=None, compare=False, repr=False)  # found and expected, to be drawn
 
 
 class CheckFailed(Exception):
@@ -33,6 +35,20 @@ class CheckFailed(Exception):
 
     finding = ""  # without advice
     found_none = False  # the student's code returned nothing
+    arrays = None  # found and expected
+
+
+_parts: list[Exception | None] = []  # how each part of the running check ended
+
+
+@contextlib.contextmanager
+def check_part() -> Iterator[None]:
+    """A part of a check: if it fails, the parts behind it run all the same, and the check fails at its end."""
+    _parts.append(None)
+    try:
+        yield
+    except Exception as error:  # not `CheckTimeout`, which ends the check
+        _parts[-1] = error
 
 
 # A symbol, a word and a colour each (Okabe and Ito's, dark enough for text on a light and on a dark page).
@@ -64,12 +80,12 @@ def show_result(exercise: Exercise, result: CheckResult, kept: str = "") -> None
     show_box(box, "\n  ".join([title, *messages]))
 
 
-def fail(what: str, found: Any, expected: Any, look: str = "") -> None:
+def fail(what: str, found: Any, expected: Any, look: str = "", arrays: tuple | None = None) -> None:
     """Raise `CheckFailed` with a text such as "Shape of the result: found (3,), expected (2,). Look here."."""
     found_text, expected_text = (value if isinstance(value, str) else shown(value) for value in (found, expected))
     finding = f"{what}: found {found_text}, expected {expected_text}."
     error = CheckFailed(f"{finding} {look}".strip())
-    error.finding, error.found_none = finding, found is None
+    error.finding, error.found_none, error.arrays = finding, found is None, arrays and tuple(map(np.array, arrays))
     raise error
 
 
@@ -184,8 +200,8 @@ def expect_close(what: str, value: Any, expected: Any, look: str = "", tolerance
         return
     if close.ndim == 0:
         fail(f"Value of {what}", round(float(found_array), 6), round(float(expected_array), 6), look)
-    place = tuple(int(index) for index in np.argwhere(~close)[0])
-    fail(f"Value of {what} at {place}", found_array[place].item(), expected_array[place].item(), look)
+    place, arrays = tuple(int(index) for index in np.argwhere(~close)[0]), (found_array, expected_array)
+    fail(f"Value of {what} at {place}", found_array[place].item(), expected_array[place].item(), look, arrays)
 
 
 def _array(value: Any) -> np.ndarray:

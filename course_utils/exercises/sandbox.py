@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from course_utils.exercises.advice import advice
-from course_utils.exercises.feedback import CheckFailed, CheckResult
+from course_utils.exercises.feedback import CheckFailed, CheckResult, _parts
 
 TIME_LIMIT = 1.6  # seconds of processor time; with the overhead a check stays under two
 TICK = 0.02  # seconds between two looks at the clock
@@ -68,23 +68,31 @@ def _run_once(
 ) -> tuple[CheckResult, bool]:
     """The result, and whether it may be another one the next time."""
     modules = len(sys.modules)
+    failure = None
     _slow_parts.clear()
+    _parts.clear()
     try:
         with noted_interrupts() as interrupted, preserved_state(), silence() as printed, time_limit(seconds):
             check(submission)
-    except CheckTimeout as error:
-        text = f"Time: your code was {error}".replace(LOOPS, [LOOPS, *_slow_parts][-1])
-        result = CheckResult(exercise_id, "failed", (text,), timed_out=True)
-        return result, not error.waited
     except BaseException as error:  # SystemExit included, and a KeyboardInterrupt that the code raises itself
         if isinstance(error, KeyboardInterrupt) and interrupted():
             raise
-        if _is_stub(error):
-            return CheckResult(exercise_id, "todo", (_text(error) or "Not written yet.",)), False
-        message = str(error) if isinstance(error, CheckFailed) else describe_exception(error)
-        message = with_advice(message, error, submission, printed)
-        return CheckResult(exercise_id, "failed", (message,)), len(sys.modules) > modules
-    return CheckResult(exercise_id, "passed", ("Right.",)), False
+        failure = error
+    right, of = _parts.count(None), len(_parts) or 1
+    parts = (right, of) if failure is None else (0, 1)  # what ends a check may hide parts behind it
+    error = next(filter(None, _parts), failure)  # the first one
+    if error is None:
+        return CheckResult(exercise_id, "passed", ("Right.",), parts=(of, of)), False
+    if isinstance(error, CheckTimeout):
+        text = f"Time: your code was {error}".replace(LOOPS, [LOOPS, *_slow_parts][-1])
+        return CheckResult(exercise_id, "failed", (text,), timed_out=True), not error.waited
+    if _is_stub(error):
+        return CheckResult(exercise_id, "todo", (_text(error) or "Not written yet.",)), False
+    message = str(error) if isinstance(error, CheckFailed) else describe_exception(error)
+    message = with_advice(message, error, submission, printed)
+    messages = (message, *[f"{right} of {of} parts of the check are right."] * (parts[0] > 0))
+    result = CheckResult(exercise_id, "failed", messages, parts=parts, arrays=getattr(error, "arrays", None))
+    return result, len(sys.modules) > modules
 
 
 _slow_parts: list[str] = []  # advice of the parts of a check that are running or have been stopped

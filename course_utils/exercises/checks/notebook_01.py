@@ -16,6 +16,7 @@ from scipy.special import chdtri
 from torch.utils.data import DataLoader, Dataset
 
 from course_utils.exercises.feedback import (
+    check_part,
     diagnosis,
     expect_all_close,
     expect_callable,
@@ -228,19 +229,20 @@ def check_random_crop(random_crop) -> None:
     _check_crop_too_large(random_crop)
     # few places, drawn often enough to see their shares, and places beyond 255
     for height, width, size, n_draws in [(5, 7, 3, 2000), (9, 700, 8, 200), (700, 9, 8, 200)]:
-        image, mask = _positions((height, width), np.float32)
-        starts = []
-        with untouched(image=image, mask=mask):
-            rng = np.random.default_rng(0)
-            for _ in range(n_draws):
-                window, mask_window = random_crop(image, mask, size, rng)
-                start = _start(mask_window, mask)
-                if start is None or not np.array_equal(window, _image_of(mask_window)):
-                    fail("Value of the crop", "pixels from different places", "one window of image and mask")
-                starts.append(start)
-        if size == 3:
-            _expect_all_starts(starts, n_rows=3, n_columns=5)
-        _expect_equal_shares(starts, height - size + 1, width - size + 1)
+        with check_part():
+            image, mask = _positions((height, width), np.float32)
+            starts = []
+            with untouched(image=image, mask=mask):
+                rng = np.random.default_rng(0)
+                for _ in range(n_draws):
+                    window, mask_window = random_crop(image, mask, size, rng)
+                    start = _start(mask_window, mask)
+                    if start is None or not np.array_equal(window, _image_of(mask_window)):
+                        fail("Value of the crop", "pixels from different places", "one window of image and mask")
+                    starts.append(start)
+            if size == 3:
+                _expect_all_starts(starts, n_rows=3, n_columns=5)
+            _expect_equal_shares(starts, height - size + 1, width - size + 1)
     image, mask = _positions((5, 7), np.float32)
     draws = []
     for noise in (1, 2):  # global random states must not matter
@@ -267,6 +269,7 @@ def _expect_equal_shares(starts: list[tuple[int, int]], n_rows: int, n_columns: 
                  "alike; rounding, adding or clipping draws does not.")  # fmt: skip
 
 
+@check_part()
 def _check_one_crop(random_crop) -> None:
     """Type, shape, dtype and values of crops of images that fit in few places."""
     for shape, size in [((6, 9), 4), ((4, 9), 4), ((9, 4), 4), ((5, 5), 5)]:
@@ -290,6 +293,7 @@ def _check_one_crop(random_crop) -> None:
                      "Draw the window once and cut it from both.")  # fmt: skip
 
 
+@check_part()
 def _check_crop_too_large(random_crop) -> None:
     """An image that is too small raises an error with its size and the crop's, whichever side is short."""
     look = "Name the size of the image and the size of the crop."
@@ -341,7 +345,7 @@ def check_binary_target(binary_target) -> None:
             if not advice and mask[place] > 127 and not target[0][place]:
                 look = "Does the id fit into the type that you convert the mask to?"
             fail(f"Value of the target of {what} where the id is {mask[place]}", target[0][place].item(),
-                 float(mask[place] > 0), look)  # fmt: skip
+                 float(mask[place] > 0), look, (target[0], mask > 0))  # fmt: skip
 
 
 # NucleiDataset
@@ -395,6 +399,7 @@ def _expect_mask(mask: np.ndarray) -> None:
         fail("Shape of the argument of target_transform", mask.shape, "a mask (H, W)")
 
 
+@check_part()
 def _check_items(make, masks) -> None:
     """Length, and type, shape, dtype and pixels of the items without augmentation."""
     dataset = make()
@@ -430,6 +435,7 @@ def _check_defaults(NucleiDataset, make) -> None:
         fail("Randomness with seed left out", "other crops than with seed=0", "the same crops", "Its default is 0.")
 
 
+@check_part()
 def _check_reproducible(make) -> None:
     """New crops at each access, which depend on the seed and torch's seed alone."""
     for augment in (False, True):
@@ -442,6 +448,7 @@ def _check_reproducible(make) -> None:
              "The choice of the window must depend on seed.")  # fmt: skip
 
 
+@check_part()
 def _check_workers(make, NucleiDataset) -> None:
     """A loader's workers get copies of one data set, and each copy must draw other crops."""
     for used in (False, True):
@@ -499,6 +506,7 @@ def _in_worker(number: int, epoch_seed: int, dataset: Dataset) -> Iterator[None]
         yield
 
 
+@check_part()
 def _check_choice(NucleiDataset) -> None:
     """All places can be drawn: 200 draws from 225 places give about 132 different ones, always (but for 1e-9) 104."""
     image, mask = _positions((20, 20), np.float32)
@@ -509,6 +517,7 @@ def _check_choice(NucleiDataset) -> None:
              "Some places are drawn far too often: from how many seeds do you draw?")  # fmt: skip
 
 
+@check_part()
 def _check_augmentation(NucleiDataset) -> None:
     """Image and target are flipped and turned together, in different ways."""
     size = 64  # large enough that a rotation by one degree moves pixels

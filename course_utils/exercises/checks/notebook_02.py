@@ -20,6 +20,7 @@ from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, max_pool2d
 from course_utils.exercises.checks.models import run
 from course_utils.exercises.feedback import (
     CheckFailed,
+    check_part,
     diagnosis,
     expect_callable,
     expect_close,
@@ -121,21 +122,22 @@ def check_UNet(UNet) -> None:
     expect_module_class(UNet, "UNet")
     torch.manual_seed(0)
     for (in_channels, out_channels, base_channels, depth), size in zip(UNETS, [(8, 12), (32, 16), (2, 6)], strict=True):
-        name = f"UNet({in_channels}, {out_channels}, base_channels={base_channels}, depth={depth})"
-        channels = {"in_channels": in_channels, "out_channels": out_channels, "base_channels": base_channels}
-        model = build(UNet, name, **channels, depth=depth)
-        x = torch.randn(2, in_channels, *size)
-        look = "out_channels maps, with the height and width of the input: one step up for each step down."
-        with untouched(x=x):
-            result = accepts_size(name, model, x, 2**depth)
-        expect_tensor(f"the result of {name} for {tuple(x.shape)}", result, (2, out_channels, *size), look)
-        expect_no_randomness(name, model, x)
-        expect_no_normalisation(name, model, x)
-        expected = count_unet(in_channels, out_channels, base_channels, depth)
-        expect_parameters(name, model, expected, explain_count(UNet) if count(model) != expected else "")
-        expect_linear_output(name, model, x)
-        pool = expect_value_of_unet(name, model, x, (out_channels, base_channels, depth))
-        expect_gradients(name, model, x.abs(), pool, (out_channels, base_channels, depth))
+        with check_part():
+            name = f"UNet({in_channels}, {out_channels}, base_channels={base_channels}, depth={depth})"
+            channels = {"in_channels": in_channels, "out_channels": out_channels, "base_channels": base_channels}
+            model = build(UNet, name, **channels, depth=depth)
+            x = torch.randn(2, in_channels, *size)
+            look = "out_channels maps, with the height and width of the input: one step up for each step down."
+            with untouched(x=x):
+                result = accepts_size(name, model, x, 2**depth)
+            expect_tensor(f"the result of {name} for {tuple(x.shape)}", result, (2, out_channels, *size), look)
+            expect_no_randomness(name, model, x)
+            expect_no_normalisation(name, model, x)
+            expected = count_unet(in_channels, out_channels, base_channels, depth)
+            expect_parameters(name, model, expected, explain_count(UNet) if count(model) != expected else "")
+            expect_linear_output(name, model, x)
+            pool = expect_value_of_unet(name, model, x, (out_channels, base_channels, depth))
+            expect_gradients(name, model, x.abs(), pool, (out_channels, base_channels, depth))
     expect_size_of_the_paper(UNet)
     expect_refused_sizes(UNet)
 
@@ -202,6 +204,7 @@ def expect_gradients(name: str, model: nn.Module, x: torch.Tensor, pool: Callabl
         fail(f"Gradient of {name}", "one that leaves out a part of the network", "one through all of it", look)
 
 
+@check_part()
 def expect_size_of_the_paper(UNet) -> None:
     """The defaults give the network of the paper: 31 million weights, which are counted and not allocated."""
     look = "The defaults are in_channels=1, out_channels=1, base_channels=64, depth=4."
@@ -221,6 +224,7 @@ def expect_size_of_the_paper(UNet) -> None:
         fail("Number of parameters of UNet()", f"{found:,}", "31,030,593", look)
 
 
+@check_part()
 def expect_refused_sizes(UNet) -> None:
     for depth, size, side, names in [
         (4, (40, 48), 40, "height"), (4, (48, 40), 40, "width"), (3, (24, 20), 20, "width"), (4, (8, 32), 8, "height"),
@@ -314,6 +318,7 @@ def check_pad_to_multiple(pad_to_multiple) -> None:
         _check_padding(pad, image, multiple, what)
 
 
+@check_part()
 def _check_padding(pad: Callable, image: np.ndarray, multiple: int, what: str) -> None:
     before, (height, width) = image.copy(), image.shape
     found = pad(image)

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from course_utils.exercises.checks.models import MODES, ModelState, Notes
 from course_utils.exercises.feedback import (
+    check_part,
     diagnosis,
     expect_callable,
     expect_close,
@@ -252,6 +253,7 @@ def check_train_epoch(train_epoch) -> None:
     expect_no_graphs(train_epoch)
 
 
+@check_part()
 def expect_any_iterable(train_epoch: Callable, sizes: list[int]) -> None:
     """A loader may be anything that yields batches; without a metric the mean metric is None."""
     batches = [images_and_targets(size) for size in sizes]
@@ -264,6 +266,7 @@ def expect_any_iterable(train_epoch: Callable, sizes: list[int]) -> None:
     expect_close("the mean loss of a generator's batches", found[0], np.average(losses, weights=sizes), look, 1e-4)
 
 
+@check_part()
 def expect_no_graphs(train_epoch: Callable) -> None:
     """What is summed up holds no graph: at the sixth batch those of the first three are gone."""
     graphs, held = [], 0
@@ -353,6 +356,7 @@ def check_validate(validate) -> None:
     expect_restored_after_errors(validate)
 
 
+@check_part()
 def expect_restored_after_errors(validate: Callable) -> None:
     """The model's mode and torch's gradient mode are those of before, whatever raises an error meanwhile."""
 
@@ -502,6 +506,7 @@ def expect_means_of(how: str, found: Any) -> None:
         fail(what, type(found[1]).__name__, "None", look)
 
 
+@check_part()
 def expect_means(cases: list, when: str = "") -> None:
     """The means of each case `((mean loss, mean metric), losses, metrics, sizes)` of batches of these sizes."""
     right = [[float(np.average(values, weights=sizes)) for values in pair] for _, *pair, sizes in cases]

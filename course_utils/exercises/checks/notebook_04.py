@@ -21,6 +21,7 @@ from course_utils.exercises.checks.models import ModelState, Notes
 from course_utils.exercises.feedback import (
     CheckFailed,
     advice_for,
+    check_part,
     diagnosis,
     expect_callable,
     expect_close,
@@ -54,8 +55,9 @@ def check_predict(predict) -> None:
     ]
     for number, (channels, shape, dtype) in enumerate(cases):
         model, image = PointModel(channels), rng.random(shape).astype(dtype)
-        found = _predict(predict, model.train(number % 2 == 0), image)
-        _expect_probabilities(found, image, model)
+        with check_part():
+            found = _predict(predict, model.train(number % 2 == 0), image)
+            _expect_probabilities(found, image, model)
     _expect_device(predict, rng.random((20, 37), dtype=np.float32))
 
     # every pixel is predicted together with its neighbours: no seams
@@ -68,10 +70,11 @@ def check_predict(predict) -> None:
     torch.manual_seed(41)
     for channels, shape in [(1, (20, 20)), (3, (20, 45))]:
         unet = UNet(1, channels, base_channels=4, depth=4, batch_norm=True)
-        found = _predict(predict, unet.train(), rng.random(shape, dtype=np.float32))
-        expect_shape(f"the result for a U-Net and an image {shape}", found, (channels, *shape))
-        if not np.isfinite(found).all() or found.min() < 0 or found.max() > 1.0001:
-            fail("Range of the probabilities of a U-Net", f"{found.min():.3g} to {found.max():.3g}", "0 to 1")
+        with check_part():
+            found = _predict(predict, unet.train(), rng.random(shape, dtype=np.float32))
+            expect_shape(f"the result for a U-Net and an image {shape}", found, (channels, *shape))
+            if not np.isfinite(found).all() or found.min() < 0 or found.max() > 1.0001:
+                fail("Range of the probabilities of a U-Net", f"{found.min():.3g} to {found.max():.3g}", "0 to 1")
 
 
 class Refused(ValueError):
@@ -373,6 +376,7 @@ def check_iou_matrix(iou_matrix) -> None:
     expect_equal_shapes(iou_matrix)
 
 
+@check_part()
 def expect_equal_shapes(function: Callable) -> None:
     """Label images of different shapes raise a `ValueError`, even if NumPy could broadcast them."""
     for first, second in [((4, 6), (6, 4)), ((1, 6), (4, 6)), ((4, 6), (4, 5))]:
@@ -416,6 +420,7 @@ def _brute_force(prediction: np.ndarray, truth: np.ndarray, measure: Callable = 
     return np.array(values, dtype=float).reshape(len(rows), len(columns))
 
 
+@check_part()
 def _expect_iou(found: Any, prediction: np.ndarray, truth: np.ndarray, name: str, special: str = "") -> None:
     """The matrix is right. `special` says where to look if only this example fails."""
     expected = _brute_force(prediction, truth)
@@ -560,6 +565,7 @@ MISTAKES_IN_MATCHING = {
 def check_f1_score(f1_score) -> None:
     expect_callable(f1_score, "f1_score")
 
+    @check_part()
     def expect_score(
         name: str, prediction: Any, truth: Any, expected: float, look: str = "", **arguments: float
     ) -> None:
@@ -680,6 +686,7 @@ WRONG_SCORES = {
 def check_average_precision(average_precision) -> None:
     expect_callable(average_precision, "average_precision")
 
+    @check_part()
     def expect_scores(
         name: str, pair: tuple, iou_thresholds: list | tuple, expected: list[float], look: str = "",
         slips: dict[str, list[float]] | None = None,
@@ -747,6 +754,7 @@ def check_average_precision(average_precision) -> None:
     _expect_overlaps_once(average_precision)
 
 
+@check_part()
 def _expect_overlaps_once(average_precision: Callable, n_thresholds: int = 20) -> None:
     """Twenty thresholds take hardly longer than one if overlaps are computed once, and twenty times as long if not.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from skimage.segmentation import find_boundaries, watershed
 from course_utils.exercises.feedback import (
     CheckFailed,
     advice_for,
+    check_part,
     diagnosis,
     expect_callable,
     expect_dtype,
@@ -72,6 +74,7 @@ def check_boundary_target(boundary_target) -> None:
         _expect_target(boundary_target(labels), labels, "inner", f"ids up to {largest}", look)
 
 
+@check_part()
 def _expect_target(found: Any, mask: np.ndarray, mode: str, name: str, special: str = "") -> None:
     """The target is right. `special` says where to look if only this example fails."""
     what = f"the target ({name})"
@@ -108,7 +111,7 @@ def _expect_target(found: Any, mask: np.ndarray, mode: str, name: str, special: 
     names = ["background", "interior", "boundary"]
     y, x = (int(index) for index in places[0])
     fail(f"Value of {what} at ({y}, {x})", f"{values[y, x]} ({names[values[y, x]]})",
-         f"{expected[y, x]} ({names[expected[y, x]]})", look)  # fmt: skip
+         f"{expected[y, x]} ({names[expected[y, x]]})", look, (values, expected))  # fmt: skip
 
 
 # 5.2 watershed_instances
@@ -123,13 +126,17 @@ def check_watershed_instances(watershed_instances) -> None:
         expect_label_image(f"the result for {name}", found, foreground.shape)
         return found
 
-    try:
-        _expect_watershed(run)
-    except CheckFailed as error:
-        named = _name_step(watershed_instances)
-        if named and not error.finding.startswith(("Type", "Shape", "dtype", "Range")):
-            raise CheckFailed(f"{error.finding} {named}") from None
-        raise
+    name_step = cache(partial(_name_step, watershed_instances))
+    rules = (_expect_mask_rule, _expect_marker_rule, _expect_exact_cuts, _expect_height_rule)
+    for expect in (_expect_truth, *rules, _expect_many):
+        with check_part():
+            try:
+                expect(run)
+            except CheckFailed as error:
+                named = name_step()
+                if named and not error.finding.startswith(("Type", "Shape", "dtype", "Range")):
+                    error.args = (f"{error.finding} {named}",)
+                raise
 
 
 def _name_step(watershed_instances: Callable) -> str:
@@ -209,8 +216,8 @@ WRONG_STEPS = {
 }  # fmt: skip
 
 
-def _expect_watershed(run: Callable) -> None:
-    # a perfect prediction gives the truth
+def _expect_truth(run: Callable) -> None:
+    """A perfect prediction gives the truth."""
     truth = _touching_nuclei()
     target = boundary_target(truth).numpy()
     for dtype in (np.float32, np.float64):
@@ -228,11 +235,8 @@ def _expect_watershed(run: Callable) -> None:
             fail("Value of the F1 at IoU 0.9 for the one-hot target", f"{score:.3f} ({number} instances, 7 nuclei)",
                  "at least 0.99", look)  # fmt: skip
 
-    _expect_mask_rule(run)
-    _expect_marker_rule(run)
-    _expect_exact_cuts(run)
-    _expect_height_rule(run)
 
+def _expect_many(run: Callable) -> None:
     grid = np.zeros((37, 36))
     grid[::2, ::2] = 0.95  # 342 instances: too many ids for a byte
     found = run("many tiny instances", grid, np.zeros_like(grid))
@@ -249,7 +253,7 @@ def _expect_mask(name: str, found: np.ndarray, expected: np.ndarray, lost: str, 
         if len(places):
             y, x = (int(index) for index in places[0])
             fail(f"Value at ({y}, {x}) for {name}", f"{found[y, x]}{' (background)' if wanted else ''}",
-                 "the id of an instance" if wanted else "0 (background)", look)  # fmt: skip
+                 "the id of an instance" if wanted else "0 (background)", look, (found != 0, expected))  # fmt: skip
 
 
 def _rings() -> tuple[np.ndarray, np.ndarray]:
@@ -489,6 +493,7 @@ def _search(
     return best, scores
 
 
+@check_part()
 def _expect_mean_scores(cases: list[tuple], found: list[dict]) -> None:
     places = [(case, threshold) for case in cases for threshold in case[2]]
     values = [float(scores[threshold]) for case, scores in zip(cases, found, strict=True) for threshold in case[2]]
@@ -580,6 +585,7 @@ WRONG_MEANS = {
 }  # fmt: skip
 
 
+@check_part()
 def _expect_best(cases: list[tuple], found: list[float]) -> None:
     expected = [case[3] for case in cases]
 
@@ -610,6 +616,7 @@ def _expect_best(cases: list[tuple], found: list[float]) -> None:
             fail(f"Value of the best threshold ({name})", chosen, right, named or look)
 
 
+@check_part()
 def _expect_targets_refused(find_best_threshold: Callable) -> None:
     touching, pale = _touching_row(), _row_of_nuclei(1, 0)
     target = boundary_target(touching[2].astype(np.int32)).numpy()
