@@ -81,9 +81,13 @@ def best_rows(rows: Sequence[Row]) -> dict[tuple[str, str], Row]:
     found: dict[tuple[str, str], Row] = {}
     for row in rows:
         known = found.get((row.student, row.exercise))
-        if row.exercise and (known is None or order.index(row.status) < order.index(known.status)):
+        if row.exercise and (known is None or _rank(row, order) < _rank(known, order)):
             found[row.student, row.exercise] = row
     return found
+
+
+def _rank(row: Row, order: list[str]) -> tuple[float, int]:
+    return -row.points, order.index(row.status)
 
 
 def summary(rows: Sequence[Row]) -> str:
