@@ -274,6 +274,7 @@ def _attempts(student: str, notebooks: list[File], files: list[File], search: Se
     """The lines of the notebooks: of several attempts at one, the last that can be read counts."""
     groups: dict[str, list[File]] = defaultdict(list)
     readable = {}
+    given = _as_given(files, search)
     for file in notebooks:
         cells = _cells(file.path) if len(notebooks) > 1 else []
         readable[file] = cells is not None
@@ -283,9 +284,10 @@ def _attempts(student: str, notebooks: list[File], files: list[File], search: Se
         group.sort(key=_age)
         *_, last = [file for file in group if readable[file]] or group
         for file in group:
-            line = replace(_line(student, file), **_beside(file, files, search))
+            line = replace(_line(student, file), **_beside(given if file.is_loose else file.path.parent))
             if _age(file) > _age(last):
-                line = replace(line, note=f"{line.note} It can't be read; an earlier attempt counts: {last.file}.".strip())
+                note = f"{line.note} This can't be read, so an earlier attempt counts: {last.file}.".strip()
+                line = replace(line, note=note)
             elif file is not last:
                 line = replace(line, superseded=f"Another attempt counts: {last.file}.")
             elif last is not group[-1]:
@@ -329,20 +331,23 @@ def _which(cells: Iterable[dict], file: File) -> str:
     return str(int(title[:2])) if title else read_name(file.name.rest or file.parts[-1]).student.casefold()
 
 
-def _beside(file: File, files: list[File], search: Search) -> dict:
-    """The folder with the student's other files, and those that can be imported."""
-    if file.is_loose:
-        others = [one for one in files if one.is_loose and one.name.rest and not one.is_notebook and not one.broken]
-        if not (file.name.rest and others):
-            return {}
-        folder = search.fresh()  # one with the names that the student gave
-        folder.mkdir(parents=True)
-        for one in others:
-            shutil.copyfile(one.path, folder / re.sub(r"-\d+(?=\.\w+$)", "", one.name.rest))
-    else:
-        folder = file.path.parent
-    modules = [path for path in folder.glob("*.py") if path.is_file() and not path.is_symlink()]
-    return {"folder": folder, "modules": tuple(sorted(modules))}
+def _as_given(files: list[File], search: Search) -> Path | None:
+    """A folder with the other files of a student, under the names that they had before a platform renamed them."""
+    renamed = [one for one in files if one.is_loose and one.name.rest and not (one.is_notebook or one.broken)]
+    if not renamed:
+        return None
+    folder = search.fresh()
+    folder.mkdir(parents=True)
+    for one in renamed:
+        shutil.copyfile(one.path, folder / re.sub(r"-\d+(?=\.\w+$)", "", Path(one.name.rest).name))
+    return folder
+
+
+def _beside(folder: Path | None) -> dict:
+    """The folder with what a notebook may read, and the files that it may import."""
+    paths = folder.glob("*.py") if folder else []
+    modules = sorted(path for path in paths if path.is_file() and not path.is_symlink())
+    return {"folder": folder, "modules": tuple(modules)}
 
 
 def _with_twins(lines: list[HandedIn]) -> list[HandedIn]:
