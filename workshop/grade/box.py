@@ -1,8 +1,8 @@
 """The confined process in which a student's notebook runs: messages to it and from it, its limits, and its end.
 
-A box is watched from outside. What it may use cannot be had again by anything that the notebook does: only
-`Box.new_budget` starts the next budget. A box that used too much, or that said too much, is ended with every process
-that it started, and `Box.receive` says why.
+A box is watched from outside. Nothing that the notebook does gives it back what it has used: only `Box.new_budget`
+starts the budget of the next cell or check, and that of the whole notebook never starts again. A box that used too much
+or said too much is ended with every process that it started, and `Box.receive` says why.
 """
 
 from __future__ import annotations
@@ -20,31 +20,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workshop.cluster import Stop
-from workshop.grade.folders import temporary_folder
+from workshop.grade.containers import container_process, remove_container
+from workshop.grade.folders import MAX_TEMPORARY_BYTES, folder_bytes, temporary_folder
 from workshop.grade.processes import Group, Usage
-from workshop.grade.sandbox import (
-    MAX_PROCESSES,
-    Sandbox,
-    SandboxError,
-    container_process,
-    end_container,
-    find_sandbox,
-)  # fmt: skip
+from workshop.grade.sandbox import MAX_PROCESSES, Sandbox, SandboxError, find_sandbox
 
 __all__ = ["Box", "BoxEnded", "Limits", "Sandbox", "SandboxError", "find_sandbox"]
 
 INSIDE = ("-m", "workshop.grade.inside")
 START_SECONDS = 180.0  # until torch is loaded, on a slow disk
 TORCH_BYTES = 10**9  # what Python needs with torch and the course, before a student's code
-MAX_FRAME = 64 * 2**20
+MAX_MESSAGE = 64 * 2**20
 HEADER = 8  # bytes that tell the length of a message
 PAUSE = 0.1  # seconds between two looks
+WAITING = 4  # seconds that a box may wait for each one that it computed or stood in the queue for a processor
+LONGEST = 60  # times the limit, after which it ends on the busiest machine
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a notebook may use: seconds of processor time for a cell or a check and for all of it, gigabytes of memory
-    on top of torch itself, megabytes that it may answer."""
+    """What a notebook may use.
+
+    `seconds` of processor time for a cell or a check, and `notebook` for all of it; gigabytes of `memory` besides
+    torch; megabytes of `output`.
+    """
 
     seconds: float = 30.0
     memory: float = 4.0
@@ -61,64 +60,64 @@ class BoxEnded(Exception):
 
 
 class Box:
-    """A process in a sandbox, from `with` to the end of the block; then nothing of it is left.
+    """A Python process in a sandbox; at the end of the `with` block nothing of it is left.
 
-    >>> limits = Limits(seconds=5)
-    >>> with Box(find_sandbox("unsafe"), None, limits, program=["-c", "print('12345678', end='')"]) as box:
-    ...     box.new_budget()
+    Args:
+        sandbox: what confines it.
+        files: a folder with the student's other files, which it can read; None for none.
+        limits: for this notebook.
+        stop: ends the box early once it is set.
+        program: arguments of Python; the paths of the files and of a folder to work in are put behind them.
+
+    Messages are bytes with their length (8 bytes, most significant first) before them, on standard input and output.
+
+    >>> program = ["-c", "import os; os.write(1, (2).to_bytes(8, 'big') + b'hi')"]
+    >>> with Box(find_sandbox("unsafe"), None, Limits(), program=program) as box:
+    ...     box.receive()
+    b'hi'
     """
 
     def __init__(
         self, sandbox: Sandbox, files: Path | None, limits: Limits, stop: Stop | None = None,
         program: Sequence[str] = INSIDE,
     ):  # fmt: skip
-        self.sandbox, self.files, self.limits = sandbox, files, limits
-        self.stop = stop or threading.Event()
-        self.program = program
-        self._ended: BoxEnded | None = None
-        self._lock = threading.Lock()
-        self._frames: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self.sandbox, self.files, self.limits, self.stop, self.program = sandbox, files, limits, stop, program
+        self._name = f"course-box-{secrets.token_hex(8)}"
+        self._incoming: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._closing = threading.Event()
-        self._errors, self._said, self._heard = b"", 0, False
-        self._awaited = False  # whether somebody waits for the box now
-        self._waited = 0.0
-        self._usage, self._start, self._step = Usage(), (Usage(), 0.0), (Usage(), 0.0)
+        self._lock, self._closing = threading.Lock(), threading.Event()
+        self._ended: BoxEnded | None = None
+        self._heard = False  # whether it has said anything
+        self._said, self._errors = 0, b""  # bytes in all; the last ones on standard error
+        self._awaited, self._waited = False, 0.0  # whether somebody waits for the box now; seconds so far
+        self._usage = Usage()
+        self._notebook = self._step = (self._usage, self._waited)  # where the two budgets began
 
     def __enter__(self) -> Box:
-        self._stack = contextlib.ExitStack()
-        with self._stack:
-            folder = self._stack.enter_context(temporary_folder(self.files))
-            self._begin(folder)
-            self._stack = self._stack.pop_all()
+        with contextlib.ExitStack() as stack:
+            self._folder = stack.enter_context(temporary_folder(self.files))
+            limits = self.limits
+            self._process = self.sandbox.start(
+                self._folder, self.program, limits.notebook, limits.memory + TORCH_BYTES / 1e9, self._name
+            )
+            self._group = Group(self._process.pid)
+            tasks = (self._read, self._read_errors, self._write, self._watch)
+            self._threads = [threading.Thread(target=task, daemon=True) for task in tasks]
+            stack.callback(self._close)
+            for thread in self._threads:
+                thread.start()
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def _begin(self, folder: Path) -> None:
-        self._name = f"course-box-{secrets.token_hex(8)}"
-        limits = self.limits
-        command = self.sandbox.command(folder, self.program, limits.notebook, limits.memory + 1, self._name)
-        environment = self.sandbox.environment(folder)
-        if self.sandbox.kind == "unsafe":
-            environment["COURSE_BOX"] = self._name
-        elif self.sandbox.kind != "bubblewrap":  # the engine's client needs its own
-            environment = dict(os.environ)
-        self._process = subprocess.Popen(
-            command, env=environment, cwd=folder / "work", bufsize=0,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            # Its own group, so that Ctrl-C in the terminal is for the grader.
-            start_new_session=True, creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
-        )  # fmt: skip
-        self._group = Group(self._process.pid)
-        self._started = time.monotonic()
-        for target in (self._read, self._read_errors, self._write, self._watch):
-            threading.Thread(target=target, daemon=True).start()
-        self._stack.callback(self._close)
-
     def send(self, payload: bytes) -> None:
-        """Send a message. It does not wait for the box to read it."""
+        """Send a message; this does not wait until the box reads it.
+
+        Raises:
+            BoxEnded: the box has ended.
+        """
         if self._ended:
             raise self._ended
         self._outgoing.put(len(payload).to_bytes(HEADER, "big") + payload)
@@ -131,13 +130,16 @@ class Box:
         """
         self._awaited = True
         try:
-            frame = self._frames.get()
+            while True:
+                with contextlib.suppress(queue.Empty):
+                    message = self._incoming.get(timeout=1)  # in short pieces: on Windows Ctrl-C waits for their end
+                    break
         finally:
             self._awaited = False
-        if frame is None:
-            self._frames.put(None)
+        if message is None:
+            self._incoming.put(None)
             raise self._ended or BoxEnded("The box has ended.")
-        return frame
+        return message
 
     def new_budget(self) -> None:
         """Start the budget of the next cell or check."""
@@ -146,27 +148,27 @@ class Box:
     # its end
 
     def _end(self, message: str, timed_out: bool = False) -> None:
-        """Note the first reason, and kill everything."""
+        """Keep the first reason, and end everything."""
         with self._lock:
             if self._ended is None:
                 self._ended = BoxEnded(message, timed_out)
-        self._kill()
-        self._frames.put(None)
-
-    def _kill(self) -> None:
-        if self.sandbox.kind in ("docker", "podman"):
-            end_container(self.sandbox.program, self._name)
+        if self.sandbox.is_engine:
+            remove_container(self.sandbox.program, self._name)
         else:
-            self._group.kill(self._name if self.sandbox.kind == "unsafe" else "")
+            self._group.kill(mark="" if self.sandbox.safe else self._name)
         self._process.kill()
+        self._incoming.put(None)
 
     def _close(self) -> None:
         self._closing.set()
         self._end("The box was closed.")
-        self._process.wait()
         self._outgoing.put(None)
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
-            with contextlib.suppress(OSError):
+        self._process.wait()
+        for thread in self._threads:
+            if thread.ident:
+                thread.join(5)
+        if not any(thread.is_alive() for thread in self._threads):  # else a process that was not found holds a pipe
+            for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
                 pipe.close()
 
     # pipes
@@ -178,15 +180,15 @@ class Box:
             data += chunk
             while len(data) >= HEADER:
                 length = int.from_bytes(data[:HEADER], "big")
-                if length > MAX_FRAME:
-                    self._end("Output: the code wrote into the channel of the grader, or its answer was too large.")
+                if length > MAX_MESSAGE:
+                    self._end("Output: the code wrote into the grader's channel, or what it returned is too large.")
                     return
                 if len(data) < HEADER + length:
                     break
                 if not self._heard:
+                    self._notebook = self._step = (self._usage, self._waited)
                     self._heard = True
-                    self._start = self._step = (self._usage, self._waited)
-                self._frames.put(bytes(data[HEADER : HEADER + length]))
+                self._incoming.put(bytes(data[HEADER : HEADER + length]))
                 del data[: HEADER + length]
         self._explain()
 
@@ -195,10 +197,7 @@ class Box:
             self._errors = (self._errors + chunk)[-2000:]
 
     def _chunk(self, pipe) -> bytes:
-        try:
-            chunk = os.read(pipe.fileno(), 2**16)
-        except (OSError, ValueError):
-            return b""
+        chunk = os.read(pipe.fileno(), 2**16)
         self._said += len(chunk)
         if self._said > self.limits.output * 1e6:
             self._end(f"Output: the code wrote more than {self.limits.output:g} MB.")
@@ -206,66 +205,59 @@ class Box:
         return chunk
 
     def _write(self) -> None:
-        while (message := self._outgoing.get()) is not None:
-            view = memoryview(message)
-            try:
+        with contextlib.suppress(OSError):  # the box has ended, and `_read` says so
+            while (message := self._outgoing.get()) is not None:
+                view = memoryview(message)
                 while view:
                     view = view[os.write(self._process.stdin.fileno(), view) :]
-            except (OSError, ValueError):  # the box has ended, and `_read` says so
-                return
 
     def _explain(self) -> None:
         """Say how the process ended, after its last word."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(5)
-        code = self._process.poll()
-        if code is None:
+        try:
+            reason = explain_exit(self._process.wait(5))
+        except subprocess.TimeoutExpired:
             reason = "Exit: the code closed the channel to the grader."
-        else:
-            reason = explain_exit(code)
         if not self._heard:
-            text = " ".join(self._errors.decode(errors="replace").split())[-300:]
-            reason = f"{reason} {text}".strip()
-        self._end(reason)
+            self._threads[1].join(5)  # what it said on standard error
+            reason += " " + " ".join(self._errors.decode(errors="replace").split())[-300:]
+        self._end(reason.strip())
 
     # limits
 
     def _watch(self) -> None:
         """Look at the box again and again, until it has ended or must end."""
-        last, pause, alone = time.monotonic(), PAUSE, False
+        looks, last, pause, found = 0, time.monotonic(), PAUSE, not self.sandbox.is_engine
         while not self._closing.wait(pause) and self._ended is None:
             before = time.monotonic()
-            if self.sandbox.kind in ("docker", "podman") and not alone:
-                if number := container_process(self.sandbox.program, self._name):
-                    self._group, alone = Group(number), True
-            usage = self._group.look()
-            now = time.monotonic()
+            if not found and looks < 100 and (number := container_process(self.sandbox.program, self._name)):
+                self._group, found = Group(number), True
+            self._usage, now = self._group.look(), time.monotonic()
             if self._awaited:
                 self._waited += now - last
-            last, pause = now, max(PAUSE, 20 * (now - before))  # a machine with many processes is not kept busy
-            self._usage = usage
-            if reason := self._exceeded(usage):
+            # A machine with many processes is not kept busy by looking at them.
+            last, pause, looks = now, max(PAUSE, 20 * (now - before)), looks + 1
+            if reason := self._exceeded(self._usage, thorough=looks % 10 == 0):
                 self._end(*reason)
 
-    def _exceeded(self, usage: Usage) -> tuple[str, bool] | None:
+    def _exceeded(self, usage: Usage, thorough: bool) -> tuple[str, bool] | None:
         """Which limit is exceeded, if any, and whether it is one of time."""
-        limits = self.limits
-        if self.stop.is_set():
+        limits, most = self.limits, self.limits.memory * 1e9 + TORCH_BYTES
+        if self.stop is not None and self.stop.is_set():
             return "Interrupted.", False
-        if usage.memory > (most := limits.memory * 1e9 + TORCH_BYTES) and self._group.shared_memory() > most:
-            return f"Memory: the code used more than {limits.memory:g} GB.", False
         if usage.processes > MAX_PROCESSES:
             return f"Processes: the code started more than {MAX_PROCESSES}.", False
-        step = limits.seconds if self._heard else START_SECONDS
-        for (base, waited), seconds, what in (
-            (self._step, step, "the code was"), (self._start, limits.notebook, "the notebook was"),
-        ):  # fmt: skip
+        if usage.memory > most and self._group.memory() > most:
+            return f"Memory: the code used more than {limits.memory:g} GB.", False
+        if thorough and not self.sandbox.safe and folder_bytes(self._folder) > 2 * MAX_TEMPORARY_BYTES:
+            return f"Disk: the code wrote more than {2 * MAX_TEMPORARY_BYTES / 1e9:.1f} GB.", False
+        cell = ("the code", self._step, limits.seconds if self._heard else START_SECONDS)
+        for what, (base, waited), seconds in (cell, ("the notebook", self._notebook, limits.notebook)):
             computed, queued = usage.computed - base.computed, usage.queued - base.queued
             passed = self._waited - waited
             if computed > seconds:
-                return f"Time: {what} stopped after {computed:.0f} seconds of computing.", True
-            if passed > min(seconds + 4 * (computed + queued), 60 * seconds):
-                text = f"stopped after {passed:.0f} seconds, of which it computed for {computed:.0f}."
+                return f"Time: {what} was stopped after {computed:.0f} seconds of computing.", True
+            if passed > min(seconds + WAITING * (computed + queued), LONGEST * seconds):
+                text = f"was stopped after {passed:.0f} seconds, of which it computed for {computed:.0f}."
                 return f"Time: {what} {text}", True
         return None
 

@@ -1,4 +1,4 @@
-"""The temporary folder of a box: what the box may read is copied there, and whatever is left in it is removed."""
+"""What a box sees of this computer's folders: those of the course, and a temporary one with a student's files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,24 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-MAX_FILES_BYTES = 2**30
+import course_utils
+import workshop
+
+FILES, WORK, HOME = "/tmp/files", "/tmp/work", "/tmp/home"  # in the box
+MAX_FILES_BYTES = 2**30  # of a student
+MAX_TEMPORARY_BYTES = 2**30  # in /tmp of the box, and the same in /dev/shm
+
+
+def packages() -> list[Path]:
+    """The folders of the course's packages, as they are found."""
+    return [Path(package.__file__).absolute().parent for package in (course_utils, workshop)]
+
+
+def course_folders() -> list[Path]:
+    """The packages, and in a checkout the images and networks. Not the checkout itself, which may hold grades."""
+    data = packages()[0].parent / "data"
+    is_checkout = (data / "embedded").is_dir() and not (packages()[0] / "embedded").is_dir()
+    return packages() + [data] * is_checkout
 
 
 @contextlib.contextmanager
@@ -79,3 +96,17 @@ def remove_folder(folder: Path) -> None:
                 os.rmdir(one)
     with contextlib.suppress(OSError):
         os.rmdir(folder)
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files in a folder, as far as they can be seen."""
+    size, waiting = 0, [str(folder)]
+    while waiting:
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(waiting.pop()):
+                with contextlib.suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    else:
+                        size += entry.stat(follow_symlinks=False).st_size
+    return size

@@ -1,4 +1,4 @@
-"""Finds what can confine a student's notebook on this computer, and writes the command lines for it.
+"""Finds what can confine a student's notebook on this computer, and starts Python in it.
 
 bubblewrap, on Linux, makes a process that sees the system's libraries, Python and the course, read-only, and nothing
 else: no network, no files of the user, no other processes, no variables of the environment. Docker and Podman do the
@@ -8,31 +8,28 @@ same with an image. Without any of them nothing is confined, and `Sandbox.descri
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import os
+import platform
 import secrets
 import shutil
 import site
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import course_utils
-import workshop
-from workshop.grade.folders import temporary_folder
+from workshop.grade.bubblewrap import bubblewrap, package_folders
+from workshop.grade.containers import container
+from workshop.grade.folders import FILES, HOME, WORK, packages, temporary_folder
+from workshop.grade.seccomp import seccomp_filter
 
 KINDS = ("auto", "bubblewrap", "docker", "podman", "unsafe")
 MAX_PROCESSES = 128  # threads count, too
 MAX_FILE_BYTES = 2**30  # for each file
-TEMPORARY_BYTES = 2**30  # in /tmp, and the same in /dev/shm
-SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store")
-# What programs look up: libraries, where Debian keeps links to them, fonts, the time zone. No passwords, no hosts.
-SYSTEM_FILES = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "fonts", "localtime", "mime.types")
-UNUSED_USERS = range(61184, 65520)  # systemd keeps them for services that get a user of their own
-FILES, WORK, HOME = "/tmp/files", "/tmp/work", "/tmp/home"
+# Variables that are kept: without the first ones Python does not start on Windows; a cluster's modules need the others.
+KEPT = ("SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT", "NUMBER_OF_PROCESSORS", "TZ", "PYTHONHOME",
+        "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH")  # fmt: skip
 PROBE = """
 import os, sys, threading
 import numpy, course_utils, workshop
@@ -48,9 +45,9 @@ print("ready")
 INSTALL = "install it (Debian and Ubuntu: sudo apt install bubblewrap; Fedora: sudo dnf install bubblewrap)"
 OTHERS = "or use --sandbox docker --image NAME, or --unsafe if you trust every notebook"
 APPARMOR = (
-    "AppArmor forbids it to make user namespaces, as Ubuntu does since 23.10: write a profile for it, "
-    "sudo sh -c 'echo \"abi <abi/4.0>, profile bwrap /usr/bin/bwrap flags=(unconfined) { userns, }\" "
-    "> /etc/apparmor.d/bwrap && apparmor_parser -r /etc/apparmor.d/bwrap'"
+    "AppArmor forbids it to make user namespaces, as in Ubuntu since 23.10; write a profile for it: "
+    "echo 'abi <abi/4.0>, profile bwrap /usr/bin/bwrap flags=(unconfined) { userns, }' "
+    "| sudo tee /etc/apparmor.d/bwrap && sudo apparmor_parser -r /etc/apparmor.d/bwrap"
 )
 
 
@@ -72,68 +69,80 @@ class Sandbox:
         return self.kind != "unsafe"
 
     @property
+    def is_engine(self) -> bool:
+        """Whether a service of this computer, not this process, starts and ends the box."""
+        return self.kind in ("docker", "podman")
+
+    @property
     def description(self) -> str:
         """One sentence about what holds the notebooks."""
-        if self.kind == "unsafe":
-            return (
-                "NOT CONFINED: notebooks run as you, and can read and change your files, use the network, "
-                "and change grades."
-            )
-        name = {"bubblewrap": "bubblewrap", "docker": "Docker", "podman": "Podman"}[self.kind]
-        image = f", image {self.image}" if self.image else ""
-        return f"Each notebook is confined by {name}{image}: no network, no files but its own, no other processes."
+        if not self.safe:
+            return "NOT CONFINED (--unsafe): notebooks can use the network and read and change your files, grades too."
+        by = f"{self.kind.capitalize()}, image {self.image}" if self.is_engine else "bubblewrap"
+        return f"Each notebook is confined by {by}: no network, no files but its own, no other processes."
 
-    def command(self, folder: Path, program: Sequence[str], seconds: float, memory: float, name: str) -> list[str]:
-        """The command line that runs Python with these arguments in the box.
+    def command(
+        self, folder: Path, arguments: Sequence[str], seconds: float, memory: float, name: str,
+        seccomp: int | None = None,
+    ) -> list[str]:  # fmt: skip
+        """The command line that runs Python with these arguments in a box.
 
         Args:
-            folder: the temporary folder of the box, with `files` (for the box to read) and `work` (only if unsafe).
-            program: arguments of Python; the folders of the files and of the work are put behind them.
+            folder: the temporary folder of the box.
+            arguments: of Python; the folders of the files and of the work are put behind them.
             seconds: of processor time, for each process.
             memory: gigabytes.
             name: of the container.
+            seccomp: number of an open file with the filter of system calls.
         """
-        if self.kind == "unsafe":
-            return [sys.executable, "-P", *program, str(folder / "files"), str(folder / "work")]
         limits = {"nproc": MAX_PROCESSES, "cpu": int(seconds) + 1, "fsize": MAX_FILE_BYTES, "core": 0, "nofile": 1024}
-        if self.kind == "bubblewrap":
-            user = os.getuid() or secrets.choice(UNUSED_USERS)
-            python = [sys.executable, "-P", *program, FILES, WORK]
-            return [self.program, *_bubblewrap(folder, user), "--", *_drop_root(user), *_prlimit(limits), *python]
-        return [
-            self.program, "run", "--rm", "--interactive", "--init", "--name", name, "--network", "none", "--read-only",
-            "--ipc", "private", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--user", "61184:61184",
-            "--pids-limit", str(MAX_PROCESSES), "--memory", f"{memory:g}g", "--memory-swap", f"{memory:g}g",
-            "--cpus", "1", "--shm-size", str(TEMPORARY_BYTES),
-            *(part for key, value in limits.items() if key != "nproc" for part in ("--ulimit", f"{key}={value}")),
-            "--tmpfs", f"/tmp:rw,nosuid,nodev,size={TEMPORARY_BYTES},mode=1777", "--workdir", "/tmp",
-            *(part for source, target in _engine_mounts(folder) for part in ("--mount", _mount(source, target))),
-            *(part for pair in self.environment(folder).items() for part in ("--env", "=".join(pair))),
-            self.image, "python3", "-P", *program, FILES, WORK,
-        ]  # fmt: skip
+        if not self.safe:
+            return [sys.executable, "-P", *arguments, str(folder / "files"), str(folder / "work")]
+        arguments = [*arguments, FILES, WORK]
+        if self.is_engine:
+            variables = self.environment(folder)
+            return container(self.program, self.image, name, folder, limits, memory, variables, arguments)
+        return bubblewrap(self.program, folder, limits, arguments, seccomp)
 
     def environment(self, folder: Path) -> dict[str, str]:
         """The variables that the notebook sees: what Python and torch need, no passwords and no tokens."""
-        work = str(folder / "work") if self.kind == "unsafe" else WORK
-        home = work if self.kind == "unsafe" else HOME
+        work, home = (WORK, HOME) if self.safe else (str(folder / "work"), str(folder / "work"))
         result = {
-            "PATH": os.defpath, "HOME": home, "USER": "student", "LOGNAME": "student", "LANG": "C.UTF-8",
-            "TMPDIR": work, "COURSE_PROGRESS": str(Path(work, "progress.json")), "MPLBACKEND": "Agg",
-            "MPLCONFIGDIR": str(Path(home, ".matplotlib")), "IPYTHONDIR": str(Path(home, ".ipython")),
+            "PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": home, "USER": "student", "LOGNAME": "student",
+            "LANG": "C.UTF-8", "TMPDIR": work, "MPLBACKEND": "Agg", "MPLCONFIGDIR": os.path.join(home, ".matplotlib"),
+            "IPYTHONDIR": os.path.join(home, ".ipython"), "COURSE_PROGRESS": os.path.join(work, "progress.json"),
             "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": "/course",
             # The same result with and without a GPU, and processes side by side that do not wait for each other.
             "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
         }  # fmt: skip
-        if self.kind in ("docker", "podman"):
-            return result | {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-        roots = dict.fromkeys(str(package.parent) for package in _packages())
-        result["PYTHONPATH"] = os.pathsep.join([*(root for root in roots if root not in _site_folders()), *_extra()])
+        if self.is_engine:
+            return result
+        installed = {*site.getsitepackages([sys.prefix, sys.base_prefix]), site.getusersitepackages()}
+        roots = dict.fromkeys(str(package.parent) for package in packages())
+        paths = [*(root for root in roots if root not in installed), *package_folders()]
+        result |= {name: os.environ[name] for name in KEPT if name in os.environ}
+        result["PYTHONPATH"] = os.pathsep.join(paths)
         result["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.defpath])
-        # On Windows Python does not start without the first ones; the others are where modules of a cluster put Python.
-        kept = ("SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT", "NUMBER_OF_PROCESSORS", "TZ")
-        kept += ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH", "PYTHONHOME")
-        result |= {name: os.environ[name] for name in kept if name in os.environ}
         return result | ({"TEMP": work, "TMP": work, "USERPROFILE": work} if os.name == "nt" else {})
+
+    def start(
+        self, folder: Path, arguments: Sequence[str], seconds: float, memory: float, name: str
+    ) -> subprocess.Popen[bytes]:
+        """Start Python in a box, with pipes. The arguments are those of `command`."""
+        # The engine's client needs the user's own variables; its container does not get them.
+        environment = dict(os.environ) if self.is_engine else self.environment(folder) | {"COURSE_BOX": name}
+        with contextlib.ExitStack() as stack:
+            number = None
+            if self.kind == "bubblewrap" and (rules := seccomp_filter(platform.machine())):
+                (folder / "seccomp").write_bytes(rules)
+                number = stack.enter_context(open(folder / "seccomp", "rb")).fileno()
+            return subprocess.Popen(
+                self.command(folder, arguments, seconds, memory, name, number), env=environment, cwd=folder / "work",
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
+                pass_fds=() if number is None else (number,),
+                # Its own group, so that Ctrl-C in the terminal is for the grader.
+                start_new_session=True, creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+            )  # fmt: skip
 
 
 def find_sandbox(kind: str = "auto", image: str | None = None) -> Sandbox:
@@ -152,58 +161,22 @@ def find_sandbox(kind: str = "auto", image: str | None = None) -> Sandbox:
         return Sandbox("unsafe")
     if kind in ("docker", "podman"):
         return _find_engine(kind, image)
+    if image:
+        raise SandboxError(f"The image {image} is for Docker or Podman: add --sandbox docker or --sandbox podman.")
     if not sys.platform.startswith("linux"):
         raise SandboxError(
-            "bubblewrap runs on Linux only, and students' code would not be confined here: use --sandbox docker "
-            "--image NAME with Docker Desktop, or WSL 2 on Windows, or --unsafe if you trust every notebook."
+            "bubblewrap, which confines students' code, runs on Linux only: use --sandbox docker --image NAME with "
+            "Docker Desktop, or WSL 2 on Windows, or --unsafe if you trust every notebook."
         )
     program = shutil.which("bwrap")
     if program is None:
         raise SandboxError(f"bubblewrap, which confines students' code, is not installed: {INSTALL}, {OTHERS}.")
-    missing = [name for name in ("prlimit", "setpriv") if shutil.which(name) is None]
-    if missing:
-        raise SandboxError(f"bubblewrap needs {' and '.join(missing)} of util-linux: install util-linux, {OTHERS}.")
+    if missing := [name for name in ("prlimit", "setpriv") if shutil.which(name) is None]:
+        raise SandboxError(f"bubblewrap needs {' and '.join(missing)} here: install util-linux, {OTHERS}.")
     sandbox = Sandbox("bubblewrap", program)
     if said := try_sandbox(sandbox):
         raise SandboxError(f"bubblewrap does not work here ({said}): {_advice(said)}, {OTHERS}.")
     return sandbox
-
-
-def try_sandbox(sandbox: Sandbox) -> str:
-    """What is wrong if Python, numpy and the course are started in the box, or nothing."""
-    with temporary_folder() as folder:
-        command = sandbox.command(folder, ["-c", PROBE], 60, 4, f"course-probe-{secrets.token_hex(6)}")
-        try:
-            done = subprocess.run(
-                command, env=sandbox.environment(folder), cwd=folder, stdin=subprocess.DEVNULL, capture_output=True,
-                timeout=120, text=True, errors="replace",
-            )  # fmt: skip
-        except (OSError, subprocess.TimeoutExpired) as error:
-            return str(error)[:200]
-    if done.stdout.strip().endswith("ready"):
-        return ""
-    return " ".join(done.stderr.split())[-200:] or f"exit code {done.returncode}"
-
-
-def _advice(said: str) -> str:
-    """What helps against what bubblewrap said."""
-    def setting(path: str) -> str:
-        try:
-            return Path("/proc/sys", path).read_text().strip()
-        except OSError:
-            return ""
-
-    if "Permission" in said and ("Error: " in said or "python" in said or "execvp" in said) and os.getuid() == 0:
-        return "as root, notebooks run as another user: make Python and the course readable for all (chmod -R go+rX)"
-    if setting("kernel/apparmor_restrict_unprivileged_userns") == "1":
-        return APPARMOR
-    if setting("kernel/unprivileged_userns_clone") == "0":
-        return "allow user namespaces: sudo sysctl -w kernel.unprivileged_userns_clone=1"
-    if setting("user/max_user_namespaces") == "0":
-        return "allow user namespaces: sudo sysctl -w user.max_user_namespaces=15000"
-    if Path("/.dockerenv").exists() or Path("/run/.containerenv").exists():
-        return "this is a container, which forbids it: grade outside, or start the container with --privileged"
-    return "try `bwrap --ro-bind / / --unshare-all true` to find out why"
 
 
 def _find_engine(kind: str, image: str | None) -> Sandbox:
@@ -212,140 +185,48 @@ def _find_engine(kind: str, image: str | None) -> Sandbox:
         raise SandboxError(f"{name} needs an image with Python and the packages of the course: add --image NAME.")
     program = shutil.which(kind)
     if program is None:
-        raise SandboxError(f"{name} is not installed, and students' code would not be confined: install it first.")
+        raise SandboxError(f"{name} is not installed: install it, or leave out --sandbox {kind} to use bubblewrap.")
     sandbox = Sandbox(kind, program, image)
     if said := try_sandbox(sandbox):
-        raise SandboxError(
-            f"{name} does not work with the image {image} ({said}): look whether `{kind} run --rm {image} python3 -c "
-            '"import torch, IPython"` does.'
-        )
+        test = f"{kind} run --rm {image} python3 -c 'import torch, IPython'"
+        raise SandboxError(f"{name} does not work with the image {image} ({said}): find out why with `{test}`.")
     return sandbox
 
 
-# what the box sees
+def try_sandbox(sandbox: Sandbox) -> str:
+    """What is wrong if Python, numpy and the course are started in the box, or nothing."""
+    name = f"course-probe-{secrets.token_hex(8)}"
+    with temporary_folder() as folder:
+        try:
+            with sandbox.start(folder, ["-c", PROBE], 60, 4, name) as process:
+                try:
+                    output, errors = process.communicate(timeout=120)
+                finally:
+                    process.kill()
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return str(error)[:200]
+    if output.strip().endswith(b"ready"):
+        return ""
+    return " ".join(errors.decode(errors="replace").split())[-200:] or f"exit code {process.returncode}"
 
 
-def _packages() -> list[Path]:
-    """The folders of the course's packages, as they are found."""
-    return [Path(package.__file__).absolute().parent for package in (course_utils, workshop)]
+def _advice(said: str) -> str:
+    """What helps against what bubblewrap said."""
+    if os.getuid() == 0 and "Permission denied" in said and "bwrap: " not in said:
+        return "as root, notebooks run as another user: make Python and the course readable for all (chmod -R go+rX)"
+    if _setting("kernel/apparmor_restrict_unprivileged_userns") == "1":
+        return APPARMOR
+    if _setting("kernel/unprivileged_userns_clone") == "0":
+        return "allow user namespaces (sudo sysctl -w kernel.unprivileged_userns_clone=1)"
+    if _setting("user/max_user_namespaces") == "0":
+        return "allow user namespaces (sudo sysctl -w user.max_user_namespaces=15000)"
+    if Path("/.dockerenv").exists() or Path("/run/.containerenv").exists():
+        return "this is a container, which forbids it: grade outside of it, or start it with --privileged"
+    return "find out why with `bwrap --ro-bind / / --unshare-all true`"
 
 
-def _course() -> Iterator[Path]:
-    """The course: its packages, and in a checkout the images and networks. Not the checkout, which may hold grades."""
-    for package in _packages():
-        yield package
-        yield from (data for data in [package.parent / "data"] if data.is_dir() and package.name == "course_utils")
-
-
-def _site_folders() -> list[str]:
-    return [*site.getsitepackages([sys.prefix, sys.base_prefix]), site.getusersitepackages()]
-
-
-def _extra() -> list[str]:
-    """Folders of installed packages that lie outside of the Python installation, such as those of `pip --user`."""
-    own = {os.path.realpath(prefix) for prefix in (sys.prefix, sys.base_prefix, *SYSTEM)}
-    return [
-        entry
-        for entry in sys.path
-        if Path(entry).name in ("site-packages", "dist-packages") and os.path.isdir(entry)
-        and not any(Path(os.path.realpath(entry)).is_relative_to(prefix) for prefix in own)
-    ]  # fmt: skip
-
-
-def _libraries() -> list[str]:
-    folders = os.environ.get("LD_LIBRARY_PATH", "").split(":")
-    return [folder for folder in folders if os.path.isabs(folder) and Path(folder).name in ("lib", "lib64")]
-
-
-def _readable() -> list[Path]:
-    """Folders and files outside of the system that the box needs, parents before what lies in them."""
-    python = (sys.prefix, sys.base_prefix, sys.exec_prefix)
-    found = {*_course(), *(Path(os.path.abspath(path)) for path in (*python, *_extra(), *_libraries()))}
-    link = Path(sys.executable)
-    for _ in range(40):  # bin/python may be a link to a link
-        found.add(link.parent if link.parent.name == "bin" else link)
-        if not link.is_symlink():
-            break
-        link = Path(os.path.normpath(link.parent / os.readlink(link)))
-    found |= {Path(os.path.realpath(path)) for path in found}
-    system = tuple(Path(path) for path in SYSTEM)
-    inside = {path for path in found if any(path.is_relative_to(folder) for folder in (*system, *(found - {path})))}
-    return sorted(found - inside - {Path("/")})
-
-
-def _bubblewrap(folder: Path, user: int) -> list[str]:
-    """The arguments of bubblewrap: namespaces, then what is seen, from the outside in."""
-    root = os.getuid() == 0
-    result = [
-        *([] if root else ["--unshare-user"]), "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts",
-        "--unshare-cgroup-try", "--die-with-parent", "--new-session", "--hostname", "box",
-    ]  # fmt: skip
-    for path in SYSTEM:
-        if os.path.islink(path):
-            result += ["--symlink", os.readlink(path), path]
-        elif os.path.isdir(path):
-            result += [*_parents(Path(path)), "--ro-bind", path, path]
-    result += _parents(Path("/etc/x"))
-    for name in SYSTEM_FILES:
-        if os.path.exists(f"/etc/{name}"):
-            result += ["--ro-bind", os.path.realpath(f"/etc/{name}"), f"/etc/{name}"]
-    passwd = folder / "passwd"
-    passwd.write_text(f"student:x:{user}:{user}::{HOME}:/bin/sh\n")
-    result += ["--ro-bind", str(passwd), "/etc/passwd"]
-    result += ["--proc", "/proc", "--dev", "/dev", *_tmpfs("/dev/shm"), "--remount-ro", "/dev", *_tmpfs("/tmp")]
-    result += [*_parents(Path("/sys/devices/system/cpu")), *["--ro-bind-try", *["/sys/devices/system/cpu"] * 2]]
-    for path in _readable():
-        result += [*_parents(path), "--ro-bind", os.path.realpath(path), str(path)]
-    result += ["--perms", "0755", "--dir", FILES, "--ro-bind", str(folder / "files"), FILES]
-    result += [part for path in (WORK, HOME) for part in ("--perms", "0777", "--dir", path)]
-    return [*result, "--remount-ro", "/", "--chdir", WORK]
-
-
-def _tmpfs(path: str) -> list[str]:
-    return ["--perms", "1777", "--size", str(TEMPORARY_BYTES), "--tmpfs", path]
-
-
-def _parents(path: Path) -> list[str]:
-    """Make the folders above a path so that all may pass them; bubblewrap by itself makes them for root only."""
-    above = [str(parent) for parent in reversed(path.parents) if str(parent) not in ("/", "/tmp")]
-    return [part for parent in above for part in ("--perms", "0755", "--dir", parent)]
-
-
-def _drop_root(user: int) -> list[str]:
-    """As root: become a user whom nobody else is. Of an ordinary user there is nothing to drop."""
-    if os.getuid() != 0:
-        return []
-    names = ["--reuid", str(user), "--regid", str(user), "--clear-groups"]
-    return ["setpriv", *names, "--no-new-privs", "--bounding-set=-all"]
-
-
-def _prlimit(limits: dict[str, int]) -> list[str]:
-    return ["prlimit", *(f"--{name}={value}" for name, value in limits.items()), "--"]
-
-
-def _engine_mounts(folder: Path) -> Iterator[tuple[Path, str]]:
-    yield folder / "files", FILES
-    for path in _course():
-        yield path, f"/course/{path.name}"
-
-
-def _mount(source: Path, target: str) -> str:
-    """A read-only mount as Docker and Podman read it: a line of CSV."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(["type=bind", f"source={source}", f"target={target}", "readonly"])
-    return text.getvalue()
-
-
-def end_container(engine: str, name: str) -> None:
-    """Remove a container of Docker or Podman, whatever runs in it."""
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        subprocess.run([engine, "rm", "--force", name], capture_output=True, timeout=60)
-
-
-def container_process(engine: str, name: str) -> int:
-    """The number of the first process of a container, or 0 where it cannot be seen (Docker Desktop)."""
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired, ValueError):
-        command = [engine, "inspect", "--format", "{{.State.Pid}}", name]
-        number = int(subprocess.run(command, capture_output=True, timeout=30, text=True).stdout)
-        return number if os.path.exists(f"/proc/{number}/stat") else 0
-    return 0
+def _setting(name: str) -> str:
+    try:
+        return Path("/proc/sys", name).read_text().strip()
+    except OSError:
+        return ""
