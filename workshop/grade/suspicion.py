@@ -11,13 +11,13 @@ import functools
 import inspect
 import re
 import textwrap
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from IPython.core.inputtransformer2 import TransformerManager
 
 from course_utils import arguments
 from course_utils.exercises.registry import Exercise
+from workshop.grade.notebook import CodeCell
 
 MAX_FINDINGS = 6
 # A function of fewer syntax nodes than this is written alike by many; then only the course's own checks betray a copy.
@@ -56,20 +56,20 @@ _PYTHON_MAGIC = re.compile(r"\A\s*%%(time|timeit|capture|prun|writefile|file)\b.
 _PIP = re.compile(r"\s*(python3? -m )?(pip|conda|mamba|uv pip) ")
 
 
-def suspicions(cells: Iterable[Any], exercise: Exercise, files: dict[str, str] | None = None) -> str:
+def suspicions(cells: Sequence[CodeCell], exercise: Exercise, files: dict[str, str] | None = None) -> str:
     """What to look at in the cells that can decide one exercise: those up to its last check. Empty if nothing.
 
     Args:
-        cells: with `number` and `source`, in their order, those of the course itself left out.
+        cells: of `workshop.grade.notebook`, in their order; in those of the course nothing is looked for.
         exercise: whose reference is looked for.
         files: name -> source of the student's modules beside the notebook.
 
-    >>> from types import SimpleNamespace as Cell
     >>> from course_utils.exercises import get_exercise
-    >>> suspicions([Cell(number=7, source="from course_utils import count_shapes as f")], get_exercise("1.1"))
+    >>> suspicions([CodeCell(7, "from course_utils import count_shapes as f")], get_exercise("1.1"))
     'cell 7 uses the reference count_shapes'
     """
     trees = {f"cell {cell.number}": _tree(cell.source) for cell in cells}
+    given = {f"cell {cell.number}" for cell in cells if cell.course}
     checks = [place for place, tree in trees.items() if any(_is_check(node, exercise) for node in ast.walk(tree))]
     places = list(trees)
     for place in places[places.index(checks[-1]) + 1 :] if checks else ():
@@ -78,6 +78,8 @@ def suspicions(cells: Iterable[Any], exercise: Exercise, files: dict[str, str] |
     imports = {name: path for tree in trees.values() for name, path in _imports(tree)}
     found: dict[str, None] = {}  # in their order, each once
     for place, tree in trees.items():
+        if place in given:
+            continue
         reader = _Reader(exercise, imports)
         reader.visit(tree)
         found |= dict.fromkeys(f"{place} {what}" for what in reader.found)
