@@ -3,16 +3,16 @@
     found = observe("count_shapes", submission, seed)    # beside the student's code
     text = confirm("count_shapes", found, seed)          # elsewhere (`confirmation`): empty if it is right
 
-For each exercise `observe_...` draws inputs, lets the object work on them, and returns what came out as plain values.
-It compares nothing, because nothing is believed that is decided beside the student's code. With a seed that is new in
-each run, no table of answers fits.
-
-Inputs keep away from what rounding could decide. What is left are two float32 numbers that nearly tie in the gradient
-of a `UNet`, at one of 10^5 seeds: a difference counts if it shows for a second seed, too.
+For each exercise `observe_...` draws inputs, lets the object work on them, and returns what came out. It compares
+nothing, because nothing is believed that is decided beside the student's code. With a seed that is new in each run, no
+table of answers fits. Two float32 numbers may nearly tie in the gradient of a `UNet`, at one of 10^5 seeds: a
+difference counts if it shows for a second seed, too.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
 
-from course_utils.exercises.checks import notebook_01, notebook_03, notebook_04, notebook_05
+from course_utils.exercises.checks import notebook_01, notebook_03, notebook_05
 from course_utils.exercises.checks.notebook_02 import count, set_parameters
 from course_utils.exercises.sandbox import preserved_state
 from course_utils.targets import boundary_target
+from workshop.grade import inputs as draw
 
 Rng = np.random.Generator
 
@@ -44,6 +44,8 @@ def observe(name: str, submission: Any, seed: int) -> list:
 def _plain(value: Any) -> Any:
     if torch.is_tensor(value):
         return value.detach().cpu().as_subclass(torch.Tensor).clone()
+    if isinstance(value, np.ndarray):
+        return np.array(value)
     if isinstance(value, dict):
         return [[_plain(key), _plain(item)] for key, item in sorted(value.items())]
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
@@ -53,20 +55,15 @@ def _raised(call: Callable[[], Any], text: bool = False) -> str:
     """The class of the error of a call that must be refused, perhaps with its text."""
     try:
         call()
-    except ValueError as error:  # or one derived from it
-        return f"ValueError: {error}" if text else "ValueError"
     except Exception as error:
-        return type(error).__name__
+        kind = "ValueError" if isinstance(error, ValueError) else type(error).__name__
+        return f"{kind}: {error}" if text else kind
     return "no error"
 
 
 def _use(function: Callable, *arguments: Any, **options: Any) -> list:
-    """The result, and the arguments after the call, which must not change them."""
-    return [function(*arguments, **options), arguments]
-
-
-def _tensor(rng: Rng, *shape: int) -> torch.Tensor:
-    return torch.from_numpy(rng.normal(size=shape).astype(np.float32))
+    """The result, before another call may overwrite it, and the arguments, which the call must not change."""
+    return [_plain(function(*arguments, **options)), arguments]
 
 
 # Notebook 01
@@ -113,56 +110,26 @@ def observe_split_train_val(split_train_val: Callable, rng: Rng) -> list:
     return [*found, [list(part) for part in split_train_val([])]]
 
 
-def crop_inputs(rng: Rng) -> list[tuple]:
-    """Image, mask, size and number of draws; enough of them to see every place of small images."""
-    size, first_id = int(rng.integers(3, 6)), int(rng.integers(1, 60_000))
-    cases = [((size + 2, size + 4), np.float32, np.int32, 2000), ((size + 2, size + 1), np.uint8, np.uint16, 200),
-             ((size + 1, 600), np.float32, np.int32, 200), ((size, size), np.float64, np.int64, 1)]  # fmt: skip
-    return [(*notebook_01._positions(shape, image, mask, first_id), size, n) for shape, image, mask, n in cases]
-
-
 def observe_random_crop(random_crop: Callable, rng: Rng) -> list:
     found = []
-    for image, mask, size, n in crop_inputs(rng):
+    for image, mask, size, n in draw.crop_inputs(rng):
         runs = []
-        for noise in (1, 2):  # of the global random states
-            notebook_01._seed_globally(noise)
+        for number in (n, n // 10 + 1):  # with other global random states
+            notebook_01._seed_globally(number)
             generator = np.random.default_rng(n)
-            crops = [random_crop(image, mask, size, generator) for _ in range(n)]
+            crops = [_plain(list(random_crop(image, mask, size, generator))) for _ in range(number)]
             runs.append([np.stack(windows) for windows in zip(*crops, strict=True)])
         errors = [_raised(partial(random_crop, image, mask, side + 1, rng), text=True) for side in mask.shape]
         found.append([runs, [image, mask], errors])
     return found
 
 
-def _random_ids(rng: Rng, largest: int, dtype: Any = np.int64) -> np.ndarray:
-    """A mask with 0, the largest id, and others in between."""
-    mask = rng.integers(0, largest, rng.integers(4, 9, 2)) * rng.integers(0, 2)
-    mask[rng.random(mask.shape) < 0.4] = 0
-    mask[0, 0], mask[-1, -1], mask[1, 1:3] = largest, 0, (1, largest // 2 + 1)
-    return mask.astype(dtype)
-
-
 def observe_binary_target(binary_target: Callable, rng: Rng) -> list:
-    cases = [(255, "u1"), (65535, "u2"), (2**16, "i4"), (256, "i8"), (2**15, "i4"), (2**30, "i8")]
-    masks = [_random_ids(rng, *case) for case in cases]
-    return [_use(binary_target, mask) for mask in (*masks, masks[0] * 0, masks[1] * 0 + 3)]
-
-
-def dataset_inputs(rng: Rng) -> tuple[list, list, int]:
-    """Images and masks without equal pixels, and the size of the crops: with 1, 2, 2 and 4 places."""
-    size, first_id = int(rng.integers(5, 8)), int(rng.integers(1, 40_000))
-    pairs = [notebook_01._positions((size + i // 2, size + i % 2), dtype, "i4", first_id + 40_000 * i)
-             for i, dtype in enumerate(["f4", "f8", "f4", "f4"])]  # fmt: skip
-    return [image for image, _ in pairs], [mask for _, mask in pairs], size
-
-
-TRANSFORMS = (notebook_01._float_target, notebook_01._class_target)
-EACH, LARGER = [0, 1, 2, 3] * 50, [2, 3] * 60  # indices to draw, often enough to see each place and orientation
+    return [_use(binary_target, mask) for pair in draw.label_pairs(rng) for mask in pair]
 
 
 def observe_NucleiDataset(NucleiDataset: Callable, rng: Rng) -> list:
-    images, masks, size = dataset_inputs(rng)
+    images, masks, size = draw.dataset_inputs(rng)
 
     def items(transform: Callable, indices: Any, noise: int = 0, **options: Any) -> list:
         torch.manual_seed(0)
@@ -170,11 +137,12 @@ def observe_NucleiDataset(NucleiDataset: Callable, rng: Rng) -> list:
         dataset = NucleiDataset(images, masks, transform, **{"crop_size": size} | options)
         return [len(dataset), [dataset[index] for index in indices]]
 
-    cropped = [items(transform, EACH) for transform in TRANSFORMS]
-    augmented = [items(transform, LARGER, 1, augment=True) for transform in TRANSFORMS]
-    again, other = items(TRANSFORMS[0], LARGER, 2, augment=True, seed=0), items(TRANSFORMS[0], EACH, seed=1)
+    cropped = [items(transform, draw.EACH) for transform in draw.TRANSFORMS]
+    augmented = [items(transform, draw.LARGER, 1, augment=True) for transform in draw.TRANSFORMS]
+    again = items(draw.TRANSFORMS[0], draw.LARGER, 2, augment=True, seed=0)
+    other = items(draw.TRANSFORMS[0], draw.EACH, seed=1)
     image, mask = notebook_01._positions((256, 256), np.float32)
-    default = NucleiDataset([image], [mask], TRANSFORMS[0])[0]
+    default = NucleiDataset([image], [mask], draw.TRANSFORMS[0])[0]
     return [cropped, augmented, again, other, [images, masks], default]
 
 
@@ -197,13 +165,13 @@ def _run_network(model: nn.Module, rng: Rng, *inputs: torch.Tensor) -> list:
 
 def observe_ConvBlock(ConvBlock: Callable, rng: Rng) -> list:
     sizes = rng.integers(1, 7, (3, 2)).tolist()
-    return [_run_network(ConvBlock(a, b), rng, _tensor(rng, 2, a, *rng.integers(5, 9, 2))) for a, b in sizes]
+    return [_run_network(ConvBlock(a, b), rng, draw.normal_tensor(rng, 2, a, *rng.integers(5, 9, 2))) for a, b in sizes]
 
 
 def observe_UpBlock(UpBlock: Callable, rng: Rng) -> list:
     found = []
     for a, b, height, width in rng.integers(2, 7, (3, 4)).tolist():
-        inputs = _tensor(rng, 2, a, height, width), _tensor(rng, 2, b, 2 * height, 2 * width)
+        inputs = draw.normal_tensor(rng, 2, a, height, width), draw.normal_tensor(rng, 2, b, 2 * height, 2 * width)
         found.append(_run_network(UpBlock(a, b), rng, *inputs))
     return found
 
@@ -214,7 +182,7 @@ def observe_UNet(UNet: Callable, rng: Rng) -> list:
         a, b, base = rng.integers(1, 4, 3).tolist()
         height, width = rng.integers(1, 4, 2) * 2**depth
         model = UNet(in_channels=a, out_channels=b, base_channels=base, depth=depth)
-        found.append(_run_network(model, rng, _tensor(rng, 2, a, height, width)))
+        found.append(_run_network(model, rng, draw.normal_tensor(rng, 2, a, height, width)))
         for shape in ((height + 2 ** (depth - 1), width), (height, width + 1)):
             found.append(_raised(partial(model, torch.zeros(1, a, *shape))))
     for model in (UNet(base_channels=2), UNet(depth=1)):  # the defaults
@@ -222,23 +190,14 @@ def observe_UNet(UNet: Callable, rng: Rng) -> list:
     return found
 
 
-class _Root(nn.Module):
-    """Direct parameters, one of them frozen, and a list of layers."""
-
-    def __init__(self, a: int, b: int):
-        super().__init__()
-        self.weight, self.scale = nn.Parameter(torch.zeros(a, b, 2)), nn.Parameter(torch.tensor(1.0))
-        self.frozen = nn.Parameter(torch.zeros(a), requires_grad=False)
-        self.inner = nn.ModuleList([nn.Linear(b, a, bias=False)])
-
-
 def observe_count_parameters(count_parameters: Callable, rng: Rng) -> list:
     a, b, c = rng.integers(2, 40, 3).tolist()
     shared, frozen, tied = nn.Linear(a, b), nn.Linear(b, c), nn.Sequential(nn.Linear(c, c), nn.Linear(c, c))
     frozen.weight.requires_grad = False
-    tied[1].weight = tied[0].weight
+    tied[1].weight, root = tied[0].weight, nn.Module()
+    root.weight, root.scale, root.inner = nn.Parameter(torch.zeros(a, b, 2)), nn.Parameter(torch.tensor(1.0)), frozen
     models = [nn.Linear(a, c), nn.Conv2d(a, b, 3), nn.Sequential(nn.Conv2d(b, c, 3), nn.ReLU(), nn.Linear(a, 1)),
-              nn.BatchNorm2d(b), nn.Sequential(shared, shared), frozen, tied, _Root(a, b), nn.ReLU()]  # fmt: skip
+              nn.BatchNorm2d(b), nn.Sequential(shared, shared), frozen, tied, root, nn.ReLU()]  # fmt: skip
     return [[count_parameters(model), [w.requires_grad for w in model.parameters()]] for model in models]
 
 
@@ -257,55 +216,32 @@ def observe_pad_to_multiple(pad_to_multiple: Callable, rng: Rng) -> list:
 
 
 def observe_binary_cross_entropy(binary_cross_entropy: Callable, rng: Rng) -> list:
-    cases = []
-    for shape in [(2, 1, 3, 4), (7,), (3, 5)]:
-        cases += [(2 * _tensor(rng, *shape), target) for target in (_hard(rng, shape), _tensor(rng, *shape).sigmoid())]
-    for size in (20.0, 90.0, 1e4):
-        logits = size * torch.from_numpy(rng.uniform(0.5, 1, (2, 5)).astype(np.float32))
-        cases += [(sign * logits, target) for sign in (1, -1) for target in (_hard(rng, (2, 5)), logits.detach() / 2e4)]
     found = []
-    for logits, target in cases:
-        logits = logits.requires_grad_()
-        with notebook_03.TorchsOwn() as torchs_own:
-            loss, after = _use(binary_cross_entropy, logits, target)
-        found += [loss.double(), torch.autograd.grad(loss * loss.new_tensor(logits.numel()), logits), after]
-        found.append(torchs_own.called)
+    for shape, size in itertools.product([(2, 1, 3, 4), (7,), (3, 5)], [2, 20, 90, 1e4]):
+        logits = (size * draw.normal_tensor(rng, *shape)).requires_grad_()
+        for target in (draw.binary_tensor(rng, shape), draw.normal_tensor(rng, *shape).sigmoid()):
+            with notebook_03.TorchsOwn() as torchs_own:
+                loss = binary_cross_entropy(logits, target)
+            gradient = torch.autograd.grad(loss * loss.new_tensor(logits.numel()), logits)
+            found.append(_plain([loss.double(), gradient, logits, target, torchs_own.called]))
     shapes = [((4, 1, 3, 3), (4, 3, 3)), ((3, 4), (4,)), ((2, 1), (1, 2))]
     return [*found, [_raised(partial(binary_cross_entropy, *map(torch.ones, pair))) for pair in shapes]]
-
-
-def _hard(rng: Rng, shape: tuple) -> torch.Tensor:
-    return torch.from_numpy(rng.integers(0, 2, shape).astype(np.float32))
 
 
 def observe_dice_score(dice_score: Callable, rng: Rng) -> list:
     found = []
     for shape in rng.integers(1, 6, (4, 4)).tolist():
-        target = _hard(rng, shape)
+        target = draw.binary_tensor(rng, shape)
         target[..., 0, 0] = 1  # no map is empty yet
-        found.append(_use(dice_score, 2 * _tensor(rng, *shape), target))
-    nothing, target = torch.full((2, 3, 3, 4), -1e4), _hard(rng, (2, 3, 3, 4))
+        found.append(_use(dice_score, 2 * draw.normal_tensor(rng, *shape), target))
+    nothing, target = torch.full((2, 3, 3, 4), -1e4), draw.binary_tensor(rng, (2, 3, 3, 4))
     target[:, 0] = 0
     target[:, 1:, 0, 0] = 1
-    logits = torch.where(_hard(rng, target.shape) > 0, 1e4, nothing)
+    logits = torch.where(draw.binary_tensor(rng, target.shape) > 0, 1e4, nothing)
     logits[0, 0] = -1e4
     pairs = [(nothing, target), (logits, target), (nothing, target * 0), (-nothing, target * 0), (-nothing, target)]
-    return [result.double() for result, _ in found] + [after for _, after in found] + [
-        dice_score(*(part.clone() for part in pair)).double() for pair in pairs
-    ]  # fmt: skip
-
-
-def _training(rng: Rng) -> tuple:
-    """A network, a loader with an uneven last batch, and a loss and a metric that tell their arguments apart."""
-    torch.manual_seed(int(rng.integers(2**31)))  # a loader draws numbers, too
-    number, size = int(rng.integers(5, 8)), int(rng.integers(2, 5))
-    images = _tensor(rng, number * size + 1, 1, 4, 4)
-    images[-1] *= 5
-    targets = (images + 0.5 * _tensor(rng, *images.shape) > 0).float()
-    a, b = rng.uniform(0.5, 1.5, 2).tolist()
-    loader = DataLoader(TensorDataset(images, targets), batch_size=number)
-    return (notebook_03.Network(), loader, lambda logits, targets: ((a + targets) * (logits - b * targets) ** 2).mean(),
-            lambda logits, targets: (logits.sigmoid() * (b + targets)).mean())  # fmt: skip
+    found += [_use(dice_score, *(part.clone() for part in pair)) for pair in pairs]
+    return [[result.double(), after] for result, after in found]
 
 
 def _state(model: nn.Module) -> list:
@@ -317,7 +253,7 @@ def _state(model: nn.Module) -> list:
 def observe_train_epoch(train_epoch: Callable, rng: Rng) -> list:
     found = []
     for with_metric, generator in ((True, False), (False, True)):
-        model, loader, loss_fn, metric = _training(rng)
+        model, loader, loss_fn, metric = draw.training_inputs(rng)
         batches = list(loader)
         optimizer = notebook_03.Descent(model.train(generator))
         given = (batch for batch in batches) if generator else loader
@@ -326,14 +262,13 @@ def observe_train_epoch(train_epoch: Callable, rng: Rng) -> list:
     return found
 
 
-def _broken(*_arguments: Any) -> None:
-    raise RuntimeError("An error that the check makes.")
-
-
 def observe_validate(validate: Callable, rng: Rng) -> list:
+    def broken(*_arguments: Any) -> None:
+        raise RuntimeError("An error that the check makes.")
+
     found = []
     for training, grad, with_metric in ((True, True, True), (False, True, False), (True, False, True)):
-        model, loader, loss_fn, metric = _training(rng)
+        model, loader, loss_fn, metric = draw.training_inputs(rng)
         notebook_03.train_by_hand(model, loader, notebook_03.Descent(model))  # gradients, and averages
         model.train(training).notes.clear()
         batches = list(loader)
@@ -341,29 +276,14 @@ def observe_validate(validate: Callable, rng: Rng) -> list:
             found.append(validate(model, loader if with_metric else batches, loss_fn, *[metric] * with_metric))
             found += [torch.is_grad_enabled(), model.notes.gradients, _state(model), batches]
         found.append([weight.grad for weight in model.parameters()])
-        for functions in ((_broken,), (loss_fn, _broken)):
-            found += [[part.training for part in model.modules()], torch.is_grad_enabled()]
-            found.append(_raised(partial(validate, model, loader, *functions)))
-        found += [[part.training for part in model.modules()], torch.is_grad_enabled()]
+        for functions in ((loss_fn,), (broken,), (loss_fn, broken)):
+            with contextlib.suppress(RuntimeError):
+                validate(model, loader, *functions)
+            found.append([torch.is_grad_enabled(), *(part.training for part in model.modules())])
     return found
 
 
 # Notebook 04
-
-
-class _Normalizing(notebook_04.PointModel):
-    """Batch normalisation and dropout, which are at work in training mode only."""
-
-    def __init__(self, rng: Rng, channels: int, kernel_size: int = 1):
-        super().__init__(channels, kernel_size)
-        self.norm = nn.BatchNorm2d(channels)
-        with torch.no_grad():
-            for name, value in self.state_dict().items():
-                if value.ndim:
-                    value.copy_(_tensor(rng, *value.shape) if "var" not in name else 1 + value)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.dropout(self.norm(super().forward(x)))
 
 
 def observe_predict(predict: Callable, rng: Rng) -> list:
@@ -372,7 +292,7 @@ def observe_predict(predict: Callable, rng: Rng) -> list:
         (1, 1, (height, width), np.float32), (3, 1, (width, 16), np.float64), (2, 3, (height, width), np.float32),
         (1, 3, (32, height), np.float32), (3, 1, (1, width), np.float32), (1, 1, (1, 1), np.float64),
     ]):  # fmt: skip
-        model, image = _Normalizing(rng, channels, kernel_size), rng.random(shape).astype(dtype)
+        model, image = draw.NormalizingModel(rng, channels, kernel_size), rng.random(shape).astype(dtype)
         probability, (_, after) = _use(predict, model.train(number % 2 == 0), image)
         rim = slice(kernel_size // 2, -(kernel_size // 2) or None)  # depends on how the image is padded
         found += [list(probability.shape), probability[:, rim, rim], after, _state(model), model.notes.gradients]
@@ -382,43 +302,15 @@ def observe_predict(predict: Callable, rng: Rng) -> list:
 
 def observe_connected_components(connected_components: Callable, rng: Rng) -> list:
     found = []
-    for threshold, dtype in ((None, np.float32), (0.2, np.float64), (0.8, np.float32), (0.5, np.float64)):
-        cut = threshold or 0.5
+    for threshold, dtype in (((), np.float32), ((0.2,), np.float64), ((0.8,), np.float32), ((0.5,), np.float64)):
+        cut = (*threshold, 0.5)[0]
         above = rng.random(rng.integers(4, 30, 2)) < rng.uniform(0.2, 0.6)
         away = 10 ** rng.uniform(-3.5, -0.8, above.shape)
         image = np.where(above, cut + away, cut - away).astype(dtype)
-        found.append(_use(connected_components, image, *[threshold] * (threshold is not None)))
+        found.append(_use(connected_components, image, *threshold))
     many = np.zeros((33, 41), np.float32)
     many[::2, ::2] = rng.uniform(0.6, 1, (17, 21))
-    return [*found, *(connected_components(image) for image in (many, many * 0, many * 0 + 0.9))]
-
-
-def _label_pair(rng: Rng, dtype: Any = np.int32, offset: int = 0, unit: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Prediction and truth: shifted, and some instances missing, extra, split or merged. Ids are offset + k * unit."""
-    rows, columns = (np.repeat(np.arange(n), rng.integers(4, 10, n)) for n in (4, 5))
-    cells = 10 * rows[:, None] + 2 * columns + rng.integers(0, 2, len(columns))  # each cell is in two parts, striped
-    cells[:, np.r_[True, columns[1:] != columns[:-1]]] |= 1
-    labels = []
-    for shift in rng.integers(0, 3, 2):
-        pairs = 2 * rng.permutation(np.arange(1, 30))[:20, None] + [0, 1]
-        ids = pairs * unit + offset  # some ids of an image differ by 1, and some are those of the other image
-        ids[rng.random(20) < 0.8, 1] = -1  # most parts belong together
-        ids[:, 1] = np.where(ids[:, 1] == -1, ids[:, 0], ids[:, 1])
-        ids[rng.random(20) < 0.2] = 0
-        labels.append(np.roll(ids.ravel()[cells], shift, axis=(0, 1)).astype(dtype))
-    return labels[0], labels[1]
-
-
-def _label_pairs(rng: Rng) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of several types, with ids that smaller types can't hold; some are empty, all instance, many or large."""
-    pairs = [_label_pair(rng, *case) for case in ((), (np.uint16, 0, 256), (np.int32, 2**24), (np.int64, 0, 2**16))]
-    prediction, truth = _label_pair(rng, np.uint8)
-    empty, full, many = prediction * 0, np.repeat([prediction[0] + 1], 9, axis=0), np.zeros((40, 30), np.int32)
-    many[::2, ::2] = rng.permutation(300).reshape(20, 15) + 1
-    large = np.zeros((2, 260, 300), np.uint8)
-    large[0, : rng.integers(250, 256), :290], large[1, 1:257, : rng.integers(270, 290)] = 3, 7
-    return [*pairs, (truth, prediction), (prediction, empty), (empty, truth), (empty, empty), (full, full[:, ::-1]),
-            (many, np.where(many > 150, 5, 8 * (many > 0))), (*large,)]  # fmt: skip
+    return [*found, *(_use(connected_components, image) for image in (many, many * 0, many * 0 + 0.9))]
 
 
 def _raised_for_shapes(function: Callable) -> list[str]:
@@ -427,8 +319,8 @@ def _raised_for_shapes(function: Callable) -> list[str]:
 
 
 def observe_iou_matrix(iou_matrix: Callable, rng: Rng) -> list:
-    huge = _label_pair(rng, np.int64, 0, 2**32)
-    return [[_use(iou_matrix, *pair) for pair in (*_label_pairs(rng), huge)], _raised_for_shapes(iou_matrix)]
+    huge = draw.label_pair(rng, np.int64, 0, 2**32)
+    return [[_use(iou_matrix, *pair) for pair in (*draw.label_pairs(rng), huge)], _raised_for_shapes(iou_matrix)]
 
 
 def observe_count_matches(count_matches: Callable, rng: Rng) -> list:
@@ -445,22 +337,21 @@ def observe_count_matches(count_matches: Callable, rng: Rng) -> list:
 
 def observe_f1_score(f1_score: Callable, rng: Rng) -> list:
     found = []
-    for pair in _label_pairs(rng):
+    for pair in draw.label_pairs(rng):
         found += [_use(f1_score, *pair), *(f1_score(*pair, iou_threshold=float(x)) for x in rng.uniform(0.2, 0.95, 2))]
     return [*found, *_limits(f1_score, rng), _raised_for_shapes(f1_score)]
 
 
 def _limits(score: Callable, rng: Rng) -> list:
-    """An IoU of exactly 0.5, and more pairs with a smaller sum of their IoU."""
-    whole = np.repeat(rng.choice(99, 3, replace=False) + 1, 8)[None].repeat(2, axis=0)
-    half = whole * (np.arange(24) % 8 < 4)
+    """An IoU of exactly 0.5, halves beside a merged pair, and more pairs with a smaller sum of their IoU."""
+    halves = np.repeat([[[1, 1, 2, 2, 3, 3, 3, 3]], [[8, 8, 8, 8, 5, 5, 6, 6]]], rng.integers(1, 9), axis=2)
     contested = np.repeat([[[1, 1, 1, 1, 1, 2, 2]], [[8, 5, 5, 5, 5, 5, 5]]], rng.integers(1, 9), axis=2)
-    return [score(half, whole), score(whole, half), score(*contested, float(rng.uniform(0.15, 0.19)))]
+    return [score(*halves), score(halves[0] % 2, halves[1]), score(*contested, float(rng.uniform(0.15, 0.19)))]
 
 
 def observe_average_precision(average_precision: Callable, rng: Rng) -> list:
-    found = [average_precision(*pair, rng.uniform(0.2, 0.95, 3).tolist()) for pair in _label_pairs(rng)]
-    found.append(_use(average_precision, *_label_pair(rng), (0.5, 0.75, float(rng.uniform(0.2, 0.4)), 0.5)))
+    found = [average_precision(*pair, rng.uniform(0.2, 0.95, 3).tolist()) for pair in draw.label_pairs(rng)]
+    found.append(_use(average_precision, *draw.label_pair(rng), (0.5, 0.75, float(rng.uniform(0.2, 0.4)), 0.5)))
     limits = _limits(lambda prediction, truth, cut=0.5: average_precision(prediction, truth, [cut, 0.51]), rng)
     return [*found, *limits, _raised_for_shapes(lambda *pair: average_precision(*pair, [0.5]))]
 
@@ -469,58 +360,25 @@ def observe_average_precision(average_precision: Callable, rng: Rng) -> list:
 
 
 def observe_boundary_target(boundary_target: Callable, rng: Rng) -> list:
-    masks = [labels for pair in _label_pairs(rng) for labels in pair]
+    masks = [labels for pair in draw.label_pairs(rng) for labels in pair]
     modes = [[], *([mode] for mode in rng.permutation(["inner", "thick", "inner"]).tolist())]
     found = [_use(boundary_target, mask, *modes[number % 4]) for number, mask in enumerate(masks)]
     ids_1_and_2 = np.searchsorted(np.unique(masks[0]), masks[0]).clip(0, 2).astype(np.uint8)
-    apart = masks[1] * (rng.random(masks[1].shape) < 0)
+    apart = masks[1] * 0
     apart[2 : rng.integers(4, 9), 3 : rng.integers(5, 20)] = rng.integers(1, 300)
-    return [*found, boundary_target(ids_1_and_2), boundary_target(apart, mode="outer")]
-
-
-def _bars(rng: Rng) -> tuple[np.ndarray, np.ndarray]:
-    """Bars with a seed at each end, a ridge of the boundary and, elsewhere, the faintest foreground.
-
-    Both are two pixels wide and no height occurs twice, so that 4 and 8 neighbours give the same instances.
-    """
-    foreground, boundary = np.zeros((2, 30, 40))
-    for top in (1, 8, 15, 22):
-        bar, width = slice(top, top + int(rng.integers(3, 6))), int(rng.integers(26, 39))
-        ridge, faint = sorted(rng.choice(np.arange(6, width - 7, 4), 2, replace=False))[:: rng.choice([-1, 1])]
-        for columns, f, b in ((slice(1, width), 0.5, 0.2), (np.r_[1:4, width - 3 : width], 0.95, 0.02),
-                              (slice(ridge, ridge + 2), 0.6, 0.4), (slice(faint, faint + 2), 0.28, 0.25)):  # fmt: skip
-            foreground[bar, columns] = f
-            boundary[bar, columns] = b + rng.uniform(0, 0.02, boundary[bar, columns].shape)
-    return foreground, boundary
-
-
-def _patches(rng: Rng) -> tuple[np.ndarray, np.ndarray]:
-    """Uniform patches, some with a nucleus inside: sums and differences on both sides of each threshold, or exact."""
-    foreground, boundary = np.zeros((2, 30, 40), np.float32)
-    exact = [(0.25, 0.25), (0.75, 0.25), (0.5, 0.25), (1.0, 0.0), (0.875, 0.125)]
-    for number, cell in enumerate(rng.permutation(20)):
-        row, column = 1 + 7 * (cell // 5), 1 + 8 * (cell % 5)
-        total, difference = rng.choice([0.3, 0.44, 0.56, 0.8, 0.99]), rng.choice([-0.6, 0.13, 0.27, 0.43, 0.57, 0.77])
-        share = min(1, difference / total)
-        pair = exact[number] if number < 5 else (total * (1 + share) / 2, total * (1 - share) / 2)
-        for maps, value, centre in zip((foreground, boundary), pair, (0.9, 0.02), strict=True):
-            maps[row : row + 4, column : column + 6] = value
-            maps[row + 1 : row + 3, column + 1 : column + 3] = centre if number % 3 == 0 else value
-    return foreground, boundary
+    return [*found, _use(boundary_target, ids_1_and_2), _use(boundary_target, apart, mode="outer")]
 
 
 def observe_watershed_instances(watershed_instances: Callable, rng: Rng) -> list:
     found = []
-    for picture in (_bars(rng), _patches(rng)):
-        found.append(_use(watershed_instances, *picture))
-        thresholds = 0.25, 0.5, 0.7, float(rng.uniform(0.8, 0.85)), 1.0
-        found += [watershed_instances(*picture, threshold) for threshold in thresholds]
+    for picture in (draw.bars(rng), draw.patches(rng)):
+        thresholds = (), (0.25,), (0.5,), (0.7,), (float(rng.uniform(0.8, 0.85)),), (1.0,)
+        found += [_use(watershed_instances, *picture, *threshold) for threshold in thresholds]
     bridge = np.zeros((9, 30))
     bridge[3:6], bridge[2:7, 2 : rng.integers(5, 9)], bridge[2:7, -rng.integers(5, 9) : -2] = 0.3, 0.9, 0.9
     grid = np.zeros((37, 36))
     grid[::2, ::2] = rng.uniform(0.8, 0.99, (19, 18))
-    found += [watershed_instances(bridge, bridge * 0, 0.1), watershed_instances(grid, grid * 0)]
-    return found
+    return [*found, *_use(watershed_instances, bridge, bridge * 0, 0.1), *_use(watershed_instances, grid, grid * 0)]
 
 
 def observe_find_best_threshold(find_best_threshold: Callable, rng: Rng) -> list:
