@@ -89,6 +89,7 @@ class Box:
         self._ended: BoxEnded | None = None
         self._heard = False  # whether it has said anything
         self._said, self._errors = 0, b""  # bytes in all; the last ones on standard error
+        self._seconds = limits.seconds  # of the budget of this step
         self._awaited, self._waited = False, 0.0  # whether somebody waits for the box now; seconds so far
         self._usage = Usage()
         self._notebook = self._step = (self._usage, self._waited)  # where the two budgets began
@@ -141,9 +142,15 @@ class Box:
             raise self._ended or BoxEnded("The box has ended.")
         return message
 
-    def new_budget(self) -> None:
-        """Start the budget of the next cell or check."""
+    def new_budget(self, seconds: float | None = None) -> None:
+        """Start the budget of the next cell or check; None for that of the limits."""
+        self._seconds = seconds or self.limits.seconds
         self._step = (self._usage, self._waited)
+
+    @property
+    def computed(self) -> float:
+        """Seconds of processor time that the box has used."""
+        return self._usage.computed
 
     # its end
 
@@ -250,7 +257,7 @@ class Box:
             return f"Memory: the code used more than {limits.memory:g} GB.", False
         if thorough and not self.sandbox.safe and folder_bytes(self._folder) > 2 * MAX_TEMPORARY_BYTES:
             return f"Disk: the code wrote more than {2 * MAX_TEMPORARY_BYTES / 1e9:.1f} GB.", False
-        cell = ("the code", self._step, limits.seconds if self._heard else START_SECONDS)
+        cell = ("the code", self._step, self._seconds if self._heard else START_SECONDS)
         for what, (base, waited), seconds in (cell, ("the notebook", self._notebook, limits.notebook)):
             computed, queued = usage.computed - base.computed, usage.queued - base.queued
             passed = self._waited - waited

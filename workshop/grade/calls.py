@@ -117,7 +117,7 @@ def answer(function: Callable, message: dict) -> dict:
     known = parts_of((arguments, options))
     before, states, modules = _packed(known), random_states(), len(sys.modules)
     seconds, printed, found, peak = message["seconds"], io.StringIO(), {}, [0]
-    started = time.thread_time()
+    started = _THREAD_TIME()
     try:
         with (sandbox.silence() as printed, _traced(message["traced"]) as peak,
               sandbox.time_limit(seconds, 10 * TIME_LIMIT)):  # fmt: skip
@@ -127,7 +127,7 @@ def answer(function: Callable, message: dict) -> dict:
         found = {"timeout": text, "waited": error.waited}
     except BaseException as error:  # SystemExit included
         found = {"error": _described(error)}
-    used = time.thread_time() - started
+    used = _THREAD_TIME() - started
     try:
         after = {} if "timeout" in found else _packed(known)
         found = found or {"value": pack(value, known)}
@@ -181,11 +181,11 @@ class Calls:
 
     def begin(self) -> None:
         """The check begins (again): its time counts from here."""
-        self.seconds, self.clock, self.cold = 0.0, 0.0, False
+        self.seconds, self.clock, self.cold, self.timed = 0.0, 0.0, False, False
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         """The result of the student's object. Raises what it raised, `CheckTimeout`, or what `ask` raises."""
-        entered = _THREAD_TIME()
+        entered = _THREAD_TIME() if self.timed else 0.0
         arguments = tuple(_resendable(one) for one in arguments)
         known, states = parts_of((arguments, options)), random_states()
         changed = self.sent is None or not _same_states(states, self.sent)
@@ -207,7 +207,8 @@ class Calls:
         self.cold |= bool(reply["cold"])
         self.seconds += 0 if reply["cold"] else used  # imports on first use are free
         value = unpack(reply["value"], known) if "value" in reply else None
-        self.clock += used - (_THREAD_TIME() - entered)
+        if self.timed:
+            self.clock += used - (_THREAD_TIME() - entered)
         if "timeout" in reply:
             timeout = CheckTimeout(str(reply["timeout"])[:MAX_PRINTED])
             timeout.waited = bool(reply["waited"])
@@ -219,7 +220,12 @@ class Calls:
     @contextlib.contextmanager
     def clocks(self) -> Iterator[None]:
         """Inside, `time.thread_time` counts what the object computes in the box, and not what is needed to ask it."""
-        time.thread_time = lambda: _THREAD_TIME() + self.clock
+
+        def thread_time() -> float:
+            self.timed = True
+            return _THREAD_TIME() + self.clock
+
+        time.thread_time = thread_time
         try:
             yield
         finally:

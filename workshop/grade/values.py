@@ -38,6 +38,8 @@ PLAIN = {
     int: b"i", float: b"f", complex: b"c", str: b"s", bytes: b"b", list: b"l", tuple: b"t", dict: b"d", set: b"S",
     frozenset: b"F",
 }  # fmt: skip
+CONSTANTS = {None: b"0", True: b"1", False: b"2"}
+LENGTH = struct.Struct("<Q")
 READ = {
     int: int.__int__, float: float.__float__, complex: complex.__complex__, str: str.__str__,
     bytes: lambda value: bytes.__getitem__(value, slice(None)), list: lambda value: [*list.__iter__(value)],
@@ -102,12 +104,12 @@ class _Writer:
 
     def write(self, *chunks: bytes) -> None:
         self.chunks += chunks
-        self.size += sum(map(len, chunks))
+
+    def sized(self, tag: bytes, data: bytes) -> None:
+        self.chunks += tag, LENGTH.pack(len(data)), data
+        self.size += len(data)
         if self.size > MAX_BYTES:
             raise ValueError(f"it has more than {MAX_BYTES // 10**6} MB")
-
-    def sized(self, data: bytes) -> None:
-        self.write(struct.pack("<Q", len(data)), data)
 
     def put(self, value: Any, depth: int) -> None:
         self.parts += 1
@@ -115,15 +117,19 @@ class _Writer:
             raise ValueError(f"it has more than {MAX_PARTS} parts")
         if depth > MAX_DEPTH:
             raise ValueError("it is nested too deeply")
-        kind, kinds = type(value), _mro(value)
-        plain = next((one for one in kinds if one in PLAIN), None)
-        if id(value) in self.number:
-            self.write(b"k", struct.pack("<Q", self.number[id(value)]))
-        elif value is None or value is True or value is False:
-            self.write({None: b"0", True: b"1", False: b"2"}[value])
+        kind = type(value)
+        if value is None or value is True or value is False:
+            self.write(CONSTANTS[value])
+        elif id(value) in self.number:
+            self.write(b"k", LENGTH.pack(self.number[id(value)]))
         elif kind in PLAIN:
             self.put_plain(value, kind, depth)
-        elif np.generic in kinds and (data := _array_bytes(np.array(value))):
+        else:
+            self.put_other(value, kind, _mro(value), depth)
+
+    def put_other(self, value: Any, kind: type, kinds: tuple[type, ...], depth: int) -> None:
+        plain = next((one for one in kinds if one in PLAIN), None)
+        if np.generic in kinds and (data := _array_bytes(np.array(value))):
             self.write(b"n")
             self.put(data, depth + 1)
         elif np.ndarray in kinds:
@@ -150,24 +156,23 @@ class _Writer:
             self.put((_name(kind), _module(kind), _shown(value)), depth + 1)
 
     def put_plain(self, value: Any, kind: type, depth: int) -> None:
-        self.write(PLAIN[kind])
-        if kind is int:
+        tag = PLAIN[kind]
+        if kind is str:
+            self.sized(tag, value.encode("utf-8", "surrogatepass"))
+        elif kind is int:
             length = value.bit_length() // 8 + 1
             if length > MAX_INT_BYTES:
                 raise ValueError(f"a number has more than {MAX_INT_BYTES} bytes")
-            self.sized(value.to_bytes(length, "little", signed=True))
-        elif kind is float:
-            self.write(struct.pack("<d", value))
-        elif kind is complex:
-            self.write(struct.pack("<dd", value.real, value.imag))
-        elif kind is str:
-            self.sized(value.encode("utf-8", "surrogatepass"))
+            self.sized(tag, value.to_bytes(length, "little", signed=True))
         elif kind is bytes:
-            self.sized(value)
+            self.sized(tag, value)
+        elif kind is float:
+            self.write(tag, struct.pack("<d", value))
+        elif kind is complex:
+            self.write(tag, struct.pack("<dd", value.real, value.imag))
         else:
-            items = [*value.items()] if kind is dict else value
-            self.write(struct.pack("<Q", len(items)))
-            for item in items:
+            self.write(tag, LENGTH.pack(len(value)))
+            for item in value.items() if kind is dict else value:
                 for one in item if kind is dict else (item,):
                     self.put(one, depth + 1)
 
@@ -243,18 +248,16 @@ def _expect_size(n_bytes: int) -> None:
 
 class _Reader:
     def __init__(self, data: bytes, known: Sequence[Any]):
-        if len(data) > 2 * MAX_BYTES:
-            raise ValueError("too many bytes")
-        self.data, self.known, self.place, self.parts = memoryview(data), known, 0, 0
+        self.data, self.known, self.place, self.parts = data, known, 0, 0
 
     def bytes(self, length: int) -> bytes:
         if length > len(self.data) - self.place:
             raise ValueError("it is cut off")
         self.place += length
-        return self.data[self.place - length : self.place].tobytes()
+        return self.data[self.place - length : self.place]
 
     def length(self) -> int:
-        return struct.unpack("<Q", self.bytes(8))[0]
+        return LENGTH.unpack(self.bytes(8))[0]
 
     def items(self, number: int, depth: int) -> Iterator[Any]:
         if number > len(self.data):
@@ -262,28 +265,26 @@ class _Reader:
         for _ in range(number):
             yield self.take(depth)
 
-    def take(self, depth: int, tag: bytes = b"") -> Any:
+    def take(self, depth: int) -> Any:
         self.parts += 1
         if self.parts > 2 * MAX_PARTS or depth > 2 * MAX_DEPTH:
             raise ValueError("it has too many parts")
-        tag, depth = tag or self.bytes(1), depth + 1
+        tag, depth = self.bytes(1), depth + 1
+        if tag in b"isb":
+            return self.sized(tag)
         if tag in b"012":
-            return {b"0": None, b"1": True, b"2": False}[tag]
+            return next(value for value, own in CONSTANTS.items() if own == tag)
         if tag == b"k":
             return self.known[self.length()]
         if tag == b"f":
             return struct.unpack("<d", self.bytes(8))[0]
         if tag == b"c":
             return complex(*struct.unpack("<dd", self.bytes(16)))
-        if tag in b"isb":
-            return self.sized(tag)
         if tag in b"ltdSF":
-            number = self.length()
+            parts = self.items(self.length() * (2 if tag == b"d" else 1), depth)
             if tag == b"d":
-                parts = self.items(2 * number, depth)
                 return dict(zip(parts, parts, strict=True))
-            kind = {b"l": list, b"t": tuple, b"S": set, b"F": frozenset}[tag]
-            return kind(self.items(number, depth))
+            return {b"l": list, b"t": tuple, b"S": set, b"F": frozenset}[tag](parts)
         if tag == b"K":
             return self.kin(self.bytes(1), depth)
         make = {b"n": _scalar, b"a": _array, b"A": _array_of_items, b"T": _tensor, b"C": _mapping, b"z": _size,
