@@ -75,7 +75,7 @@ def _exercise(row: Row, picture: str) -> str:
         title = f"{row.exercise} {row.name}"
     points = f" ({cell(row.points)} of {cell(row.out_of)})" if row.out_of else ""
     drawn = ""
-    if picture:
+    if picture and row.status != "passed":
         source = f"data:image/png;base64,{text(picture)}" if len(picture) < 20_000 else ""
         drawn = f'<figure><img src="{source}" alt="Your result, the expected one, and their difference, as pictures">'
         drawn += f"<figcaption>{CAPTION}</figcaption></figure>"

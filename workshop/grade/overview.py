@@ -148,7 +148,7 @@ def _lists(rows: Sequence[Row], late: Collection[str], missing: Collection[str])
         if lines:
             items = "".join(f"<li>{line}</li>" for line in lines)
             found += f"<details><summary><strong>{title}: {len(lines)}</strong></summary><ul>{items}</ul></details>"
-    return found and f"<h2>To look at</h2>{found}"
+    return found and f"<h2>Lists</h2>{found}"
 
 
 def _picture(

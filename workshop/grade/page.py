@@ -39,7 +39,7 @@ section.box {{ border-left: 6px solid var(--mark, var(--line)); background: var(
   margin: .6rem 0; }}
 .text {{ white-space: pre-wrap; }} figure {{ margin: .6rem 0; }} figcaption, .small {{ font-size: .875rem; }}
 img {{ max-width: 100%; height: auto; image-rendering: pixelated; border: 1px solid var(--line); }}
-.wide {{ overflow-x: auto; }} table {{ border-collapse: collapse; }}
+.wide {{ overflow-x: auto; }} table {{ border-collapse: collapse; overflow-wrap: normal; }}
 th, td {{ text-align: left; vertical-align: top; padding: .25rem .6rem; border-bottom: 1px solid var(--line); }}
 td.number {{ text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }}
 a {{ color: inherit; }} a:focus-visible {{ outline: 3px solid #0072B2; }}

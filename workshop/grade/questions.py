@@ -257,4 +257,4 @@ def markdown(source: str) -> str:
     """The few marks of Markdown that questions and model answers use, as HTML."""
     made = re.sub(r"`([^`\n]+)`", r"<code>\1</code>", text(source))
     made = re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", made)
-    return re.sub(r"(?<=\S)\n(?=[^\s*|0-9])", " ", made)
+    return re.sub(r"(?<=\S)\n *(?=[^\s*|\d-])", " ", made)

@@ -60,8 +60,14 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
 
 
 def cell(value: str | float) -> str:
-    """A value as it stands in a table: numbers as short as they are (2, 1.5), text that is no formula."""
-    return f"{round(value, 2):g}" if isinstance(value, (int, float)) else spreadsheet_safe(value)
+    """A value as it stands in a table: numbers as short as they are, text that is no formula.
+
+    >>> cell(2.0), cell(12345.678)
+    ('2', '12345.68')
+    """
+    if isinstance(value, str):
+        return spreadsheet_safe(value)
+    return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
 def spreadsheet_safe(text: str) -> str:
