@@ -29,8 +29,15 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from course_utils.exercises import evaluate, get_exercise
-from course_utils.exercises.sandbox import CheckTimeout, describe_exception, preserved_state, silence, time_limit
+from course_utils.exercises import get_exercise
+from course_utils.exercises.sandbox import (
+    CheckTimeout,
+    describe_exception,
+    preserved_state,
+    run_check,
+    silence,
+    time_limit,
+)
 from workshop.grade import calls, values
 from workshop.grade.guard import Guard
 
@@ -158,8 +165,8 @@ class NotebookRun:
 
     def run(self) -> None:
         start = self.channel.receive()["start"]
-        for exercise in start["exercises"]:
-            get_exercise(exercise).check  # noqa: B018 (the property imports what it needs)
+        # kept, since `Exercise.check` would look for the copy that the notebook imports
+        self.checks = {exercise: get_exercise(exercise).check for exercise in start["exercises"]}
         with contextlib.suppress(ModuleNotFoundError):
             self.observe = importlib.import_module("workshop.grade.observations").observe
         self.shell = make_shell()
@@ -285,7 +292,7 @@ class NotebookRun:
     def judged(self, exercise_id: str, submission: Any) -> dict:
         """What the check says with the libraries as they were before the first cell."""
         self.guard.restore()
-        result = evaluate(exercise_id, submission)
+        result = run_check(exercise_id, self.checks[exercise_id], submission)
         found = {"status": result.status, "messages": list(result.messages), "timed_out": result.timed_out,
                  "parts": result.parts, "arrays": result.arrays}  # fmt: skip
         if result.status == "passed" and (changed := sorted({place for place, *_ in self.guard.changes()})):

@@ -200,6 +200,8 @@ class _Session:
         judge, cell = self.judge, self.judge.step
         known = judge.verdicts[exercise.id][self.checks[exercise.id] :]
         outcome = judge.faults.get(exercise.id) or (known[0] if known else None)
+        if exercise not in judge.notebook.exercises:
+            outcome = Outcome("failed", f"Exercise {exercise.id} does not belong to this notebook.")
         if outcome is None:
             judge.step = exercise.id
             outcome = self.decide(exercise, kind)
