@@ -11,7 +11,6 @@ import contextlib
 import functools
 import json
 import re
-import symtable
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Any
 from IPython.core.inputtransformer2 import TransformerManager
 
 from course_utils.exercises.registry import Exercise, list_exercises
+from workshop.grade.names import WORD, Names, bound_by, names_of
 from workshop.paths import checkout
 
 COURSE_SECONDS = 10  # times as many for a cell of the course: it may train a network
@@ -28,11 +28,6 @@ PARAMETERS = {"data_source": "embedded", "profile": "smoke", "output": "output"}
 
 # Their first line says how the rest of the cell is run, and the rest is Python. Below any other `%%` it is not.
 _PYTHON_MAGIC = re.compile(r"\A(\s*)%%(time|timeit|capture|prun)\b.*")
-# Code with one of these words may reach a name without writing it as one.
-_REFLECTION = re.compile(
-    r"(?m)^\s*[%!]|\b(globals|locals|vars|eval|exec|getattr|dir|compile|__main__|__dict__|user_ns|get_ipython)\b"
-)
-_WORD = re.compile(r"[^\W\d]\w*")
 _CHECK = re.compile(r"""\bcheck\s*\(\s*["'](\d+\.\d+)["']""")
 _OTHER_NAME_FOR_CHECK = re.compile(r"\b(check|evaluate) +as\b|= *(\w+\.)*(check|evaluate)\b(?! *\()|\bevaluate\b")
 # Of the stand-alone version (`workshop.build.stand_alone`): the course is there already, and so are its images.
@@ -54,7 +49,8 @@ class CodeCell:
     `number` counts all cells of the notebook from 1, `exercise` is its mark (metadata or cell id), `course` says that
     it is a cell of the course that nobody changed, and `error`, with the number and the line, that it is not Python.
     `checks` are the ids in calls such as `check("1.1", ...)`, `defines` the functions and classes, `binds` all names
-    that get a value or are completed (`table["a"] = 1`), `uses` all global names that it may read.
+    that get a value or are completed (`table["a"] = 1`), `uses` the global names that it reads, `later` those that its
+    functions read when they are called.
     """
 
     number: int
@@ -67,6 +63,7 @@ class CodeCell:
     defines: frozenset[str] = frozenset()
     binds: frozenset[str] = frozenset()
     uses: frozenset[str] = frozenset()
+    later: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -93,14 +90,18 @@ class Notebook:
         """The ids of the exercises that no cell checks."""
         return [exercise.id for exercise in self.exercises if self.last_check(exercise) is None]
 
-    def to_run(self, seconds: float) -> list[dict[str, Any]]:
+    def to_run(self, seconds: float, whole: bool = False) -> list[dict[str, Any]]:
         """The cells to run, in order: "number", "source" and the "seconds" that each may compute.
 
         A cell of the course has another source if only some of its imports are used. Behind the cell with the
         parameters stands another one, as papermill inserts it.
+
+        Args:
+            seconds: for a student's cell.
+            whole: run all cells of the course, too: for code that finds names in ways that no reading of it tells.
         """
         cells = self.cells[: self._end()]
-        sources = _needed_sources(cells)
+        sources = {cell: cell.source for cell in cells if not _DATA.match(cell.source)} if whole else _needed(cells)
         run = []
         for cell in cells:
             if source := sources.get(cell):
@@ -111,6 +112,14 @@ class Notebook:
                     values = "\n".join(f"{name} = {value!r}" for name, value in PARAMETERS.items())
                     run.append({"number": cell.number, "source": values, "seconds": seconds})
         return run
+
+    @property
+    def left_out(self) -> set[str]:
+        """The names that the course's cells bind, where these do not run."""
+        cells = self.cells[: self._end()]
+        sources = _needed(cells)
+        bound = set().union(*(_code_cell(0, source, "", None).binds for source in sources.values()))
+        return set().union(*(cell.binds for cell in cells if cell.course)) - bound
 
     def _end(self) -> int:
         """How many cells can matter: those up to the last check, if every exercise in the notebook has one."""
@@ -179,15 +188,16 @@ def _code_cell(number: int, source: str, id_: str, marked: str | None) -> CodeCe
         where = "".join(f" in line {row}: {line.strip()}" for line in source.splitlines()[row - 1 : row])
         return CodeCell(
             number, source, id_, marked, course, f"Syntax: cell {number} is not valid Python ({what}){where}",
-            checks=frozenset(_CHECK.findall(source)), uses=frozenset(_WORD.findall(source)),
+            checks=frozenset(_CHECK.findall(source)), uses=frozenset(WORD.findall(source)),
             defines=frozenset(re.findall(r"^(?:async +)?(?:def|class) +(\w+)", source, re.MULTILINE)),
         )  # fmt: skip
-    uses, binds = _names(tree)
-    if _REFLECTION.search(source) or uses is None:
-        uses = set(_WORD.findall(source))
-    checks = frozenset(id_ for node in ast.walk(tree) if (id_ := _checked_exercise(node)))
-    defines = frozenset().union(*map(_defined, tree.body))
-    return CodeCell(number, source, id_, marked, course, "", checks, defines, frozenset(binds), frozenset(uses))
+    names = names_of(tree)
+    # below `%%writefile`, say, there is no tree
+    uses = names.uses if tree.body else set(WORD.findall(source))
+    checks = {id_ for node in ast.walk(tree) if (id_ := _checked_exercise(node))}
+    defines = set().union(*map(_defined, tree.body))
+    kinds = (checks, defines, names.binds | names.completes, uses, names.later)
+    return CodeCell(number, source, id_, marked, course, "", *map(frozenset, kinds))
 
 
 def _parse(source: str) -> ast.Module:
@@ -229,47 +239,6 @@ def _defined(node: ast.AST) -> set[str]:
     return set().union(*map(_defined, inner))
 
 
-class _WithoutAwait(ast.NodeTransformer):
-    """`symtable` refuses `await` outside a function."""
-
-    def visit_Await(self, node: ast.Await) -> ast.AST:
-        return self.generic_visit(node).value
-
-
-def _names(tree: ast.Module) -> tuple[set[str] | None, set[str]]:
-    """The global names that code uses (also in functions, when they are called) and those that it binds.
-
-    None for those that it uses if that cannot be said.
-    """
-    completed, uses = set(), set()
-    for node in ast.walk(tree):
-        targets = list(getattr(node, "targets", [getattr(node, "target", None)]))
-        if isinstance(node, ast.AugAssign | ast.Delete):
-            uses |= {target.id for target in targets if isinstance(target, ast.Name)}
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):  # rows.append(...)
-            targets.append(node.value.func)
-        for target in targets:
-            inside = target
-            while isinstance(inside, ast.Attribute | ast.Subscript):
-                inside = inside.value
-            if inside is not target and isinstance(inside, ast.Name):
-                completed.add(inside.id)
-    try:
-        scopes = [symtable.symtable(ast.unparse(_WithoutAwait().visit(tree)), "cell", "exec")]
-    except (SyntaxError, ValueError, RecursionError):
-        return None, {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    top, binds, imported = scopes[0], set(), set()
-    while scopes:
-        scope = scopes.pop()
-        scopes += scope.get_children()
-        for symbol in scope.get_symbols():
-            if scope is top or symbol.is_global():
-                uses |= {symbol.get_name()} if symbol.is_referenced() else set()
-                binds |= {symbol.get_name()} if symbol.is_assigned() or symbol.is_imported() else set()
-                imported |= {symbol.get_name()} if symbol.is_imported() else set()
-    return uses, binds | (completed & (uses | binds))
-
-
 def _identify(cells: list[CodeCell], file_name: str) -> str:
     """The notebook whose exercises stand in it: by their marks, else by file name, else by what is defined."""
     exercises = list_exercises()
@@ -305,48 +274,68 @@ def _same_text(source: str) -> str:
     return "\n".join(line.rstrip() for line in source.strip().splitlines())
 
 
-def _needed_sources(cells: tuple[CodeCell, ...]) -> dict[CodeCell, str]:
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """A part of a cell of the course that runs or does not: one import, or all the rest."""
+
+    text: str
+    names: Names
+
+
+def _needed(cells: tuple[CodeCell, ...]) -> dict[CodeCell, str]:
     """Each cell that has to run, with what of it has to run."""
     sources = {cell: cell.source for cell in cells if not cell.course or cell.checks or cell.error}
-    needed = set().union(*(cell.uses for cell in sources))
-    parts = {cell: _parts(cell.source) for cell in cells if cell not in sources and not _DATA.match(cell.source)}
-    imported = frozenset().union(*(binds for some in parts.values() for is_import, _, _, binds in some if is_import))
-    chosen: set[tuple[CodeCell, int]] = set()
-    found = True
-    while found:
-        found = [
-            (cell, number, uses)
-            for cell, some in parts.items()
-            for number, (is_import, _, uses, binds) in enumerate(some)
-            if (cell, number) not in chosen and (binds if is_import else binds - imported) & needed
-        ]
-        chosen |= {(cell, number) for cell, number, _ in found}
-        needed = needed.union(*(uses for _, _, uses in found))
-    for cell, some in parts.items():
-        if texts := [text for number, (_, text, _, _) in enumerate(some) if (cell, number) in chosen]:
+    parts = {cell: () if cell in sources or _DATA.match(cell.source) else _parts(cell.source) for cell in cells}
+    order = [(cell, part) for cell in cells for part in parts[cell]]
+    numbers = {cell: number for number, cell in enumerate(cells)}
+    chosen: set[_Part] = set()
+    waiting = [(cell, cell.uses, cell.later) for cell in sources]
+    seen = set()
+    while waiting:
+        cell, uses, later = waiting.pop()
+        wanted = {(name, numbers[cell]) for name in uses} | {(name, len(cells)) for name in later}
+        for name, place in wanted - seen:
+            for binder, part in reversed(order):
+                if numbers[binder] < place and name in part.names.binds | part.names.completes:
+                    if part not in chosen:
+                        chosen.add(part)
+                        waiting.append((binder, part.names.uses, part.names.later))
+                    if name in part.names.surely and place < len(cells):
+                        break  # what stands above is forgotten
+        seen |= wanted
+    for cell in cells:
+        if texts := [part.text for part in parts[cell] if part in chosen]:
             sources[cell] = "\n".join(texts)
     return sources
 
 
 @functools.cache
-def _parts(source: str) -> list[tuple[bool, str, frozenset[str], frozenset[str]]]:
-    """A cell of the course as its single imports and all the rest: is it an import, text, uses, binds.
+def _parts(source: str) -> tuple[_Part, ...]:
+    """A cell of the course in parts.
 
     An import of `skimage.morphology` also counts as one of `skimage`: after it, `skimage.morphology` can be used.
     """
-    made, rest = [], []
+    made, rest, imported = [], [], set()
     for node in ast.parse(source).body:
         if not isinstance(node, ast.Import | ast.ImportFrom):
             rest.append(node)
             continue
         for alias in node.names:
-            fields = dict(ast.iter_fields(node)) | {"names": [alias]}
             package = (getattr(node, "module", None) or alias.name).split(".")[0]
-            binds = frozenset({alias.asname or alias.name.split(".")[0], package})
-            made.append((True, ast.unparse(type(node)(**fields)), frozenset(), binds))
+            fields = dict(ast.iter_fields(node)) | {"names": [alias]}
+            imported |= (bound := {alias.asname or alias.name.split(".")[0]})
+            made.append(_Part(ast.unparse(type(node)(**fields)), Names(binds=bound | {package}, surely=bound)))
     if rest:
-        tree = ast.Module(rest, [])
+        names = names_of(ast.Module(rest, []))
+        names.completes -= _modules_of_course()
         text = source if not made else "\n".join(ast.get_source_segment(source, node) for node in rest)
-        uses, binds = _names(tree)
-        made.append((False, text, frozenset(uses or _WORD.findall(source)), frozenset(binds)))
-    return made
+        made.append(_Part(text, names))
+    return tuple(made)
+
+
+@functools.cache
+def _modules_of_course() -> frozenset[str]:
+    """The names of what the course's cells import: a call such as `torch.manual_seed(0)` completes nothing."""
+    trees = [ast.parse(source) for source in _course_sources()]
+    imports = [node for tree in trees for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    return frozenset().union(*map(bound_by, imports))
