@@ -131,13 +131,13 @@ def _members(path: Path, budget: Budget) -> Iterator[_Packed]:
     with path.open("rb") as file:
         start = file.read(8)
         compressed = next((open_ for magic, open_ in _COMPRESSED.items() if start.startswith(magic)), None)
-        file.seek(0)
         if start.startswith(b"PK") or zipfile.is_zipfile(file):
             yield from _zip_members(path)
         elif compressed:
             with compressed(path) as stream:
                 yield from _tar_members(_Counted(stream, budget))
         else:
+            file.seek(0)
             yield from _tar_members(file)
 
 
@@ -190,7 +190,7 @@ def _write(member: _Packed, parts: tuple[str, ...], into: Path, budget: Budget) 
     if member.is_folder:
         return Member(parts, into, is_folder=True)
     budget.take(member.size)
-    path = into.joinpath(*(_safe(part) for part in parts))
+    path = into.joinpath(*(safe_name(part) for part in parts))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with member.open() as source, path.open("xb") as target:
@@ -208,7 +208,7 @@ def _write(member: _Packed, parts: tuple[str, ...], into: Path, budget: Budget) 
     return Member(parts, path, member.time)
 
 
-def _safe(part: str) -> str:
+def safe_name(part: str) -> str:
     """A name that every file system takes."""
     name = re.sub(r'[\x00-\x1f<>:"|?*\ud800-\udfff]', "_", part).rstrip(" .") or "_"
     return name if len(name.encode()) <= 200 else f"{name[:20]}_{name[-20:]}"

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from os.path import commonprefix
 from pathlib import Path
 
+from workshop.grade.archives import safe_name
 from workshop.grade.search import File, Search
 from workshop.grade.students import (
     Name,
@@ -339,7 +340,7 @@ def _as_given(files: list[File], search: Search) -> Path | None:
     folder = search.fresh()
     folder.mkdir(parents=True)
     for one in renamed:
-        shutil.copyfile(one.path, folder / re.sub(r"-\d+(?=\.\w+$)", "", Path(one.name.rest).name))
+        shutil.copyfile(one.path, folder / safe_name(re.sub(r"-\d+(?=\.\w+$)", "", one.name.rest)))
     return folder
 
 

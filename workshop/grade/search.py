@@ -104,7 +104,7 @@ class Search:
                 seems = Path(name).suffix.lower() in ("", ".json", ".txt") and start.strip()[:1] == b"{"
                 is_notebook = is_notebook_name(name) or (seems and b'"nbformat"' in file.read(MAX_NOTEBOOK_BYTES))
             if name == SUBMITTERS:
-                return self.submitters.update(read_submitters(path.read_text("utf-8", "replace")))
+                return self.submitters.update(read_submitters(path.read_bytes().decode("utf-8", "replace")))
             if is_archive(name) or (is_notebook and start == b"PK\3\4"):
                 return self._archive(parts, path, budget)
         except OSError as error:
