@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from course_utils.exercises import get_exercise
+from course_utils.exercises import get_exercise, list_exercises
+from workshop.build import make_versions, to_bytes, to_notebook
 from workshop.build.stubs import source_of, stub_of
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -78,7 +80,7 @@ def _parse(text: str) -> OddNotebook:
     cells, files = [_cell(HEAD)], {}
     for part in re.split(r"(?m)^# %%", body)[1:]:
         kind, _, source = part.partition("\n")
-        source = re.sub(r"(?m)^( *)@(\w+) (\d\.\d)$", _expand, source.strip("\n"))
+        source = _expanded(source)
         match kind.split():
             case ["file", file]:
                 files[file] = source
@@ -114,6 +116,108 @@ def _notebook(cells: list[dict[str, Any]]) -> dict[str, Any]:
     return {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 4}
 
 
+def whole_notebooks() -> list[OddNotebook]:
+    """Those of the course: as they are, solved, for Kaggle, and with what students do to them."""
+    stems = [path.stem for path in sorted((CHECKOUT / "notebooks").glob("[0-9][0-9]_*.ipynb"))]
+    exercises = list_exercises()
+    made = []
+    for stem in stems:
+        versions = make_versions(CHECKOUT / "solutions" / f"{stem}.py", exercises)
+        own = [exercise.id for exercise in exercises if exercise.notebook == stem]
+        for version, status in {"notebooks": "todo", "solutions": "passed", "stand-alone": "todo"}.items():
+            content = json.loads(to_bytes(to_notebook(versions[version])))
+            name = f"{stem}, {version}"
+            if version != "stand-alone" or stem.startswith("01"):
+                made.append(OddNotebook(name, content, dict.fromkeys(own, status), file_name=f"{stem}.ipynb"))
+            for title, changes, verdicts in CHANGED.get(name, ()):
+                statuses = {**dict.fromkeys(own, status), **verdicts}
+                statuses = {exercise: verdict for exercise, verdict in statuses.items() if verdict}
+                changed = {**content, "cells": [*_changed(content["cells"], changes)]}
+                made.append(OddNotebook(f"{name}, {title}", changed, statuses, file_name=f"{stem}.ipynb"))
+    return made
+
+
+def _changed(cells: list[dict[str, Any]], changes: dict[str, str | None]) -> Iterator[dict[str, Any]]:
+    """Cells with other sources by id, or where it is None without them; "*" stands for all others with code, "+ID" for
+    a new cell above another one."""
+    for cell in cells:
+        if f"+{cell['id']}" in changes:
+            yield _cell(_expanded(changes[f"+{cell['id']}"]))
+        change = changes.get(cell["id"], changes.get("*", ...) if cell["cell_type"] == "code" else ...)
+        if change is not None:
+            yield cell if change is ... else cell | {"source": _expanded(change)}
+
+
+def _expanded(source: str) -> str:
+    return re.sub(r"(?m)^( *)@(\w+) (\d\.\d)$", _expand, source.strip("\n"))
+
+
+# What is changed in a whole notebook: name, changes by cell id (see `_changed`), verdicts that are others then. None:
+# its check gets nothing to check.
+IMPORTS_01, PARAMETERS = "code-34c1166886e6", "code-4db8805683d3"
+CHANGED: dict[str, list[tuple[str, dict[str, str | None], dict[str, str | None]]]] = {
+    "01_data_exploration, notebooks": [
+        ("solved in part", {"exercise-1-1": "@right 1.1", "exercise-1-4": "def split_train_val(*a):\n    return a"},
+         {"1.1": "passed", "1.4": "failed"}),
+        ("with a helper and numbers of the course's own cells",
+         {"exercise-1-3": "kinds = {len(data.train) > 0: np.float32}\n"
+                          "def standardize(image, mean, std):\n"
+                          "    return ((np.float64(image) - mean) / std).astype(kinds[smallest > 0])",
+          "exercise-1-6": "def binary_target(mask):\n"
+                          "    return torch.from_numpy(np.isin(mask, ids_of(mask)).astype('float32'))[None]"},
+         {"1.3": "passed", "1.6": "passed"}),
+        ("with a data source that is not there",
+         {PARAMETERS: "data_source = '/no/such/folder'\nprofile = 'full'\nseed = 0\noutput = '/nowhere'",
+          "exercise-1-6": "n = len(data.train)\n@right 1.6"}, {"1.6": "passed"}),
+        ("with a cell of the course that binds sum", {"code-83b73d1571cb": "sum = 0", "exercise-1-2": "@right 1.2"},
+         {"1.2": "failed"}),
+        ("with a new cell that binds sum", {"+exercise-1-2": "sum = 0", "exercise-1-2": "@right 1.2"},
+         {"1.2": "failed"}),
+        ("with nothing but two exercises",
+         {"*": None, IMPORTS_01: "import numpy as np\nfrom collections import Counter\n"
+                                 "from course_utils.exercises import check",
+          "exercise-1-1": "@right 1.1", "check-1-1": "@check 1.1", "exercise-1-5": "@right 1.5",
+          "check-1-5": "@check 1.5"},
+         {"1.1": "passed", "1.2": None, "1.3": None, "1.4": None, "1.5": "passed", "1.6": None, "1.7": None}),
+        ("without its imports", {IMPORTS_01: None, "exercise-1-4": "@right 1.4"},
+         dict.fromkeys(["1.1", "1.2", "1.3", "1.4", "1.5", "1.6", "1.7"])),
+        ("with an import that fails at the top", {IMPORTS_01: "import no_such_package\nimport numpy as np"},
+         dict.fromkeys(["1.1", "1.2", "1.3", "1.4", "1.5", "1.6", "1.7"])),
+        ("with a random state of the course", {"exercise-1-5": "def random_crop(image, mask, size, rng_=None):\n"
+            "    y, x = (int(rng.integers(side - size + 1)) for side in image.shape)\n"
+            "    return image[y : y + size, x : x + size], mask[y : y + size, x : x + size]"}, {"1.5": "failed"}),
+        ("with an answer in a cell above the imports",
+         {f"+{IMPORTS_01}": "def split_train_val(samples, every=20):\n"
+            "    samples, s = as_list(samples=samples), range(len(samples))\n"
+            "    return [samples[i] for i in s if (i + 1) % every], [samples[i] for i in s if (i + 1) % every == 0]",
+            "exercise-1-4": ""}, {"1.4": "passed"}),
+    ],
+    "01_data_exploration, stand-alone": [
+        ("solved in part", {"exercise-1-1": "@right 1.1", "exercise-1-3": "def standardize(image, mean, std):\n"
+                            "    return image"}, {"1.1": "passed", "1.3": "failed"}),
+    ],
+    "02_unet, notebooks": [
+        ("solved in part", {"exercise-2-1": "@right 2.1", "exercise-2-4": "@right 2.4",
+                            "exercise-2-5": "def pad_to_multiple(image, multiple=16):\n    return image, image.shape"},
+         {"2.1": "passed", "2.4": "passed", "2.5": "failed"}),
+    ],
+    "03_binary_training, notebooks": [
+        ("with the course's textbook formula", {"exercise-3-1": "binary_cross_entropy = textbook_cross_entropy",
+                                                "exercise-3-2": "@right 3.2"}, {"3.1": "failed", "3.2": "passed"}),
+    ],
+    "04_instance_evaluation, notebooks": [
+        ("solved from the middle on", {"exercise-4-2": "@right 4.2", "exercise-4-4": "@right 4.4",
+                                       "exercise-4-5": "@right 4.5"},
+         {"4.2": "passed", "4.4": "passed", "4.5": "passed"}),
+    ],
+    "05_boundary_watershed, notebooks": [
+        ("with an example of the course as a default",
+         {"exercise-5-1": "def boundary_target(mask, mode='inner', example=pair.copy()):\n"
+                          "    target = (mask > 0).astype(np.int64 if example.any() else None)\n"
+                          "    target[find_boundaries(mask, mode=mode)] = 2\n    return torch.from_numpy(target)",
+          "exercise-5-2": "@right 5.2"}, {"5.1": "passed", "5.2": "passed"}),
+    ],
+}  # fmt: skip
 NOTEBOOKS = r'''
 === sum of numpy instead of the builtin: 1.2 failed
 # %%
@@ -640,7 +744,7 @@ kind = np.float32
 def standardize(image, mean, std):
     return ((np.float64(image) - mean) / std).astype(kind)
 # %%
-_ = check("1.3", standardize); %time standardize
+%time _ = check("1.3", standardize)
 
 === an unknown cell magic defines nothing: 1.1 todo
 # %%
@@ -660,7 +764,7 @@ shape = 3
 # %%
 @check 1.1
 
-=== names behind an unknown line magic in the same cell are bound: 1.3 passed
+=== names behind an unknown line magic in the same cell are not bound: 1.3 failed
 # %%
 %no_such_magic
 kind = "float32"
@@ -930,6 +1034,7 @@ check("2.1", mine)
 === a dataclass, an enum and a NamedTuple: 1.1 passed
 # %%
 import enum
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 class Kind(enum.Enum):

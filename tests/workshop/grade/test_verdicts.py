@@ -10,6 +10,8 @@ from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import KernelManager
 from odd_notebooks import OddNotebook
 
+PARAMETERS = "data_source, profile, output = 'embedded', 'smoke', 'output'"
+
 
 def kernel_verdicts(notebook: OddNotebook, folder) -> dict[str, str]:
     """The verdicts after "Run all" in a kernel: an error ends its cell, and the record keeps the last check."""
@@ -27,9 +29,12 @@ def kernel_verdicts(notebook: OddNotebook, folder) -> dict[str, str]:
         client.start_channels()
         client.wait_for_ready(timeout=60)
         for cell in notebook.content["cells"]:
-            if cell["cell_type"] == "code":
+            sources = ["".join(cell["source"])] if cell["cell_type"] == "code" else []
+            if "parameters" in cell["metadata"].get("tags", ()):
+                sources.append(PARAMETERS)  # as papermill does
+            for source in sources:
                 client.execute_interactive(
-                    cell["source"], stop_on_error=False, allow_stdin=False, output_hook=lambda _: None, timeout=300
+                    source, stop_on_error=False, allow_stdin=False, output_hook=lambda _: None, timeout=600
                 )
     finally:
         client.stop_channels()
