@@ -61,7 +61,11 @@ def main(arguments: list[str]) -> None:
 
 def prepare_folder(files: Path, work: Path) -> None:
     """Work in a folder that holds the student's other files. It is the last place where modules are looked for."""
-    shutil.copytree(files, work, dirs_exist_ok=True)
+    for path in files.iterdir():  # not the folder itself: it may belong to another user, who sets its times
+        if path.is_dir():
+            shutil.copytree(path, work / path.name, dirs_exist_ok=True)
+        else:
+            shutil.copy(path, work)
     os.chdir(work)
     sys.path.append(os.getcwd())  # last, so that a student's numpy.py hides nothing
     sys.dont_write_bytecode = True

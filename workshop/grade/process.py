@@ -81,10 +81,9 @@ def _row(judge: Judge, exercise: Exercise, rest: Outcome | None, one: HandedIn) 
     """The result of an exercise; `rest` if the notebook did not come to an end, and this one was not reached."""
     reached = exercise.id in judge.faults or exercise.id in judge.verdicts
     outcome = rest if rest and not reached else judge.outcome(exercise)
-    cells = [cell for cell in judge.notebook.cells if not cell.course]
     looks = [outcome.look]
     if outcome.status != "todo":
         files = {path.name: path.read_text(encoding="utf-8", errors="replace") for path in one.modules}
-        looks.append(suspicions(cells, exercise, files))
+        looks.append(suspicions(judge.notebook.cells, exercise, files))
     outcome = replace(outcome, look="; ".join(filter(None, looks)))
     return Row(**asdict(outcome), notebook=judge.notebook.name, exercise=exercise.id, name=exercise.name)
