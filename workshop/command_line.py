@@ -124,6 +124,8 @@ def make_parser() -> argparse.ArgumentParser:
 
     release = add(release_command, RELEASE_HELP, "release student.zip", "solutions")
     release.add_argument("file", metavar="FILE", type=Path, help="the zip to write")
+    release.add_argument("--nbgrader", metavar="FOLDER", type=Path,
+                         help="also write assignments into the folder of a course in nbgrader")  # fmt: skip
 
     site = add(site_command, SITE_HELP, "site --out ../website", "solutions")
     site.add_argument("--executed", metavar="FOLDER", type=Path,
@@ -345,10 +347,12 @@ def site_command(options: argparse.Namespace, _: list[str]) -> int:
 
 def release_command(options: argparse.Namespace, _: list[str]) -> int:
     from workshop.build.badges import NO_LINKS, repository
-    from workshop.publish.release import release
+    from workshop.publish.release import release, release_for_nbgrader
 
     files = release(options.file)
     print(f"Wrote {options.file}: {len(files)} files, {options.file.stat().st_size / 1e6:.1f} MB")
+    for path in release_for_nbgrader(options.nbgrader) if options.nbgrader else ():
+        print(f"Wrote {path}")
     if not repository():
         print(NO_LINKS)
     return 0
