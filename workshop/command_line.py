@@ -113,19 +113,31 @@ def make_parser() -> argparse.ArgumentParser:
     build.add_argument("--check", action="store_true", help="write nothing; fail if a notebook is not up to date")
 
     grade = add(grade_command, GRADE_HELP, "grade submissions --out grades.csv --workers 2", "workshop/grade")
-    grade.add_argument("folder", metavar="FOLDER", type=Path, help="submitted notebooks, in a folder for each student")
+    grade.add_argument("folder", metavar="FOLDER", type=Path, help="what was handed in, as the LMS gives it")
     grade.add_argument("--out", metavar="FILE", type=Path, default=Path("grades.csv"),
                        help="the table (default grades.csv); finished results are kept in FILE.results")  # fmt: skip
     _add_workers(grade)
     grade.add_argument("--again", action="store_true", help="forget the results of earlier runs")
-    grade.add_argument("--seconds", metavar="N", type=_count, default=30, help="limit for a cell or check (default 30)")
+    grade.add_argument("--seconds", metavar="N", type=_count, default=30,
+                       help="that a cell or check may compute (default 30)")  # fmt: skip
     grade.add_argument("--memory", metavar="GB", type=_count, default=4,
                        help="what a notebook may use besides torch itself (default 4)")  # fmt: skip
+    grade.add_argument("--roster", metavar="FILE", type=Path, help="CSV file with names, ids or addresses of the class")
+    grade.add_argument("--pattern", metavar="REGEX",
+                       help="whose file it is, if no known system wrote the names: (?P<student>...)")  # fmt: skip
+    grade.add_argument("--points", metavar="FILE", type=Path,
+                       help="points of exercises and questions (default: course.toml of the course, or 1)")  # fmt: skip
+    grade.add_argument("--feedback", metavar="FOLDER", type=Path, help="write a page for each student")
+    grade.add_argument("--format", metavar="NAME[,NAME]", help="also write files for moodle, canvas, csv, xlsx")
+    confined = grade.add_mutually_exclusive_group()
+    confined.add_argument("--sandbox", default="auto", choices=["auto", "bubblewrap", "docker", "podman", "unsafe"],
+                          help="what confines the students' code (default: bubblewrap, on Linux)")  # fmt: skip
+    confined.add_argument("--unsafe", action="store_const", dest="sandbox", const="unsafe",
+                          help="do without: students' code can do what you can do")  # fmt: skip
+    grade.add_argument("--image", metavar="NAME", help="for docker and podman: an image with this course")
 
     release = add(release_command, RELEASE_HELP, "release student.zip", "solutions")
     release.add_argument("file", metavar="FILE", type=Path, help="the zip to write")
-    release.add_argument("--nbgrader", metavar="FOLDER", type=Path,
-                         help="also write assignments into the folder of a course in nbgrader")  # fmt: skip
 
     site = add(site_command, SITE_HELP, "site --out ../website", "solutions")
     site.add_argument("--executed", metavar="FOLDER", type=Path,
@@ -171,8 +183,9 @@ With --check nothing is written: the exit code says whether every notebook is wh
 
 GRADE_HELP = """Check every exercise of every submitted notebook, and write a table.
 
-Each notebook runs in its own process with limits on time and memory. A second run continues where the first one
-was interrupted, and grades again what has changed. Students' code can do what you can do: see docs/instructors.md."""
+Each notebook is executed as "Run all" does, confined and with limits on time and memory, and judged from outside. A
+second run continues where the first one was interrupted, and grades again what has changed. What is protected and what
+is not: see docs/instructors.md."""
 
 RELEASE_HELP = """Pack what students get: the notebooks with stubs, the package, the data.
 
@@ -330,10 +343,14 @@ def build_command(options: argparse.Namespace, _: list[str]) -> int:
 
 
 def grade_command(options: argparse.Namespace, _: list[str]) -> int:
-    from workshop.grade.grading import Limits, grade
+    from workshop.grade.exports import parse_formats
+    from workshop.grade.grading import Limits, Wanted, grade
 
     limits = Limits(options.seconds, options.memory)
-    grade(options.folder, options.out, options.workers, options.again, limits, options.dask)
+    formats = tuple(parse_formats(options.format)) if options.format else ()
+    wanted = Wanted(options.roster, options.pattern, options.points, options.feedback, formats)
+    grade(options.folder, options.out, options.workers, options.again, limits, options.dask, options.sandbox,
+          options.image, wanted)  # fmt: skip
     return 0
 
 
@@ -347,12 +364,10 @@ def site_command(options: argparse.Namespace, _: list[str]) -> int:
 
 def release_command(options: argparse.Namespace, _: list[str]) -> int:
     from workshop.build.badges import NO_LINKS, repository
-    from workshop.publish.release import release, release_for_nbgrader
+    from workshop.publish.release import release
 
     files = release(options.file)
     print(f"Wrote {options.file}: {len(files)} files, {options.file.stat().st_size / 1e6:.1f} MB")
-    for path in release_for_nbgrader(options.nbgrader) if options.nbgrader else ():
-        print(f"Wrote {path}")
     if not repository():
         print(NO_LINKS)
     return 0

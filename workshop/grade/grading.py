@@ -1,12 +1,9 @@
-"""Grades the notebooks that students hand in: every exercise of every notebook is checked, and a table is written.
+"""Grades what students hand in: every exercise of every notebook is checked, and tables and pages are written.
 
-Each notebook is graded in its own processes (`workshop.grade.process`), with limits on time and memory. A notebook that
-ends its process, hangs or cannot be read does not affect other students.
-
-Finished results are kept beside the table, a small file for each notebook, named after a hash of everything that the
-result depends on: the notebook, the course's code, the limits. So an interrupted run continues where it was, and a
-notebook that was handed in again is graded again, as is everything after a check has changed. `workshop.cluster`
-spreads the notebooks over several workers.
+Each notebook runs in a box (`workshop.grade.box`) and is judged from outside (`workshop.grade.judge`), so one that ends
+its process, hangs or cannot be read does not affect other students. `workshop.cluster` spreads the notebooks over
+several workers. Finished results are kept beside the table (`workshop.grade.kept`): an interrupted run continues where
+it was, and what was handed in again is graded again, as is everything after a check has changed.
 """
 
 from __future__ import annotations
@@ -15,6 +12,8 @@ import contextlib
 import hashlib
 import json
 import sys
+import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
@@ -22,15 +21,20 @@ from functools import partial
 from pathlib import Path
 
 from course_utils.exercises import list_exercises
-from course_utils.results import replacing
 from workshop.cluster import JobFailed, Say, Stop, executor
-from workshop.grade.process import Graded, Limits, grade_notebook
-from workshop.grade.submissions import BrokenNotebook, SubmittedFile, find_submissions
-from workshop.grade.table import SYMBOLS, Row, summary, write_csv
+from workshop.grade.box import Limits
+from workshop.grade.handed_in import HandedIn, find_handed_in
+from workshop.grade.kept import Kept, signing_key
+from workshop.grade.process import Graded, grade_notebook
+from workshop.grade.report import Wanted, write_files
+from workshop.grade.sandbox import Sandbox, find_sandbox
+from workshop.grade.table import SYMBOLS, Row, spreadsheet_safe, summary
 from workshop.paths import course_code
 
 RESULTS = ".results"  # the folder of finished results is named after the table, with this behind it
-MAX_NOTEBOOK_BYTES = 200_000_000
+NOT_GRADED = ("broken", "superseded", "missing", "extra")  # fields of HandedIn, and statuses of their lines
+UNFINISHED = 2  # times that a grader may be killed while it grades the same notebook
+Job = tuple[HandedIn, str]  # with the name of its result
 
 
 class GradingError(ValueError):
@@ -39,42 +43,52 @@ class GradingError(ValueError):
 
 def grade(
     folder: str | Path, out: str | Path = "grades.csv", workers: int = 1, again: bool = False,
-    limits: Limits | None = None, dask: str | None = None,
+    limits: Limits | None = None, dask: str | None = None, sandbox: str = "auto", image: str | None = None,
+    wanted: Wanted | None = None,
 ) -> list[Row]:  # fmt: skip
     """Grade every notebook below a folder, print a table of students and exercises, and write a CSV file.
 
     Args:
-        folder: with a folder or a file for each student; or one notebook.
+        folder: what was handed in, as it comes from the LMS; or one notebook.
         out: the CSV file. Finished results are kept in a folder beside it, `<out>.results`.
         workers: notebooks that are graded at the same time.
         again: forget the results of earlier runs.
         limits: for each notebook.
         dask: address of the scheduler of a running cluster that grades them instead.
+        sandbox: what confines the notebooks, see `box.find_sandbox`; `image`: of the container.
+        wanted: further files to read and to write.
 
     Returns:
         The lines of the CSV file, by student, notebook and exercise.
 
     Raises:
-        GradingError: there is no notebook, or the results cannot be written.
+        GradingError: nothing was handed in, or the results cannot be written.
+        SandboxError: nothing confines the notebooks, and "unsafe" was not asked for.
         ClusterError: see `cluster.executor`.
     """
-    folder, out = Path(folder), Path(out)
-    submissions = find_submissions(folder)
-    if not submissions:
-        raise GradingError(f"There is no notebook (.ipynb) in {folder}; unpack the submissions there first.")
-    results = out.with_name(out.name + RESULTS).absolute()
+    folder, out, wanted = Path(folder), Path(out), wanted or Wanted()
+    box = find_sandbox(sandbox, image)
+    print(box.description, flush=True)
+    wanted.read_points()  # a mistake in the file is told before hours of grading
+    kept = Kept(out.with_name(out.name + RESULTS).absolute(), signing_key())
     with _writing(out):
-        results.mkdir(parents=True, exist_ok=True)
-        for path in results.glob("*.json") if again else ():
-            path.unlink()
-    graded = _grade_all(submissions, results, workers, limits or Limits(), dask)
-    rows = [replace(row, student=one.student, file=one.file) for one in submissions for row in graded[one].rows]
-    rows += _empty_folders(folder, submissions)
-    place = {exercise.id: number for number, exercise in enumerate(list_exercises())}
-    rows.sort(key=lambda row: (row.student, row.notebook, place.get(row.exercise, -1), row.file))
-    with _writing(out):
-        write_csv(out, rows)
-    print(f"{summary(rows)}\n\n{len(rows)} lines in {out}")
+        kept.folder.mkdir(parents=True, exist_ok=True)
+        if again:
+            kept.forget()
+    with tempfile.TemporaryDirectory(prefix="unpacked-", dir=kept.folder, ignore_cleanup_errors=True) as unpacked:
+        own = {out.absolute(), kept.folder, *([wanted.feedback.absolute()] if wanted.feedback else [])}
+        handed_in = find_handed_in(folder, Path(unpacked), wanted.roster, wanted.pattern, own)
+        if not handed_in:
+            raise GradingError(f"Nothing was handed in below {folder}: give the folder with the students' files.")
+        run = partial(_grade_some, kept=kept, workers=workers, limits=limits or Limits(), dask=dask, sandbox=box)
+        graded, jobs = _finished(handed_in, kept, limits or Limits(), box)
+        # A notebook beside which a grader was killed comes last: it may kill this one, too, and the others are written.
+        suspects = [job for job in jobs if kept.unfinished(job[1])]
+        for some in ([job for job in jobs if job not in suspects], suspects):
+            graded |= run(some, done=len(graded), total=len(graded) + len(jobs)) if some else {}
+            with _writing(out):
+                rows, said = write_files(out, _rows(handed_in, graded), handed_in, graded, wanted)
+    print("\n".join([summary(rows), "", *said]))
     return rows
 
 
@@ -89,89 +103,92 @@ def _writing(out: Path) -> Iterator[None]:
         ) from error
 
 
-def _empty_folders(folder: Path, submissions: Sequence[SubmittedFile]) -> list[Row]:
-    """A line for each student's folder that holds no notebook, so that nobody is overlooked."""
-    names = {path.name for path in folder.glob("[!._]*/") if not path.name.endswith(RESULTS)}
-    names -= {one.file.split("/")[0] for one in submissions}
-    return [Row("broken", "There is no notebook (.ipynb) in this folder.", student=name, file=name) for name in names]
+def _rows(handed_in: Sequence[HandedIn], graded: dict[HandedIn, Graded]) -> list[Row]:
+    """A line for each exercise of each notebook, and one for each file that was not graded."""
+    rows = []
+    for one in handed_in:
+        new = graded[one].rows if one in graded else (Row("broken", "It was not graded yet: start again."),)
+        if not one.to_grade:
+            status = next(name for name in NOT_GRADED if getattr(one, name))
+            new = (Row(status, getattr(one, status)),)
+        note = f"{'Late. ' * one.late}{one.note}".strip()
+        for row in new:
+            rows.append(replace(row, message=f"{row.message} {note}".strip(), student=one.student, file=one.file))
+    place = {exercise.id: number for number, exercise in enumerate(list_exercises())}
+    return sorted(rows, key=lambda row: (row.student, row.notebook, place.get(row.exercise, -1), row.file))
 
 
-def _grade_all(
-    submissions: Sequence[SubmittedFile], results: Path, workers: int, limits: Limits, dask: str | None
-) -> dict[SubmittedFile, Graded]:
-    """The result of each notebook: the one that was kept, or a new one."""
+def _finished(
+    handed_in: Sequence[HandedIn], kept: Kept, limits: Limits, sandbox: Sandbox
+) -> tuple[dict[HandedIn, Graded], list[Job]]:
+    """The notebooks that need not be graded, and those that wait."""
     course = course_code()
-    graded: dict[SubmittedFile, Graded] = {}
-    waiting = []
-    for one in submissions:
+    graded: dict[HandedIn, Graded] = {}
+    waiting: list[Job] = []
+    for one in handed_in:
+        if not one.to_grade:
+            continue
         try:
-            path = results / f"{_key(one, course, limits)}.json"
-            known = _kept(path)
-        except BrokenNotebook as error:
-            known = Graded((Row("broken", str(error)),))
-        if known:
+            name = _name(one, course, limits, sandbox)
+        except OSError as error:
+            graded[one] = Graded((Row("broken", f"The file cannot be read ({error.strerror})."),), final=False)
+            continue
+        if known := kept.read(name):
             graded[one] = known
+        elif (times := kept.unfinished(name)) >= UNFINISHED:
+            text = f"The grader was killed {times} times while it graded this notebook; --again tries once more."
+            graded[one] = Graded((Row("broken", text),), final=False)
         else:
-            waiting.append((one, path))
+            waiting.append((one, name))
     if graded:
-        print(f"{len(graded)} of {len(submissions)} notebooks are done already.", flush=True)
-    if not waiting:
-        return graded
-    with executor(min(workers, len(waiting)), dask) as pool:
-        pool.check_shared_paths([results, *(one.path for one, _ in waiting)])
+        print(f"{len(graded)} of {len(graded) + len(waiting)} notebooks are done already.", flush=True)
+    return graded, waiting
+
+
+def _name(one: HandedIn, course: str, limits: Limits, sandbox: Sandbox) -> str:
+    """The name of a notebook's result: a hash of everything that it depends on. Raises `OSError`."""
+    contents = [(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in (one.path, *one.modules)]
+    depends = [contents, sys.version, course, asdict(limits), sandbox.kind]
+    return hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:32]
+
+
+def _grade_some(
+    jobs: Sequence[Job], done: int, total: int, kept: Kept, workers: int, limits: Limits, dask: str | None,
+    sandbox: Sandbox,
+) -> dict[HandedIn, Graded]:  # fmt: skip
+    """The results of notebooks; says each as it comes, and how long the others will take."""
+    graded: dict[HandedIn, Graded] = {}
+    with executor(min(workers, len(jobs)), dask) as pool:
+        pool.check_shared_paths([kept.folder, *(one.path for one, _ in jobs)])
+        started = time.monotonic()
         try:
-            for (one, _), result in pool.run(partial(_grade_and_keep, limits=limits), waiting):
+            for (one, _), result in pool.run(partial(_grade_one, kept=kept, limits=limits, sandbox=sandbox), jobs):
                 if isinstance(result, JobFailed):
                     result = Graded((Row("broken", f"It could not be graded: {result.reason}"),), final=False)
                 graded[one] = result
                 count = Counter(row.status for row in result.rows)
                 states = ", ".join(f"{count[status]} {status}" for status in SYMBOLS if count[status])
-                number = f"[{len(graded)}/{len(submissions)}]"
-                print(f"{number} {one.file}: {states} ({result.seconds:.1f} s)", flush=True)
+                left = (time.monotonic() - started) / len(graded) * (len(jobs) - len(graded))
+                rest = f"; about {left / 60:.0f} min left" if left > 60 else ""
+                number = f"[{done + len(graded)}/{total}]"
+                print(f"{number} {spreadsheet_safe(one.file)}: {states} ({result.seconds:.1f} s){rest}", flush=True)
         except BaseException:
-            done = len(graded) + sum(1 for one, path in waiting if one not in graded and _kept(path))
-            print(f"{done} of {len(submissions)} notebooks are done; the same command continues.", flush=True)
+            finished = done + len(graded) + sum(1 for one, name in jobs if one not in graded and kept.read(name))
+            print(f"{finished} of {total} notebooks are done; the same command continues.", flush=True)
             raise
     return graded
 
 
-def _grade_and_keep(one_and_path: tuple[SubmittedFile, Path], _: Say, stop: Stop, limits: Limits) -> Graded:
+def _grade_one(job: Job, _: Say, stop: Stop, kept: Kept, limits: Limits, sandbox: Sandbox) -> Graded:
     """Grade one notebook and keep the result, unless a worker that died afterwards has done it already."""
-    one, path = one_and_path
-    if known := _kept(path):
+    one, name = job
+    if known := kept.read(name):
         return known
     try:
-        graded = grade_notebook(one, limits, stop)
+        with contextlib.nullcontext() if sandbox.safe else kept.mark(name):
+            graded = grade_notebook(one, limits, stop, sandbox)
         if graded.final:
-            with replacing(path) as file:
-                file.write(json.dumps(asdict(graded), indent=1).encode())
+            kept.write(name, graded)
     except OSError as error:  # the disk is full, or the notebook was moved meanwhile
         return Graded((Row("broken", f"It could not be graded: {error}"),), final=False)
     return graded
-
-
-def _kept(path: Path) -> Graded | None:
-    """A result of an earlier run, or None if there is none that can be read."""
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        return Graded(tuple(Row(**row) for row in kept["rows"]), kept["seconds"])
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
-
-
-def _key(one: SubmittedFile, course: str, limits: Limits) -> str:
-    """A hash of everything that a result depends on.
-
-    Raises:
-        BrokenNotebook: the file cannot be read.
-    """
-    if one.path.is_symlink():
-        raise BrokenNotebook("The file is a link to another place.")
-    try:
-        if one.path.stat().st_size > MAX_NOTEBOOK_BYTES:
-            raise BrokenNotebook(f"The file is larger than {MAX_NOTEBOOK_BYTES // 1_000_000} MB; clear its outputs.")
-        files = [one.path, *one.modules()]
-        contents = [(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in files]
-    except OSError as error:
-        raise BrokenNotebook(f"The file cannot be read ({error.strerror}).") from error
-    return hashlib.sha256(json.dumps([contents, sys.version, course, asdict(limits)]).encode()).hexdigest()[:32]

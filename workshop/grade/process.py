@@ -12,6 +12,7 @@ from workshop.grade.box import Box, BoxEnded, Limits
 from workshop.grade.handed_in import HandedIn
 from workshop.grade.judge import CourseFault, Judge
 from workshop.grade.notebook import BrokenNotebook, Notebook, read_notebook
+from workshop.grade.page import picture
 from workshop.grade.sandbox import Sandbox
 from workshop.grade.suspicion import suspicions
 from workshop.grade.table import Outcome, Row
@@ -68,7 +69,8 @@ def grade_notebook(one: HandedIn, limits: Limits, stop: Stop, sandbox: Sandbox) 
     rows = tuple(_row(judge, exercise, rest, one) for exercise in notebook.exercises)
     if not final and rest and not judge.verdicts:
         rows = (Row(**asdict(rest), notebook=notebook.name),)
-    return Graded(rows, round(time.monotonic() - started, 2), final)
+    pictures = {exercise: picture(*arrays) for exercise, arrays in judge.arrays.items()}
+    return Graded(rows, round(time.monotonic() - started, 2), final, pictures)
 
 
 def _read(path: Path) -> Notebook:
