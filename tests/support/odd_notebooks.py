@@ -71,7 +71,13 @@ class OddNotebook:
 
 
 def small_notebooks() -> list[OddNotebook]:
+    """Some cells each, of all kinds."""
     return [_parse(text) for text in re.split(r"(?m)^=== ", NOTEBOOKS)[1:]]
+
+
+def other_notebooks() -> list[OddNotebook]:
+    """Those whose grade is not what a kernel says, on purpose; with the status of each exercise of the notebook."""
+    return [_parse(text) for text in re.split(r"(?m)^=== ", OTHERS)[1:]]
 
 
 def _parse(text: str) -> OddNotebook:
@@ -882,6 +888,17 @@ def standardize(image, mean, std):
 # %%
 @check 1.3
 
+=== asyncio.run in an answer that is checked in the box: 2.4 failed
+# %%
+import asyncio
+# %% 2.4
+def count_parameters(model):
+    async def inner():
+        return sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return asyncio.run(inner())
+# %%
+@check 2.4
+
 === a task that a later cell waits for: 1.3 passed
 # %%
 import asyncio
@@ -1344,12 +1361,6 @@ except NameError as error:
 @right 1.1
 # %%
 @check 1.1
-
-=== the check with a wrong exercise id: none
-# %% 1.1
-@right 1.1
-# %%
-count_shapes = check("1.12", count_shapes)
 
 === a check cell with more in it: 1.1 passed
 # %% 1.1
@@ -2003,4 +2014,73 @@ sys.stderr.write("oh")
 @right 1.1
 # %%
 @check 1.1
+'''
+OTHERS = r'''
+=== a crash in an answer costs only its exercise: 4.1 todo, 4.2 failed, 4.3 todo, 4.4 passed, 4.5 todo, 4.6 todo
+# %%
+from course_utils.arguments import check_arguments
+from scipy.optimize import linear_sum_assignment
+# %% 4.2
+def connected_components(probability, threshold=0.5):
+    import os
+    os.abort()
+# %%
+@check 4.2
+# %% 4.4
+@right 4.4
+# %%
+@check 4.4
+
+=== a crash in a cell costs only this cell: 5.1 todo, 5.2 passed, 5.3 todo
+# %%
+import os
+os._exit(3)
+# %%
+from skimage.measure import label
+from skimage.segmentation import watershed
+from course_utils.arguments import check_arguments
+# %% 5.2
+@right 5.2
+# %%
+@check 5.2
+
+=== without a check cell: 2.1 todo, 2.2 todo, 2.3 todo, 2.4 passed, 2.5 failed
+# %% 2.4
+@right 2.4
+# %% 2.5
+def pad_to_multiple(image, multiple=16):
+    return image
+# %%
+print("the end")
+
+=== without a check cell, what the name means at the end: 5.1 todo, 5.2 todo, 5.3 failed
+# %% 5.3
+from course_utils.exploration import split_train_val
+def find_best_threshold(*arguments):
+    return find(*arguments)
+# %%
+def find(foregrounds, boundaries, truths, thresholds, iou_threshold=0.5):
+    return 0.5, {}
+
+=== defined only below its check: 2.1 todo, 2.2 todo, 2.3 todo, 2.4 todo, 2.5 todo
+# %%
+@check 2.4
+# %% 2.4
+@right 2.4
+
+=== the check with the id of no exercise: 2.1 todo, 2.2 todo, 2.3 todo, 2.4 passed, 2.5 todo
+# %% 2.4
+@right 2.4
+# %%
+count_parameters = check("2.12", count_parameters)
+
+=== check means something else: 2.1 todo, 2.2 todo, 2.3 todo, 2.4 failed, 2.5 todo
+# %% 2.4
+def check(exercise, answer):
+    print("passed")
+    return answer
+def count_parameters(model):
+    return 0
+# %%
+@check 2.4
 '''
