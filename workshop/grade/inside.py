@@ -14,7 +14,9 @@ Nothing that is said here is believed: the judge compares what the student's obj
 from __future__ import annotations
 
 import asyncio
+import builtins
 import contextlib
+import getpass
 import importlib
 import io
 import os
@@ -87,7 +89,7 @@ class Channel:
 
             for number in (self.incoming, self.outgoing):
                 msvcrt.setmode(number, os.O_BINARY)
-        sys.stdin = io.StringIO()  # `input()` is an EOFError
+        sys.stdin = io.StringIO()
         self.secret, self.process = None, os.getpid()
         self.messages: queue.SimpleQueue = queue.SimpleQueue()
         threading.Thread(target=self._read, daemon=True).start()
@@ -140,6 +142,7 @@ def set_limits(more_bytes: int) -> None:
 def make_shell() -> Any:
     """The object behind `get_ipython()`, which runs cells as a kernel does, and shows nothing."""
     from IPython.core import page
+    from IPython.core.error import StdinNotImplementedError
     from IPython.core.interactiveshell import InteractiveShell
     from traitlets.config import Config
 
@@ -150,6 +153,11 @@ def make_shell() -> Any:
     shell.ask_exit = sys.exit  # `exit()` ends the cell
     shell.showtraceback = shell.showsyntaxerror = shell.showindentationerror = lambda *_, **__: None
     shell._format_exception_for_storage = lambda *_, **__: []
+
+    def ask(*_: Any, **__: Any) -> None:
+        raise StdinNotImplementedError("There is nobody who could answer: input() does not work in Run all.")
+
+    builtins.input = getpass.getpass = ask  # as in a kernel that nobody watches
     shell.enable_matplotlib = lambda gui=None: ("inline", "agg")
     shell.enable_pylab = lambda gui=None, *_, **__: ("inline", "agg", [])
     return shell
@@ -282,6 +290,7 @@ class NotebookRun:
             with contextlib.suppress(BaseException):
                 for number in (reading, self.channel.incoming, self.channel.outgoing):
                     os.close(number)
+                asyncio._set_running_loop(self.loop)  # asyncio forgets in a fork that one is running
                 with open(writing, "wb") as stream:
                     stream.write(values.pack(self.judged(exercise_id, submission)))
             os._exit(0)

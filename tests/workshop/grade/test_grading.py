@@ -207,7 +207,7 @@ def test_what_goes_wrong_in_an_exercise_costs_only_that_one(graded_class, studen
         ("ana", "1.3", "float32"), ("ben", "1.3", "float32"), ("ana", "1.6", "Exercise 1.6"),
         ("ana", "1.4", "no cell defines split_train_val"),
         ("bad cells", "1.2", "def intensity_statistics(images)"), ("bad cells", "1.3", "raised SystemExit: 0"),
-        ("bad cells", "1.5", "EOFError"),
+        ("bad cells", "1.5", "StdinNotImplementedError"),
         ("exits", "1.2", "exit code 3"), ("exits", "1.2", "cell 2"), ("exits", "1.3", "exit code 0"),
         pytest.param("crashes", "1.1", "SIGSEGV", marks=posix_only), ("bad cells", "1.6", "'=1+1"),
         pytest.param("memory", "1.1", "MemoryError", marks=linux_only),
