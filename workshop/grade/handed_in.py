@@ -115,8 +115,11 @@ def find_handed_in(
         note = f"{file.note} {said}".strip()
         students[person.label if person else label].append(replace(file, note=note))
     lines = [line for student, files in students.items() for line in _lines(student, files, search)]
-    lines += [HandedIn(one.label, folder, "", missing="Handed in nothing.", count=0)
-              for one in (people.people if people else ()) if one.label not in students]  # fmt: skip
+    for one in people.people if people else ():
+        if one.label not in students:
+            unclear = any(one.label in line.note for line in lines)
+            missing = "Handed in nothing under a name that is clear." if unclear else "Handed in nothing."
+            lines.append(HandedIn(one.label, folder, "", missing=missing, count=0))
     return sorted(_with_twins(lines), key=lambda line: (line.student, line.file, line.broken, str(line.path)))
 
 
@@ -141,6 +144,12 @@ def _named(search: Search, people: Roster | None) -> list[File]:
             if own in search.containers and (login := logins[root].get(names[own].student)):
                 names[own] = replace(names[own], student=login, folder=own[-1])
         files.append(replace(file, name=names[own], is_loose=own == file.parts and own not in search.containers))
+    # Blackboard's logins may have underscores: what stands before them is what all have in common.
+    whole = {file.name.folder for file in files if file.name.by_platform and file.name.folder}
+    start = commonprefix(list(whole)).rfind("_") + 1 if len(whole) > 1 else 0
+    for place, file in enumerate(files):
+        if start and file.name.folder in whole and file.name.by_platform:
+            files[place] = replace(file, name=replace(file.name, student=file.name.folder[start:]))
     return files
 
 
@@ -164,7 +173,13 @@ def _roots(search: Search, people: Roster | None) -> set[tuple[str, ...]]:
         name = _name(search, parts)
         return name.by_platform or bool(people and people.find(name)[0])
 
+    def only_folder(parts: tuple[str, ...]) -> tuple[str, ...] | None:
+        (one, *others) = below[parts] or [()]
+        return one if one in search.containers and not others and not is_person(one) else None
+
     def is_class(parts: tuple[str, ...]) -> bool:
+        if inner := only_folder(parts):
+            return is_class(inner)
         inside = [one for one in below[parts] if one in search.containers]
         wrapper = _WRAPPER.fullmatch(_name(search, parts).student) or _WRAPPER.fullmatch(parts[-1])
         students = {_name(search, one).student for one in below[parts] if is_person(one)}
@@ -172,6 +187,8 @@ def _roots(search: Search, people: Roster | None) -> set[tuple[str, ...]]:
 
     def is_like_a_class(parts: tuple[str, ...]) -> bool:
         """Several folders or files with names hold the same notebook."""
+        if inner := only_folder(parts):
+            return is_like_a_class(inner)
         same: dict[str, set[str]] = defaultdict(set)
         for one in below[parts]:
             name = _name(search, one).student

@@ -14,7 +14,7 @@ from workshop.grade.students import Name, is_header, is_notebook_name, read_subm
 MAX_NOTEBOOK_BYTES = 200_000_000
 SUBMITTERS = "submission_metadata.yml"  # Gradescope's
 # What operating systems, Jupyter and version control put there; nobody hands it in.
-_LEFT_OUT = re.compile(r"(?i)\..+|__MACOSX|__pycache__|Thumbs\.db|desktop\.ini|\$RECYCLE\.BIN")
+_LEFT_OUT = re.compile(r"(?i)\.(?!ipynb$).+|__MACOSX|__pycache__|Thumbs\.db|desktop\.ini|\$RECYCLE\.BIN")
 
 
 @dataclass(frozen=True)

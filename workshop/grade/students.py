@@ -22,7 +22,7 @@ _WRITTEN = [
     r"(?P<student>.+?)_(?:(?P<late>LATE)_)?(?P<id>\d+)_(?P<attempt>\d{3,})_(?P<rest>.+)",
     r"(?P<student>.+?)_(?:(?P<late>LATE)_)?(?P<id>\d+)_(?P<rest>(?:text|link)\.html)",
     # Blackboard, "Assignment File Download": HOMEWORK_LOGIN_attempt_TIME_NAME, and _attempt_TIME.txt
-    r".+_(?P<student>[^_]+)_(?:attempt|poging|Versuch|intento|tentativ[ae]|tentative)_"
+    r"(?P<whole>.+_(?P<student>[^_]+))_(?:attempt|poging|Versuch|intento|tentativ[ae]|tentative)_"
     r"(?P<attempt>\d{4}(?:-\d\d){5})(?:_(?P<rest>.+)|\.txt)?",
     # nbgrader's exchange: STUDENT+ASSIGNMENT+TIME+RANDOM
     r"(?P<student>[^+]+)\+[^+]+\+(?P<attempt>\d{4}-\d\d-\d\d [^+]+)(?:\+.*)?",
@@ -112,7 +112,8 @@ def read_name(name: str, is_folder: bool = False) -> Name:
                 student = f"{student} {parts['id']}"
             number = own_number(rest) or int((re.search(r"-(\d+)(?:\.|$)", rest) or "00")[1])
             late = bool(parts.get("late"))
-            return Name(student, parts.get("id", ""), stamp_of(parts.get("attempt", "")), number, late, rest, True)
+            id_, stamp, whole = (parts.get(key, "") for key in ("id", "attempt", "whole"))
+            return Name(student, id_, stamp_of(stamp), number, late, rest, True, whole)
     stem = name if is_folder else Path(_ARCHIVE.sub("", _NOTEBOOK.sub("", name)) or name).name
     if not is_folder and stem == name:
         stem = Path(name).stem

@@ -194,6 +194,10 @@ def test_clones_with_any_name_of_the_assignment(tmp_path):
         (["hw1/kim/01_data.ipynb", "hw1/ana/01_data.ipynb"], ["ana", "kim"]),
         (["hw1/kim/01_data.ipynb", "hw1/ana/01_data.ipynb", "hw2/kim/02_unet.ipynb", "hw2/ana/02_unet.ipynb"],
          ["ana", "ana", "kim", "kim"]),
+        (["d/Homework 1/Kim Lee - 01_data.ipynb", "d/Homework 1/Ana Berg - 01_data.ipynb"], ["Ana Berg", "Kim Lee"]),
+        (["d/hw/Kim Lee_1_assignsubmission_file_/x.ipynb"], ["Kim Lee"]),
+        (["hw_1_k_lee_attempt_2026-11-20-10-00-00_x.ipynb", "hw_1_a_lee_attempt_2026-11-20-10-00-00_x.ipynb"],
+         ["a_lee", "k_lee"]),
         (["kim/01_data/01_data.ipynb", "kim/02_unet/02_unet.ipynb", "kim/old/01_data.ipynb"], ["kim"] * 3),
         (["kim/week1/01_data.ipynb", "kim/week2/01_data.ipynb", "ana/01_data.ipynb"], ["ana", "kim", "kim"]),
         (["kim/01_data_v1.ipynb", "kim/01_data_final.ipynb", "kim/01_data.ipynb"], ["kim"] * 3),
@@ -204,7 +208,7 @@ def test_folders_of_a_class_and_folders_of_one_student(tmp_path, files, students
     made = {}
     for file in files:
         top, _, rest = file.partition("/")
-        made.setdefault(f"{top}.zip", {})[rest] = N
+        made.setdefault(f"{top}.zip", {})[rest or file] = N
     made = {name: zipped(inner) for name, inner in made.items()} if packed else dict.fromkeys(files, N)
     assert [line.student for line in find(tmp_path, made)] == students
 
@@ -228,6 +232,7 @@ ODD = {
     "all_but": ({"a.py": "", "b.py": "", "c.html": "", "d.csv": ""}, ["Python file.*b.py", "web page", "extra"]),
     "empty": (None, ["folder is empty"]),
     "hidden_only": ({".DS_Store": "x", ".ipynb_checkpoints/01_data-checkpoint.ipynb": N}, ["folder is empty"]),
+    "no_stem": ({".ipynb": N}, ["graded"]),
     "nothing_in_it": ({"01_data.ipynb": ""}, ["file is empty"]),
     "folder_as_notebook": ({"x.ipynb": None}, ["folder is empty"]),
     "folder_named_notebook": ({"x.ipynb/01_data.ipynb": N}, ["graded"]),
