@@ -179,8 +179,7 @@ class NotebookRun:
         start = self.channel.receive()["start"]
         # kept, since `Exercise.check` would look for the copy that the notebook imports
         self.checks = {exercise: get_exercise(exercise).check for exercise in start["exercises"]}
-        with contextlib.suppress(ModuleNotFoundError):
-            self.observe = importlib.import_module("workshop.grade.observations").observe
+        self.observe = importlib.import_module("workshop.grade.observations").observe
         self.shell = make_shell()
         self.guard = Guard()
         for name in [name for name in sys.modules if name.split(".")[0] in PACKAGES]:
@@ -217,6 +216,8 @@ class NotebookRun:
         try:
             with time_limit(cell["seconds"]):
                 result = self.loop.run_until_complete(running)
+                if isinstance(result.error_in_exec, CheckTimeout):  # the shell took it
+                    raise result.error_in_exec
         except CheckTimeout as error:
             return f"Time: {place} was {error}"
         except BaseException as error:  # an exception that reached the loop itself

@@ -85,11 +85,6 @@ class Notebook:
         """The number of the last cell with a check of this exercise."""
         return max((cell.number for cell in self.cells if exercise.id in cell.checks), default=None)
 
-    @property
-    def unchecked(self) -> list[str]:
-        """The ids of the exercises that no cell checks."""
-        return [exercise.id for exercise in self.exercises if self.last_check(exercise) is None]
-
     def to_run(self, seconds: float, whole: bool = False) -> list[dict[str, Any]]:
         """The cells to run, in order: "number", "source" and the "seconds" that each may compute.
 

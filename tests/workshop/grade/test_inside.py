@@ -5,10 +5,12 @@ Each notebook runs once, in a process that these tests drive through its pipes, 
 
 import os
 import pickle
+import re
 import secrets
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from workshop.grade import values
@@ -32,8 +34,10 @@ class Driven:
                                  "faults": {}, **start}})  # fmt: skip
             while message := self.receive():
                 self.said.append(message)
-                if "check" in message:
-                    for question in ask:
+                if "check" in message and ask is None:
+                    self.process.stdin.close()
+                elif "check" in message:
+                    for question in ask.get(message["check"], ()) if isinstance(ask, dict) else ask:
                         self.send(question)
                         self.said.append(self.receive())
                     self.send({"verdict": {"status": verdict, "messages": ["No."], "timed_out": False}})
@@ -141,3 +145,116 @@ def test_the_object_is_that_of_the_kernel(kinds, kind):
 def test_an_error_ends_its_cell_only(kinds):
     errors = [text.split(" raised ")[1] for text in kinds[1].all("error")]
     assert errors == ["ZeroDivisionError: division by zero.", *["SystemExit."] * 4]
+
+
+# --- limits and what is out of order ----------------------------------------------------------------------------------
+
+ODD = {
+    "computes for ever": ("while True: pass", "Time: cell"),
+    "swallows": ("while True:\n    try:\n        while True: pass\n    except BaseException: pass", "Time: cell"),
+    "sleeps": ("import time\ntime.sleep(1000)", "Time: cell"),
+    "waits in the loop": ("await asyncio.sleep(1000)", "Time: cell"),
+    "memory": ("import numpy as np\nkept = np.ones(10**10)", "MemoryError"),
+    "no Python": ("def f(:\n  pass", "Syntax: cell"),
+    "an odd line": ("x = 'a\n", "Syntax: cell"),
+    "an odd error": ("class Odd(Exception):\n    def __str__(self): 1 / 0\nraise Odd", "raised Odd"),
+    "standard streams": ("import os, sys\nos.write(1, b'x' * 10**6)\nprint('y' * 10**7)\nsys.stdout.close()\n"
+                         "os.close(0)\nos.close(1)\nraise ValueError('all lead nowhere')", "all lead nowhere"),
+    "a check elsewhere": ("if not (child := os.fork()):\n    try:\n        check('1.2', f)\n    finally:\n"
+                          "        os._exit(5)\n_, code = os.waitpid(child, 0)\nraise ValueError(code >> 8)",
+                          "ValueError: 5"),
+    "no such exercise": ("check('9.9', f)", "There is no exercise '9.9'"),
+    "a group": ("raise ExceptionGroup('several', [ValueError()])", "ExceptionGroup: several"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory):
+    """What a notebook says whose cells do what they should not; its last cell checks something."""
+    setup = [CHECK + "import asyncio\nf = lambda x: x", "offset = 4"]
+    last = ["from course_utils import standardize\ncheck('1.3', standardize)", "check('1.1', lambda x: x + offset)",
+            "def split_train_val(x): return x"]  # fmt: skip
+    cells = numbered([*setup, *(source for source, _ in ODD.values()), *last], seconds=0.5)
+    folder = tmp_path_factory.mktemp("odd")
+    faults = {"cell 2": "It ended the last box."}
+    return Driven(folder, [*cells], ask=[call(3)], faults=faults, exercises=["1.1"], unchecked=["1.1", "1.2", "1.4"])
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_what_a_cell_does_ends_this_cell_only(odd, kind):
+    number = [*ODD].index(kind) + 3
+    errors = {message["cell"]: message["error"] for message in odd.said if "cell" in message}
+    assert ODD[kind][1] in errors[number] and f"cell {number}" in errors[number], errors[number]
+
+
+def test_cells_that_ended_an_earlier_box_do_not_run_again(odd):
+    assert odd.said[1:3] == [{"step": "cell 2"}, {"cell": 2, "error": "It ended the last box."}]
+    (error,) = [error for error in odd.all("error") if isinstance(error, dict)]
+    assert "offset" in str(error["exception"])
+
+
+def test_the_reference_is_not_judged_and_what_is_not_checked_is_at_the_end(odd):
+    assert odd.all("check") == ["1.1", "1.4"] and odd.all("shown") == ["1.3"]
+    assert odd.said[-1] == {"end": {}}
+
+
+# --- checks in the box ------------------------------------------------------------------------------------------------
+
+COUNT = "def count_parameters(model):\n    return {}"
+RIGHT = "sum(p.numel() for p in set(model.parameters()) if p.requires_grad)"
+FRAMES = """def count_parameters(model):
+    frame = sys._getframe()
+    while frame := frame.f_back:
+        names = [name for name in frame.f_globals if name.startswith(("expect", "fail"))]
+        frame.f_globals.update({name: lambda *_, **__: None for name in names})
+    return 0"""
+# kind -> cells, and what the message of the check says in the end
+LIVE = {
+    "right": ([COUNT.format(RIGHT)], "Right."),
+    "wrong": ([COUNT.format("0")], "found 0"),
+    "a stub": (["def count_parameters(model):\n    raise NotImplementedError('Later.')"], "Later."),
+    "exit": ([COUNT.format("sys.exit(3)")], "SystemExit"),
+    "the end of the process": ([COUNT.format("os._exit(3)")], "exit code 3"),
+    "a crash": ([COUNT.format("os.kill(os.getpid(), 9)")], "signal 9"),
+    "a daemon": ([COUNT.format("os.fork() or time.sleep(30)")], "of processor time|found"),
+    "names of the checker": (["import course_utils.exercises.feedback as one",
+                              "import course_utils.exercises.sandbox as two",
+                              "one.fail = one.expect_close = lambda *_, **__: None\ntwo.run_check = lambda *_: 1",
+                              COUNT.format("0")], "found 0"),
+    "libraries": (["np.isclose = np.allclose = lambda *_, **__: np.True_\ntorch.equal = lambda *_: True",
+                   "import builtins\nbuiltins.abs = builtins.round = lambda *_: 0",
+                   "import contextlib\ncontextlib.redirect_stdout = contextlib.suppress",
+                   COUNT.format("0")], "found 0"),
+    "code": (["torch.nn.Module.parameters.__code__ = (lambda self, recurse=True: iter(())).__code__",
+              COUNT.format("0")], "found 0"),
+    "frames": ([FRAMES], "found 0|during the check your code replaced"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory):
+    """Kind -> the message of the check in the box, and the status."""
+    cells = [CHECK + "import os, sys, time, numpy as np, torch"]
+    for sources, _ in LIVE.values():
+        cells += [*sources, "check('2.4', count_parameters)"]
+    folder = tmp_path_factory.mktemp("live")
+    run = Driven(folder, numbered(cells), ask=[{"live": True}], exercises=["2.4"])
+    answers = [message for message in run.said if "result" in message or "died" in message]
+    assert len(answers) == len(LIVE), run.said
+    return dict(zip(LIVE, answers, strict=True))
+
+
+@pytest.mark.parametrize("kind", LIVE)
+def test_checks_in_the_box_are_those_that_were_loaded_before(live, kind):
+    found = live[kind].get("result") or {"status": "failed", "messages": [live[kind]["died"]]}
+    assert re.search(LIVE[kind][1], " ".join(found["messages"])), found
+    assert found["status"] == {"right": "passed", "a stub": "todo"}.get(kind, "failed")
+
+
+def test_a_box_ends_with_the_judge_and_takes_along_what_it_started(tmp_path):
+    source = "import subprocess, sys\nchild = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(100)'])"
+    note = f"open({str(tmp_path / 'pid')!r}, 'w').write(str(child.pid))"
+    run = Driven(tmp_path, numbered([CHECK, source, note, "check('1.1', note)", "check('1.1', 3)"]), ask=None)
+    assert run.process.returncode == -9
+    child = int((tmp_path / "pid").read_text())
+    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
