@@ -159,12 +159,15 @@ class Box:
         with self._lock:
             if self._ended is None:
                 self._ended = BoxEnded(message, timed_out)
+        self._kill()
+        self._incoming.put(None)
+
+    def _kill(self) -> None:
         if self.sandbox.is_engine:
             remove_container(self.sandbox.program, self._name)
         else:
             self._group.kill(mark="" if self.sandbox.safe else self._name)
         self._process.kill()
-        self._incoming.put(None)
 
     def _close(self) -> None:
         self._closing.set()
@@ -224,6 +227,7 @@ class Box:
             reason = explain_exit(self._process.wait(5))
         except subprocess.TimeoutExpired:
             reason = "Exit: the code closed the channel to the grader."
+        self._kill()
         if not self._heard:
             self._threads[1].join(5)  # what it said on standard error
             reason += " " + " ".join(self._errors.decode(errors="replace").split())[-300:]
@@ -245,6 +249,9 @@ class Box:
             last, pause, looks = now, max(PAUSE, 20 * (now - before)), looks + 1
             if reason := self._exceeded(self._usage, thorough=looks % 10 == 0):
                 self._end(*reason)
+            elif self._process.poll() is not None:
+                self._threads[0].join(1)  # unless something that it started holds its pipe open
+                self._explain()
 
     def _exceeded(self, usage: Usage, thorough: bool) -> tuple[str, bool] | None:
         """Which limit is exceeded, if any, and whether it is one of time."""

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import time
 from dataclasses import dataclass
 
@@ -49,10 +50,14 @@ class Group:
         self._own: dict[tuple[int, float], float] = {}  # seconds of all there ever were
         self._delays: dict[int, float] = {}
         self._queued = self._computed = 0.0
+        self._lock = threading.Lock()
 
     def look(self) -> Usage:
         """What the group uses now. Seconds never shrink."""
-        everything = all_processes()
+        with self._lock:
+            return self._look(all_processes())
+
+    def _look(self, everything: dict[int, Process]) -> Usage:
         numbers = {
             number for number, one in self._alive.items()
             if number in everything and everything[number].started == one.started
