@@ -197,6 +197,29 @@ CHANGED: dict[str, list[tuple[str, dict[str, str | None], dict[str, str | None]]
             "    samples, s = as_list(samples=samples), range(len(samples))\n"
             "    return [samples[i] for i in s if (i + 1) % every], [samples[i] for i in s if (i + 1) % every == 0]",
             "exercise-1-4": ""}, {"1.4": "passed"}),
+        ("with a helper whose name the course takes",
+         {"+exercise-1-2": "def mean(array):\n    return float(np.mean(array))",
+          "exercise-1-2": "def intensity_statistics(images):\n"
+                          "    pixels = np.concatenate([image.ravel() for image in images]).astype(float)\n"
+                          "    return mean(pixels), float(pixels.std())",
+          "exercise-1-4": "def split_train_val(samples, every=20):\n    assert mean([1, 1]) == 1\n"
+                          "    return [s for i, s in enumerate(samples, 1) if i % every], samples[every - 1 :: every]"},
+         {"1.2": "passed", "1.4": "failed"}),
+        ("with a loop variable of the course in an answer",
+         {"exercise-1-4": "def split_train_val(samples, every=20):\n    assert isinstance(name, str) and share == 0.5\n"
+                          "    return [s for i, s in enumerate(samples, 1) if i % every], samples[every - 1 :: every]"},
+         {"1.4": "passed"}),
+        ("with data of its own", {"code-ce8ba82d0bbb": "data = None", "exercise-1-6": "@right 1.6\nsize = areas.size"},
+         {"1.6": "passed"}),
+        ("with a constant that fails because of data of its own",
+         {"code-ce8ba82d0bbb": "data = None", "exercise-1-6": "size = areas.size\n@right 1.6"}, {"1.6": None}),
+        ("with what an earlier answer computes in a cell of the course",
+         {"exercise-1-2": "def intensity_statistics(images):\n    return 7.0, 7.0",
+          "exercise-1-3": "def standardize(image, m=None, s=None, **given):\n    assert mean != 7.0\n"
+                          "    return ((np.float64(image) - given['mean']) / given['std']).astype('float32')",
+          "exercise-1-4": "def split_train_val(samples, every=20):\n    assert mean != 7.0\n"
+                          "    return [s for i, s in enumerate(samples, 1) if i % every], samples[every - 1 :: every]"},
+         {"1.2": "failed", "1.3": "failed", "1.4": "passed"}),
     ],
     "01_data_exploration, stand-alone": [
         ("solved in part", {"exercise-1-1": "@right 1.1", "exercise-1-3": "def standardize(image, mean, std):\n"
