@@ -120,9 +120,12 @@ class Judge:
         cells = [cell for cell in holding if self._error(cell.number)]
         if cells:
             return self._error(cells[-1].number)
+        # The check cell may have ended before its check.
+        if (error := self._error(self.notebook.last_check(exercise))) and exercise.name not in error.message:
+            return error
         return Outcome("failed", f"Name: {exercise.name} is not defined where it is checked.")
 
-    def _error(self, number: int) -> Outcome | None:
+    def _error(self, number: int | None) -> Outcome | None:
         return self.faults.get(f"cell {number}") or self.errors.get(number)
 
     def _reasons(self, exercise: Exercise, message: str) -> list[Outcome]:
