@@ -38,15 +38,3 @@ def descendants(number: int) -> set[int]:
         new = {one.number for one in everything.values() if one.parent in new and not one.zombie} - found
         found |= new
     return found
-
-
-def users() -> set[int]:
-    """Processes of the users that boxes run as."""
-    found = set()
-    for number in all_processes():
-        try:
-            if 61184 <= os.stat(f"/proc/{number}").st_uid < 65520:
-                found.add(number)
-        except OSError:
-            continue
-    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import stat
@@ -14,7 +15,7 @@ import course_utils
 import workshop
 
 FILES, WORK, HOME = "/tmp/files", "/tmp/work", "/tmp/home"  # in the box
-MAX_FILES_BYTES = 2**30  # of a student
+MAX_FILES, MAX_FILES_BYTES = 20_000, 2**30  # of a student
 MAX_TEMPORARY_BYTES = 2**30  # in /tmp of the box, and the same in /dev/shm
 
 
@@ -46,21 +47,26 @@ def temporary_folder(files: Path | None = None) -> Iterator[Path]:
 
 
 def _copy_files(source: Path, target: Path) -> None:
-    """Copy plain files and folders; links, devices and pipes are left out."""
-    size = 0
+    """Copy plain files and folders; links, devices, pipes and what cannot be read are left out."""
+    count = size = 0
     for parent, folders, names in os.walk(source):
         folders[:] = [name for name in folders if not os.path.islink(os.path.join(parent, name))]
         here = target / Path(parent).relative_to(source)
         here.mkdir(exist_ok=True)
         here.chmod(0o755)
-        for name in names:
-            status = os.lstat(os.path.join(parent, name))
-            size += status.st_size
-            if size > MAX_FILES_BYTES:
-                raise ValueError(f"The files beside the notebook are larger than {MAX_FILES_BYTES >> 20} MB.")
-            if stat.S_ISREG(status.st_mode):
-                shutil.copyfile(os.path.join(parent, name), here / name)
-                (here / name).chmod(0o644)
+        for path in (os.path.join(parent, name) for name in names):
+            try:
+                status = os.lstat(path)
+                count, size = count + 1, size + status.st_size
+                if size > MAX_FILES_BYTES or count > MAX_FILES:
+                    text = f"more than {MAX_FILES} files or {MAX_FILES_BYTES >> 20} MB"
+                    raise ValueError(f"Beside the notebook there are {text}: leave out what it does not need.")
+                if stat.S_ISREG(status.st_mode):
+                    shutil.copyfile(path, here / os.path.basename(path))
+                    (here / os.path.basename(path)).chmod(0o644)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise
 
 
 def remove_folder(folder: Path) -> None:

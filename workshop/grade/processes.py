@@ -111,7 +111,7 @@ def all_processes() -> dict[int, Process]:
     if LINUX:
         found = (_read_process(int(name)) for name in os.listdir("/proc") if name.isdigit())
         return {one.number: one for one in found if one}
-    import psutil
+    import psutil  # ipykernel needs it, too
 
     result = {}
     for process in psutil.process_iter():
@@ -157,13 +157,16 @@ def _proportional(one: Process) -> int:
 
 def _marked(mark: str) -> set[int]:
     """Processes of this user that have the mark in their environment."""
-    found = set()
-    if mark:
-        with contextlib.suppress(ImportError):
-            import psutil
+    return {number for number in all_processes() if mark.encode() in _environment(number)} if mark else set()
 
-            for process in psutil.process_iter():
-                with contextlib.suppress(psutil.Error, OSError):
-                    if process.environ().get("COURSE_BOX") == mark:
-                        found.add(process.pid)
-    return found
+
+def _environment(number: int) -> bytes:
+    if LINUX:
+        with contextlib.suppress(OSError), open(f"/proc/{number}/environ", "rb") as file:
+            return file.read()
+        return b""
+    import psutil
+
+    with contextlib.suppress(psutil.Error, OSError):
+        return "\0".join(psutil.Process(number).environ().values()).encode(errors="replace")
+    return b""

@@ -414,7 +414,7 @@ def test_what_was_left_in_the_folder_is_removed(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     leave = """
 os.mkfifo("fifo"); os.symlink("/etc", "link"); os.mkdir("shut"); open("shut/file", "w").close(); os.chmod("shut", 0)
-for _ in range(3000):
+for _ in range(400):
     os.mkdir("deeper" * 20); os.chdir("deeper" * 20)
 import socket; socket.socket(socket.AF_UNIX).bind("s")
 """
