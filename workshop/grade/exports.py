@@ -110,6 +110,8 @@ def write_exports(
             lines, note, delimiter, newline = make(lms, known, people)
             _write(path, lines, delimiter, newline)
             said.append(f"{path}: {note}")
+    if formats and (waiting := sum(total.open for total in totals.values())):
+        said.append(f"Answers that are not marked yet and count 0 in these files: {waiting}.")
     return said
 
 
@@ -199,7 +201,8 @@ def _moodle(lms: _Lms | None, totals: Mapping[str, Total], people: Sequence[Pers
 
 def _comment(total: Total) -> str:
     parts = [f"{name}: {cell(points)} of {cell(out_of)}" for name, (points, out_of) in total.notebooks.items()]
-    return f"{cell(total.points)} of {cell(total.out_of)} points. {'; '.join(parts)}."
+    rest = f" Answers that are not marked yet: {total.open}." if total.open else ""
+    return f"{cell(total.points)} of {cell(total.out_of)} points. {'; '.join(parts)}.{rest}"
 
 
 def _scaled(total: Total | tuple[float, float], maximum: str) -> float:

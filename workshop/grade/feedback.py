@@ -57,7 +57,7 @@ def write_feedback(
 
 
 def _score(total: Total) -> str:
-    rest = f" {total.open} of your answers are not marked yet." if total.open else ""
+    rest = f" Answers that are not marked yet: {total.open}." if total.open else ""
     score = f"{cell(total.points)} of {cell(total.out_of)} points ({total.percent:.0f} %)"
     return f"<p><strong>{score}</strong>.{rest}</p>"
 

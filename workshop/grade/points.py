@@ -160,7 +160,7 @@ def totals(
         rows: with points; of two files with the same exercise by one student the better result counts.
         marks: (student, question) -> points given by hand, None if there are none yet.
     """
-    marks = marks or {}
+    marks = {key: mark for key, mark in (marks or {}).items() if notebook_of(key[1])}
     graded = {row.notebook for row in rows if row.exercise} | {notebook_of(question) for _, question in marks}
     maximum = {name: 0.0 for name in sorted(graded)}
     for id_, worth in points.out_of.items():

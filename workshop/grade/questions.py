@@ -19,7 +19,6 @@ from workshop.grade.table import cell, spreadsheet_safe
 from workshop.paths import checkout
 
 COLUMNS = ["student", "question", "points", "comment"]
-FILE = "questions.csv"
 _ASKED = re.compile(r"\*\*Question (\d+[a-z])\.\*\*")
 # What stands around an answer, and in its place as long as there is none.
 _FRAME = re.compile(
@@ -224,7 +223,10 @@ def _unquoted(written: str) -> str:
 def write_question_pages(
     folder: Path, answers: Mapping[tuple[str, str], str], marks: Mapping[tuple[str, str], Mark], points: Points
 ) -> list[Path]:
-    """A page for each question that somebody answered: the model answer, beside it one row for each student."""
+    """A page for each question that somebody answered: the model answer, beside it one row for each student.
+
+    The folder has the name of the file with the marks, without its `.csv`.
+    """
     written = []
     for question in sorted({question for _, question in answers}):
         known = course_questions().get(question, Question(question, "", ""))
@@ -235,7 +237,7 @@ def write_question_pages(
         body = (
             f'<div class="text">{markdown(known.asked)}</div>'
             f"<p>{len([one for one in own.values() if one])} answers, {cell(worth)} points. "
-            f"Marks and comments go into {FILE}; the same command reads them back.</p>"
+            f"Marks and comments go into {folder.name}.csv; the same command reads them back.</p>"
             f'<div class="columns"><div><h2>Answers</h2>{rows}</div>'
             '<div><section class="box model"><h2>Model answer</h2>'
             f'<div class="text">{markdown(known.answer) or "There is none here."}</div></section></div></div>'

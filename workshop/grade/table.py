@@ -129,4 +129,4 @@ def summary(rows: Sequence[Row]) -> str:
     counts = "\n".join(
         f"passed in {name}: " + ", ".join(f"{id_} {passed[id_]}" for id_ in ids) for name, ids in notebooks.items()
     )
-    return f"\n{shown}\n\n{counts}\n\n+ passed   x failed   . todo   ! could not be graded"
+    return f"\n{shown}\n\n{counts}\n\n+ passed   x failed   . todo   ! could not be graded   points: of exercises"

@@ -56,7 +56,7 @@ def test_a_page_for_each_student(tmp_path, class_of_three):
                  f"data:image/png;base64,{PICTURE}", 'alt="'):  # fmt: skip
         assert part in ana, part
     assert "Ben" not in ana and "Ana" not in texts["Ben"]
-    assert "1 of your answers are not marked yet" in texts["Ben"] and "not marked yet" in texts["Ben"]
+    assert "Answers that are not marked yet: 1." in texts["Ben"] and "not marked yet" in texts["Ben"]
     for page in texts.values():
         assert "_getframe" not in page, "what a person should look at is not for students"
         assert "<script" not in page and "<img src=x" not in page and "\x1b" not in page and "\u202e" not in page

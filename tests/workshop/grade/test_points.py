@@ -97,7 +97,7 @@ ROWS = [
 def test_totals(tmp_path, text, ana, ben, out_of):
     """Out of the two notebooks that somebody handed in; parts count if the file says so; a better attempt counts."""
     points = read_points(written(tmp_path, text), ["1a", "5a"])
-    marks = {("ana", "1a"): 1.5 if points.out_of["1a"] else None, ("ben", "1a"): None}
+    marks = {("ana", "1a"): 1.5 if points.out_of["1a"] else None, ("ben", "1a"): None, ("ben", "9z"): None}
     found = totals(with_points(ROWS, points, late=["late"]), points, marks)
     assert [(found[who].points, found[who].out_of) for who in ("ana", "ben", "cleo")] == [
         (ana, out_of), (ben, out_of), (0, out_of)

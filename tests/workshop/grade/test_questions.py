@@ -168,8 +168,9 @@ def test_errors_name_the_line(tmp_path, points, line, says):
 
 def test_a_page_for_each_question(tmp_path, points):
     answers = ANSWERS | {("<b>Dmitri</b>", "1a"): "<script>alert(1)</script>\u202e![x](http://example.org/x.png)"}
-    pages = write_question_pages(tmp_path, answers, {("Ana", "1a"): Mark(1.5, "Why?")}, points)
+    pages = write_question_pages(tmp_path / "grades-questions", answers, {("Ana", "1a"): Mark(1.5, "Why?")}, points)
     assert [path.name for path in pages] == ["question-1a.html", "question-1b.html"]
     page = pages[0].read_text(encoding="utf-8")
-    assert "Ana (1.5 of 2)" in page and "Why?" in page and "No answer." in page and "<strong>Crop</strong>" in page
+    assert "Ana (1.5 of 2)" in page and "go into grades-questions.csv" in page
+    assert "Why?" in page and "No answer." in page and "<strong>Crop</strong>" in page
     assert "<script" not in page and "<b>Dmitri" not in page and "\u202e" not in page and 'src="http' not in page
