@@ -76,16 +76,17 @@ class NormalizingModel(notebook_04.PointModel):
 
 def label_pair(rng: Rng, dtype: Any = np.int32, offset: int = 0, unit: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Prediction and truth: shifted, and some instances missing, extra, split or merged. Ids are offset + k * unit."""
-    rows, columns = (np.repeat(np.arange(n), rng.integers(4, 10, n)) for n in (4, 5))
-    cells = 10 * rows[:, None] + 2 * columns + rng.integers(0, 2, len(columns))  # each cell is in two parts, striped
-    cells[:, np.r_[True, columns[1:] != columns[:-1]]] |= 1
+    heights, widths = rng.integers(4, 10, 4), rng.integers(4, 10, 5)
+    columns = np.repeat(2 * np.arange(5), widths) + np.concatenate([np.arange(width) > 2 for width in widths])
+    halves = 10 * np.repeat(np.arange(4), heights)[:, None] + columns  # of 20 instances
     labels = []
     for shift in rng.integers(0, 3, 2):
-        pairs = 2 * rng.permutation(np.arange(1, 30))[:20, None] + [0, 1]
-        ids = pairs * unit + offset  # some ids of an image differ by 1, and some are those of the other image
-        ids[:, 1] = np.where(rng.random(20) < 0.8, ids[:, 0], ids[:, 1])  # most parts belong together
+        # some ids of an image differ by 1, and some are those of the other image
+        ids = (2 * rng.permutation(np.arange(1, 30))[:20, None] + [0, 1]) * unit + offset
+        ids[:, 1] = np.where(rng.random(20) < 0.8, ids[:, 0], ids[:, 1])
         ids[rng.random(20) < 0.2] = 0
-        labels.append(np.roll(ids.ravel()[cells], shift, axis=(0, 1)).astype(dtype))
+        shifted = np.pad(halves, ((shift, 0), (shift, 0)), mode="edge")[: len(halves), : len(columns)]
+        labels.append(ids.ravel()[shifted].astype(dtype))
     return labels[0], labels[1]
 
 
@@ -93,12 +94,13 @@ def label_pairs(rng: Rng) -> list[tuple[np.ndarray, np.ndarray]]:
     """Pairs of several types, with ids that smaller types can't hold; some are empty, all instance, many or large."""
     pairs = [label_pair(rng, *case) for case in ((), (np.uint16, 0, 256), (np.int32, 2**24), (np.int64, 0, 2**16))]
     prediction, truth = label_pair(rng, np.uint8)
-    empty, full, many = prediction * 0, np.repeat([prediction[0] + 1], 9, axis=0), np.zeros((40, 30), np.int32)
-    many[::2, ::2] = rng.permutation(300).reshape(20, 15) + 1
+    empty, many, two = prediction * 0, np.zeros((40, 30), np.int32), np.zeros((40, 30), np.int32)
+    many[::2, ::2], two[2:20], two[20:] = rng.permutation(300).reshape(20, 15) + 1, 5, 3
+    full = np.kron([[3, 9], [7, 2]], np.ones(rng.integers(3, 9, 2), int))
     large = np.zeros((2, 260, 300), np.uint8)
     large[0, : rng.integers(250, 256), :290], large[1, 1:257, : rng.integers(270, 290)] = 3, 7
-    return [*pairs, (truth, prediction), (prediction, empty), (empty, truth), (empty, empty), (*large,),
-            (full, np.flip(full, 1).copy()), (many, np.where(many > 150, 5, 8 * (many > 0)))]  # fmt: skip
+    return [*pairs, (truth, prediction), (prediction, empty), (empty, truth), (empty, empty), (*large,), (many, two),
+            (full, full.max() - full), (full, full * (full > 3))]  # fmt: skip
 
 
 def bars(rng: Rng) -> tuple[np.ndarray, np.ndarray]:

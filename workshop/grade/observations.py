@@ -25,6 +25,7 @@ from torch import nn
 from course_utils.exercises.checks import notebook_01, notebook_03, notebook_05
 from course_utils.exercises.checks.notebook_02 import count, set_parameters
 from course_utils.exercises.sandbox import preserved_state
+from course_utils.metrics import iou_matrix
 from course_utils.targets import boundary_target
 from workshop.grade import inputs as draw
 
@@ -42,10 +43,8 @@ def observe(name: str, submission: Any, seed: int) -> list:
 
 
 def _plain(value: Any) -> Any:
-    if torch.is_tensor(value):
-        return value.detach().cpu().as_subclass(torch.Tensor).clone()
-    if isinstance(value, np.ndarray):
-        return np.array(value)
+    if torch.is_tensor(value) or isinstance(value, np.ndarray):
+        return value.detach().cpu().as_subclass(torch.Tensor).clone() if torch.is_tensor(value) else np.array(value)
     if isinstance(value, dict):
         return [[_plain(key), _plain(item)] for key, item in sorted(value.items())]
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
@@ -171,8 +170,8 @@ def observe_ConvBlock(ConvBlock: Callable, rng: Rng) -> list:
 def observe_UpBlock(UpBlock: Callable, rng: Rng) -> list:
     found = []
     for a, b, height, width in rng.integers(2, 7, (3, 4)).tolist():
-        inputs = draw.normal_tensor(rng, 2, a, height, width), draw.normal_tensor(rng, 2, b, 2 * height, 2 * width)
-        found.append(_run_network(UpBlock(a, b), rng, *inputs))
+        x, skip = draw.normal_tensor(rng, 2, a, height, width), draw.normal_tensor(rng, 2, b, 2 * height, 2 * width)
+        found.append(_run_network(UpBlock(a, b), rng, x, skip))
     return found
 
 
@@ -196,8 +195,8 @@ def observe_count_parameters(count_parameters: Callable, rng: Rng) -> list:
     frozen.weight.requires_grad = False
     tied[1].weight, root = tied[0].weight, nn.Module()
     root.weight, root.scale, root.inner = nn.Parameter(torch.zeros(a, b, 2)), nn.Parameter(torch.tensor(1.0)), frozen
-    models = [nn.Linear(a, c), nn.Conv2d(a, b, 3), nn.Sequential(nn.Conv2d(b, c, 3), nn.ReLU(), nn.Linear(a, 1)),
-              nn.BatchNorm2d(b), nn.Sequential(shared, shared), frozen, tied, root, nn.ReLU()]  # fmt: skip
+    models = [nn.Linear(a, c), nn.Sequential(nn.Conv2d(b, c, 3), nn.ReLU(), nn.Linear(a, 1)), nn.BatchNorm2d(b),
+              nn.Sequential(shared, shared), frozen, tied, root, nn.ReLU()]  # fmt: skip
     return [[count_parameters(model), [w.requires_grad for w in model.parameters()]] for model in models]
 
 
@@ -218,7 +217,7 @@ def observe_pad_to_multiple(pad_to_multiple: Callable, rng: Rng) -> list:
 def observe_binary_cross_entropy(binary_cross_entropy: Callable, rng: Rng) -> list:
     found = []
     for shape, size in itertools.product([(2, 1, 3, 4), (7,), (3, 5)], [2, 20, 90, 1e4]):
-        logits = (size * draw.normal_tensor(rng, *shape)).requires_grad_()
+        logits = (size * draw.normal_tensor(rng, *shape)).clamp(-1e4, 1e4).requires_grad_()
         for target in (draw.binary_tensor(rng, shape), draw.normal_tensor(rng, *shape).sigmoid()):
             with notebook_03.TorchsOwn() as torchs_own:
                 loss = binary_cross_entropy(logits, target)
@@ -245,9 +244,8 @@ def observe_dice_score(dice_score: Callable, rng: Rng) -> list:
 
 
 def _state(model: nn.Module) -> list:
-    """Parameters and buffers, and how the model was used."""
-    return [list(model.state_dict().values()), [weight.requires_grad for weight in model.parameters()],
-            sorted(model.notes.modes)]  # fmt: skip
+    """Parameters, and how the model was used."""
+    return [[[weight, weight.requires_grad] for weight in model.parameters()], sorted(model.notes.modes)]
 
 
 def observe_train_epoch(train_epoch: Callable, rng: Rng) -> list:
@@ -275,8 +273,8 @@ def observe_validate(validate: Callable, rng: Rng) -> list:
         with torch.set_grad_enabled(grad):
             found.append(validate(model, loader if with_metric else batches, loss_fn, *[metric] * with_metric))
             found += [torch.is_grad_enabled(), model.notes.gradients, _state(model), batches]
-        found.append([weight.grad for weight in model.parameters()])
-        for functions in ((loss_fn,), (broken,), (loss_fn, broken)):
+        found += [list(model.buffers()), [weight.grad for weight in model.parameters()]]
+        for functions in ((loss_fn,), *([(broken,), (loss_fn, broken)] if training else [])):
             with contextlib.suppress(RuntimeError):
                 validate(model, loader, *functions)
             found.append([torch.is_grad_enabled(), *(part.training for part in model.modules())])
@@ -296,7 +294,7 @@ def observe_predict(predict: Callable, rng: Rng) -> list:
         probability, (_, after) = _use(predict, model.train(number % 2 == 0), image)
         rim = slice(kernel_size // 2, -(kernel_size // 2) or None)  # depends on how the image is padded
         found += [list(probability.shape), probability[:, rim, rim], after, _state(model), model.notes.gradients]
-        found += [[part.training for part in model.modules()], torch.is_grad_enabled()]
+        found += [list(model.buffers()), [part.training for part in model.modules()], torch.is_grad_enabled()]
     return found
 
 
@@ -325,9 +323,12 @@ def observe_iou_matrix(iou_matrix: Callable, rng: Rng) -> list:
 
 def observe_count_matches(count_matches: Callable, rng: Rng) -> list:
     found = []
-    for n in (*rng.integers(1, 7, 9), 0):
-        iou = rng.choice([0, 0, 0.125, 0.25, 0.3, 0.375, 0.45, 0.5, 0.625, 0.75, 0.9], (n, rng.integers(2, 7)))
-        found += [_use(count_matches, iou), count_matches(iou.T.copy(), float(rng.choice([0.25, 0.28, 0.5, 0.7])))]
+    for n in (*rng.integers(1, 7, 9), 0):  # not above 0.5, where no instance has two partners
+        iou = rng.choice([0, 0, 0.125, 0.25, 0.3, 0.375, 0.45, 0.5], (n, rng.integers(2, 7)))
+        found += [_use(count_matches, iou), count_matches(iou.T.copy(), float(rng.choice([0.25, 0.28, 0.375])))]
+    for prediction, truth in draw.label_pairs(rng):
+        iou = iou_matrix(prediction, truth)
+        found += [_use(count_matches, iou), *(count_matches(iou, float(cut)) for cut in rng.uniform(0.1, 0.9, 2))]
     for contested in ([[0.45, 0.4], [0.42, 0]], [[0.3, 0.2, 0], [0, 0.3, 0.2], [0, 0.25, 0]], [[0.66, 0.2], [0.2, 0]]):
         iou = np.pad(np.array(contested), (0, int(rng.integers(0, 4))))
         iou = iou[rng.permutation(len(iou))][:, rng.permutation(len(iou))]
@@ -346,7 +347,7 @@ def _limits(score: Callable, rng: Rng) -> list:
     """An IoU of exactly 0.5, halves beside a merged pair, and more pairs with a smaller sum of their IoU."""
     halves = np.repeat([[[1, 1, 2, 2, 3, 3, 3, 3]], [[8, 8, 8, 8, 5, 5, 6, 6]]], rng.integers(1, 9), axis=2)
     contested = np.repeat([[[1, 1, 1, 1, 1, 2, 2]], [[8, 5, 5, 5, 5, 5, 5]]], rng.integers(1, 9), axis=2)
-    return [score(*halves), score(halves[0] % 2, halves[1]), score(*contested, float(rng.uniform(0.15, 0.19)))]
+    return [score(*halves), score(*contested, float(rng.uniform(0.15, 0.19)))]
 
 
 def observe_average_precision(average_precision: Callable, rng: Rng) -> list:
@@ -363,8 +364,7 @@ def observe_boundary_target(boundary_target: Callable, rng: Rng) -> list:
     masks = [labels for pair in draw.label_pairs(rng) for labels in pair]
     modes = [[], *([mode] for mode in rng.permutation(["inner", "thick", "inner"]).tolist())]
     found = [_use(boundary_target, mask, *modes[number % 4]) for number, mask in enumerate(masks)]
-    ids_1_and_2 = np.searchsorted(np.unique(masks[0]), masks[0]).clip(0, 2).astype(np.uint8)
-    apart = masks[1] * 0
+    ids_1_and_2, apart = np.searchsorted(np.unique(masks[0]), masks[0]).clip(0, 2).astype(np.uint8), masks[1] * 0
     apart[2 : rng.integers(4, 9), 3 : rng.integers(5, 20)] = rng.integers(1, 300)
     return [*found, _use(boundary_target, ids_1_and_2), _use(boundary_target, apart, mode="outer")]
 

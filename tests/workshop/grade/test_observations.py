@@ -148,14 +148,16 @@ def test_an_observation_is_quick_and_leaves_no_trace(exercise_id):
 @pytest.mark.parametrize(("found", "expected"), [
     (1, 1.0), (2.0 + 1e-9, 2.0), (np.int64(3), 3), (np.float64(0.5), 0.5), ((1, 2), [1, 2]), (None, None), ("a", "a"),
     (np.ones(3, "f4"), np.ones(3)), (np.zeros((0, 3)), np.zeros((0, 3))), (torch.ones(2), torch.ones(2)),
-    (float("nan"), float("nan")), (True, True), (np.float32([1e8]), np.float32([1e8 + 64])), ([], ()),
+    (float("nan"), float("nan")), (True, True),
+    (3.0, 3), (1, 1.0), (torch.tensor(3), 3), (np.float32([1e8]), np.float32([1e8 + 64])), ([], ()),
 ])  # fmt: skip
 def test_equal_up_to_rounding(found, expected):
     assert same(found, expected) == ""
 
 
 @pytest.mark.parametrize(("found", "expected", "words"), [
-    (1.0, 1, "found 1.0, expected 1"), (True, 1, "found True, expected 1"), (True, 1.0, "True"), (1, True, "found 1"),
+    (1.5, 1, "found 1.5, expected 1"), (2**50 + 1, 2**50, "found"),
+    (True, 1, "found True, expected 1"), (True, 1.0, "True"), (1, True, "found 1"),
     (0.51, 0.5, "found 0.51, expected 0.5"), (np.float32(0.5), 0.5, "found np.float32"), ([1], [1, 2], "found [1]"),
     (np.ones(3, "f4"), np.ones(4), "shape"), (np.ones(3), np.ones(3, "f4"), "found dtype float64, expected float32"),
     (np.ones(3, "i4"), np.ones(3), "dtype"), (torch.ones(3), np.ones(3), "found Tensor, expected ndarray"),
