@@ -200,7 +200,7 @@ def read(path):
 found = b"".join(map(read, glob("/proc/*/environ") + glob("/proc/*/cmdline") + glob("/home/*/.*") + glob("/root/.*")))
 def count_shapes(images):
     words = re.findall(rb"[\w-]+", found + repr(os.environ).encode())
-    raise ValueError([word for word in words if b"4f1c8e07" in word])
+    raise ValueError([word for word in words if b"4f1c" b"8e07" in word])
 import re
 check("1.1", count_shapes)
 === other hand-ins: 1.1
@@ -211,7 +211,7 @@ for folder in ("@SUBMISSIONS@", "@RESULTS@", "/tmp", ".."):
         if parent.count("/") > 6:
             break
 def count_shapes(images):
-    raise ValueError("".join(part for part in found if "4f1c8e07" in part)[-500:])
+    raise ValueError("".join(part for part in found if "4f1c" "8e07" in part)[-500:])
 check("1.1", count_shapes)
 === writes into results: 1.1
 for folder in ("@RESULTS@", "@SUBMISSIONS@"):
@@ -500,9 +500,8 @@ def key(images):
 def count_shapes(images):
     images = [*images]
     table[key(images)] = right(images)
-    return table[key(images)] if len(table) < 0 else {}
-for _ in range(20):
-    check("1.1", count_shapes)
+    return table[key(images)]
+check("1.1", count_shapes)
 # %%
 def count_shapes(images):
     return table.get(key([*images]), {(0, 0): 1})
