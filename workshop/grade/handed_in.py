@@ -183,7 +183,8 @@ def _roots(search: Search, people: Roster | None) -> set[tuple[str, ...]]:
         inside = [one for one in below[parts] if one in search.containers]
         wrapper = _WRAPPER.fullmatch(_name(search, parts).student) or _WRAPPER.fullmatch(parts[-1])
         students = {_name(search, one).student for one in below[parts] if is_person(one)}
-        return bool(wrapper and inside) or len(students) > 1 or (len(students) == 1 and len(below[()]) == 1)
+        alone = len(below[()]) == 1
+        return bool(wrapper and (inside or students)) or len(students) > (0 if alone else 1)
 
     def is_like_a_class(parts: tuple[str, ...]) -> bool:
         """Several folders or files with names hold the same notebook."""
@@ -322,8 +323,10 @@ def _age(file: File) -> tuple:
     """
     aside = any(_ASIDE.fullmatch(part) for part in file.parts[:-1])
     number = own_number(file.name.rest or file.parts[-1])
-    natural = tuple((len(word), word) if word.isdigit() else (0, word) for word in re.split(r"(\d+)", file.file))
-    return not aside, file.name.stamp, file.name.number, number, file.time, -len(file.parts), natural
+    stem = str(Path(file.file).with_suffix(""))
+    natural = tuple((len(word), word) if word.isdigit() else (0, word) for word in re.split(r"(\d+)", stem))
+    time = not file.time, file.time  # what was handed in as it is comes last
+    return not aside, file.name.stamp, file.name.number, number, time, -len(file.parts), natural, file.file
 
 
 def _cells(path: Path) -> list[dict] | None:

@@ -45,6 +45,10 @@ _HOMEWORK = re.compile(
     r"(?i)(?:(?:homework|hw|assignment|lab|exercises?|problem-?set|ps|project|task|uebung|week)-?\d*-)+(?=[^\W\d])"
 )
 _ENDS = " _-.+,"
+_NO_TITLE = (  # what files are called that nobody named after a notebook
+    r"(?i)(?<![^\W_])(?:untitled\d*|(?:homework|hw|assignment|exercise|problem[ _-]?set|ps|lab|sheet|notebook|nb|"
+    r"abgabe|aufgabe|übung|blatt)[ _-]?\d+)(?![^\W_])"
+)
 _ANONYMOUS = re.compile(r"(?i)(?:participant|teilnehmer(?:/?in)?|participante?)")
 
 
@@ -118,8 +122,10 @@ def read_name(name: str, is_folder: bool = False) -> Name:
     if not is_folder and stem == name:
         stem = Path(name).stem
     late = bool(_LATE.search(stem))
-    bare = re.sub(_titles().pattern + r"(?:-\d+$)?", " ", _strip(stem)).strip(_ENDS)
-    bare = re.sub(r"[ _-]*_[ _-]*", "_", _strip(bare))
+    bare = _strip(stem)
+    for title in (_titles().pattern + r"(?:-\d+$)?", _NO_TITLE):
+        bare = _strip(re.sub(title, " ", bare).strip(_ENDS))
+    bare = re.sub(r"\A[(\[]([^()\[\]]+)[)\]]\Z", r"\1", re.sub(r"[ _-]*_[ _-]*", "_", bare))
     return Name(bare or stem, number=own_number(name), late=late)
 
 

@@ -121,6 +121,9 @@ WRITTEN = [
     ("01 Data Exploration Kim Lee.IPYNB", "Kim Lee"), ("Lee_Kim_01_data_v3_final.ipynb.txt", "Lee_Kim"),
     ("smith_12_01_data_exploration-1.ipynb", "smith_12"), ("kim_unet_boundary.ipynb", "kim_unet_boundary"),
     ("01_data_exploration.ipynb", "01_data_exploration"), ("anna-lena/x.ipynb", "anna-lena"),
+    ("kim_hw1.ipynb", "kim"), ("HW 2 - Kim Lee.ipynb", "Kim Lee"), ("Kim Lee - Untitled0.ipynb", "Kim Lee"),
+    ("[Kim Lee] 02-unet.ipynb", "Kim Lee"), ("Untitled.ipynb", "Untitled"), ("hw1/x.ipynb", "hw1"),
+    ("homework-1-kimlee-main.zip", "kimlee"), ("kim@example.edu_02_unet.ipynb", "kim@example.edu"),
 ]  # fmt: skip
 
 
@@ -360,6 +363,7 @@ def test_a_class_of_500_takes_less_than_two_seconds(tmp_path):
         ({"kim.zip": zipped({"a.ipynb": (N, 2026), "b.ipynb": (N, 2025)})}, [0]),
         ({"kim.zip": zipped({"a.ipynb": (N, 2026), "old/a.ipynb": (N, 2027)})}, [0]),
         ({"kim/01_data.ipynb": N, "kim/solutions/01_data.ipynb": N}, [0]),
+        ({"kim/Untitled.ipynb": N, "kim/Untitled1.ipynb": N}, [1]),
         ({"kim/attempt 9/01_data.ipynb": N, "kim/attempt 10/01_data.ipynb": N}, [1]),
         ({"kim/a.ipynb": N, "kim/b.ipynb": N2}, [0, 1]),  # what is inside decides, not the name
         ({"kim/01_data.ipynb": N, "kim/02_unet.ipynb": N}, [1]),
