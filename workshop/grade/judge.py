@@ -65,9 +65,9 @@ class _Lost(BaseException):
 class Judge:
     """What is known about one notebook, over all the boxes in which it runs."""
 
-    def __init__(self, notebook: Notebook, seconds: float, memory: float):
+    def __init__(self, notebook: Notebook, seconds: float, memory: float, whole: bool = False):
         self.notebook, self.seconds, self.memory = notebook, seconds, memory
-        self.cells = notebook.to_run(seconds * INSIDE_SHARE)
+        self.cells = notebook.to_run(seconds * INSIDE_SHARE, whole)
         self.faults: dict[str, Outcome] = {}  # step -> how it ended a box
         self.errors: dict[int, Outcome] = {}  # cell -> how it ended
         self.verdicts: dict[str, list[Outcome]] = defaultdict(list)  # of each exercise, one for each check
@@ -86,6 +86,12 @@ class Judge:
             where = f" In {self.step}." if self.step.startswith("cell") else ""
             self.faults[self.step] = Outcome("failed", f"{ended.message}{where}", ended.timed_out)
         return news
+
+    def missed_names(self) -> bool:
+        """Whether code missed a name that a cell of the course binds which was not run."""
+        said = [*self.errors.values(), *(outcome for given in self.verdicts.values() for outcome in given)]
+        text = " ".join(outcome.message for outcome in said)
+        return not self.notebook.left_out.isdisjoint(re.findall(r"(?:name |KeyError: )'(\w+)'", text))
 
     def outcome(self, exercise: Exercise) -> Outcome:
         """The result of an exercise of the notebook: that of its last check."""

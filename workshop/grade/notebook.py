@@ -30,6 +30,7 @@ PARAMETERS = {"data_source": "embedded", "profile": "smoke", "output": "output"}
 _PYTHON_MAGIC = re.compile(r"\A(\s*)%%(time|timeit|capture|prun)\b.*")
 _CHECK = re.compile(r"""\bcheck\s*\(\s*["'](\d+\.\d+)["']""")
 _OTHER_NAME_FOR_CHECK = re.compile(r"\b(check|evaluate) +as\b|= *(\w+\.)*(check|evaluate)\b(?! *\()|\bevaluate\b")
+_LOOKS_UP = re.compile(r"\b(globals|locals|vars|eval|exec|__main__|__globals__|user_ns|modules)\b")
 # Of the stand-alone version (`workshop.build.stand_alone`): the course is there already, and so are its images.
 _PACKAGE = re.compile(
     r'^PACKAGE = \(\n(?: *"[^\n]*"\n)*\)$|^folder = tempfile.mkdtemp.*|^.*b85decode\(PACKAGE\).*|^sys\.path\.insert.*',
@@ -110,8 +111,10 @@ class Notebook:
 
     @property
     def left_out(self) -> set[str]:
-        """The names that the course's cells bind, where these do not run."""
+        """The names that cells of the course bind which do not run; none if no code may look names up by a text."""
         cells = self.cells[: self._end()]
+        if not any(_LOOKS_UP.search(cell.source) for cell in cells if not cell.course):
+            return set()
         sources = _needed(cells)
         bound = set().union(*(_code_cell(0, source, "", None).binds for source in sources.values()))
         return set().union(*(cell.binds for cell in cells if cell.course)) - bound

@@ -34,8 +34,10 @@ class Graded:
     pictures: dict[str, str] = field(default_factory=dict)
 
 
-def grade_notebook(one: HandedIn, limits: Limits, stop: Stop, sandbox: Sandbox) -> Graded:
+def grade_notebook(one: HandedIn, limits: Limits, stop: Stop, sandbox: Sandbox, whole: bool = False) -> Graded:
     """Grade one notebook: a row for each of its exercises, or one that says why there is none.
+
+    Cells of the course that nothing seems to need are not run, unless `whole`, or a name turns out to be missing.
 
     Raises:
         OSError: the file cannot be read.
@@ -45,7 +47,7 @@ def grade_notebook(one: HandedIn, limits: Limits, stop: Stop, sandbox: Sandbox) 
         notebook = _read(one.path)
     except BrokenNotebook as error:
         return Graded((Row("broken", str(error)),))
-    judge = Judge(notebook, limits.seconds, limits.memory)
+    judge = Judge(notebook, limits.seconds, limits.memory, whole)
     rest, final, computed = None, True, 0.0
     for _ in range(MAX_BOXES):
         box = Box(sandbox, one.folder, replace(limits, notebook=limits.notebook - computed), stop)
@@ -66,6 +68,8 @@ def grade_notebook(one: HandedIn, limits: Limits, stop: Stop, sandbox: Sandbox) 
             rest = None
     else:
         rest = Outcome("failed", f"The notebook was given up: its code ended or blocked {MAX_BOXES} processes.")
+    if not whole and judge.missed_names():
+        return grade_notebook(one, limits, stop, sandbox, whole=True)
     rows = tuple(_row(judge, exercise, rest, one) for exercise in notebook.exercises)
     if not final and rest and not judge.verdicts:
         rows = (Row(**asdict(rest), notebook=notebook.name),)

@@ -217,8 +217,10 @@ def test_no_cell_runs_behind_the_last_check():
 
 
 def test_what_is_left_out_has_names(course):
-    left_out = read(*course["01"]).left_out
+    """If code may look for them with names that it makes up."""
+    left_out = read(*before_the_last_check(course["01"], "globals()['dat' + 'a']")).left_out
     assert {"sides", "data", "pd"} <= left_out and not left_out & {"np", "check", "count_shapes"}
+    assert not read(*course["01"]).left_out
 
 
 def test_the_stand_alone_version_neither_unpacks_the_course_nor_draws_images(course):
