@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 
 from course_utils.exercises import sandbox
+from course_utils.exercises.feedback import CheckFailed
 from course_utils.exercises.sandbox import TIME_LIMIT, CheckTimeout
 from workshop.grade.values import is_tensor, pack, unpack
 
@@ -194,6 +195,8 @@ class Calls:
             "seconds": max(TIME_LIMIT - self.seconds, 0.01), "traced": tracemalloc.is_tracing(),
         }  # fmt: skip
         reply = self.ask(message)
+        if "after" not in reply:  # its cell has ended meanwhile
+            raise CheckFailed(str(reply.get("error") or "Answers: the code did not answer a call.")[:MAX_PRINTED])
         self.sent = states
         if reply.get("random") is not None:
             set_random_states(reply["random"])
