@@ -71,7 +71,7 @@ def grade_notebook(one: HandedIn, limits: Limits, stop: Stop, sandbox: Sandbox, 
     if not whole and judge.missed_names():
         return grade_notebook(one, limits, stop, sandbox, whole=True)
     rows = tuple(_row(judge, exercise, rest, one) for exercise in notebook.exercises)
-    if not final and rest and not judge.verdicts:
+    if not final and rest and not any(judge.verdicts.values()):
         rows = (Row(**asdict(rest), notebook=notebook.name),)
     pictures = {exercise: picture(*arrays) for exercise, arrays in judge.arrays.items()}
     return Graded(rows, round(time.monotonic() - started, 2), final, pictures)
@@ -85,7 +85,7 @@ def _read(path: Path) -> Notebook:
 
 def _row(judge: Judge, exercise: Exercise, rest: Outcome | None, one: HandedIn) -> Row:
     """The result of an exercise; `rest` if the notebook did not come to an end, and this one was not reached."""
-    reached = exercise.id in judge.faults or exercise.id in judge.verdicts
+    reached = judge.faults.get(exercise.id) or judge.verdicts.get(exercise.id)
     outcome = rest if rest and not reached else judge.outcome(exercise)
     looks = [outcome.look]
     if outcome.status != "todo":
