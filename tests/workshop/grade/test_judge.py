@@ -1,7 +1,7 @@
 """The judge and the box come to the verdicts of the notebook, and nothing that a box says is believed.
 
 For the solutions in the tests of the checks, right and wrong, the verdict and the first message are those of `evaluate`
-in one process. Here for some of them; for all, in about TIME minutes:
+in one process. Here for two of each exercise; for all of them, in some ten minutes:
 
     python -m pytest -m slow tests/workshop/grade/test_judge.py
 """
@@ -323,7 +323,7 @@ def test_objects_that_are_equal_to_everything_are_not_right(exercise_id, solutio
 
 
 @forks
-@pytest.mark.parametrize("exercise_id", ["1.2", "1.3", "2.5", "4.2", "4.4", "4.5", "5.1"])
+@pytest.mark.parametrize("exercise_id", ["1.2", "1.3", "2.5", "4.2", "4.4"])
 def test_a_table_of_the_answers_is_not_right(exercise_id, guard):
     found = verdict(exercise_id, table_of(exercise_id), guard)
     assert found.status == "failed" and "other inputs" in found.message and found.look
