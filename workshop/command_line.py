@@ -138,6 +138,8 @@ def make_parser() -> argparse.ArgumentParser:
 
     release = add(release_command, RELEASE_HELP, "release student.zip", "solutions")
     release.add_argument("file", metavar="FILE", type=Path, help="the zip to write")
+    release.add_argument("--nbgrader", metavar="FOLDER", type=Path,
+                         help="also write assignments into the folder of a course in nbgrader")  # fmt: skip
 
     site = add(site_command, SITE_HELP, "site --out ../website", "solutions")
     site.add_argument("--executed", metavar="FOLDER", type=Path,
@@ -185,7 +187,7 @@ GRADE_HELP = """Check every exercise of every submitted notebook, and write a ta
 
 Each notebook is executed as "Run all" does, confined and with limits on time and memory, and judged from outside. A
 second run continues where the first one was interrupted, and grades again what has changed. What is protected and what
-is not: see docs/instructors.md."""
+is not: see docs/grading.md."""
 
 RELEASE_HELP = """Pack what students get: the notebooks with stubs, the package, the data.
 
@@ -364,10 +366,12 @@ def site_command(options: argparse.Namespace, _: list[str]) -> int:
 
 def release_command(options: argparse.Namespace, _: list[str]) -> int:
     from workshop.build.badges import NO_LINKS, repository
-    from workshop.publish.release import release
+    from workshop.publish.release import release, release_for_nbgrader
 
     files = release(options.file)
     print(f"Wrote {options.file}: {len(files)} files, {options.file.stat().st_size / 1e6:.1f} MB")
+    for path in release_for_nbgrader(options.nbgrader) if options.nbgrader else ():
+        print(f"Wrote {path}")
     if not repository():
         print(NO_LINKS)
     return 0

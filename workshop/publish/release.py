@@ -21,6 +21,8 @@ from course_utils.exercises import list_exercises
 from course_utils.results import replacing
 from workshop.build import BuildError, build, stand_alone_notebooks
 from workshop.build.badges import PLACEHOLDER_ADDRESS
+from workshop.grade.points import read_points
+from workshop.grade.questions import course_questions
 from workshop.paths import checkout
 
 FILES = ["LICENSE", "README.md", "course.py", "environment.yml", "pyproject.toml", "requirements.lock"]
@@ -78,6 +80,46 @@ def release(file: str | Path, root: str | Path | None = None) -> list[str]:
     except OSError as error:
         raise ReleaseError(f"{file} cannot be written ({error.strerror}); name a file in another folder.") from error
     return sorted(contents)
+
+
+def release_for_nbgrader(folder: str | Path, root: str | Path | None = None) -> list[Path]:
+    """Write the student versions as assignments of nbgrader, `source/NN_topic/NN_topic.ipynb`; returns the files.
+
+    The cells of the checks are its "autograder tests": they fail where `COURSE_STRICT=1` is set. Answers to questions
+    are marked by hand. The cells of the exercises are ordinary ones, so that nbgrader leaves their stubs as they are.
+
+    Args:
+        folder: of the course in nbgrader.
+        root: of this course, as for `release`.
+
+    Raises:
+        ReleaseError: a notebook is not what its source gives, or cannot be written.
+        PointsError: see `read_points`.
+    """
+    root = Path(root) if root is not None else checkout()
+    collect(root)  # what is missing is said there
+    try:
+        build(only=_notebooks(), check=True, root=root)
+    except BuildError as error:
+        raise ReleaseError(str(error)) from error
+    points, written = read_points(questions=course_questions()), []
+    for name in _notebooks():
+        notebook = json.loads((root / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
+        for cell in notebook["cells"]:
+            marks = cell["metadata"].get("course", {})
+            if graded := marks.get("check") or marks.get("answer"):
+                cell["metadata"]["nbgrader"] = {
+                    "schema_version": 3, "grade_id": cell["id"], "grade": True, "locked": "check" in marks,
+                    "solution": "answer" in marks, "task": False, "points": points.out_of[graded],
+                }  # fmt: skip
+        path = Path(folder) / "source" / name / f"{name}.ipynb"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ReleaseError(f"{path} cannot be written ({error.strerror}); name another folder.") from error
+        written.append(path)
+    return written
 
 
 def student_readme(text: str) -> str:

@@ -12,13 +12,16 @@ import zipfile
 from pathlib import Path
 from urllib.parse import unquote
 
+import nbformat
 import pytest
 
 from course_utils.exercises import list_exercises
 from workshop.build import build
 from workshop.command_line import main, make_parser
+from workshop.grade.points import read_points
+from workshop.grade.questions import course_questions
 from workshop.publish import release as release_module
-from workshop.publish.release import ReleaseError, release
+from workshop.publish.release import ReleaseError, release, release_for_nbgrader
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 PAGE = (CHECKOUT / "docs" / "instructors.md").read_text(encoding="utf-8")
@@ -191,6 +194,35 @@ def test_a_place_that_cannot_be_written(course, tmp_path):
         with pytest.raises(ReleaseError, match="cannot be written"):
             release(place, course)
     assert [path.name for path in tmp_path.iterdir()] == ["folder.zip"]
+
+
+def test_assignments_for_nbgrader_have_points_for_every_check_and_answer(course, tmp_path):
+    """Its own commands were tried with them by hand (0.9.6: generate_assignment, autograde, generate_feedback)."""
+    points = read_points(questions=course_questions()).out_of
+    found = {}
+    for path in release_for_nbgrader(tmp_path, course):
+        assert path == tmp_path / "source" / path.stem / f"{path.stem}.ipynb"
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+        plain = nbformat.read(course / "notebooks" / path.name, as_version=4)
+        assert [cell.source for cell in notebook.cells] == [cell.source for cell in plain.cells]
+        for cell in notebook.cells:
+            if marks := cell.metadata.pop("nbgrader", None):
+                found[cell.metadata.course.get("check") or cell.metadata.course.answer] = marks["points"]
+                by_hand = cell.cell_type == "markdown"
+                assert (marks["solution"], marks["locked"], marks["grade_id"]) == (by_hand, not by_hand, cell.id)
+        assert notebook == plain
+    assert found == points
+
+
+def test_what_is_not_current_or_cannot_be_written_is_no_assignment_for_nbgrader(course, changed, tmp_path):
+    (tmp_path / "source").write_text("a file")
+    with pytest.raises(ReleaseError, match="01_data_exploration.ipynb cannot be written"):
+        release_for_nbgrader(tmp_path, course)
+    changed("notebooks/01_data_exploration.ipynb", lambda text: text.replace("raise NotImplementedError", "return", 1))
+    with pytest.raises(ReleaseError, match="differs from what its source gives"):
+        release_for_nbgrader(tmp_path / "other", course)
+    assert not (tmp_path / "other").exists()
 
 
 def commands():
