@@ -20,7 +20,7 @@ from workshop.paths import checkout
 from workshop.run.course import run_course
 from workshop.run.pages import page_notebook
 
-PAGES = ("docs/instructors.md", "docs/results.md", "docs/where-it-runs.md", "data/README.md",
+PAGES = ("docs/instructors.md", "docs/grading.md", "docs/results.md", "docs/where-it-runs.md", "data/README.md",
          "data/checkpoints/README.md")  # fmt: skip
 FILES = ("LICENSE", "docs/result.png", "docs/training_curve.png", "docs/badges/kaggle.svg", "docs/badges/colab.svg",
          "docs/badges/binder.svg", "docs/icon.svg")  # fmt: skip

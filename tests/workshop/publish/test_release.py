@@ -20,11 +20,12 @@ from workshop.build import build
 from workshop.command_line import main, make_parser
 from workshop.grade.points import read_points
 from workshop.grade.questions import course_questions
+from workshop.grade.sandbox import SandboxError, find_sandbox
 from workshop.publish import release as release_module
 from workshop.publish.release import ReleaseError, release, release_for_nbgrader
 
 CHECKOUT = Path(__file__).resolve().parents[3]
-PAGE = (CHECKOUT / "docs" / "instructors.md").read_text(encoding="utf-8")
+PAGE = "\n".join((CHECKOUT / "docs" / name).read_text(encoding="utf-8") for name in ("instructors.md", "grading.md"))
 NOTEBOOKS = sorted({exercise.notebook for exercise in list_exercises()})
 
 
@@ -226,7 +227,7 @@ def test_what_is_not_current_or_cannot_be_written_is_no_assignment_for_nbgrader(
 
 
 def commands():
-    """The arguments of each command line on the page."""
+    """The arguments of each command line on the two pages for instructors."""
     blocks = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines() if line.strip()]
     assert lines and all(line.startswith("python3 course.py ") for line in lines)
@@ -238,27 +239,41 @@ def test_commands_and_options_of_the_page_exist(capsys):
     for command in commands():
         options, further = make_parser().parse_known_args(command)
         assert not further or options.passes_on
-    with pytest.raises(SystemExit):
-        main(["grade", "--help"])
-    known = capsys.readouterr().out
-    named = set(re.findall(r"`(--\w+)", PAGE)) - {"--help", "--check"}
-    assert [option for option in named if option not in known] == []
+    for command in ("build", "grade", "release"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+    of_others = {"--no-network", "--timeout"}
+    known = set(re.findall(r"--\w+", capsys.readouterr().out))
+    assert set(re.findall(r"`(--[\w-]+)", PAGE)) - of_others <= known
 
 
 def test_grade_and_release_as_on_the_page(monkeypatch, tmp_path, course):
-    """Run the two commands of the page in an empty folder, with an untouched notebook handed in."""
+    """Run the commands of the pages in an empty folder, with an untouched notebook handed in."""
     (tmp_path / "submissions" / "kim").mkdir(parents=True)
     shutil.copy(course / "notebooks" / "03_binary_training.ipynb", tmp_path / "submissions" / "kim")
     monkeypatch.chdir(tmp_path)
+    Path("roster.csv").write_text("name,email\nKim,kim@example.org\n")
     monkeypatch.setattr(release_module, "release", lambda file: release(file, course))
+    monkeypatch.setattr(release_module, "release_for_nbgrader", lambda folder: release_for_nbgrader(folder, course))
+    try:
+        find_sandbox()
+        unsafe = []
+    except SandboxError:
+        unsafe = ["--unsafe"]
     for command in commands():
         if command[0] in ("grade", "release"):
-            assert main(command) == 0
+            assert main([*command, *(unsafe if command[0] == "grade" else ())]) == 0
     with open("grades.csv", encoding="utf-8", newline="") as file:
         rows = [(row["student"], row["exercise"], row["status"]) for row in csv.DictReader(file)]
     ids = [exercise.id for exercise in list_exercises() if exercise.notebook == "03_binary_training"]
-    assert rows == [("kim", exercise, "todo") for exercise in ids]
+    assert rows == [("Kim", exercise, "todo") for exercise in ids]
     assert zipfile.is_zipfile("student.zip")
+    table = PAGE[PAGE.index("| file | what is in it |") :].partition("\n\n")[0]
+    promised = re.findall(r"`([\w./-]+(?:\.\w+|/))`", table)
+    assert "grades.xlsx" in promised and len(promised) >= 7
+    assert [name for name in promised if "questions" not in name and not Path(name).exists()] == []
+    names = [f"nbgrader-course/source/{name}/{name}.ipynb" for name in NOTEBOOKS]
+    assert all(Path(name).is_file() for name in names)
 
 
 def test_files_that_the_page_names_exist():

@@ -143,8 +143,8 @@ def small_course(tmp_path, monkeypatch) -> Path:
         shutil.copyfile(COURSE / name, course / name)
     readme = course / "README.md"
     readme.write_text("# A course\n\n[The first notebook](notebooks/01_one.ipynb)\n", encoding="utf-8")
-    instructors = course / "docs" / "instructors.md"
-    instructors.write_text("# For instructors\n", encoding="utf-8")
+    for name in ("instructors", "grading"):  # they link to each other's sections
+        (course / "docs" / f"{name}.md").write_text(f"# {name}\n", encoding="utf-8")
     cells = [nbformat.v4.new_markdown_cell("# 01 One"), nbformat.v4.new_code_cell('profile = "x"\nprint("shown")')]
     cells[1].metadata.tags = ["parameters"]
     notebook = nbformat.v4.new_notebook(cells=cells, metadata={"language_info": {"name": "python"}})
