@@ -116,6 +116,8 @@ KINDS = {
     "from __main__": ["offset14 = 4", "from __main__ import offset14 as o", "def f(x): return x + o"],
     "a partial": ["from functools import partial", "f = partial(lambda a, b: a + b, 4)"],
     "a file beside": ["import helper", "f = helper.plus"],
+    "a course loaded again": ["import importlib, course_utils.exercises as e\nimportlib.reload(e)",
+                              "def f(x): return x + 4"],
     "patched course": ["import course_utils.metrics\ncourse_utils.metrics.offset = 4",
                        "def f(x): return x + course_utils.metrics.offset"],
 }  # fmt: skip
