@@ -31,7 +31,7 @@ _USED = frozenset("os sys inspect importlib types atexit traceback dis marshal r
 _INSIDE = frozenset("os sys ctypes subprocess builtins inspect gc".split())  # as in `numpy.os`
 _HARMLESS = re.compile(
     r"os\.(path|sep|linesep|curdir|getcwd|listdir|makedirs|cpu_count)\b|types\.(SimpleNamespace|MappingProxyType|\w*Type$)"
-    r"|sys\.(maxsize|version|version_info|float_info|byteorder|getsizeof|stderr|setrecursionlimit|executable)\b"
+    r"|sys\.(maxsize|version|version_info|float_info|byteorder|getsizeof|stdout|stderr|setrecursionlimit|executable)\b"
     r"|inspect\.(signature|isclass|isfunction|ismodule|getdoc|Parameter)\b|importlib\.(reload|import_module)\b"
 )
 _NOT_HARMLESS = re.compile(r"types\.(Function|Code|Frame|Cell|Traceback)Type")
@@ -53,6 +53,7 @@ _VALUE_CLASSES = frozenset(["numpy.ndarray", "torch.Tensor", "collections.Counte
 _RUNS_TEXT = frozenset("exec eval compile __import__ breakpoint".split())
 _PATHS = re.compile(r"/(proc|dev|etc|sys|root|run)(/|$)")
 _PYTHON_MAGIC = re.compile(r"\A\s*%%(time|timeit|capture|prun|writefile|file)\b.*")
+_SHELLS = frozenset("bash sh script system sx ! !! cmd perl ruby python python2 python3 pypy".split())
 _PIP = re.compile(r"\s*(python3? -m )?(pip|conda|mamba|uv pip) ")
 
 
@@ -214,7 +215,9 @@ class _Reader(ast.NodeVisitor):
             self.found.append(f"runs text as code ({name})")
             if text:
                 self.visit(_tree(text))
-        elif name in ("system", "getoutput", "run_cell_magic") and "get_ipython" in ast.unparse(node.func):
+        elif "get_ipython" in ast.unparse(node.func) and "magic" in name and text in _SHELLS:
+            self.found.append(f"runs a command (%{text})")
+        elif name in ("system", "getoutput") and "get_ipython" in ast.unparse(node.func):
             if not _PIP.match(text or ""):
                 self.found.append(f"runs a command ({text or name})"[:60])
         elif name in ("setattr", "delattr") and node.args:
