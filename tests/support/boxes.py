@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from workshop.grade.box import Sandbox, SandboxError, find_sandbox
 from workshop.grade.processes import all_processes
 
 
+@functools.cache
 def confined() -> Sandbox:
     """bubblewrap; without it the test is skipped, or fails with COURSE_SANDBOX=required."""
     try:

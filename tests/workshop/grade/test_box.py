@@ -327,9 +327,9 @@ def test_time_in_which_the_judge_does_not_wait_is_not_the_boxes(any_sandbox):
 
 
 def test_a_busy_machine_refuses_no_right_work(any_sandbox):
-    """Twelve others on each processor: the box gets one part in thirteen."""
+    """Six others on each processor: the box gets one part in seven."""
     spin = "import time\nend = time.time() + 40\nwhile time.time() < end: pass"
-    busy = [subprocess.Popen([sys.executable, "-c", spin]) for _ in range(12 * (os.cpu_count() or 1))]
+    busy = [subprocess.Popen([sys.executable, "-c", spin]) for _ in range(6 * (os.cpu_count() or 1))]
     try:
         limits = Limits(seconds=0.8)
         with Box(any_sandbox, None, limits, program=["-c", PROGRAM]) as box:

@@ -23,7 +23,7 @@ LIMITS = Limits(seconds=9, memory=1.5, notebook=60, output=64)
 MAX_SECONDS = 150  # of one notebook, on a busy machine
 ALL = hostile_notebooks()
 SHORT = ("kills all it sees", "tokens of the environment", "network", "the answers' own channel",
-         "equal to everything", "writes into results", "objects that others hold", "daemon")  # fmt: skip
+         "equal to everything", "writes into results", "literal answers", "daemon")  # fmt: skip
 HONEST = [HEAD, RIGHT, "check('1.3', standardize)", f"secret = '{TOKEN}'"]
 
 
