@@ -35,10 +35,6 @@ class CheckFailed(Exception):
 
     finding = ""  # without advice
     found_none = False  # the student's code returned nothing
-    arrays = None  # found and expected
-
-
-_parts: list[Exception | None] = []  # how each part of the running check ended
 
 
 @contextlib.contextmanager
@@ -51,6 +47,7 @@ def check_part() -> Iterator[None]:
         _parts[-1] = error
 
 
+_parts: list[Exception | None] = []  # how each part of the running check ended
 # A symbol, a word and a colour each (Okabe and Ito's, dark enough for text on a light and on a dark page).
 LOOKS = {
     "passed": ("✔", "passed", "#009E73"),

@@ -67,8 +67,7 @@ def _run_once(
     exercise_id: str, check: Callable[[Any], None], submission: Any, seconds: float | None
 ) -> tuple[CheckResult, bool]:
     """The result, and whether it may be another one the next time."""
-    modules = len(sys.modules)
-    failure = None
+    modules, failure = len(sys.modules), None
     _slow_parts.clear()
     _parts.clear()
     try:
@@ -78,8 +77,7 @@ def _run_once(
         if isinstance(error, KeyboardInterrupt) and interrupted():
             raise
         failure = error
-    right, of = _parts.count(None), len(_parts) or 1
-    parts = (right, of) if failure is None else (0, 1)  # what ends a check may hide parts behind it
+    right, of = (_parts.count(None), len(_parts) or 1) if failure is None else (0, 1)  # parts behind it are unknown
     error = next(filter(None, _parts), failure)  # the first one
     if error is None:
         return CheckResult(exercise_id, "passed", ("Right.",), parts=(of, of)), False
@@ -90,8 +88,8 @@ def _run_once(
         return CheckResult(exercise_id, "todo", (_text(error) or "Not written yet.",)), False
     message = str(error) if isinstance(error, CheckFailed) else describe_exception(error)
     message = with_advice(message, error, submission, printed)
-    messages = (message, *[f"{right} of {of} parts of the check are right."] * (parts[0] > 0))
-    result = CheckResult(exercise_id, "failed", messages, parts=parts, arrays=getattr(error, "arrays", None))
+    messages = (message, *[f"{right} of {of} parts of the check are right."] * (right > 0))
+    result = CheckResult(exercise_id, "failed", messages, parts=(right, of), arrays=vars(error).get("arrays"))
     return result, len(sys.modules) > modules
 
 

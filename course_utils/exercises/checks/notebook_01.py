@@ -229,20 +229,19 @@ def check_random_crop(random_crop) -> None:
     _check_crop_too_large(random_crop)
     # few places, drawn often enough to see their shares, and places beyond 255
     for height, width, size, n_draws in [(5, 7, 3, 2000), (9, 700, 8, 200), (700, 9, 8, 200)]:
-        with check_part():
-            image, mask = _positions((height, width), np.float32)
-            starts = []
-            with untouched(image=image, mask=mask):
-                rng = np.random.default_rng(0)
-                for _ in range(n_draws):
-                    window, mask_window = random_crop(image, mask, size, rng)
-                    start = _start(mask_window, mask)
-                    if start is None or not np.array_equal(window, _image_of(mask_window)):
-                        fail("Value of the crop", "pixels from different places", "one window of image and mask")
-                    starts.append(start)
-            if size == 3:
-                _expect_all_starts(starts, n_rows=3, n_columns=5)
-            _expect_equal_shares(starts, height - size + 1, width - size + 1)
+        image, mask = _positions((height, width), np.float32)
+        starts = []
+        with untouched(image=image, mask=mask):
+            rng = np.random.default_rng(0)
+            for _ in range(n_draws):
+                window, mask_window = random_crop(image, mask, size, rng)
+                start = _start(mask_window, mask)
+                if start is None or not np.array_equal(window, _image_of(mask_window)):
+                    fail("Value of the crop", "pixels from different places", "one window of image and mask")
+                starts.append(start)
+        if size == 3:
+            _expect_all_starts(starts, n_rows=3, n_columns=5)
+        _expect_equal_shares(starts, height - size + 1, width - size + 1)
     image, mask = _positions((5, 7), np.float32)
     draws = []
     for noise in (1, 2):  # global random states must not matter
@@ -269,7 +268,6 @@ def _expect_equal_shares(starts: list[tuple[int, int]], n_rows: int, n_columns: 
                  "alike; rounding, adding or clipping draws does not.")  # fmt: skip
 
 
-@check_part()
 def _check_one_crop(random_crop) -> None:
     """Type, shape, dtype and values of crops of images that fit in few places."""
     for shape, size in [((6, 9), 4), ((4, 9), 4), ((9, 4), 4), ((5, 5), 5)]:
@@ -293,7 +291,6 @@ def _check_one_crop(random_crop) -> None:
                      "Draw the window once and cut it from both.")  # fmt: skip
 
 
-@check_part()
 def _check_crop_too_large(random_crop) -> None:
     """An image that is too small raises an error with its size and the crop's, whichever side is short."""
     look = "Name the size of the image and the size of the crop."

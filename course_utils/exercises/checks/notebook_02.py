@@ -318,7 +318,6 @@ def check_pad_to_multiple(pad_to_multiple) -> None:
         _check_padding(pad, image, multiple, what)
 
 
-@check_part()
 def _check_padding(pad: Callable, image: np.ndarray, multiple: int, what: str) -> None:
     before, (height, width) = image.copy(), image.shape
     found = pad(image)

@@ -565,7 +565,6 @@ MISTAKES_IN_MATCHING = {
 def check_f1_score(f1_score) -> None:
     expect_callable(f1_score, "f1_score")
 
-    @check_part()
     def expect_score(
         name: str, prediction: Any, truth: Any, expected: float, look: str = "", **arguments: float
     ) -> None:

@@ -73,7 +73,7 @@ def test_a_check_without_parts_is_one(answer, parts):
     assert run_check("9.9", lambda found: expect_close("it", found, 1), answer).parts == parts
 
 
-@pytest.mark.parametrize("exercise", "1.5 1.7 2.3 2.5 3.3 3.4 4.1 4.3 4.6 5.1 5.2 5.3".split())
+@pytest.mark.parametrize("exercise", "1.7 2.3 3.3 3.4 4.1 4.3 4.6 5.1 5.2 5.3".split())
 def test_exercises_of_several_parts(exercise):
     right, of = evaluate(exercise, get_exercise(exercise).reference).parts
     assert right == of > 1
@@ -98,3 +98,13 @@ def test_arrays_that_differ_are_kept_to_be_drawn():
     result = evaluate("1.6", lambda mask: get_exercise("1.6").reference(mask) * 0)
     assert result.arrays[0].shape == result.arrays[1].shape and not np.array_equal(*result.arrays)
     assert run_check("9.9", lambda value: fail("Kind", value, 1), 2).arrays is None
+
+
+def test_an_error_of_the_students_own_cannot_break_the_check():
+    class Odd(ValueError):
+        @property
+        def arrays(self):
+            raise KeyError
+
+    result = run_check("9.9", check, answers(a=error(Odd)))
+    assert result.status == "failed" and result.arrays is None
