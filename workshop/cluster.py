@@ -3,6 +3,10 @@
 `course.py run` and `course.py grade` hand their notebooks to it. dask.distributed gives each job to a free worker, and
 the job of a worker that died to another one, even if the job was finished and only its result was lost. So the function
 of a job keeps what is finished in a file, and looks there first.
+
+A scheduler executes what its clients send. The one that is started here takes only those with its certificate, which is
+made for the run and is never in a file, an argument or the environment. A running cluster is asked with the
+certificates of dask's own settings.
 """
 
 from __future__ import annotations
@@ -26,6 +30,8 @@ from workshop.paths import course_code
 SECONDS_TO_ANSWER = 5  # for a scheduler
 SECONDS_TO_JOIN = 20  # for its first worker
 SETTINGS = {f"distributed.{name}.http.routes": [] for name in ("scheduler", "worker")}  # no web pages
+FILES = ("CA_FILE", "CLIENT__CERT", "CLIENT__KEY")
+CERTIFICATES = ", ".join(f"DASK_DISTRIBUTED__COMM__TLS__{name}" for name in FILES)
 SETTINGS |= {"distributed.nanny.pre-spawn-environ": {}}  # a job has as many threads as `course.py` has chosen
 
 Say = Callable[[str], None]  # takes one line of progress
@@ -48,26 +54,35 @@ class JobFailed:
 
 
 @contextlib.contextmanager
-def executor(workers: int = 1, address: str | None = None) -> Iterator[LocalExecutor | Cluster]:
+def executor(
+    workers: int = 1, address: str | None = None, needs_tls: bool = False
+) -> Iterator[LocalExecutor | Cluster]:
     """What runs the jobs; at the end of the `with` block none of them is left running.
 
     Args:
         workers: processes on this computer; 1 is this process, without a cluster.
-        address: of the scheduler of a running cluster, as in "tcp://127.0.0.1:8786"; its own workers run the jobs.
+        address: of the scheduler of a running cluster, as in "tls://127.0.0.1:8786"; its own workers run the jobs.
+        needs_tls: refuse a running scheduler that asks for no certificate, because the jobs run the code of others.
 
     Raises:
-        ClusterError: distributed is not installed, no scheduler answers, it has no workers, or one of them has another
-            version of the course.
+        ClusterError: distributed is not installed, no scheduler answers or takes the certificate, it has no workers, or
+            one of them has another version of the course.
     """
     if address is None and workers == 1:
         yield LocalExecutor()
         return
     if address is not None and workers != 1:
         raise ClusterError(f"The cluster at {address} has its own workers: leave out --workers {workers} or --dask.")
+    if needs_tls and address is not None and not address.startswith("tls://"):
+        reason = "also from the code of students that runs without a sandbox"
+        raise ClusterError(f"{address} takes jobs from anybody, {reason}: start the cluster with certificates (tls://).")
     try:
         import distributed  # noqa: F401
+
+        if address is None:
+            import cryptography  # noqa: F401  # distributed makes the certificate with it
     except ImportError:
-        raise ClusterError("--workers and --dask need one more package: pip install distributed") from None
+        raise ClusterError("--workers and --dask need more packages: pip install distributed cryptography") from None
     for name in ("distributed", "distributed.client"):  # what matters in their logs arrives as an exception
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with _local_cluster(workers) if address is None else _running_cluster(address) as client:
@@ -178,15 +193,17 @@ def dask_setup(worker: Any) -> None:
 
 @contextlib.contextmanager
 def _local_cluster(workers: int) -> Iterator[Any]:
-    """A client of a new cluster on this computer. It listens on 127.0.0.1 only, and has no dashboard."""
+    """A client of a new cluster on this computer: on 127.0.0.1, with its own certificate, no dashboard."""
     import dask
     from distributed import LocalCluster
+    from distributed.security import Security
 
     with (
         tempfile.TemporaryDirectory(prefix="course-workers-", ignore_cleanup_errors=True) as folder,
         dask.config.set({**SETTINGS, "temporary-directory": folder}),
         LocalCluster(
-            host="127.0.0.1", n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0,
+            host="127.0.0.1", security=Security.temporary(), n_workers=workers, threads_per_worker=1, processes=True,
+            memory_limit=0,
             dashboard_address="127.0.0.1:0", worker_dashboard_address="127.0.0.1:0",  # port 0: a free one
             scheduler_kwargs={"dashboard": False}, preload=[__name__], silence_logs=logging.CRITICAL,
         ) as cluster,
@@ -200,13 +217,19 @@ def _running_cluster(address: str) -> Iterator[Any]:
     """A client of the cluster at an address, all of whose workers have this course."""
     from distributed import Client
     from distributed.core import connect
+    from distributed.security import Security
 
     try:
-        asyncio.run(asyncio.wait_for(connect(address), SECONDS_TO_ANSWER))  # a Client would wait for ever
-    except (OSError, ValueError) as error:
-        advice = f"({str(error) or 'no answer'}): start one with `dask scheduler` and give the address that it prints"
-        raise ClusterError(f"No dask scheduler is found at {address!r} {advice}.") from None
-    with Client(address) as client:
+        security = Security()
+        arguments = security.get_connection_args("client")
+        asyncio.run(asyncio.wait_for(connect(address, **arguments), SECONDS_TO_ANSWER))  # a Client would wait for ever
+    except (OSError, ValueError, TypeError, RuntimeError) as error:  # TypeError: tls:// without a certificate
+        advice = "start one with `dask scheduler` and give the address that it prints"
+        if address.startswith("tls://"):
+            advice = f"its certificates are taken from {CERTIFICATES} (files)"
+        reason = str(error) or "no answer"
+        raise ClusterError(f"No dask scheduler is found at {address!r} ({reason}): {advice}.") from None
+    with Client(address, security=security) as client:
         try:
             client.wait_for_workers(1, timeout=SECONDS_TO_JOIN)
         except TimeoutError:

@@ -1,5 +1,6 @@
 """Jobs on a real cluster on this computer: nothing is lost or done twice, even if a worker is killed."""
 
+import asyncio
 import logging
 import os
 import signal
@@ -14,6 +15,8 @@ import dask
 import psutil
 import pytest
 from distributed import LocalCluster
+from distributed.core import rpc
+from distributed.security import Security
 
 from workshop import cluster
 from workshop.cluster import ClusterError, JobFailed, executor
@@ -110,12 +113,28 @@ print([name for name in ("dask", "torch") if name in sys.modules])
 
 
 def test_without_the_package_a_sentence_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(ClusterError, match="pip install distributed"):
-        executor(2).__enter__()
+    for name in ("cryptography", "distributed"):
+        monkeypatch.setitem(sys.modules, name, None)
+        with pytest.raises(ClusterError, match="pip install distributed cryptography"):
+            executor(2).__enter__()
 
 
 # --- a cluster that is started for the jobs
+
+
+def answers(address, security=None):
+    """Whether a scheduler tells a stranger who it is."""
+
+    async def ask():
+        stranger = rpc(address, connection_args=security.get_connection_args("client") if security else {}, timeout=2)
+        try:
+            return await asyncio.wait_for(stranger.identity(), 2)
+        except (OSError, TimeoutError):
+            return None
+        finally:
+            await stranger.close_rpc()
+
+    return asyncio.run(ask()) is not None
 
 
 def test_two_workers_run_every_job_once_on_this_computer_only(tmp_path):
@@ -124,6 +143,11 @@ def test_two_workers_run_every_job_once_on_this_computer_only(tmp_path):
     with executor(2) as pool:
         workers = set(pool.client.run(os.getpid).values())
         own = {os.getpid(), *workers}
+        own_processes = [psutil.Process(pid) for pid in own]
+        assert not any("PRIVATE KEY" in f"{one.cmdline()} {one.environ()}" for one in own_processes)
+        address = pool.client.scheduler.address
+        assert address.startswith("tls://")
+        assert not answers(address.replace("tls", "tcp")) and not answers(address, Security.temporary())
         heard = [one.laddr for one in psutil.net_connections("inet") if one.pid in own and one.status == "LISTEN"]
         results = {}
         for job, result in pool.run(work, jobs, {d: [c]}, said.append):
@@ -227,6 +251,58 @@ def test_workers_with_another_version_of_the_course_or_without_it_are_refused(ru
 def test_the_number_of_workers_is_the_clusters_own(running):
     with pytest.raises(ClusterError, match="leave out --workers 3 or --dask"):
         executor(3, running).__enter__()
+
+
+# --- a running cluster with certificates
+
+
+@pytest.fixture(scope="module")
+def certified(tmp_path_factory):
+    """The address of a cluster that asks for a certificate, and the environment variables that name its files."""
+    security, folder = Security.temporary(), tmp_path_factory.mktemp("certificates")
+    (folder / "ca.pem").write_text(security.tls_ca_file)
+    (folder / "key.pem").write_text(security.tls_client_key)
+    files = {"CA_FILE": "ca.pem", "CLIENT__CERT": "ca.pem", "CLIENT__KEY": "key.pem"}
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", security=security,
+        scheduler_kwargs={"dashboard": False}, silence_logs=logging.CRITICAL,
+    ) as one:  # fmt: skip
+        names = dict(zip(files, cluster.CERTIFICATES.split(", "), strict=True))
+        yield one.scheduler_address, {names[name]: str(folder / file) for name, file in files.items()}
+
+
+def settings_of(variables):
+    """What dask makes of these environment variables when it starts."""
+    return {name.removeprefix("DASK_").replace("__", ".").lower(): value for name, value in variables.items()}
+
+
+def test_a_cluster_with_certificates_takes_jobs_from_those_who_have_them(certified):
+    address, variables = certified
+    assert address.startswith("tls://") and not answers(address, Security.temporary())
+    with dask.config.set(settings_of(variables)), executor(address=address, needs_tls=True) as pool:
+        assert list(pool.run(start_a_program, [21])) == [(21, "42")]
+
+
+def test_without_the_certificates_or_with_others_a_sentence_names_the_variables(certified, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "SECONDS_TO_ANSWER", 2)
+    address, variables = certified
+    other = Security.temporary()
+    (tmp_path / "ca.pem").write_text(other.tls_ca_file)
+    (tmp_path / "key.pem").write_text(other.tls_client_key)
+    others = {name: str(tmp_path / Path(file).name) for name, file in variables.items()}
+    missing = {name: str(tmp_path / "nowhere.pem") for name in variables}
+    for settings in ({}, others, missing):
+        with (
+            dask.config.set(settings_of(settings)),
+            pytest.raises(ClusterError, match=r"found at 'tls://.*DASK_DISTRIBUTED__COMM__TLS__CA_FILE, .*CLIENT__KEY"),
+        ):
+            executor(address=address).__enter__()
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "127.0.0.1:1"])
+def test_a_scheduler_without_certificates_gets_no_code_of_others(address):
+    with pytest.raises(ClusterError, match=r"127\.0\.0\.1:1 takes jobs from anybody, .* \(tls://\)"):
+        executor(address=address, needs_tls=True).__enter__()
 
 
 # --- no cluster where one should be
