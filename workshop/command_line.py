@@ -157,7 +157,7 @@ def _add_workers(command: argparse.ArgumentParser) -> None:
     command.add_argument("--workers", metavar="N", type=_count, default=1,
                          help="notebooks at the same time, in processes on this computer (default 1)")  # fmt: skip
     command.add_argument("--dask", metavar="ADDRESS",
-                         help="use the workers of a running dask scheduler, as in tcp://127.0.0.1:8786; they need the "
+                         help="use the workers of a running dask scheduler, as in tls://127.0.0.1:8786; they need the "
                               "course, and all computers the same folder of notebooks and results")  # fmt: skip
 
 
