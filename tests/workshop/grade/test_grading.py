@@ -23,7 +23,7 @@ from workshop.cluster import ClusterError
 from workshop.command_line import main
 from workshop.grade import grading, process
 from workshop.grade.box import BoxEnded, Limits
-from workshop.grade.grading import GradingError, grade
+from workshop.grade.grading import GradingError, Wanted, grade
 from workshop.grade.handed_in import HandedIn
 from workshop.grade.judge import CourseFault
 from workshop.grade.process import Graded, grade_notebook
@@ -87,7 +87,7 @@ BAD_CELLS = submission(
     | function("1.6", "raise NotImplementedError('=1+1')")
     | {"1.7": "class NucleiDataset(Dataset):\n    def __init__(self, *_, **__):\n"
               "        raise ValueError(os.getcwd() + ' ' + str(os.environ.get('COURSE_TEST_TOKEN')))"},
-    before=["helper = sys.exit(0)", "endless = 0\nwhile True:\n    endless += 1"],
+    before=["helper = sys.exit(0)", "while True:\n    pass\nendless = 0"],
 )  # fmt: skip
 EXITS = submission(
     right("1.1") | function("1.2", "return limit") | function("1.3", "os._exit(0)") | right("1.6"),
@@ -218,7 +218,7 @@ def test_what_goes_wrong_in_an_exercise_costs_only_that_one(graded_class, studen
         ("imported", "1.1", "the reference"), ("imported", "1.2", "defines mean, expected intensity_statistics"),
         ("module", "1.3", "empty"), ("no block asks", "2.2", "the course"),
         ("not json", "", "not JSON"), ("cut off", "", "not JSON"), ("format", "", "not a Jupyter notebook"),
-        ("no code", "", "no code"), ("unknown", "", "not part of this course"), ("empty folder", "", "no notebook"),
+        ("no code", "", "no code"), ("unknown", "", "not part of this course"), ("empty folder", "", "not a notebook"),
     ],
 )  # fmt: skip
 def test_messages_name_the_reason(graded_class, student, exercise, says):
@@ -467,7 +467,7 @@ def test_the_command_passes_its_options_on(monkeypatch, three):
         assert main(["grade", str(three), "--workers", "3", "--again", "--seconds", "9", "--memory", "2"]) == 0
     finally:
         signal.signal(signal.SIGTERM, previous)
-    assert calls == [(three, Path("grades.csv"), 3, True, Limits(9, 2), None)]
+    assert calls == [(three, Path("grades.csv"), 3, True, Limits(9, 2), None, "auto", None, Wanted())]
 
 
 # --- one notebook's boxes ---------------------------------------------------------------------------------------------
