@@ -90,7 +90,9 @@ class Forked:
 
 def new_judge():
     """Of a notebook without cells that has all exercises."""
-    none = SimpleNamespace(exercises=EXERCISES, cells=(), to_run=lambda seconds: [], last_check=lambda exercise: None)
+    none = SimpleNamespace(
+        exercises=EXERCISES, cells=(), to_run=lambda seconds, whole=False: [], last_check=lambda exercise: None
+    )
     return Judge(none, 30.0, 4.0)
 
 
