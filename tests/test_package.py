@@ -116,11 +116,15 @@ def test_no_module_has_more_than_400_lines():
 
 
 # Reading other people's data without silent mistakes took 700 lines of course_utils (decoding, arguments), messages for
-# each common mistake 1,300 of the exercises. Grading what strangers hand in, in a box, from the LMS and back, took
-# 1,800 of the workshop.
-@pytest.mark.parametrize(("name", "lines"), [("course_utils", 5150), ("exercises", 4450), ("workshop", 6300)])
+# each common mistake 1,300 of the exercises. Grading what strangers hand in is larger than the rest of the workshop: a
+# box (1,500 lines), a judge outside (2,600), archives and names of seven platforms (1,150), files for those (1,400).
+ROOMS = [("course_utils", 5150), ("exercises", 4450), ("workshop", 3700), ("grading", 7050)]
+
+
+@pytest.mark.parametrize(("name", "lines"), ROOMS)
 def test_each_room_stays_small(name, lines):
-    modules = [module for module in MODULES if room(module) == name]
+    grading = [module for module in MODULES if module.startswith("workshop.grade")]
+    modules = grading if name == "grading" else [one for one in MODULES if room(one) == name and one not in grading]
     assert sum(LINES[module] for module in modules) <= lines
     assert name != "course_utils" or len(modules) <= 24
 

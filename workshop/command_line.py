@@ -345,8 +345,8 @@ def build_command(options: argparse.Namespace, _: list[str]) -> int:
 
 
 def grade_command(options: argparse.Namespace, _: list[str]) -> int:
-    from workshop.grade.exports import parse_formats
     from workshop.grade.grading import Limits, Wanted, grade
+    from workshop.grade.report.exports import parse_formats
 
     limits = Limits(options.seconds, options.memory)
     formats = tuple(parse_formats(options.format)) if options.format else ()

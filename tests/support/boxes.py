@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from workshop.grade.box import Sandbox, SandboxError, find_sandbox
-from workshop.grade.processes import all_processes
+from workshop.grade.box.box import Sandbox, SandboxError, find_sandbox
+from workshop.grade.box.processes import all_processes
 
 
 @functools.cache

@@ -1,9 +1,13 @@
 """Grades what students hand in: every exercise of every notebook is checked, and tables and pages are written.
 
-Each notebook runs in a box (`workshop.grade.box`) and is judged from outside (`workshop.grade.judge`), so one that ends
-its process, hangs or cannot be read does not affect other students. `workshop.cluster` spreads the notebooks over
-several workers. Finished results are kept beside the table (`workshop.grade.kept`): an interrupted run continues where
-it was, and what was handed in again is graded again, as is everything after a check has changed.
+    collect/    what was handed in, and by whom
+    box/        the confined process in which a notebook runs
+    judge/      decides about its exercises from outside
+    report/     points, the table, pages for the class and for each student, files for the LMS
+
+One that ends its process, hangs or cannot be read does not affect other students. `workshop.cluster` spreads notebooks
+over several workers. Finished results are kept beside the table (`kept`): an interrupted run continues where it was,
+and what was handed in again is graded again, as is everything after a check has changed.
 """
 
 from __future__ import annotations
@@ -22,13 +26,13 @@ from pathlib import Path
 
 from course_utils.exercises import list_exercises
 from workshop.cluster import JobFailed, Say, Stop, executor
-from workshop.grade.box import Limits
-from workshop.grade.handed_in import HandedIn, find_handed_in
+from workshop.grade.box.box import Limits
+from workshop.grade.box.sandbox import Sandbox, find_sandbox
+from workshop.grade.collect.handed_in import HandedIn, find_handed_in
+from workshop.grade.judge.process import Graded, grade_notebook
 from workshop.grade.kept import Kept, signing_key
-from workshop.grade.process import Graded, grade_notebook
-from workshop.grade.report import Wanted, write_files
-from workshop.grade.sandbox import Sandbox, find_sandbox
-from workshop.grade.table import SYMBOLS, Row, spreadsheet_safe, summary
+from workshop.grade.report.files import Wanted, write_files
+from workshop.grade.report.table import SYMBOLS, Row, spreadsheet_safe, summary
 from workshop.paths import course_code
 
 RESULTS = ".results"  # the folder of finished results is named after the table, with this behind it

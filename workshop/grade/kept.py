@@ -18,8 +18,8 @@ from pathlib import Path
 from platformdirs import user_data_path
 
 from course_utils.results import replacing
-from workshop.grade.process import Graded
-from workshop.grade.table import Row
+from workshop.grade.judge.process import Graded
+from workshop.grade.report.table import Row
 
 KEY_BYTES = 32
 

@@ -21,8 +21,8 @@ from course_utils.exercises import list_exercises
 from course_utils.results import replacing
 from workshop.build import BuildError, build, stand_alone_notebooks
 from workshop.build.badges import PLACEHOLDER_ADDRESS
-from workshop.grade.points import read_points
-from workshop.grade.questions import course_questions
+from workshop.grade.report.points import read_points
+from workshop.grade.report.questions import course_questions
 from workshop.paths import checkout
 
 FILES = ["LICENSE", "README.md", "course.py", "environment.yml", "pyproject.toml", "requirements.lock"]

@@ -21,14 +21,14 @@ from course_utils.exercises import get_exercise, list_exercises
 from workshop.build.stubs import source_of, stub_of
 from workshop.cluster import ClusterError
 from workshop.command_line import main
-from workshop.grade import grading, process
-from workshop.grade.box import BoxEnded, Limits
+from workshop.grade import grading
+from workshop.grade.box.box import BoxEnded, Limits
+from workshop.grade.box.sandbox import Sandbox
+from workshop.grade.collect.handed_in import HandedIn
 from workshop.grade.grading import GradingError, Wanted, grade
-from workshop.grade.handed_in import HandedIn
-from workshop.grade.judge import CourseFault
-from workshop.grade.process import Graded, grade_notebook
-from workshop.grade.sandbox import Sandbox
-from workshop.grade.table import COLUMNS, Outcome, Row
+from workshop.grade.judge.judge import CourseFault, process
+from workshop.grade.judge.process import Graded, grade_notebook
+from workshop.grade.report.table import COLUMNS, Outcome, Row
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 IMPORTS = """import math, os, subprocess, sys, time, torch, numpy as np
@@ -298,7 +298,7 @@ def slow_class(tmp_path):
 def graders(folder):
     """Pid and parent of the boxes whose files lie below this folder."""
     found = psutil.process_iter(["cmdline", "ppid"])
-    workers = [one for one in found if "workshop.grade.inside" in (one.info["cmdline"] or ())]
+    workers = [one for one in found if "workshop.grade.box.inside" in (one.info["cmdline"] or ())]
     return {one.pid: one.info["ppid"] for one in workers if str(folder) in one.info["cmdline"][-1]}
 
 

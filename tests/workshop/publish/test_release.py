@@ -18,9 +18,9 @@ import pytest
 from course_utils.exercises import list_exercises
 from workshop.build import build
 from workshop.command_line import main, make_parser
-from workshop.grade.points import read_points
-from workshop.grade.questions import course_questions
-from workshop.grade.sandbox import SandboxError, find_sandbox
+from workshop.grade.box.sandbox import SandboxError, find_sandbox
+from workshop.grade.report.points import read_points
+from workshop.grade.report.questions import course_questions
 from workshop.publish import release as release_module
 from workshop.publish.release import ReleaseError, release, release_for_nbgrader
 

@@ -1,0 +1,168 @@
+"""Whether what was observed of a solution is right: decided where no student code ever ran.
+
+    text = confirm("count_shapes", found, seed)    # `found` as from `observations.observe`; empty if it is right
+
+Any right solution agrees with the reference on any seed, whatever the contract leaves to chance or to taste: then there
+are several references (`REFERENCES`), instances are numbered anew (`LABEL_IMAGES`), or `expect_...` decides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from skimage.measure import label
+from torch import nn
+
+from course_utils.exercises.checks import notebook_01, notebook_05
+from course_utils.exercises.feedback import CheckFailed, shown
+from course_utils.exercises.registry import list_exercises
+from course_utils.targets import boundary_target
+from course_utils.unet import UNet
+from workshop.grade.judge.inputs import EACH, LARGER, TRANSFORMS, crop_inputs, dataset_inputs
+from workshop.grade.judge.observations import observe
+
+OTHER_INPUTS = "With other inputs than those of the check your code gives other results than it should:"
+LOOK = "A solution works for every input, not only for those that the check happens to use."
+TOLERANCE = 1e-3, 1e-4  # relative and absolute: float32 after a few operations
+HALF_PRECISION = {"predict": (0.01, 0.01)}
+LABEL_IMAGES = ("connected_components", "watershed_instances")  # ids may come in any order
+
+
+def confirm(name: str, found: Any, seed: int) -> str:
+    """Whether what `observe` found with this seed is right: empty, or a sentence with what was found and expected.
+
+    Args:
+        name: of the exercise's object, as "count_shapes".
+        found: plain values from where the student's code ran; nothing in them is believed.
+        seed: new in each run.
+    """
+    try:
+        expect = globals().get(f"expect_{name}")
+        if expect is not None:
+            different = expect(found, np.random.default_rng(seed))
+        else:
+            number = _in_order if name in LABEL_IMAGES else lambda value: value
+            reference = next(one.reference for one in list_exercises() if one.name == name)
+            rights = (number(observe(name, right, seed)) for right in (reference, *REFERENCES.get(name, ())))
+            texts = [same(number(found), right, *HALF_PRECISION.get(name, TOLERANCE)) for right in rights]
+            different = "" if "" in texts else texts[0]
+    except CheckFailed as error:
+        different = error.finding
+    except Exception:  # it has not even the form of a right answer
+        different = f"found {shown(found)}, expected values of another form."
+    return f"{OTHER_INPUTS} {different} {LOOK}" if different else ""
+
+
+def same(found: Any, expected: Any, relative: float = TOLERANCE[0], absolute: float = TOLERANCE[1]) -> str:
+    """Empty if two plain values are equal up to rounding, else what was found and what was expected.
+
+    Arrays and tensors are of the same kind, shape and dtype, but any floats do where float64 is expected, any
+    number does for an equal int, and a list for a tuple.
+    """
+    look_at, look_for = found, expected
+    if isinstance(expected, (list, tuple)) and isinstance(found, (list, tuple)) and len(found) == len(expected):
+        texts = (same(*pair, relative, absolute) for pair in zip(found, expected, strict=True))
+        return next(filter(None, texts), "")
+    if isinstance(expected, (np.ndarray, torch.Tensor)):
+        if torch.is_tensor(found) != torch.is_tensor(expected) or not hasattr(found, "shape"):
+            return f"found {type(found).__name__}, expected {type(expected).__name__}."
+        found, expected = (value.numpy(force=True) if torch.is_tensor(value) else value for value in (found, expected))
+        if found.dtype != expected.dtype and (found.dtype.kind, expected.dtype) != ("f", np.float64):
+            return f"found dtype {found.dtype}, expected {expected.dtype}."
+        if found.shape != expected.shape:
+            return f"found shape {found.shape}, expected {expected.shape}."
+        close = found == expected
+        if found.dtype.kind == "f":
+            close = np.isclose(found, expected, relative, absolute, equal_nan=True)
+        if not np.all(close):
+            look_at, look_for = found[~close][0].item(), expected[~close][0].item()
+    elif type(expected) in (int, float):
+        number = found
+        if type(expected) is int:  # checks that ask for no more than an equal count take any number
+            number = found.item() if getattr(found, "shape", None) == () else found
+            relative = absolute = 0
+        close = isinstance(number, (int, float)) and type(number) is not bool
+        close = close and np.isclose(number, expected, relative, absolute, equal_nan=True)
+    else:
+        close = type(found) is type(expected) and found == expected
+    return "" if np.all(close) else f"found {shown(look_at)}, expected {shown(look_for)}."
+
+
+exactly = partial(same, relative=0, absolute=0)
+
+
+def _in_order(value: Any) -> Any:
+    """Each label image numbered in the order of the first pixels of its instances."""
+    if isinstance(value, (list, tuple)):
+        return [_in_order(item) for item in value]
+    is_label_image = isinstance(value, np.ndarray) and value.dtype.kind in "iu"
+    return notebook_05._in_order(value).astype(np.int64) if is_label_image else value
+
+
+def _unet_that_halves_by(pool: nn.Module, **options: int) -> nn.Module:
+    model = UNet(**options)
+    model.pool = pool
+    return model
+
+
+# Tasks leave open how the resolution is halved, and which pixels are neighbours. In mode "outer" scikit-image finds
+# more boundaries if ids are int64.
+REFERENCES: dict[str, list[Callable]] = {
+    "UNet": [partial(_unet_that_halves_by, pool) for pool in (nn.AvgPool2d(2), nn.MaxPool2d(1, stride=2))],
+    "connected_components": [lambda probability, threshold=0.5: label(probability > threshold, connectivity=1)],
+    "boundary_target": [lambda mask, mode="inner": boundary_target(mask.astype(np.int64), mode)],
+}
+
+
+def expect_random_crop(found: Any, rng: np.random.Generator) -> str:
+    for (image, mask, size, n), (runs, after, errors) in zip(crop_inputs(rng), found, strict=True):
+        starts = [notebook_01._start(window, mask) or (0, 0) for window in runs[0][1]]
+        places = [(slice(row, row + size), slice(column, column + size)) for row, column in starts]
+        right = [np.stack([part[place] for place in places]) for part in (image, mask)]
+        again = [part[: n // 10 + 1] for part in right]
+        if different := exactly([runs, after, len(starts)], [[right, again], [image, mask], n]):
+            return different
+        for side, text in zip(mask.shape, errors, strict=True):
+            if not all(re.search(rf"(?<!\d){word}(?!\d)", text) for word in ("ValueError", side, side + 1)):
+                return f"found {shown(text)} for a crop larger than its image, expected a ValueError with both sizes."
+        rows, columns = (side - size + 1 for side in mask.shape)
+        if n > 1:
+            notebook_01._expect_equal_shares(starts, rows, columns)
+        if rows * columns < 20 and len({*starts}) != rows * columns:
+            return f"found {len({*starts})} different crops, expected {rows * columns}."
+    return ""
+
+
+def expect_NucleiDataset(found: Any, rng: np.random.Generator) -> str:
+    images, masks, size = dataset_inputs(rng)
+    image, mask = notebook_01._positions((256, 256), np.float32)
+    cropped, augmented, again, other, after, default = found
+    right = [augmented[0], images, masks, [torch.from_numpy(image)[None], TRANSFORMS[0](mask)]]
+    if different := exactly([again, *after, default], right):
+        return different
+    if not exactly(other, cropped[0]):
+        return "found the same crops with seed=0 and seed=1, expected others."
+    for run, indices, n_places in ((cropped, EACH, 9), (augmented, LARGER, 6)):
+        for (length, items), transform in zip(run, TRANSFORMS, strict=True):
+            places, orientations = set(), set()
+            for (window, target), index in zip(items, indices, strict=True):
+                right = [4, torch.zeros(1, size, size), transform(masks[index])[..., :size, :size] * 0]
+                if different := exactly([length, window * 0, target * 0], right):
+                    return different
+                notebook_01._expect_same_pixels(window, target)
+                ids = notebook_01._ids(window)[0]
+                orientations.add(notebook_01._orientation(ids, masks[index]))
+                places.add((index, ids.min()))
+            if None in orientations or (run is cropped and orientations != {0}):
+                return "found pixels in another order, expected those of a window of the image."
+            if len(places) != n_places:
+                return f"found {len(places)} different crops, expected {n_places}."
+            missing = [kind for kind, some in notebook_01.ONLY.items() if orientations <= some]
+            if run is augmented and missing:
+                return f"found {missing[0]}, expected flips and quarter turns."
+    return ""

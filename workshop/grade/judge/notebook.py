@@ -1,0 +1,339 @@
+"""What was handed in, as text: the code cells of a notebook, which notebook it is, and which cells have to run.
+
+Nothing is executed here. A grade needs what "Run all" computes up to the last check: the students' cells as they are,
+and of the course's own cells, which load data, train and draw, those that bind a name that is used.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from IPython.core.inputtransformer2 import TransformerManager
+
+from course_utils.exercises.registry import Exercise, list_exercises
+from workshop.grade.judge.names import WORD, Names, bound_by, names_of
+from workshop.paths import checkout
+
+COURSE_SECONDS = 10  # times as many for a cell of the course: it may train a network
+PARAMETERS = {"data_source": "embedded", "profile": "smoke", "output": "output"}  # in the folder where cells run
+
+# Their first line says how the rest of the cell is run, and the rest is Python. Below any other `%%` it is not.
+_PYTHON_MAGIC = re.compile(r"\A(\s*)%%(time|timeit|capture|prun)\b.*")
+_CHECK = re.compile(r"""\bcheck\s*\(\s*["'](\d+\.\d+)["']""")
+_OTHER_NAME_FOR_CHECK = re.compile(r"\b(check|evaluate) +as\b|= *(\w+\.)*(check|evaluate)\b(?! *\()|\bevaluate\b")
+_LOOKS_UP = re.compile(r"\b(globals|locals|vars|eval|exec|__main__|__globals__|user_ns|modules)\b")
+# Of the stand-alone version (`workshop.build.stand_alone`): the course is there already, and so are its images.
+_PACKAGE = re.compile(
+    r'^PACKAGE = \(\n(?: *"[^\n]*"\n)*\)$|^folder = tempfile.mkdtemp.*|^.*b85decode\(PACKAGE\).*|^sys\.path\.insert.*',
+    re.MULTILINE,
+)
+_DATA = re.compile(r"\A\s*from course_utils\.data import .*find_kaggle_input.*write_dataset\(part\)", re.DOTALL)
+
+
+class BrokenNotebook(ValueError):
+    """A file that cannot be graded; the text says why, in one sentence."""
+
+
+@dataclass(frozen=True, eq=False)
+class CodeCell:
+    """One code cell.
+
+    `number` counts all cells of the notebook from 1, `exercise` is its mark (metadata or cell id), `course` says that
+    it is a cell of the course that nobody changed, and `error`, with the number and the line, that it is not Python.
+    `checks` are the ids in calls such as `check("1.1", ...)`, `defines` the functions and classes, `binds` all names
+    that get a value or are completed (`table["a"] = 1`), `uses` the global names that it reads, `later` those that its
+    functions read when they are called.
+    """
+
+    number: int
+    source: str
+    id: str = ""
+    exercise: str | None = None
+    course: bool = False
+    error: str = ""
+    checks: frozenset[str] = frozenset()
+    defines: frozenset[str] = frozenset()
+    binds: frozenset[str] = frozenset()
+    uses: frozenset[str] = frozenset()
+    later: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """A submitted notebook: its name in the course, and its code cells."""
+
+    name: str
+    cells: tuple[CodeCell, ...]
+
+    @property
+    def exercises(self) -> list[Exercise]:
+        return [exercise for exercise in list_exercises() if exercise.notebook == self.name]
+
+    def holding(self, exercise: Exercise) -> list[CodeCell]:
+        """The cells that define the object of an exercise, or are marked as its cell."""
+        return [cell for cell in self.cells if exercise.name in cell.defines or cell.exercise == exercise.id]
+
+    def last_check(self, exercise: Exercise) -> int | None:
+        """The number of the last cell with a check of this exercise."""
+        return max((cell.number for cell in self.cells if exercise.id in cell.checks), default=None)
+
+    def to_run(self, seconds: float, whole: bool = False) -> list[dict[str, Any]]:
+        """The cells to run, in order: "number", "source" and the "seconds" that each may compute.
+
+        A cell of the course has another source if only some of its imports are used. Behind the cell with the
+        parameters stands another one, as papermill inserts it.
+
+        Args:
+            seconds: for a student's cell.
+            whole: run all cells of the course, too: for code that finds names in ways that no reading of it tells.
+        """
+        cells = self.cells[: self._end()]
+        sources = {cell: cell.source for cell in cells if not _DATA.match(cell.source)} if whole else _needed(cells)
+        run = []
+        for cell in cells:
+            if source := sources.get(cell):
+                run.append({"number": cell.number, "source": source, "seconds": seconds})
+                if cell.course and not cell.checks:
+                    run[-1]["seconds"] = COURSE_SECONDS * seconds
+                if len(cell.binds & PARAMETERS.keys()) > 1:
+                    values = "\n".join(f"{name} = {value!r}" for name, value in PARAMETERS.items())
+                    run.append({"number": cell.number, "source": values, "seconds": seconds})
+        return run
+
+    @property
+    def left_out(self) -> set[str]:
+        """The names that cells of the course bind which do not run; none if no code may look names up by a text."""
+        cells = self.cells[: self._end()]
+        if not any(_LOOKS_UP.search(cell.source) for cell in cells if not cell.course):
+            return set()
+        sources = _needed(cells)
+        bound = set().union(*(_code_cell(0, source, "", None).binds for source in sources.values()))
+        return set().union(*(cell.binds for cell in cells if cell.course)) - bound
+
+    def _end(self) -> int:
+        """How many cells can matter: those up to the last check, if every exercise in the notebook has one."""
+        present = {exercise.id for exercise in self.exercises if self.holding(exercise)}
+        checked = frozenset().union(*(cell.checks for cell in self.cells))
+        if present - checked or any(_OTHER_NAME_FOR_CHECK.search(cell.source) for cell in self.cells):
+            return len(self.cells)
+        places = [place for place, cell in enumerate(self.cells, 1) if re.search(r"\bcheck\b", cell.source)]
+        return max(places, default=0)
+
+
+def read_notebook(content: bytes, file_name: str) -> Notebook:
+    """Read a notebook that somebody handed in. Its file name counts only if nothing inside says which one it is.
+
+    Raises:
+        BrokenNotebook: it is not a notebook, has no code, or does not belong to the course.
+    """
+    cells = [_code_cell(*raw) for raw in _raw_cells(content)]
+    if not any(cell.source.strip() for cell in cells):
+        raise BrokenNotebook("The notebook has no code cells.")
+    return Notebook(_identify(cells, file_name), tuple(cells))
+
+
+# From file to cells
+
+
+def _raw_cells(content: bytes) -> Iterator[tuple[int, str, str, str | None]]:
+    """Number, text, id and exercise of every code cell.
+
+    Read without `nbformat`, which takes longer to import than everything here to run; faults that do not matter for
+    grading (a missing id, an output in an odd form) are ignored.
+    """
+    if not content.strip():
+        raise BrokenNotebook("The file is empty.")
+    try:
+        notebook = json.loads(content.decode("utf-8-sig"))
+        parts = [notebook] if notebook["nbformat"] == 4 else notebook["worksheets"]  # as in format 3
+        cells = [cell for part in parts for cell in part["cells"]]
+        code = [(number, cell) for number, cell in enumerate(cells, 1) if cell["cell_type"] == "code"]
+    except (ValueError, RecursionError) as error:
+        raise BrokenNotebook(f"The file is not JSON, so it is not a notebook, or it was cut off ({error}).") from None
+    except (TypeError, LookupError, AttributeError) as error:
+        raise BrokenNotebook(f"The file is JSON, but not a Jupyter notebook of format 3 or 4 ({error!r}).") from None
+    for number, cell in code:
+        text = cell.get("source", cell.get("input", ""))
+        text = "".join(map(str, text)) if isinstance(text, list) else str(text)
+        yield number, re.sub(r"\r\n?", "\n", text), str(cell.get("id", "")), _marked_exercise(cell)
+
+
+def _marked_exercise(cell: dict[str, Any]) -> str | None:
+    """The exercise that a cell holds by its metadata, or by its id."""
+    marks = [re.sub(r"exercise-(\d+)-(\d+)(-\d+)?", r"\1.\2", str(cell.get("id")))]
+    with contextlib.suppress(KeyError, TypeError):
+        marks.insert(0, cell["metadata"]["course"]["exercise"])
+    known = [exercise.id for exercise in list_exercises()]
+    return next((mark for mark in marks if mark in known), None)
+
+
+def _code_cell(number: int, source: str, id_: str, marked: str | None) -> CodeCell:
+    source = _PACKAGE.sub("", source) if "b85decode(PACKAGE)" in source else source
+    course = _same_text(source) in _course_sources() or bool(_DATA.match(source))
+    try:
+        tree = _parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        what, row = getattr(error, "msg", None) or type(error).__name__, getattr(error, "lineno", None) or 0
+        where = "".join(f" in line {row}: {line.strip()}" for line in source.splitlines()[row - 1 : row])
+        return CodeCell(
+            number, source, id_, marked, course, f"Syntax: cell {number} is not valid Python ({what}){where}",
+            checks=frozenset(_CHECK.findall(source)), uses=frozenset(WORD.findall(source)),
+            defines=frozenset(re.findall(r"^(?:async +)?(?:def|class) +(\w+)", source, re.MULTILINE)),
+        )  # fmt: skip
+    names = names_of(tree)
+    # below `%%writefile`, say, there is no tree
+    uses = names.uses if tree.body else set(WORD.findall(source))
+    checks = {id_ for node in ast.walk(tree) if (id_ := _checked_exercise(node))}
+    defines = set().union(*map(_defined, tree.body))
+    kinds = (checks, defines, names.binds | names.completes, uses, names.later)
+    return CodeCell(number, source, id_, marked, course, "", *map(frozenset, kinds))
+
+
+def _parse(source: str) -> ast.Module:
+    """The syntax tree of a cell, in which lines for IPython (`%matplotlib inline`, `!ls`) count as calls."""
+    if _PYTHON_MAGIC.match(source):
+        return _parse(_PYTHON_MAGIC.sub(r"\1", source))  # the empty line keeps the numbers of the others
+    if source.lstrip().startswith("%%"):
+        return ast.Module([], [])
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        tree = ast.parse(TransformerManager().transform_cell(source))
+    # finds more than the parser, as stray returns
+    compile(tree, "cell", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    return tree
+
+
+def _checked_exercise(node: ast.AST) -> str | None:
+    """The exercise id of a call `check("1.1", ...)`."""
+    match node:
+        case ast.Call(func=ast.Name("check") | ast.Attribute(attr="check"), args=[ast.Constant(str(id_)), *_]):
+            return id_
+    return None
+
+
+def _defined(node: ast.AST) -> set[str]:
+    """The functions and classes that a statement defines.
+
+    Also under `if`, `try` or `with`, as `name = lambda ...`, and as the result of a call such as `partial(...)`, but
+    not of the course's `check(...)`.
+    """
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return {node.name}
+    if isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda | ast.Call):
+        if _checked_exercise(node.value):
+            return set()
+        return {target.id for target in node.targets if isinstance(target, ast.Name)}
+    inner = [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt | ast.ExceptHandler)]
+    return set().union(*map(_defined, inner))
+
+
+def _identify(cells: list[CodeCell], file_name: str) -> str:
+    """The notebook whose exercises stand in it: by their marks, else by file name, else by what is defined."""
+    exercises = list_exercises()
+    notebook_of = {exercise.id: exercise.notebook for exercise in exercises}
+    for marks in (
+        [cell.exercise for cell in cells],
+        [id_ for cell in cells for id_ in sorted(cell.checks)],
+        [exercise.id for exercise in exercises if exercise.notebook in Path(file_name).stem],
+        [exercise.id for exercise in exercises if any(exercise.name in cell.defines for cell in cells)],
+    ):
+        votes = Counter(notebook_of[id_] for id_ in marks if id_ in notebook_of)
+        if votes:
+            return votes.most_common(1)[0][0]
+    raise BrokenNotebook("The notebook is not part of this course: neither its cells nor its name belong to it.")
+
+
+# What of the course's own cells has to run
+
+
+@functools.cache
+def _course_sources() -> frozenset[str]:
+    """The texts of the code cells of the course, without those that students are to change."""
+    found = set()
+    for path in sorted((checkout() / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+        for _, source, _, exercise in _raw_cells(path.read_bytes()):
+            if exercise is None:
+                found.add(_same_text(source))
+    return frozenset(found)
+
+
+def _same_text(source: str) -> str:
+    """A text without what editors change: blanks at the end of lines and of the cell."""
+    return "\n".join(line.rstrip() for line in source.strip().splitlines())
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """A part of a cell of the course that runs or does not: one import, or all the rest."""
+
+    text: str
+    names: Names
+
+
+def _needed(cells: tuple[CodeCell, ...]) -> dict[CodeCell, str]:
+    """Each cell that has to run, with what of it has to run."""
+    sources = {cell: cell.source for cell in cells if not cell.course or cell.checks or cell.error}
+    parts = {cell: () if cell in sources or _DATA.match(cell.source) else _parts(cell.source) for cell in cells}
+    order = [(cell, part) for cell in cells for part in parts[cell]]
+    numbers = {cell: number for number, cell in enumerate(cells)}
+    chosen: set[_Part] = set()
+    waiting = [(cell, cell.uses, cell.later) for cell in sources]
+    seen = set()
+    while waiting:
+        cell, uses, later = waiting.pop()
+        wanted = {(name, numbers[cell]) for name in uses} | {(name, len(cells)) for name in later}
+        for name, place in wanted - seen:
+            for binder, part in reversed(order):
+                if numbers[binder] < place and name in part.names.binds | part.names.completes:
+                    if part not in chosen:
+                        chosen.add(part)
+                        waiting.append((binder, part.names.uses, part.names.later))
+                    if name in part.names.surely and place < len(cells):
+                        break  # what stands above is forgotten
+        seen |= wanted
+    for cell in cells:
+        if texts := [part.text for part in parts[cell] if part in chosen]:
+            sources[cell] = "\n".join(texts)
+    return sources
+
+
+@functools.cache
+def _parts(source: str) -> tuple[_Part, ...]:
+    """A cell of the course in parts.
+
+    An import of `skimage.morphology` also counts as one of `skimage`: after it, `skimage.morphology` can be used.
+    """
+    made, rest, imported = [], [], set()
+    for node in ast.parse(source).body:
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            rest.append(node)
+            continue
+        for alias in node.names:
+            package = (getattr(node, "module", None) or alias.name).split(".")[0]
+            fields = dict(ast.iter_fields(node)) | {"names": [alias]}
+            imported |= (bound := {alias.asname or alias.name.split(".")[0]})
+            made.append(_Part(ast.unparse(type(node)(**fields)), Names(binds=bound | {package}, surely=bound)))
+    if rest:
+        names = names_of(ast.Module(rest, []))
+        names.completes -= _modules_of_course()
+        text = source if not made else "\n".join(ast.get_source_segment(source, node) for node in rest)
+        made.append(_Part(text, names))
+    return tuple(made)
+
+
+@functools.cache
+def _modules_of_course() -> frozenset[str]:
+    """The names of what the course's cells import: a call such as `torch.manual_seed(0)` completes nothing."""
+    trees = [ast.parse(source) for source in _course_sources()]
+    imports = [node for tree in trees for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    return frozenset().union(*map(bound_by, imports))

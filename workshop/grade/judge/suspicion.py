@@ -1,0 +1,371 @@
+"""What an instructor should look at: answers that may be the reference in disguise, and code that reaches further.
+
+A hint, not a verdict. It is read from the text of the cells; nothing is executed. The names in the code are followed
+through imports, `getattr` with a literal name and `import_module`, but not through what only running it would show.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
+
+from IPython.core.inputtransformer2 import TransformerManager
+
+from course_utils import arguments
+from course_utils.exercises.registry import Exercise
+from workshop.grade.judge.notebook import CodeCell
+
+MAX_FINDINGS = 6
+# A function of fewer syntax nodes than this is written alike by many; then only the course's own checks betray a copy.
+MIN_COPIED_NODES = 38
+# Of course_utils.arguments; no exercise asks for them.
+_ARGUMENT_CHECKS = frozenset(name for name in vars(arguments) if name.startswith(("as_", "check_")))
+
+# To import one of these is enough; of the others what is used counts.
+_IMPORTED = frozenset("ctypes subprocess socket signal gc threading _thread builtins pty mmap resource".split())
+_USED = frozenset("os sys inspect importlib types atexit traceback dis marshal runpy code workshop".split())
+_INSIDE = frozenset("os sys ctypes subprocess builtins inspect gc".split())  # as in `numpy.os`
+_HARMLESS = re.compile(
+    r"os\.(path|sep|linesep|curdir|getcwd|listdir|makedirs|cpu_count)\b|types\.(SimpleNamespace|MappingProxyType|\w*Type$)"
+    r"|sys\.(maxsize|version|version_info|float_info|byteorder|getsizeof|stdout|stderr|setrecursionlimit|executable)\b"
+    r"|inspect\.(signature|isclass|isfunction|ismodule|getdoc|Parameter)\b|importlib\.(reload|import_module)\b"
+)
+_NOT_HARMLESS = re.compile(r"types\.(Function|Code|Frame|Cell|Traceback)Type")
+_CHECKER = re.compile(
+    r"course_utils\.exercises(?!(\.(check|ExerciseNotSolved|claims|claims\.claim|progress|progress\.show_overview"
+    r"|progress\.browse_progress))?$)"
+)
+_ATTRIBUTES = frozenset(
+    "__code__ __globals__ __closure__ __builtins__ __subclasses__ __loader__ __spec__ __kwdefaults__ __reduce_ex__ "
+    "f_back f_globals f_locals f_code f_builtins tb_frame gi_frame gi_code cr_frame cr_code ag_frame ag_code "
+    "_getframe _current_frames currentframe settrace setprofile user_ns user_global_ns ast_transformers".split()
+)
+_METHODS = frozenset(
+    "__eq__ __ne__ __instancecheck__ __subclasscheck__ __getattribute__ __array_ufunc__ __array_function__ "
+    "__torch_function__ __class__".split()
+)
+_VALUE_TYPES = frozenset("int float complex str bytes dict list tuple set frozenset".split())
+_VALUE_CLASSES = frozenset(["numpy.ndarray", "torch.Tensor", "collections.Counter", "collections.OrderedDict"])
+_RUNS_TEXT = frozenset("exec eval compile __import__ breakpoint".split())
+_PATHS = re.compile(r"/(proc|dev|etc|sys|root|run)(/|$)")
+_PYTHON_MAGIC = re.compile(r"\A\s*%%(time|timeit|capture|prun|writefile|file)\b.*")
+_SHELLS = frozenset("bash sh script system sx ! !! cmd perl ruby python python2 python3 pypy".split())
+_PIP = re.compile(r"\s*(python3? -m )?(pip|conda|mamba|uv pip) ")
+
+
+def suspicions(cells: Sequence[CodeCell], exercise: Exercise, files: dict[str, str] | None = None) -> str:
+    """What to look at in the cells that can decide one exercise: those up to its last check. Empty if nothing.
+
+    Args:
+        cells: of `workshop.grade.judge.notebook`, in their order; in those of the course nothing is looked for.
+        exercise: whose reference is looked for.
+        files: name -> source of the student's modules beside the notebook.
+
+    >>> from course_utils.exercises import get_exercise
+    >>> suspicions([CodeCell(7, "from course_utils import count_shapes as f")], get_exercise("1.1"))
+    'cell 7 uses the reference count_shapes'
+    """
+    trees = {f"cell {cell.number}": _tree(cell.source) for cell in cells}
+    given = {f"cell {cell.number}" for cell in cells if cell.course}
+    checks = [place for place, tree in trees.items() if any(_is_check(node, exercise) for node in ast.walk(tree))]
+    places = list(trees)
+    for place in places[places.index(checks[-1]) + 1 :] if checks else ():
+        del trees[place]
+    trees |= {name: _tree(source) for name, source in (files or {}).items()}
+    imports = {name: path for tree in trees.values() for name, path in _imports(tree)}
+    found: dict[str, None] = {}  # in their order, each once
+    for place, tree in trees.items():
+        if place in given:
+            continue
+        reader = _Reader(exercise, imports)
+        reader.visit(tree)
+        found |= dict.fromkeys(f"{place} {what}" for what in reader.found)
+    found |= dict.fromkeys(f"{place} hands over what check returned" for place in _returned(trees, exercise))
+    shown = list(found)[:MAX_FINDINGS]
+    more = len(found) - len(shown)
+    return "; ".join([*shown, f"and {more} more"] if more > 0 else shown)
+
+
+def _tree(source: str) -> ast.Module:
+    """The syntax tree of a cell as IPython reads it. Of what is not Python: its words as strings."""
+    source = _PYTHON_MAGIC.sub("", source)
+    for text in (source, None):
+        try:
+            return ast.parse(TransformerManager().transform_cell(source) if text is None else text)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue
+    calls = [ast.Call(ast.Name("getattr", ast.Load()), [ast.Constant(word)], []) for word in re.findall(r"\w+", source)]
+    return ast.Module([ast.Expr(call) for call in calls], [])
+
+
+def _imports(tree: ast.AST) -> Iterator[tuple[str, str]]:
+    """Each name that an import binds anywhere, and what it means."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield (alias.asname, alias.name) if alias.asname else (alias.name.split(".")[0],) * 2
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                yield alias.asname or alias.name, f"{node.module}.{alias.name}"
+
+
+def _is_check(node: ast.AST, exercise: Exercise) -> bool:
+    """Whether it is a call `check("1.1", ...)` of this exercise."""
+    match node:
+        case ast.Call(func=ast.Name("check") | ast.Attribute(attr="check"), args=[ast.Constant(id_), _, *_]):
+            return id_ == exercise.id
+    return False
+
+
+def _text(node: ast.AST) -> str | None:
+    """The text of a literal, also if it is put together from several."""
+    match node:
+        case ast.Constant(str(text)):
+            return text
+        case ast.BinOp(left, ast.Add(), right):
+            parts = _text(left), _text(right)
+            return None if None in parts else "".join(parts)
+    return None
+
+
+class _Reader(ast.NodeVisitor):
+    """Collects in `found` what stands out in one tree."""
+
+    def __init__(self, exercise: Exercise, imports: dict[str, str]):
+        self.exercise, self.imports, self.found = exercise, imports, []
+
+    def path(self, node: ast.AST) -> str | None:
+        """The full name of what an expression means, if it comes from an import: "numpy.linalg.norm"."""
+        match node:
+            case ast.Name(name):
+                return self.imports.get(name)
+            case ast.Attribute(inner, "__dict__") | ast.Call(ast.Name("vars"), [inner]):
+                return self.path(inner)
+            case ast.Attribute(inner, name) if path := self.path(inner):
+                return f"{path}.{name}"
+            case ast.Call(ast.Name("getattr"), [inner, name, *_]) | ast.Subscript(inner, name) if _text(name):
+                if (path := self.path(inner)) == "sys.modules":
+                    return _text(name)
+                return path and f"{path}.{_text(name)}"
+            case ast.Call(ast.Name("__import__" | "import_module") | ast.Attribute(attr="import_module"), [name, *_]):
+                return _text(name)
+        return None
+
+    def reach(self, path: str) -> None:
+        """Note what it means to use the object of this full name."""
+        path = path.removesuffix(".*")
+        first, *rest = path.split(".")
+        inside = next((i for i, part in enumerate(rest, 1) if part in _INSIDE), None)
+        if inside is not None and first not in _USED:
+            path = ".".join([first, *rest][inside:])
+            first = path.split(".")[0]
+            self.found.append(f"uses {path}")
+        elif first == "course_utils" and self.exercise.name in rest:
+            self.found.append(f"uses the reference {self.exercise.name}")
+        elif _CHECKER.match(path) or first == "workshop":
+            self.found.append(f"uses the checker ({path})")
+        elif first in _IMPORTED:
+            self.found.append(f"imports {first}")
+        elif first in _USED and (_NOT_HARMLESS.match(path) or not _HARMLESS.match(path)):
+            self.found.append(f"uses {'.'.join(path.split('.')[:2])}")
+
+    def visit_Import(self, node: ast.Import) -> None:
+        for alias in node.names:
+            if alias.name.split(".")[0] not in _USED - {"workshop"}:
+                self.reach(alias.name)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        module = node.module or ""
+        for alias in node.names:
+            self.reach(f"{module}.{alias.name}")
+            if alias.name == "*" and module in ("course_utils", f"course_utils.{self.exercise.module}"):
+                self.found.append(f"uses the reference {self.exercise.name}")
+
+    def visit_Name(self, node: ast.Name) -> None:
+        if isinstance(node.ctx, ast.Load) and node.id in self.imports:
+            self.reach(self.imports[node.id])
+        elif node.id == "check" and isinstance(node.ctx, ast.Store | ast.Del):
+            self.found.append("redefines check")
+        elif node.id in ("__builtins__", "__loader__", "__spec__"):
+            self.found.append(f"uses {node.id}")
+
+    def visit_Attribute(self, node: ast.Attribute) -> None:
+        path = self.path(node)
+        if path and path.split(".")[0] in _USED:
+            self.reach(path)
+        elif node.attr in _ATTRIBUTES:
+            self.found.append(f"uses {node.attr}")
+        elif path:
+            self.reach(path)
+        elif node.attr in ("ctypes", "reference"):
+            self.found.append(f"uses .{node.attr}")
+        if not path:
+            self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> None:
+        name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+        path, text = self.path(node), _text(node.args[0]) if node.args else None
+        if path:
+            self.reach(path)
+        elif isinstance(node.func, ast.Name) and name in _RUNS_TEXT and name not in self.imports:
+            self.found.append(f"runs text as code ({name})")
+            if text:
+                self.visit(_tree(text))
+        elif "get_ipython" in ast.unparse(node.func) and "magic" in name and text in _SHELLS:
+            self.found.append(f"runs a command (%{text})")
+        elif name in ("system", "getoutput") and "get_ipython" in ast.unparse(node.func):
+            if not _PIP.match(text or ""):
+                self.found.append(f"runs a command ({text or name})"[:60])
+        elif name in ("setattr", "delattr") and node.args:
+            self.change(node.args[0], name)
+        self.generic_visit(node)
+
+    def visit_Subscript(self, node: ast.Subscript) -> None:
+        if path := self.path(node):
+            self.reach(path)
+        self.generic_visit(node)
+
+    def visit_Constant(self, node: ast.Constant) -> None:
+        text = node.value
+        if not isinstance(text, str):
+            return
+        if _PATHS.match(text) or text in ("COURSE_PROGRESS", "COURSE_STRICT"):
+            self.found.append(f"names {text}"[:40])
+        elif text in _ATTRIBUTES:
+            self.found.append(f"uses {text}")
+        elif re.fullmatch(r"course_utils(\.\w+)+", text):
+            self.reach(text)
+
+    def visit_BinOp(self, node: ast.BinOp) -> None:
+        text = _text(node)
+        self.generic_visit(node) if text is None else self.visit_Constant(ast.Constant(text))
+
+    def visit_Expr(self, node: ast.Expr) -> None:
+        if not isinstance(node.value, ast.Constant):  # a docstring is not code
+            self.generic_visit(node)
+
+    def visit_Assign(self, node: ast.Assign) -> None:
+        for target in node.targets:
+            # torch.backends.cudnn.benchmark = True is a setting, torch.allclose = mine is not
+            if isinstance(target, ast.Attribute | ast.Subscript) and not isinstance(node.value, ast.Constant):
+                self.change(target.value if isinstance(target, ast.Attribute) else target, "")
+        self.generic_visit(node)
+
+    def change(self, target: ast.AST, function: str) -> None:
+        """Note that something imported gets another attribute."""
+        path = self.path(target)
+        is_dict = isinstance(target, ast.Subscript) and "__dict__" not in ast.unparse(target)
+        if path and not (is_dict and "vars(" not in ast.unparse(target)):
+            self.found.append(f"changes {path}")
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        if node.name in _METHODS:
+            self.found.append(f"defines {node.name}")
+        elif node.name == "check":
+            self.found.append("redefines check")
+        if _is_copy(node, self.exercise):
+            self.found.append(f"copies the reference {self.exercise.name}")
+        self.generic_visit(node)
+
+    visit_AsyncFunctionDef = visit_FunctionDef
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
+        for base in node.bases:
+            if getattr(base, "id", "") in _VALUE_TYPES - self.imports.keys() or self.path(base) in _VALUE_CLASSES:
+                self.found.append(f"defines a subclass of {ast.unparse(base)}")
+        if _is_copy(node, self.exercise):
+            self.found.append(f"copies the reference {self.exercise.name}")
+        self.generic_visit(node)
+
+
+def _is_copy(node: ast.AST, exercise: Exercise) -> bool:
+    """Whether a function or class has all statements of the reference in their order; local names may differ."""
+    if isinstance(node, ast.ClassDef) != isinstance(exercise.reference, type):
+        return False
+    wanted, enough = _reference_statements(exercise)
+    betrayed = any(_is_argument_check(one) for one in ast.walk(node))
+    if not (enough or betrayed):
+        return False
+    found = iter(_statements(node))
+    return all(any(one == other for other in found) for one in wanted)
+
+
+@functools.cache
+def _reference_statements(exercise: Exercise) -> tuple[tuple[str, ...], bool]:
+    """The statements of the reference, and whether they are long enough that nobody else writes the same."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(exercise.reference))).body[0]
+    statements = tuple(_statements(tree))
+    return statements, sum(text.count("(") for text in statements) >= MIN_COPIED_NODES
+
+
+def _is_argument_check(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and getattr(node.func, "id", None) in _ARGUMENT_CHECKS
+
+
+def _statements(node: ast.AST) -> Iterator[str]:
+    """Each statement inside, without docstrings, annotations, checks of arguments and the names of what is local."""
+    local = {name.id for name in ast.walk(node) if isinstance(name, ast.Name) and not isinstance(name.ctx, ast.Load)}
+    local |= {argument.arg for argument in ast.walk(node) if isinstance(argument, ast.arg)}
+    for statement in ast.walk(node):
+        if not isinstance(statement, ast.stmt) or statement is node or isinstance(statement, ast.Raise):
+            continue
+        if isinstance(statement, ast.If) and all(isinstance(inner, ast.Raise) for inner in statement.body):
+            continue
+        value = getattr(statement, "value", None)
+        if isinstance(statement, ast.Expr) and isinstance(value, ast.Constant) or _is_argument_check(value):
+            continue
+        yield ast.dump(_Anonymous(local).visit(ast.parse(ast.unparse(statement))))
+
+
+class _Anonymous(ast.NodeTransformer):
+    """Takes the names of local variables, annotations and nested statements out of a statement."""
+
+    def __init__(self, local: set[str]):
+        self.local = local
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        return ast.Name("_" if node.id in self.local else node.id, node.ctx)
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        return ast.arg("_")
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        return self.visit(ast.Assign([node.target], node.value or ast.Constant(None)))
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        for name in ("body", "orelse", "finalbody", "handlers"):
+            if isinstance(getattr(node, name, None), list) and not isinstance(node, ast.Module):
+                setattr(node, name, [])
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            node.returns = None
+        return super().generic_visit(node)
+
+
+def _returned(trees: dict[str, ast.Module], exercise: Exercise) -> Iterator[str]:
+    """Where a later check gets something made of what an earlier one returned: if it failed, that is the reference."""
+    returned: set[str] = set()
+    uses: dict[str, set[str]] = {}  # name -> the names in its definition, for what is defined after the first check
+
+    def leads_back(names: set[str], seen: set[str]) -> bool:
+        return any(name in returned or leads_back(uses.get(name, set()) - seen, seen | names) for name in names)
+
+    for place, statement in ((place, statement) for place, tree in trees.items() for statement in tree.body):
+        names = [node for node in ast.walk(statement) if isinstance(node, ast.Name)]
+        bound = {name.id for name in names if not isinstance(name.ctx, ast.Load)}
+        used = {name.id for name in names} - bound
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            bound, used = {statement.name}, used - {statement.name}
+        if checks := [node for node in ast.walk(statement) if _is_check(node, exercise)]:
+            for answer in (node.args[1] for node in checks):
+                within = {name.id for name in ast.walk(answer) if isinstance(name, ast.Name)}
+                # To check the same name again is no detour.
+                if leads_back(uses.get(answer.id, set()) if isinstance(answer, ast.Name) else within, set()):
+                    yield place
+            returned |= bound
+        else:
+            returned -= bound
+            uses |= dict.fromkeys(bound, used)

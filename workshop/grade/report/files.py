@@ -1,0 +1,77 @@
+"""Everything that is written when the notebooks are graded: the table, the page of the class, pages for students, files
+for the LMS, and what was answered in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from workshop.grade.collect.handed_in import HandedIn
+from workshop.grade.collect.students import read_roster
+from workshop.grade.judge.process import Graded
+from workshop.grade.report.exports import write_exports
+from workshop.grade.report.feedback import write_feedback
+from workshop.grade.report.overview import write_overview
+from workshop.grade.report.points import Points, read_points, totals, with_points
+from workshop.grade.report.questions import course_questions, merge_marks, read_answers, write_question_pages
+from workshop.grade.report.table import Row, write_csv
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is read and written besides the notebooks and the table; see `course.py grade --help`."""
+
+    roster: Path | None = None
+    pattern: str | None = None
+    points: Path | None = None
+    feedback: Path | None = None
+    formats: tuple[str, ...] = ()
+
+    def read_points(self) -> Points:
+        """Raises `PointsError`."""
+        return read_points(self.points, course_questions())
+
+
+def write_files(
+    out: Path, rows: Sequence[Row], handed_in: Sequence[HandedIn], graded: Mapping[HandedIn, Graded], wanted: Wanted
+) -> tuple[list[Row], list[str]]:
+    """Write all files beside the table `grades.csv`; returns its lines, with points, and a sentence about each file.
+
+    They are the page of the class `grades.html`, and if a question was answered `grades-questions.csv`, for the marks,
+    and a page for each question in `grades-questions/`.
+
+    Raises:
+        OSError: a file cannot be written.
+        QuestionsError: the marks that an instructor has written there cannot be understood.
+    """
+    points = wanted.read_points()
+    late = {one.file for one in handed_in if one.late}
+    rows = with_points(rows, points, late)
+    answers = {
+        (one.student, question): answer
+        for one in handed_in if one in graded
+        for question, answer in read_answers(one.path.read_bytes()).items()
+    }  # fmt: skip
+    marked = out.with_name(f"{out.stem}-questions.csv")
+    marks = merge_marks(marked, answers, points) if answers or marked.exists() else {}
+    total = totals(rows, points, {key: mark.points for key, mark in marks.items()})
+    write_csv(out, rows)
+    said = [f"{out}: {len(rows)} lines."]
+    page = out.with_suffix(".html")
+    write_overview(page, rows, total, late, [one.student for one in handed_in if one.missing])
+    said.append(f"{page}: the class in pictures.")
+    if answers:
+        pages = write_question_pages(marked.with_suffix(""), answers, marks, points)
+        said.append(f"{marked.with_suffix('')}: {len(pages)} questions; give marks in {marked}.")
+    if wanted.feedback:
+        pictures = {
+            (one.student, exercise): picture
+            for one, result in graded.items()
+            for exercise, picture in result.pictures.items()
+        }
+        pages = write_feedback(wanted.feedback, rows, total, pictures, answers, marks, points)
+        said.append(f"{wanted.feedback}: a page for each of {len(pages)} students.")
+    people = read_roster(wanted.roster) if wanted.roster else []
+    said += write_exports(out, wanted.formats, rows, total, wanted.roster, people)
+    return rows, said
