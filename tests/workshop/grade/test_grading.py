@@ -26,7 +26,8 @@ from workshop.grade.box.box import BoxEnded, Limits
 from workshop.grade.box.sandbox import Sandbox
 from workshop.grade.collect.handed_in import HandedIn
 from workshop.grade.grading import GradingError, Wanted, grade
-from workshop.grade.judge.judge import CourseFault, process
+from workshop.grade.judge import process
+from workshop.grade.judge.judge import CourseFault
 from workshop.grade.judge.process import Graded, grade_notebook
 from workshop.grade.report.table import COLUMNS, Outcome, Row
 
