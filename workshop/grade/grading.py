@@ -32,7 +32,8 @@ from workshop.grade.collect.handed_in import HandedIn, find_handed_in
 from workshop.grade.judge.process import Graded, grade_notebook
 from workshop.grade.kept import Kept, signing_key
 from workshop.grade.report.files import Wanted, write_files
-from workshop.grade.report.table import SYMBOLS, Row, spreadsheet_safe, summary
+from workshop.grade.report.table import SYMBOLS, Row, summary
+from workshop.grade.spreadsheets import spreadsheet_safe
 from workshop.paths import course_code
 
 RESULTS = ".results"  # the folder of finished results is named after the table, with this behind it

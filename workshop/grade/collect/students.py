@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from course_utils.exercises.registry import list_exercises
+from workshop.grade.spreadsheets import read_sheet
 
 # How platforms name the file or folder of a student. What comes behind is the name that the student gave (`rest`).
 _WRITTEN = [
@@ -186,6 +186,7 @@ class Person:
     label: str
     names: tuple[str, ...]
     ids: tuple[str, ...]  # numbers, logins and addresses, as written
+    lines: tuple[int, ...] = ()  # that are about this person, in the order of the file
 
 
 _COLUMNS = {
@@ -211,8 +212,7 @@ def read_roster(path: Path) -> list[Person]:
         raise RosterError(f"The roster {path} can't be read ({error.strerror}).") from error
     if content.startswith((b"PK", b"\xd0\xcf")):
         raise RosterError(f"The roster {path.name} is a workbook: save it as CSV (UTF-8) and give that.")
-    rows = _rows(content)
-    header = rows[0] if rows else []
+    header, *rows = read_sheet(content).lines or [[]]
     kinds = [_KIND.get(re.sub(r"[\W_]", "", fold(text)), "") for text in header]
     if not any(kinds):
         raise RosterError(
@@ -221,8 +221,8 @@ def read_roster(path: Path) -> list[Person]:
         )
     if "last" not in kinds and "first" in kinds:  # Vorname, Name
         kinds = ["last" if kind == "name" else kind for kind in kinds]
-    people: dict[tuple, list[str]] = {}
-    for row in rows[1:]:
+    people: dict[tuple, list[int]] = defaultdict(list)
+    for number, row in enumerate(rows):
         cells: dict[str, list[str]] = defaultdict(list)
         for kind, cell in zip(kinds, row, strict=False):
             if kind and cell.strip():
@@ -232,18 +232,18 @@ def read_roster(path: Path) -> list[Person]:
         names = tuple(dict.fromkeys([*([full] if full else []), *(_turned(name) for name in cells["name"])]))
         ids = tuple(dict.fromkeys([*cells["id"], *cells["login"], *cells["email"]]))
         if (names or ids) and not (names and names[0] in ("Points Possible", "Test Student")):  # lines of Canvas
-            people.setdefault((names, ids), [*names, *ids])
-    labels = [texts[0] for texts in people.values()]
-    several = {label for label in labels if labels.count(label) > 1}
+            people[names, ids].append(number)
+    labels = [(*names, *ids)[0] for names, ids in people]
+    count = Counter(labels)
     return [
-        Person(f"{texts[0]} ({ids[0]})" if texts[0] in several and ids else texts[0], names, ids)
-        for (names, ids), texts in people.items()
+        Person(f"{label} ({ids[0]})" if count[label] > 1 and ids else label, names, ids, (*lines,))
+        for label, ((names, ids), lines) in zip(labels, people.items(), strict=True)
     ]
 
 
 def is_header(line: bytes) -> bool:
     """Whether a line is the first one of a roster, of a platform's table of marks, or of the grader's own table."""
-    kinds = [_KIND.get(re.sub(r"[\W_]", "", fold(text)), "") for row in _rows(line)[:1] for text in row]
+    kinds = [_KIND.get(re.sub(r"[\W_]", "", fold(text)), "") for row in read_sheet(line).lines[:1] for text in row]
     return sum(map(bool, kinds)) > 1 or line.lstrip(b"\xef\xbb\xbf").startswith(b"student,notebook,")
 
 
@@ -265,19 +265,6 @@ def read_submitters(text: str) -> dict[str, Name]:
         if names:
             found[folder] = Name(" and ".join(names), ids[0] if len(names) == len(ids) == 1 else "", by_platform=True)
     return found
-
-
-def _rows(content: bytes) -> list[list[str]]:
-    encodings = ["utf-16"] if content.startswith((b"\xff\xfe", b"\xfe\xff")) else ["utf-8-sig", "cp1252", "latin-1"]
-    for encoding in encodings:
-        try:
-            text = content.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        lines = [line for line in text.splitlines() if line.strip(" ,;\t") and not line.lower().startswith("sep=")]
-        delimiter = max(",;\t", key=lines[0].count) if lines else ","
-        return [row for row in csv.reader(lines, delimiter=delimiter) if any(row)]
-    return []
 
 
 def _turned(name: str) -> str:

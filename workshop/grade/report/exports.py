@@ -9,21 +9,22 @@ columns Student, ID, SIS User ID, SIS Login ID, Section, then assignments, "Name
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 import unicodedata
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from xml.sax.saxutils import escape
 
 from course_utils.exercises import list_exercises
 from course_utils.results import replacing
+from workshop.grade.collect.students import Person, read_roster
 from workshop.grade.report.points import Total
-from workshop.grade.report.table import COLUMNS, Row, best_rows, cell, spreadsheet_safe
+from workshop.grade.report.table import COLUMNS, Row, best_rows
+from workshop.grade.spreadsheets import Sheet, cell, read_sheet, spreadsheet_safe, write_sheet
 
 FORMATS = ("csv", "xlsx", "moodle", "canvas")
 _GRADE = ("grade", "bewertung")
@@ -39,27 +40,6 @@ class ExportError(ValueError):
     """A file cannot be made; the text says what to do."""
 
 
-class Person(Protocol):
-    """Somebody on the roster. `label` is the student's name in the rows."""
-
-    label: str
-    names: tuple[str, ...]
-    ids: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Lms:
-    """A CSV file of the platform's own, cell by cell."""
-
-    header: list[str]
-    lines: list[list[str]]
-    delimiter: str
-    newline: str
-
-    def column(self, names: Sequence[str]) -> int | None:
-        return next((place for place, name in enumerate(self.header) if name.strip().lower() in names), None)
-
-
 def parse_formats(text: str) -> list[str]:
     """The formats in a list with commas. Raises `ExportError` for an unknown one.
 
@@ -73,9 +53,8 @@ def parse_formats(text: str) -> list[str]:
 
 
 def write_exports(
-    out: Path, formats: Sequence[str], rows: Sequence[Row], totals: Mapping[str, Total],
-    roster: Path | None = None, people: Sequence[Person] = (),
-) -> list[str]:  # fmt: skip
+    out: Path, formats: Sequence[str], rows: Sequence[Row], totals: Mapping[str, Total], roster: Path | None = None
+) -> list[str]:
     """Write a file for each format; returns a sentence about each.
 
     Args:
@@ -84,32 +63,30 @@ def write_exports(
         rows, totals: with points, and of each student.
         roster: a CSV file with the class. If it comes from the platform (the worksheet of an assignment or the
             gradebook of Moodle, the gradebook of Canvas), it is filled in: all that is not a grade stays as it is.
-        people: those on the roster.
 
     Raises:
         OSError: a file cannot be read or written.
+        RosterError: nobody is found in the roster.
     """
     said = []
     graded = {row.student for row in rows if row.exercise}  # the others get no grade, not even 0, in the platform
     known = {student: total for student, total in totals.items() if student in graded}
-    lms = _read(roster) if roster else None
+    people = read_roster(roster) if roster else []
+    lms = read_sheet(roster.read_bytes()) if roster else Sheet([[]])
     for name in dict.fromkeys(formats):
         path = out.with_name(f"{out.stem}-{'students' if name == 'csv' else name}.csv")
+        note = f"{len(totals)} students."
         if name == "xlsx":
             path = out.with_suffix(".xlsx")
-            table = [list(line) for line in _students(rows, totals)]
-            lines = [[getattr(row, column) for column in COLUMNS] for row in rows]
+            exercises = [COLUMNS, *([getattr(row, column) for column in COLUMNS] for row in rows)]
             with replacing(path) as file:
-                file.write(workbook({"students": table, "exercises": [COLUMNS, *lines]}))
-            said.append(f"{path}: {len(totals)} students.")
-        elif name == "csv":
-            _write(path, _students(rows, totals))
-            said.append(f"{path}: {len(totals)} students.")
+                file.write(workbook({"students": _students(rows, totals), "exercises": exercises}))
         else:
-            make = _moodle if name == "moodle" else _canvas
-            lines, note, delimiter, newline = make(lms, known, people)
-            _write(path, lines, delimiter, newline)
-            said.append(f"{path}: {note}")
+            sheet = _new(_students(rows, totals))
+            if name != "csv":
+                sheet, note = (_moodle if name == "moodle" else _canvas)(lms, known, people)
+            write_sheet(path, sheet.lines, sheet.delimiter, sheet.newline)
+        said.append(f"{path}: {note}")
     if formats and (waiting := sum(total.open for total in totals.values())):
         said.append(f"Answers that are not marked yet and count 0 in these files: {waiting}.")
     return said
@@ -133,70 +110,45 @@ def _notebooks(totals: Mapping[str, Total]) -> list[str]:
     return sorted(next(iter(totals.values())).notebooks) if totals else []
 
 
-def _write(path: Path, lines: Sequence[Sequence[Any]], delimiter: str = ",", newline: str = "\r\n") -> None:
-    """With a mark of the encoding, without which Excel breaks every name that is not plain English."""
-    file = io.StringIO()
-    csv.writer(file, delimiter=delimiter, lineterminator=newline).writerows(
-        [value if isinstance(value, _Kept) else cell(value) for value in line] for line in lines
-    )
-    with replacing(path) as written:
-        written.write(file.getvalue().encode("utf-8-sig", errors="backslashreplace"))
-
-
-class _Kept(str):
-    """A cell of the platform's own file, which stays as it is."""
-
-
-def _read(path: Path) -> _Lms | None:
-    content = path.read_bytes()
-    try:
-        text = content.decode("utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
-    except UnicodeDecodeError:
-        text = content.decode("cp1252", errors="replace")
-    delimiter = max(",;\t", key=text.split("\n", 1)[0].count)
-    lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
-    return _Lms(lines[0], lines[1:], delimiter, "\r\n" if "\r\n" in text else "\n") if lines else None
+def _new(lines: Sequence[Sequence[Any]]) -> Sheet:
+    return Sheet([[cell(value) for value in line] for line in lines], newline="\r\n")
 
 
 # Moodle
 
 
-def _moodle(lms: _Lms | None, totals: Mapping[str, Total], people: Sequence[Person]) -> tuple:
+def _moodle(lms: Sheet, totals: Mapping[str, Total], people: Sequence[Person]) -> tuple[Sheet, str]:
     """The worksheet of an assignment filled in, else the gradebook, else a new table to map."""
-    if lms and lms.column(["identifier", "id"]) is not None and (grade := lms.column(_GRADE)) is not None:
-        comment, most, changeable = (lms.column(names) for names in (_COMMENT, _MAXIMUM, _LOCKED))
+    grade, comment, maximum, changeable = (_column(lms, names) for names in (_GRADE, _COMMENT, _MAXIMUM, _LOCKED))
+    if grade is not None and _column(lms, ("identifier", "id")) is not None:
 
-        def fill(line: list[Any], student: str) -> bool:
+        def fill_worksheet(line: list[str], total: Total) -> bool:
             if changeable is not None and line[changeable].strip().lower() in ("no", "nein"):
                 return False
-            line[grade] = _scaled(totals[student], line[most] if most is not None else "")
+            line[grade] = _scaled(total.points, total.out_of, "" if maximum is None else line[maximum])
             if comment is not None:
-                line[comment] = _Kept(_comment(totals[student]))
+                line[comment] = _comment(total)
             return True
 
-        return _filled(lms, totals, people, fill)
-    columns = _matching(lms, _notebooks(totals)) if lms else {}
-    if lms and columns and lms.column(["email address", "id number", "e-mail-adresse", "matrikelnummer"]) is not None:
-
-        def fill(line: list[Any], student: str) -> bool:
-            for place, notebook in columns.items():
-                line[place] = totals[student].notebooks[notebook][0]
-            return True
-
-        return _filled(lms, totals, people, fill)
+        return _filled(lms, totals, people, fill_worksheet)
     notebooks = _notebooks(totals)
+    columns = _matching(lms, notebooks)
+    if columns and _column(lms, ("email address", "id number", "e-mail-adresse", "matrikelnummer")) is not None:
+
+        def fill_gradebook(line: list[str], total: Total) -> bool:
+            for place, notebook in columns.items():
+                line[place] = cell(total.notebooks[notebook][0])
+            return True
+
+        return _filled(lms, totals, people, fill_gradebook)
     lines: list[list[Any]] = [["Full name", "ID number", "Email address", *notebooks, "Total", "Feedback"]]
-    known = {person.label: person for person in people}
-    unknown = 0
     for student, total in totals.items():
-        address, number = _ids(student, known.get(student))
-        unknown += not (address or number)
         parts = [total.notebooks[name][0] for name in notebooks]
-        lines.append([student, number, address, *parts, total.points, _comment(total)])
-    note = f"{len(totals)} students; map \"Email address\" to useremail, or \"ID number\" to useridnumber."
-    if unknown:
+        lines.append([student, *_ids(student, people), *parts, total.points, _comment(total)])
+    note = f'{len(totals)} students; map "Email address" to useremail, or "ID number" to useridnumber.'
+    if unknown := sum(not (number or address) for _, number, address, *_ in lines[1:]):
         note += f" {unknown} of them have neither: give --roster with addresses or ids."
-    return lines, note, ",", "\r\n"
+    return _new(lines), note
 
 
 def _comment(total: Total) -> str:
@@ -205,114 +157,82 @@ def _comment(total: Total) -> str:
     return f"{cell(total.points)} of {cell(total.out_of)} points. {'; '.join(parts)}.{rest}"
 
 
-def _scaled(total: Total | tuple[float, float], maximum: str) -> float:
+def _scaled(points: float, out_of: float, maximum: str) -> str:
     """Points in the scale of the platform, if it says which that is."""
-    points, out_of = total if isinstance(total, tuple) else (total.points, total.out_of)
-    most = _number(maximum)
-    return points * most / out_of if most and out_of else points
-
-
-def _number(text: str) -> float | None:
     try:
-        return float(text.strip().replace(",", "."))
+        most = float(maximum.strip().replace(",", "."))
     except ValueError:
-        return None
+        most = 0.0
+    return cell(points * most / out_of if most and out_of else points)
 
 
 # Canvas
 
 
-def _canvas(lms: _Lms | None, totals: Mapping[str, Total], people: Sequence[Person]) -> tuple:
+def _canvas(lms: Sheet, totals: Mapping[str, Total], people: Sequence[Person]) -> tuple[Sheet, str]:
     """The gradebook with the notebooks' columns filled in, or added; else a new one."""
     notebooks = _notebooks(totals)
-    if lms and [name.strip() for name in lms.header[:2]] == _CANVAS[:2]:
-        columns = _matching(lms, notebooks)
-        possible = next((line for line in lms.lines if line and line[0].strip() == _POSSIBLE), None)
-        width = len(lms.header)
+    maximum = [cell(next(iter(totals.values())).notebooks[name][1]) for name in notebooks]
+    header, *lines = lms.lines
+    if [name.strip() for name in header[:2]] == _CANVAS[:2]:
+        columns, width = _matching(lms, notebooks), len(header)
         new = [name for name in notebooks if name not in columns.values()]
+        wide = [[*line, *[""] * (width + len(new) - len(line))] for line in lines]
+        possible = next((line for line in wide if line[0].strip() == _POSSIBLE), [""] * width)
+        possible[width:] = [most for name, most in zip(notebooks, maximum, strict=True) if name in new]
 
-        def fill(line: list[Any], student: str) -> bool:
-            own = totals[student].notebooks
+        def fill(line: list[str], total: Total) -> bool:
             for place, notebook in columns.items():
-                line[place] = _scaled(own[notebook], possible[place] if possible and place < len(possible) else "")
-            line[width:] = [own[notebook][0] for notebook in new]
+                line[place] = _scaled(*total.notebooks[notebook], possible[place])
+            line[width:] = [cell(total.notebooks[notebook][0]) for notebook in new]
             return True
 
-        wide = [[*line, *[""] * (width + len(new) - len(line))] for line in lms.lines]
-        for line in wide:
-            if line[0].strip() == _POSSIBLE:
-                line[width:] = [cell(next(iter(totals.values())).notebooks[name][1]) for name in new]
-        return _filled(_Lms([*lms.header, *new], wide, lms.delimiter, lms.newline), totals, people, fill)
-    lines: list[list[Any]] = [[*_CANVAS, *notebooks]]
-    known = {person.label: person for person in people}
-    if totals:
-        maximum = next(iter(totals.values())).notebooks
-        lines.append([_Kept(f"    {_POSSIBLE}"), "", "", "", "", *(maximum[name][1] for name in notebooks)])
-    for student, total in totals.items():
-        address, number = _ids(student, known.get(student))
-        lines.append([student, "", number, address, "", *(total.notebooks[name][0] for name in notebooks)])
+        return _filled(replace(lms, lines=[[*header, *new], *wide]), totals, people, fill)
+    sheet = _new([[*_CANVAS, *notebooks], *(
+        [student, "", *_ids(student, people), "", *(total.notebooks[name][0] for name in notebooks)]
+        for student, total in totals.items()
+    )])  # fmt: skip
+    sheet.lines.insert(1, [f"    {_POSSIBLE}", "", "", "", "", *maximum])
     note = f"{len(totals)} students; better give Canvas's own gradebook as --roster: it has the ids that Canvas knows."
-    return lines, note, ",", "\r\n"
+    return sheet, note
 
 
 # Whose a line is, and which column
 
 
 def _filled(
-    lms: _Lms, totals: Mapping[str, Total], people: Sequence[Person], fill: Callable[[list[Any], str], bool]
-) -> tuple:
+    lms: Sheet, totals: Mapping[str, Total], people: Sequence[Person], fill: Callable[[list[str], Total], bool]
+) -> tuple[Sheet, str]:
     """The platform's own file with the grades; students without a hand-in keep what is there."""
-    owners = [_owner(cells, totals, people) for cells in lms.lines]
-    lines, count = [], 0
-    for cells, student in zip(lms.lines, owners, strict=True):
-        line: list[Any] = [_Kept(value) for value in [*cells, *[""] * (len(lms.header) - len(cells))]]
-        if student and owners.count(student) == 1:
-            count += fill(line, student)
-        lines.append(line)
+    owners = {one.lines[0]: one.label for one in people if one.label in totals and len(one.lines) == 1}
+    header, *lines = lms.lines
+    lines = [[*line, *[""] * (len(header) - len(line))] for line in lines]
+    count = sum(fill(lines[number], totals[student]) for number, student in owners.items())
     note = f"{count} of {len(totals)} students filled in."
-    if left := [spreadsheet_safe(student) for student in totals if owners.count(student) != 1]:
+    if left := [spreadsheet_safe(student) for student in totals if student not in owners.values()]:
         note += f" Not in it, or not clear: {', '.join(left[:9])}{', ...' * (len(left) > 9)}."
-    return [[_Kept(name) for name in lms.header], *lines], note, lms.delimiter, lms.newline
+    return replace(lms, lines=[header, *lines]), note
 
 
-def _owner(cells: Sequence[str], students: Mapping[str, Total], people: Sequence[Person]) -> str:
-    """The student whose line it is: by all ids, else by the name; empty if it is nobody's, or more than one's."""
-    values, words = {_folded(value) for value in cells}, set(re.findall(r"\w+", _folded(" ".join(cells))))
-    known = [one for one in people if one.label in students]
-    by_id = [one.label for one in known if one.ids and {_folded(id_) for id_ in one.ids} <= values]
-    if not by_id:
-        named = {student: [student] for student in students}
-        named |= {one.label: list(one.names) for one in known if not one.ids}
-        with_ids = {one.label for one in known if one.ids}
-        by_id = [
-            student for student, names in named.items()
-            if student not in with_ids and any(own and own <= words for own in map(_words, names))
-        ]  # fmt: skip
-    return by_id[0] if len(set(by_id)) == 1 else ""
-
-
-def _words(name: str) -> set[str]:
-    return set(re.findall(r"\w+", _folded(name)))
-
-
-def _folded(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
-
-
-def _ids(student: str, person: Person | None) -> tuple[str, str]:
-    """The e-mail address and the number of a student, as far as they are known."""
-    ids = person.ids if person else (student,) if "@" in student or student.isdecimal() else ()
+def _ids(student: str, people: Sequence[Person]) -> tuple[str, str]:
+    """The number and the e-mail address of a student, as far as they are known."""
+    itself = (student,) if "@" in student or student.isdecimal() else ()
+    ids = next((one.ids for one in people if one.label == student), itself)
     address = next((one for one in ids if "@" in one), "")
-    return address, next((one for one in ids if one != address), "")
+    return next((one for one in ids if one != address), ""), address
 
 
-def _matching(lms: _Lms, notebooks: Sequence[str]) -> dict[int, str]:
+def _column(lms: Sheet, names: Sequence[str]) -> int | None:
+    return next((place for place, name in enumerate(lms.lines[0]) if name.strip().lower() in names), None)
+
+
+def _matching(lms: Sheet, notebooks: Sequence[str]) -> dict[int, str]:
     """Column -> notebook, by its topic ("data exploration") or its number behind a word ("Homework 1")."""
     found: dict[int, str] = {}
     for notebook in notebooks:
         number, _, topic = notebook.partition("_")
-        for place, header in enumerate(lms.header):
-            plain = re.sub(r"\(.*?\)", "", _folded(header))
+        for place, header in enumerate(lms.lines[0]):
+            plain = re.sub(r"\(.*?\)", "", unicodedata.normalize("NFC", header).casefold())
             by_topic = topic.replace("_", "") in re.sub(r"[\W_]", "", plain)
             if place not in found and (by_topic or re.search(_NUMBERED.format(int(number)), plain)):
                 found[place] = notebook

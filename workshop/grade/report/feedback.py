@@ -9,7 +9,8 @@ from course_utils.exercises import get_exercise
 from workshop.grade.report.page import look_of, safe_file_name, text, write_page
 from workshop.grade.report.points import Points, Total, notebook_of
 from workshop.grade.report.questions import Mark, Question, course_questions, markdown
-from workshop.grade.report.table import Row, best_rows, cell
+from workshop.grade.report.table import Row, best_rows
+from workshop.grade.spreadsheets import cell
 
 CAPTION = "Left: yours. Middle: what was expected. Right: the difference, orange where yours is larger, else blue."
 

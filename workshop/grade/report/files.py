@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workshop.grade.collect.handed_in import HandedIn
-from workshop.grade.collect.students import read_roster
 from workshop.grade.judge.process import Graded
 from workshop.grade.report.exports import write_exports
 from workshop.grade.report.feedback import write_feedback
@@ -72,6 +71,5 @@ def write_files(
         }
         pages = write_feedback(wanted.feedback, rows, total, pictures, answers, marks, points)
         said.append(f"{wanted.feedback}: a page for each of {len(pages)} students.")
-    people = read_roster(wanted.roster) if wanted.roster else []
-    said += write_exports(out, wanted.formats, rows, total, wanted.roster, people)
+    said += write_exports(out, wanted.formats, rows, total, wanted.roster)
     return rows, said

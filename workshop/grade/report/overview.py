@@ -10,7 +10,8 @@ from pathlib import Path
 from course_utils.exercises import list_exercises
 from workshop.grade.report.page import look_of, text, write_page
 from workshop.grade.report.points import Total
-from workshop.grade.report.table import SYMBOLS, Row, best_rows, cell
+from workshop.grade.report.table import SYMBOLS, Row, best_rows
+from workshop.grade.spreadsheets import cell
 
 MAX_SHOWN = 15  # lines of the most common messages
 HELP_BELOW = 50  # percent of the points

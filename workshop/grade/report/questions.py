@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import functools
-import io
 import json
 import re
 from collections.abc import Mapping
@@ -12,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from course_utils.results import replacing
 from workshop.grade.report.page import text, write_page
 from workshop.grade.report.points import Points, notebook_of
-from workshop.grade.report.table import cell, spreadsheet_safe
+from workshop.grade.spreadsheets import cell, read_sheet, spreadsheet_safe, write_sheet
 from workshop.paths import checkout
 
 COLUMNS = ["student", "question", "points", "comment"]
@@ -151,8 +148,11 @@ def merge_marks(path: Path, answers: Mapping[tuple[str, str], str], points: Poin
         OSError: it cannot be read or written.
     """
     content = path.read_bytes() if path.exists() else b""
-    header, lines, delimiter = _read(path, content)
+    sheet = read_sheet(content)
+    header, *lines = sheet.lines or [COLUMNS]
     names = [name.strip().lower() for name in header]
+    if missing := [name for name in COLUMNS if name not in names]:
+        raise QuestionsError(f"{path}:1: no column {missing[0]!r}; expected the columns {', '.join(COLUMNS)}.")
     marks: dict[tuple[str, str], Mark] = {}
     for number, line in enumerate(lines, 2):
         values = dict(zip(names, line, strict=False))
@@ -162,33 +162,12 @@ def merge_marks(path: Path, answers: Mapping[tuple[str, str], str], points: Poin
             marks[key] = Mark(mark, _unquoted(values.get("comment", "")))
     new = [key for key, answer in sorted(answers.items()) if answer and (spreadsheet_text(key[0]), key[1]) not in marks]
     if new or not content:
-        file = io.StringIO()
-        table = csv.writer(file, delimiter=delimiter, lineterminator="\n")
-        table.writerows([header, *lines])
-        for student, question in new:
-            values = {"student": spreadsheet_safe(student), "question": question}
-            table.writerow([values.get(column, "") for column in names])
-        with replacing(path) as written:  # with a mark of the encoding, which Excel needs
-            written.write(file.getvalue().encode("utf-8-sig", errors="backslashreplace"))
+        waiting = [{"student": spreadsheet_safe(student), "question": question} for student, question in new]
+        more = ([values.get(column, "") for column in names] for values in waiting)
+        write_sheet(path, [header, *lines, *more], sheet.delimiter)
     students = {spreadsheet_text(student): student for student, _ in answers}
     marks |= {(spreadsheet_text(student), question): Mark() for student, question in new}
     return {(students.get(student, student), question): mark for (student, question), mark in marks.items()}
-
-
-def _read(path: Path, content: bytes) -> tuple[list[str], list[list[str]], str]:
-    try:
-        decoded = content.decode("utf-8-sig")
-    except UnicodeDecodeError:  # as Excel saves plain CSV on Windows
-        decoded = content.decode("cp1252", errors="replace")
-    first = decoded.split("\n", 1)[0]
-    delimiter = max(",;\t", key=first.count)
-    lines = [line for line in csv.reader(io.StringIO(decoded, newline=""), delimiter=delimiter) if any(line)]
-    if not lines:
-        return COLUMNS, [], ","
-    names = [name.strip().lower() for name in lines[0]]
-    if missing := [name for name in COLUMNS if name not in names]:
-        raise QuestionsError(f"{path}:1: no column {missing[0]!r}; expected the columns {', '.join(COLUMNS)}.")
-    return lines[0], lines[1:], delimiter
 
 
 def _number(path: Path, line: int, question: str, written: str, points: Points) -> float | None:

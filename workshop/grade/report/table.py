@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from course_utils.exercises import list_exercises
-from course_utils.results import replacing
+from workshop.grade.spreadsheets import cell, spreadsheet_safe, write_sheet
 
 COLUMNS = ["student", "notebook", "exercise", "name", "status", "points", "out_of", "look", "message", "file"]
 SYMBOLS = {"passed": "+", "failed": "x", "todo": ".", "broken": "!"}  # the best first
-MAX_MESSAGE = 600  # characters
 MAX_SHOWN_NAME = 30  # characters, in the terminal
 
 
@@ -51,34 +48,8 @@ class Row(Outcome):
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """Write the table in one step. Raises `OSError` if that is not possible."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(COLUMNS)
-    table.writerows([cell(getattr(row, column)) for column in COLUMNS] for row in rows)
-    with replacing(path) as file:
-        file.write(text.getvalue().encode(errors="backslashreplace"))
-
-
-def cell(value: str | float) -> str:
-    """A value as it stands in a table: numbers as short as they are, text that is no formula.
-
-    >>> cell(2.0), cell(12345.678)
-    ('2', '12345.68')
-    """
-    if isinstance(value, str):
-        return spreadsheet_safe(value)
-    return f"{value:.2f}".rstrip("0").rstrip(".")
-
-
-def spreadsheet_safe(text: str) -> str:
-    """A text on one line that no spreadsheet takes for a formula.
-
-    >>> spreadsheet_safe("=1+1")
-    "'=1+1"
-    """
-    text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    text = text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 3] + "..."
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "＝", "＋", "－", "＠")) else text
+    lines = ([cell(getattr(row, column)) for column in COLUMNS] for row in rows)
+    write_sheet(path, [COLUMNS, *lines], encoding="utf-8")
 
 
 def best_rows(rows: Sequence[Row]) -> dict[tuple[str, str], Row]:

@@ -8,17 +8,8 @@ from dataclasses import asdict
 import pytest
 
 from course_utils.exercises import list_exercises
-from workshop.grade.report.table import (
-    COLUMNS,
-    MAX_MESSAGE,
-    Outcome,
-    Row,
-    best_rows,
-    cell,
-    spreadsheet_safe,
-    summary,
-    write_csv,
-)
+from workshop.grade.report.table import COLUMNS, Outcome, Row, best_rows, summary, write_csv
+from workshop.grade.spreadsheets import MAX_TEXT, cell, spreadsheet_safe
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t=", "\r\n+", " -", "\0@", "＝"])
@@ -28,7 +19,7 @@ def test_formulas_are_texts(start):
 
 def test_messages_fit_on_one_line():
     assert spreadsheet_safe("a\n\n b\x1b[31m") == "a b [31m"
-    assert len(spreadsheet_safe("x" * 10_000)) == MAX_MESSAGE
+    assert len(spreadsheet_safe("x" * 10_000)) == MAX_TEXT
     assert spreadsheet_safe("Größe: 3 µm ✔") == "Größe: 3 µm ✔"
 
 
