@@ -7,16 +7,16 @@ hidden files and what operating systems, Jupyter and the platforms put there the
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from os.path import commonprefix
 from pathlib import Path
 
 from workshop.grade.collect.archives import safe_name
+from workshop.grade.collect.content import read_cells, which_notebook, without_notebook
 from workshop.grade.collect.search import File, Search
 from workshop.grade.collect.students import (
     Name,
@@ -48,7 +48,6 @@ _KINDS = {
     r"\.png|\.jpe?g|\.gif|\.heic|\.webp|\.tiff?|\.bmp|\.svg": "a picture",
 }
 _NO_NOTEBOOK = "This is {}, not a notebook: ask for the .ipynb itself."
-_MARK = re.compile(r"\bexercise-(\d+)-\d+|'exercise': '(\d+)\.\d+'|\bcheck\(\s*[\"'](\d+)\.\d+")
 
 
 class HandInError(ValueError):
@@ -102,9 +101,10 @@ def find_handed_in(
     people = Roster(read_roster(roster)) if roster else None
     search = Search(unpacked, {path.absolute() for path in (*leave_out, *([roster] if roster else []))})
     search.look(folder.absolute())
-    found = _named(search, people)
+    found = without_notebook(_named(search, people), people)
     if pattern:
         found = _by_pattern(found, pattern)
+    found = [one for file in found for one in _of_each_member(file)]
     names = {file.name for file in found}
     ids = Counter(student for student, _ in {(name.student, name.id) for name in names if name.id})
     known = {name: people.find(name) if people else (None, "") for name in names}
@@ -151,6 +151,12 @@ def _named(search: Search, people: Roster | None) -> list[File]:
         if start and file.name.folder in whole and file.name.by_platform:
             files[place] = replace(file, name=replace(file.name, student=file.name.folder[start:]))
     return files
+
+
+def _of_each_member(file: File) -> list[File]:
+    """What a group has handed in, for each of its members."""
+    members = [replace(file.name, student=student, id=id_, members=()) for student, id_ in file.name.members]
+    return [replace(file, name=name) for name in members] or [file]
 
 
 def _name(search: Search, parts: tuple[str, ...]) -> Name:
@@ -262,9 +268,9 @@ def _lines(student: str, files: list[File], search: Search) -> list[HandedIn]:
         reason = group[0].broken or next(text for text, same in reasons.items() if same is group)
         lines.append(_line(student, group[0], broken=reason + _more(group), count=sum(not f.is_folder for f in group)))
     if others:
-        where = "/".join(commonprefix([file.parts[:-1] for file in others])) if len(others) > 1 else others[0].file
+        where = "/".join(commonprefix([file.parts[:-1] for file in others])) if len(others) > 1 else ""
         text = f"{len(others)} other file{'s' * (len(others) > 1)}, not graded: {_listed(others)}."
-        lines.append(replace(_line(student, others[0], extra=text, count=len(others)), file=where))
+        lines.append(replace(_line(student, others[0], extra=text, count=len(others)), file=where or others[0].file))
     return lines
 
 
@@ -295,9 +301,9 @@ def _attempts(student: str, notebooks: list[File], files: list[File], search: Se
     readable = {}
     given = _as_given(files, search)
     for file in notebooks:
-        cells = _cells(file.path) if len(notebooks) > 1 else []
+        cells = read_cells(file.path) if len(notebooks) > 1 else []
         readable[file] = cells is not None
-        groups[_which(cells or [], file)].append(file)
+        groups[which_notebook(cells or [], file)].append(file)
     lines = []
     for group in groups.values():
         group.sort(key=_age)
@@ -327,29 +333,6 @@ def _age(file: File) -> tuple:
     natural = tuple((len(word), word) if word.isdigit() else (0, word) for word in re.split(r"(\d+)", stem))
     time = not file.time, file.time  # what was handed in as it is comes last
     return not aside, file.name.stamp, file.name.number, number, time, -len(file.parts), natural, file.file
-
-
-def _cells(path: Path) -> list[dict] | None:
-    """The cells of a notebook in whatever format, or None if the file is not one."""
-    try:
-        notebook = json.loads(path.read_bytes().decode("utf-8-sig"))
-        parts = [notebook] if "cells" in notebook else notebook["worksheets"]
-        return [cell for part in parts for cell in part["cells"] if isinstance(cell, dict)]
-    except (OSError, ValueError, TypeError, LookupError, RecursionError):
-        return None
-
-
-def _which(cells: Iterable[dict], file: File) -> str:
-    """Which notebook of the course it is: by its exercises, else by its name."""
-    votes: Counter[str] = Counter()
-    for cell in cells:
-        source = cell.get("source", cell.get("input", ""))
-        text = f"{cell.get('id')} {cell.get('metadata')} {''.join(map(str, source)) if source else ''}"
-        votes.update({mark for marks in _MARK.findall(text) for mark in marks if mark})
-    if votes:
-        return votes.most_common(1)[0][0]
-    title = title_in(file.name.rest or file.parts[-1])
-    return str(int(title[:2])) if title else read_name(file.name.rest or file.parts[-1]).student.casefold()
 
 
 def _as_given(files: list[File], search: Search) -> Path | None:

@@ -64,6 +64,7 @@ class Name:
     rest: str = ""
     by_platform: bool = False
     folder: str = ""  # if the student was read from a part of it
+    members: tuple[tuple[str, str], ...] = ()  # of a group: the name and id of each
 
 
 @cache
@@ -248,22 +249,23 @@ def is_header(line: bytes) -> bool:
 
 
 def read_submitters(text: str) -> dict[str, Name]:
-    """Whose the folders are that Gradescope exports, from its `submission_metadata.yml`; groups are one name.
+    """Whose the folders are that Gradescope exports, from its `submission_metadata.yml`.
 
     >>> read_submitters("submission_7:\\n  :submitters:\\n  - :name: Kim Lee\\n    :sid: '123'")["submission_7"].student
     'Kim Lee'
     """
     found: dict[str, Name] = {}
     for block in re.split(r"(?m)^(?=\S)", text):
-        folder = block.partition(":")[0].strip("'\" ")
-        submitters = block.partition(":submitters:")[2]
-        submitters = re.split(r"(?m)^  :", submitters)[0]
-        names, ids = (
-            [value.strip("'\" ") for value in re.findall(rf"(?m)^\s*-?\s*:{key}: *(\S.*?) *$", submitters)]
-            for key in ("name", "sid")
-        )
-        if names:
-            found[folder] = Name(" and ".join(names), ids[0] if len(names) == len(ids) == 1 else "", by_platform=True)
+        submitters = re.split(r"(?m)^  :", block.partition(":submitters:")[2])[0]
+        people = []
+        for one in re.split(r"(?m)^ *- *", submitters)[1:]:
+            said = {key: value.strip("'\" ") for key, value in re.findall(r"(?m)^\s*:(\w+): *(\S.*?) *$", one)}
+            if "name" in said:
+                people.append((said["name"], said.get("sid") or said.get("email", "")))
+        if people:
+            student, id_ = people[0] if len(people) == 1 else (" and ".join(name for name, _ in people), "")
+            group = tuple(people) if len(people) > 1 else ()
+            found[block.partition(":")[0].strip("'\" ")] = Name(student, id_, by_platform=True, members=group)
     return found
 
 

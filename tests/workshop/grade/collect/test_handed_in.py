@@ -176,7 +176,44 @@ submission_2:
 def test_exports_of_gradescope(tmp_path):
     files = {f"assignment_9_export/submission_{number}/01.ipynb": N for number in (1, 2, 3)}
     lines = find(tmp_path, files | {"assignment_9_export/submission_metadata.yml": METADATA})
-    assert [line.student for line in lines] == ["Ana Berg and Ben Carr", "Kim Lee", "submission_3"]
+    assert [line.student for line in lines] == ["Ana Berg", "Ben Carr", "Kim Lee", "submission_3"]
+
+
+def test_what_a_group_has_handed_in_is_of_each_of_its_members(tmp_path):
+    roster = "name,id,email\nKim Lee,1,\nBen Carr,5,\nBen Carr,6,\nAna Berg,7,ana@example.edu\n"
+    files = {"export/submission_2/01.ipynb": N, "export/submission_2/helper.py": "x = 1",
+             "export/submission_metadata.yml": METADATA}  # fmt: skip
+    lines = find(tmp_path, files, roster)
+    assert graded(lines) == [(who, "export/submission_2/01.ipynb") for who in ("Ana Berg", "Ben Carr (5)")]
+    assert [line.student for line in lines if line.missing] == ["Ben Carr (6)", "Kim Lee"]
+    assert all(line.modules for line in lines if line.to_grade)
+
+
+@pytest.mark.parametrize(("files", "students"), [
+    ({"kim_01": 1, "kim_02": 2, "Kim-3": 3}, {"kim", "Kim"}), ({"kim_unet": 2, "kim_data": 1}, {"kim"}),
+    ({"01 - kim": 1, "2.kim": 2}, {"kim"}), ({"kim_01": 1, "kim_01 (1)": 1, "kim_02": 2}, {"kim"}),
+    ({"kim": 1, "kim_02": 2}, {"kim"}), ({"kim_1/x": 1, "kim_2/y": 2}, {"kim"}),
+    # nobody's work is taken for an attempt of somebody else, and numbers of people stay
+    ({"lee_1": 1, "lee_2": 1}, {"lee_1", "lee_2"}), ({"lee": 2, "lee_2": 2}, {"lee", "lee_2"}),
+    ({"lee_1": 1, "lee_2": 2, "lee_3": 2}, {"lee_1", "lee_2", "lee_3"}), ({"lee_02": 1}, {"lee_02"}),
+    ({"student_1": 1, "student_2": 2}, {"student_1", "student_2"}), ({"kim1": 1, "kim2": 2}, {"kim1", "kim2"}),
+])  # fmt: skip
+def test_a_number_in_a_name_that_is_the_notebooks_is_not_the_students(tmp_path, files, students):
+    lines = find(tmp_path, {f"{name}.ipynb": notebook(number) for name, number in files.items()})
+    assert {line.student for line in lines} == students
+
+
+def test_a_number_that_the_roster_knows_stays(tmp_path):
+    lines = find(tmp_path, {"lee_1.ipynb": N, "lee_2.ipynb": N2}, "login,name\nlee_1,Kim Lee\nlee_2,Ann Lee\n")
+    assert [line.student for line in lines] == ["Ann Lee", "Kim Lee"]
+
+
+def test_other_files_have_a_place(tmp_path):
+    """What Blackboard writes beside each attempt."""
+    start = "Homework 1_kim_attempt_2026-11-2"
+    one, two = f"{start}0-10-00-00.txt", f"{start}1-10-00-00.txt"
+    lines = find(tmp_path, {one: "x", two: "x", f"{start}1-10-00-00_01.ipynb": N})
+    assert [line.file for line in lines if line.extra] == [one]
 
 
 @pytest.mark.parametrize("top", ["", "homework-1-submissions/", "submitted/"])
