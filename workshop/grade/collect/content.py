@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -10,33 +9,30 @@ from dataclasses import replace
 from pathlib import Path
 
 from course_utils.exercises.registry import list_exercises
+from workshop.grade.collect.notebook_file import CHECK, BrokenNotebook, Cell, read_cells
 from workshop.grade.collect.search import File
 from workshop.grade.collect.students import Roster, read_name, title_in
 
-_MARK = re.compile(r"\bexercise-(\d+)-\d+|'exercise': '(\d+)\.\d+'|\bcheck\(\s*[\"'](\d+)\.\d+")
 _AT_THE_END = re.compile(r"(?P<student>.*\w)[_\-. ]+(?P<mark>\w+)", re.DOTALL)
 _AT_THE_START = re.compile(r"(?P<mark>[^\W_]+)[_\-. ]+(?P<student>\w.*)", re.DOTALL)
 _COUNTED = re.compile(r"(?i).*\b(?:students?|participants?|teilnehmer(?:in)?|users?|groups?|gruppe|teams?|candidates?|"
                       r"anon|submissions?|abgabe|guest|id|folders?|repo|pc)")  # fmt: skip
 
 
-def read_cells(path: Path) -> list[dict] | None:
-    """The cells of a notebook in whatever format, or None if the file is not one."""
+def cells_of(path: Path) -> list[Cell] | None:
+    """The cells of a notebook, or None if the file is not one."""
     try:
-        notebook = json.loads(path.read_bytes().decode("utf-8-sig"))
-        parts = [notebook] if "cells" in notebook else notebook["worksheets"]
-        return [cell for part in parts for cell in part["cells"] if isinstance(cell, dict)]
-    except (OSError, ValueError, TypeError, LookupError, RecursionError):
+        return read_cells(path.read_bytes())
+    except (OSError, BrokenNotebook):
         return None
 
 
-def which_notebook(cells: Iterable[dict], file: File) -> str:
+def which_notebook(cells: Iterable[Cell], file: File) -> str:
     """Which notebook of the course it is: by its exercises, else by its name."""
     votes: Counter[str] = Counter()
     for cell in cells:
-        source = cell.get("source", cell.get("input", ""))
-        text = f"{cell.get('id')} {cell.get('metadata')} {''.join(map(str, source)) if source else ''}"
-        votes.update({mark for marks in _MARK.findall(text) for mark in marks if mark})
+        ids = [cell.marks.get("exercise", ""), *CHECK.findall(cell.source)]
+        votes.update({id_.partition(".")[0] for id_ in ids if id_})
     if votes:
         return votes.most_common(1)[0][0]
     title = title_in(file.name.rest or file.parts[-1])
@@ -62,7 +58,7 @@ def without_notebook(files: list[File], people: Roster | None) -> list[File]:
     wanted = {*marked, *(whole.casefold() for some in marked.values() for whole, *_ in some)}
     for file in files:
         if file.is_notebook and not file.broken and file.name.student.casefold() in wanted:
-            contents[file.name.student].add(which_notebook(read_cells(file.path) or [], file))
+            contents[file.name.student].add(which_notebook(cells_of(file.path) or [], file))
     new: dict[str, str] = {}
     for student, some in marked.items():
         held = [number for name, own in contents.items() if name.casefold() == student for number in own]

@@ -16,7 +16,7 @@ from os.path import commonprefix
 from pathlib import Path
 
 from workshop.grade.collect.archives import safe_name
-from workshop.grade.collect.content import read_cells, which_notebook, without_notebook
+from workshop.grade.collect.content import cells_of, which_notebook, without_notebook
 from workshop.grade.collect.search import File, Search
 from workshop.grade.collect.students import (
     Name,
@@ -301,7 +301,7 @@ def _attempts(student: str, notebooks: list[File], files: list[File], search: Se
     readable = {}
     given = _as_given(files, search)
     for file in notebooks:
-        cells = read_cells(file.path) if len(notebooks) > 1 else []
+        cells = cells_of(file.path) if len(notebooks) > 1 else []
         readable[file] = cells is not None
         groups[which_notebook(cells or [], file)].append(file)
     lines = []

@@ -7,12 +7,9 @@ and of the course's own cells, which load data, train and draw, those that bind 
 from __future__ import annotations
 
 import ast
-import contextlib
 import functools
-import json
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +17,14 @@ from typing import Any
 from IPython.core.inputtransformer2 import TransformerManager
 
 from course_utils.exercises.registry import Exercise, list_exercises
+from workshop.grade.collect.notebook_file import CHECK, BrokenNotebook, Cell, course_cells, read_cells
 from workshop.grade.judge.names import WORD, Names, bound_by, names_of
-from workshop.paths import checkout
 
 COURSE_SECONDS = 10  # times as many for a cell of the course: it may train a network
 PARAMETERS = {"data_source": "embedded", "profile": "smoke", "output": "output"}  # in the folder where cells run
 
 # Their first line says how the rest of the cell is run, and the rest is Python. Below any other `%%` it is not.
 _PYTHON_MAGIC = re.compile(r"\A(\s*)%%(time|timeit|capture|prun)\b.*")
-_CHECK = re.compile(r"""\bcheck\s*\(\s*["'](\d+\.\d+)["']""")
 _OTHER_NAME_FOR_CHECK = re.compile(r"\b(check|evaluate) +as\b|= *(\w+\.)*(check|evaluate)\b(?! *\()|\bevaluate\b")
 _LOOKS_UP = re.compile(r"\b(globals|locals|vars|eval|exec|__main__|__globals__|user_ns|modules)\b")
 # Of the stand-alone version (`workshop.build.stand_alone`): the course is there already, and so are its images.
@@ -39,15 +35,11 @@ _PACKAGE = re.compile(
 _DATA = re.compile(r"\A\s*from course_utils\.data import .*find_kaggle_input.*write_dataset\(part\)", re.DOTALL)
 
 
-class BrokenNotebook(ValueError):
-    """A file that cannot be graded; the text says why, in one sentence."""
-
-
 @dataclass(frozen=True, eq=False)
 class CodeCell:
     """One code cell.
 
-    `number` counts all cells of the notebook from 1, `exercise` is its mark (metadata or cell id), `course` says that
+    `number` counts all cells of the notebook from 1, `exercise` is its mark, `course` says that
     it is a cell of the course that nobody changed, and `error`, with the number and the line, that it is not Python.
     `checks` are the ids in calls such as `check("1.1", ...)`, `defines` the functions and classes, `binds` all names
     that get a value or are completed (`table["a"] = 1`), `uses` the global names that it reads, `later` those that its
@@ -56,7 +48,6 @@ class CodeCell:
 
     number: int
     source: str
-    id: str = ""
     exercise: str | None = None
     course: bool = False
     error: str = ""
@@ -116,7 +107,7 @@ class Notebook:
         if not any(_LOOKS_UP.search(cell.source) for cell in cells if not cell.course):
             return set()
         sources = _needed(cells)
-        bound = set().union(*(_code_cell(0, source, "", None).binds for source in sources.values()))
+        bound = set().union(*(_code_cell(0, source, None).binds for source in sources.values()))
         return set().union(*(cell.binds for cell in cells if cell.course)) - bound
 
     def _end(self) -> int:
@@ -135,48 +126,23 @@ def read_notebook(content: bytes, file_name: str) -> Notebook:
     Raises:
         BrokenNotebook: it is not a notebook, has no code, or does not belong to the course.
     """
-    cells = [_code_cell(*raw) for raw in _raw_cells(content)]
+    code = [cell for cell in read_cells(content) if cell.kind == "code"]
+    cells = [_code_cell(cell.number, cell.source, _exercise(cell)) for cell in code]
     if not any(cell.source.strip() for cell in cells):
         raise BrokenNotebook("The notebook has no code cells.")
     return Notebook(_identify(cells, file_name), tuple(cells))
 
 
-# From file to cells
+# What the code of a cell says
 
 
-def _raw_cells(content: bytes) -> Iterator[tuple[int, str, str, str | None]]:
-    """Number, text, id and exercise of every code cell.
-
-    Read without `nbformat`, which takes longer to import than everything here to run; faults that do not matter for
-    grading (a missing id, an output in an odd form) are ignored.
-    """
-    if not content.strip():
-        raise BrokenNotebook("The file is empty.")
-    try:
-        notebook = json.loads(content.decode("utf-8-sig"))
-        parts = [notebook] if notebook["nbformat"] == 4 else notebook["worksheets"]  # as in format 3
-        cells = [cell for part in parts for cell in part["cells"]]
-        code = [(number, cell) for number, cell in enumerate(cells, 1) if cell["cell_type"] == "code"]
-    except (ValueError, RecursionError) as error:
-        raise BrokenNotebook(f"The file is not JSON, so it is not a notebook, or it was cut off ({error}).") from None
-    except (TypeError, LookupError, AttributeError) as error:
-        raise BrokenNotebook(f"The file is JSON, but not a Jupyter notebook of format 3 or 4 ({error!r}).") from None
-    for number, cell in code:
-        text = cell.get("source", cell.get("input", ""))
-        text = "".join(map(str, text)) if isinstance(text, list) else str(text)
-        yield number, re.sub(r"\r\n?", "\n", text), str(cell.get("id", "")), _marked_exercise(cell)
+def _exercise(cell: Cell) -> str | None:
+    """The exercise that a cell is marked with."""
+    mark = cell.marks.get("exercise")
+    return mark if mark in [exercise.id for exercise in list_exercises()] else None
 
 
-def _marked_exercise(cell: dict[str, Any]) -> str | None:
-    """The exercise that a cell holds by its metadata, or by its id."""
-    marks = [re.sub(r"exercise-(\d+)-(\d+)(-\d+)?", r"\1.\2", str(cell.get("id")))]
-    with contextlib.suppress(KeyError, TypeError):
-        marks.insert(0, cell["metadata"]["course"]["exercise"])
-    known = [exercise.id for exercise in list_exercises()]
-    return next((mark for mark in marks if mark in known), None)
-
-
-def _code_cell(number: int, source: str, id_: str, marked: str | None) -> CodeCell:
+def _code_cell(number: int, source: str, exercise: str | None) -> CodeCell:
     source = _PACKAGE.sub("", source) if "b85decode(PACKAGE)" in source else source
     course = _same_text(source) in _course_sources() or bool(_DATA.match(source))
     try:
@@ -185,8 +151,8 @@ def _code_cell(number: int, source: str, id_: str, marked: str | None) -> CodeCe
         what, row = getattr(error, "msg", None) or type(error).__name__, getattr(error, "lineno", None) or 0
         where = "".join(f" in line {row}: {line.strip()}" for line in source.splitlines()[row - 1 : row])
         return CodeCell(
-            number, source, id_, marked, course, f"Syntax: cell {number} is not valid Python ({what}){where}",
-            checks=frozenset(_CHECK.findall(source)), uses=frozenset(WORD.findall(source)),
+            number, source, exercise, course, f"Syntax: cell {number} is not valid Python ({what}){where}",
+            checks=frozenset(CHECK.findall(source)), uses=frozenset(WORD.findall(source)),
             defines=frozenset(re.findall(r"^(?:async +)?(?:def|class) +(\w+)", source, re.MULTILINE)),
         )  # fmt: skip
     names = names_of(tree)
@@ -195,7 +161,7 @@ def _code_cell(number: int, source: str, id_: str, marked: str | None) -> CodeCe
     checks = {id_ for node in ast.walk(tree) if (id_ := _checked_exercise(node))}
     defines = set().union(*map(_defined, tree.body))
     kinds = (checks, defines, names.binds | names.completes, uses, names.later)
-    return CodeCell(number, source, id_, marked, course, "", *map(frozenset, kinds))
+    return CodeCell(number, source, exercise, course, "", *map(frozenset, kinds))
 
 
 def _parse(source: str) -> ast.Module:
@@ -259,12 +225,7 @@ def _identify(cells: list[CodeCell], file_name: str) -> str:
 @functools.cache
 def _course_sources() -> frozenset[str]:
     """The texts of the code cells of the course, without those that students are to change."""
-    found = set()
-    for path in sorted((checkout() / "notebooks").glob("[0-9][0-9]_*.ipynb")):
-        for _, source, _, exercise in _raw_cells(path.read_bytes()):
-            if exercise is None:
-                found.add(_same_text(source))
-    return frozenset(found)
+    return frozenset(_same_text(cell.source) for cell in course_cells() if cell.kind == "code" and not _exercise(cell))
 
 
 def _same_text(source: str) -> str:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 
 from course_utils.exercises.registry import Exercise
 from workshop.cluster import Stop
 from workshop.grade.box.box import Box, BoxEnded, Limits
 from workshop.grade.box.sandbox import Sandbox
 from workshop.grade.collect.handed_in import HandedIn
+from workshop.grade.collect.notebook_file import BrokenNotebook
 from workshop.grade.judge.judge import CourseFault, Judge
-from workshop.grade.judge.notebook import BrokenNotebook, Notebook, read_notebook
+from workshop.grade.judge.notebook import read_notebook
 from workshop.grade.judge.suspicion import suspicions
 from workshop.grade.report.page import picture
 from workshop.grade.report.table import Outcome, Row
 
 MAX_BOXES = 10  # for each notebook
-MAX_NOTEBOOK_BYTES = 200_000_000
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def grade_notebook(one: HandedIn, limits: Limits, stop: Stop, sandbox: Sandbox, 
     """
     started = time.monotonic()
     try:
-        notebook = _read(one.path)
+        notebook = read_notebook(one.path.read_bytes(), one.path.name)
     except BrokenNotebook as error:
         return Graded((Row("broken", str(error)),))
     judge = Judge(notebook, limits.seconds, limits.memory, whole)
@@ -75,12 +74,6 @@ def grade_notebook(one: HandedIn, limits: Limits, stop: Stop, sandbox: Sandbox, 
         rows = (Row(**asdict(rest), notebook=notebook.name),)
     pictures = {exercise: picture(*arrays) for exercise, arrays in judge.arrays.items()}
     return Graded(rows, round(time.monotonic() - started, 2), final, pictures)
-
-
-def _read(path: Path) -> Notebook:
-    if path.stat().st_size > MAX_NOTEBOOK_BYTES:
-        raise BrokenNotebook(f"The file is larger than {MAX_NOTEBOOK_BYTES // 1_000_000} MB; clear its outputs.")
-    return read_notebook(path.read_bytes(), path.name)
 
 
 def _row(judge: Judge, exercise: Exercise, rest: Outcome | None, one: HandedIn) -> Row:

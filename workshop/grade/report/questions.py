@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from workshop.grade.collect.notebook_file import BrokenNotebook, course_cells, read_cells
 from workshop.grade.report.page import text, write_page
 from workshop.grade.report.points import Points, notebook_of
 from workshop.grade.spreadsheets import cell, read_sheet, spreadsheet_safe, write_sheet
@@ -67,55 +66,28 @@ def read_answers(content: bytes) -> dict[str, str]:
     """
     answers: dict[str, dict[str, None]] = {}
     current = ""
-    for kind, source, marked in _cells(content):
+    try:
+        cells = read_cells(content)
+    except BrokenNotebook:
+        return {}
+    for one in cells:
+        source, marked = one.source, {mark: id_ for mark, id_ in one.marks.items() if notebook_of(id_)}
         asked = _ASKED.search(source)
-        if marked.get("question") or (asked and kind == "markdown"):
+        if marked.get("question") or (asked and one.kind == "markdown"):
             current = marked.get("question") or asked[1]
             source = _below(source, current)
         elif _same(source) in _course_texts() and not marked.get("answer"):
             current = ""
-        to = marked.get("answer") or (current if kind != "code" else "")
+        to = marked.get("answer") or (current if one.kind != "code" else "")
         own = _FRAME.sub("", source).strip()
         if to and own:
             answers.setdefault(to, {})[own] = None
     return {question: "\n\n".join(texts) for question, texts in sorted(answers.items())}
 
 
-def _cells(content: bytes) -> list[tuple[str, str, dict[str, str]]]:
-    """Kind, text and marks of each cell."""
-    found = []
-    try:
-        notebook = json.loads(content.decode("utf-8-sig"))
-        parts = [notebook] if "cells" in notebook else notebook["worksheets"]
-        cells = [cell for part in parts for cell in part["cells"]]
-    except (ValueError, RecursionError, TypeError, LookupError):
-        return []
-    for one in cells:
-        if not isinstance(one, dict):
-            continue
-        source = one.get("source", one.get("input", ""))
-        source = "".join(map(str, source)) if isinstance(source, list) else str(source)
-        found.append((str(one.get("cell_type")), re.sub(r"\r\n?", "\n", source), _marks(one)))
-    return found
-
-
-def _marks(one: dict[str, Any]) -> dict[str, str]:
-    """{"question": "1a"} or {"answer": "1a"}, by metadata or id; only for questions of the course."""
-    named = re.fullmatch(r"(question|answer)-(\d+[a-z])(-\d+)?", str(one.get("id")))
-    metadata = one.get("metadata")
-    course = metadata.get("course") if isinstance(metadata, dict) else None
-    marks = {named[1]: named[2]} if named else {}
-    if isinstance(course, dict):
-        marks |= {key: str(course[key]) for key in ("question", "answer") if key in course}
-    return {key: id_ for key, id_ in marks.items() if notebook_of(id_)}
-
-
 @functools.cache
 def _course_texts() -> frozenset[str]:
-    paths = sorted((checkout() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-    return frozenset(
-        _same(source) for path in paths for _, source, marks in _cells(path.read_bytes()) if "answer" not in marks
-    )
+    return frozenset(_same(cell.source) for cell in course_cells() if "answer" not in cell.marks)
 
 
 def _same(source: str) -> str:

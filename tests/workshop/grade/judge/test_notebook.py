@@ -7,7 +7,8 @@ import pytest
 
 from course_utils.exercises import get_exercise, list_exercises
 from workshop.build.stand_alone import DATA, SETUP
-from workshop.grade.judge.notebook import PARAMETERS, BrokenNotebook, read_notebook
+from workshop.grade.collect.notebook_file import BrokenNotebook
+from workshop.grade.judge.notebook import PARAMETERS, read_notebook
 from workshop.paths import checkout
 
 SHAPES = get_exercise("1.1")
