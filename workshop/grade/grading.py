@@ -87,10 +87,12 @@ def grade(
             raise GradingError(f"Nothing was handed in below {folder}: give the folder with the students' files.")
         run = partial(_grade_some, kept=kept, workers=workers, limits=limits or Limits(), dask=dask, sandbox=box)
         graded, jobs = _finished(handed_in, kept, limits or Limits(), box)
-        # A notebook beside which a grader was killed comes last: it may kill this one, too, and the others are written.
+        total = len(graded) + len(jobs)
+        # Notebooks beside which a grader was killed come last, one by one: they may kill this one, too, when the others
+        # are written.
         suspects = [job for job in jobs if kept.unfinished(job[1])]
-        for some in ([job for job in jobs if job not in suspects], suspects):
-            graded |= run(some, done=len(graded), total=len(graded) + len(jobs)) if some else {}
+        for some in ([job for job in jobs if job not in suspects], *([job] for job in suspects)):
+            graded |= run(some, done=len(graded), total=total) if some else {}
             with _writing(out):
                 rows, said = write_files(out, _rows(handed_in, graded), handed_in, graded, wanted)
     print("\n".join([summary(rows), "", *said]))
