@@ -12,6 +12,7 @@ import hmac
 import json
 import os
 import secrets
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -78,7 +79,7 @@ class Kept:
     # Where nothing confines a notebook, it may end the grader itself. So each start leaves a mark until its end.
 
     @contextlib.contextmanager
-    def mark(self, name: str):
+    def mark(self, name: str) -> Iterator[None]:
         """A mark that stays behind if this process is killed inside."""
         path = self.folder / f"{name}.begun"
         with path.open("ab") as file:
@@ -87,6 +88,17 @@ class Kept:
             yield
         finally:
             path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def unmarked(self, names: Sequence[str]) -> Iterator[None]:
+        """No new marks stay behind if this process ends what is inside, as after Ctrl-C: no notebook did that."""
+        before = {name: self.unfinished(name) for name in names}
+        try:
+            yield
+        finally:
+            for name in names:
+                if self.unfinished(name) > before[name]:
+                    (self.folder / f"{name}.begun").write_bytes(b"x" * before[name])
 
     def unfinished(self, name: str) -> int:
         """How often a grader was killed while it graded this notebook."""

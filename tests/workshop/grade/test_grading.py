@@ -29,6 +29,7 @@ from workshop.grade.grading import GradingError, Wanted, grade
 from workshop.grade.judge import process
 from workshop.grade.judge.judge import CourseFault
 from workshop.grade.judge.process import Graded, grade_notebook
+from workshop.grade.kept import Kept
 from workshop.grade.report.table import COLUMNS, Outcome, Row
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -439,7 +440,7 @@ def test_one_worker_starts_no_cluster_and_neither_does_a_class_that_is_graded_al
     ("name", "student"),
     [
         ("01_data_exploration_kim.ipynb", "kim"), ("kim-01_data_exploration.ipynb", "kim"), ("kim.ipynb", "kim"),
-        ("smith_12_01_data_exploration-1.ipynb", "smith_12_1"), ("01_data_exploration.ipynb", "01_data_exploration"),
+        ("smith_12_01_data_exploration-1.ipynb", "smith_12"), ("01_data_exploration.ipynb", "01_data_exploration"),
     ],
 )  # fmt: skip
 def test_whose_file_it_is(tmp_path, fake, name, student):
@@ -522,3 +523,30 @@ def test_a_fault_of_the_course_is_told_and_not_remembered(monkeypatch, tmp_path,
     graded = graded_by(monkeypatch, tmp_path, run)
     assert not graded.final and [row.status for row in graded.rows] == ["passed"] + ["broken"] * 6
     assert "NameError" in graded.rows[1].message
+
+
+def test_a_mark_stays_only_if_the_grader_was_killed(tmp_path):
+    """Ctrl-C ends it in order; and what an earlier run left stays known."""
+    kept = Kept(tmp_path, b"key")
+    (tmp_path / "b.begun").write_bytes(b"x")
+    begun = [kept.mark(name) for name in "ab"]  # as in workers that are ended with the run
+    with pytest.raises(KeyboardInterrupt), kept.unmarked(["a", "b"]):
+        for mark in begun:
+            mark.__enter__()
+        assert (kept.unfinished("a"), kept.unfinished("b")) == (1, 2)
+        raise KeyboardInterrupt
+    assert (kept.unfinished("a"), kept.unfinished("b")) == (0, 1)
+
+
+def test_a_notebook_that_kills_the_grader_comes_last_alone_and_then_is_given_up(three, fake, monkeypatch):
+    order = []
+    monkeypatch.setattr(grading, "_grade_some", lambda jobs, **_: order.append([one.student for one, _ in jobs]) or {})
+    (three / "out" / "grades.csv.results").mkdir()
+    names = [grading._name(one, grading.course_code(), Limits(), Sandbox("unsafe"))
+             for one in grading.find_handed_in(three / "in", three)]  # fmt: skip
+    for name, times in zip(names, (1, 0, 1), strict=True):
+        (three / "out" / "grades.csv.results" / f"{name}.begun").write_bytes(b"x" * times)
+    run(three, fake)
+    assert order == [["b"], ["a"], ["c"]]
+    (three / "out" / "grades.csv.results" / f"{names[0]}.begun").write_bytes(b"xx")
+    assert "was killed 2 times" in run(three, fake)[1][0]
