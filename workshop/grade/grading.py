@@ -197,6 +197,7 @@ def _grade_one(job: Job, _: Say, stop: Stop, kept: Kept, limits: Limits, sandbox
             graded = grade_notebook(one, limits, stop, sandbox)
         if graded.final:
             kept.write(name, graded)
-    except OSError as error:  # the disk is full, or the notebook was moved meanwhile
-        return Graded((Row("broken", f"It could not be graded: {error}"),), final=False)
+    except Exception as error:  # the disk is full, the notebook was moved, or the grader has a fault
+        text = str(error) if isinstance(error, OSError) else repr(error)
+        return Graded((Row("broken", f"It could not be graded: {text}"),), final=False)
     return graded

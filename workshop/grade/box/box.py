@@ -148,9 +148,11 @@ class Box:
         self._step = (self._usage, self._waited)
 
     @property
-    def computed(self) -> float:
-        """Seconds of processor time that the box has used."""
-        return self._usage.computed
+    def used(self) -> float:
+        """Seconds of the notebook's total that the box has used: those that it computed, or waited beyond its share."""
+        base, waited = self._notebook
+        computed, queued = self._usage.computed - base.computed, self._usage.queued - base.queued
+        return max(computed, self._waited - waited - WAITING * (computed + queued))
 
     # its end
 

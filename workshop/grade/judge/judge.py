@@ -28,6 +28,7 @@ import re
 import secrets
 from collections import defaultdict
 from collections.abc import Sequence
+from time import thread_time  # its own name, because `Calls.clocks` replaces that in the module
 from typing import Any
 
 import numpy as np
@@ -66,8 +67,9 @@ class _Lost(BaseException):
 class Judge:
     """What is known about one notebook, over all the boxes in which it runs."""
 
-    def __init__(self, notebook: Notebook, seconds: float, memory: float, whole: bool = False):
+    def __init__(self, notebook: Notebook, seconds: float, memory: float, total: float, whole: bool = False):
         self.notebook, self.seconds, self.memory = notebook, seconds, memory
+        self._last_second = thread_time() + total  # of the judge itself, which what is sent can keep busy
         self.cells = notebook.to_run(seconds * INSIDE_SHARE, whole)
         self.faults: dict[str, Outcome] = {}  # step -> how it ended a box
         self.errors: dict[int, Outcome] = {}  # cell -> how it ended
@@ -87,6 +89,11 @@ class Judge:
             where = f" In {self.step}." if self.step.startswith("cell") else ""
             self.faults[self.step] = Outcome("failed", f"{ended.message}{where}", ended.timed_out)
         return news
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the judge itself has computed for longer than a notebook may."""
+        return thread_time() > self._last_second
 
     def missed_names(self) -> bool:
         """Whether code missed a name that a cell of the course binds which was not run."""
@@ -173,7 +180,7 @@ class _Session:
         match message:
             case {"step": str(step)}:
                 self.begin(step)
-            case {"cell": int(number), "error": str(error)}:
+            case {"cell": int(number), "error": str(error)} if self.judge.step == f"cell {number}":
                 timed_out = bool(message.get("timed_out")) or error.startswith("Time:")
                 self.judge.errors[number] = Outcome("failed", _text(error), timed_out)
             case {"shown": str(id_)}:
@@ -248,10 +255,13 @@ class _Session:
             with calls.clocks() if calls else contextlib.nullcontext():
                 return run_check(exercise.id, begin, submission, None)
 
-        with time_limit(JUDGE_SECONDS, 1e9):
-            result = run()
-            if calls and calls.cold and result.status == "failed" and not result.timed_out and not self.lost:
+        try:
+            with time_limit(JUDGE_SECONDS, 1e9):
                 result = run()
+                if calls and calls.cold and result.status == "failed" and not result.timed_out and not self.lost:
+                    result = run()
+        except CheckTimeout as error:
+            result = CheckResult(exercise.id, "failed", (f"Time: the check was {error}",), timed_out=True)
         if self.lost or self.awaits:
             raise self.lost or BoxEnded(result.messages[0], timed_out=True)
         return result
@@ -268,7 +278,8 @@ class _Session:
         messages = tuple(_text(message) for message in list(result["messages"])[:5])
         right, of = (min(max(int(number), 0), 100) for number in result["parts"])
         arrays = result.get("arrays")
-        arrays = tuple(np.asarray(array) for array in arrays) if type(arrays) is tuple else None
+        if type(arrays) is not tuple or [type(array) for array in arrays] != [np.ndarray] * 2:
+            arrays = None
         return CheckResult(
             exercise.id, result["status"], messages, bool(result["timed_out"]), (min(right, of), of), arrays
         )
@@ -281,8 +292,11 @@ class _Session:
             self.box.new_budget()
             reply = self.ask({"observe": exercise.name, "seed": seed})
             if "value" in reply:
-                with time_limit(JUDGE_SECONDS, 1e9):
-                    different = confirm(exercise.name, reply["value"], seed)
+                try:
+                    with time_limit(JUDGE_SECONDS, 1e9):
+                        different = confirm(exercise.name, reply["value"], seed)
+                except CheckTimeout:
+                    different = f"{OTHER_INPUTS} They take more than {JUDGE_SECONDS:g} seconds to compare."
             else:
                 different = _text(reply.get("timeout") or reply["error"])
                 different = f"{OTHER_INPUTS} {different}"
@@ -312,6 +326,8 @@ class _Session:
 
     def receive(self) -> dict:
         data = self.box.receive()
+        if self.judge.is_late:
+            raise BoxEnded("Time: to compare what the code returned took longer than a notebook may.", timed_out=True)
         try:
             # Keys of a dict can be chosen so that it takes hours to fill.
             with time_limit(JUDGE_SECONDS if len(data) > LARGE else None, 1e9):

@@ -17,9 +17,12 @@ from typing import Any
 from IPython.core.inputtransformer2 import TransformerManager
 
 from course_utils.exercises.registry import Exercise, list_exercises
+from course_utils.exercises.sandbox import CheckTimeout, time_limit
 from workshop.grade.collect.notebook_file import CHECK, BrokenNotebook, Cell, course_cells, read_cells
 from workshop.grade.judge.names import WORD, Names, bound_by, names_of
 
+MAX_CODE = 500_000  # characters, besides the package in stand-alone notebooks
+READING_SECONDS = 60
 COURSE_SECONDS = 10  # times as many for a cell of the course: it may train a network
 PARAMETERS = {"data_source": "embedded", "profile": "smoke", "output": "output"}  # in the folder where cells run
 
@@ -32,7 +35,6 @@ _PACKAGE = re.compile(
     r'^PACKAGE = \(\n(?: *"[^\n]*"\n)*\)$|^folder = tempfile.mkdtemp.*|^.*b85decode\(PACKAGE\).*|^sys\.path\.insert.*',
     re.MULTILINE,
 )
-_DATA = re.compile(r"\A\s*from course_utils\.data import .*find_kaggle_input.*write_dataset\(part\)", re.DOTALL)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +90,7 @@ class Notebook:
             whole: run all cells of the course, too: for code that finds names in ways that no reading of it tells.
         """
         cells = self.cells[: self._end()]
-        sources = {cell: cell.source for cell in cells if not _DATA.match(cell.source)} if whole else _needed(cells)
+        sources = {cell: cell.source for cell in cells if not _is_data(cell.source)} if whole else _needed(cells)
         run = []
         for cell in cells:
             if source := sources.get(cell):
@@ -126,8 +128,16 @@ def read_notebook(content: bytes, file_name: str) -> Notebook:
     Raises:
         BrokenNotebook: it is not a notebook, has no code, or does not belong to the course.
     """
-    code = [cell for cell in read_cells(content) if cell.kind == "code"]
-    cells = [_code_cell(cell.number, cell.source, _exercise(cell)) for cell in code]
+    code = [
+        (cell.number, _without_package(cell.source), _exercise(cell)) for cell in read_cells(content) if cell.kind == "code"
+    ]
+    if sum(len(source) for _, source, _ in code) > MAX_CODE:
+        raise BrokenNotebook(f"Its code has more than {MAX_CODE} characters: ask for it without data in the cells.")
+    try:
+        with time_limit(READING_SECONDS):  # IPython reads a cell once for each magic in it
+            cells = [_code_cell(*one) for one in code]
+    except CheckTimeout:
+        raise BrokenNotebook(f"To read its code takes more than {READING_SECONDS} seconds: look at it.") from None
     if not any(cell.source.strip() for cell in cells):
         raise BrokenNotebook("The notebook has no code cells.")
     return Notebook(_identify(cells, file_name), tuple(cells))
@@ -143,11 +153,10 @@ def _exercise(cell: Cell) -> str | None:
 
 
 def _code_cell(number: int, source: str, exercise: str | None) -> CodeCell:
-    source = _PACKAGE.sub("", source) if "b85decode(PACKAGE)" in source else source
-    course = _same_text(source) in _course_sources() or bool(_DATA.match(source))
+    course = _same_text(source) in _course_sources() or _is_data(source)
     try:
         tree = _parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+    except (SyntaxError, ValueError, RuntimeError, MemoryError) as error:  # RuntimeError: more than 500 magics
         what, row = getattr(error, "msg", None) or type(error).__name__, getattr(error, "lineno", None) or 0
         where = "".join(f" in line {row}: {line.strip()}" for line in source.splitlines()[row - 1 : row])
         return CodeCell(
@@ -228,6 +237,17 @@ def _course_sources() -> frozenset[str]:
     return frozenset(_same_text(cell.source) for cell in course_cells() if cell.kind == "code" and not _exercise(cell))
 
 
+def _without_package(source: str) -> str:
+    return _PACKAGE.sub("", source) if "b85decode(PACKAGE)" in source else source
+
+
+def _is_data(source: str) -> bool:
+    """Whether it is the cell of the stand-alone version that makes the images. No regular expression: one needs hours
+    for a text that was written for it."""
+    start, _, rest = source.partition("find_kaggle_input")
+    return start.lstrip().startswith("from course_utils.data import ") and "write_dataset(part)" in rest
+
+
 def _same_text(source: str) -> str:
     """A text without what editors change: blanks at the end of lines and of the cell."""
     return "\n".join(line.rstrip() for line in source.strip().splitlines())
@@ -244,7 +264,7 @@ class _Part:
 def _needed(cells: tuple[CodeCell, ...]) -> dict[CodeCell, str]:
     """Each cell that has to run, with what of it has to run."""
     sources = {cell: cell.source for cell in cells if not cell.course or cell.checks or cell.error}
-    parts = {cell: () if cell in sources or _DATA.match(cell.source) else _parts(cell.source) for cell in cells}
+    parts = {cell: () if cell in sources or _is_data(cell.source) else _parts(cell.source) for cell in cells}
     order = [(cell, part) for cell in cells for part in parts[cell]]
     numbers = {cell: number for number, cell in enumerate(cells)}
     chosen: set[_Part] = set()

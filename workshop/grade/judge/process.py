@@ -6,18 +6,21 @@ import time
 from dataclasses import asdict, dataclass, field, replace
 
 from course_utils.exercises.registry import Exercise
+from course_utils.exercises.sandbox import CheckTimeout, time_limit
 from workshop.cluster import Stop
 from workshop.grade.box.box import Box, BoxEnded, Limits
 from workshop.grade.box.sandbox import Sandbox
 from workshop.grade.collect.handed_in import HandedIn
 from workshop.grade.collect.notebook_file import BrokenNotebook
-from workshop.grade.judge.judge import CourseFault, Judge
-from workshop.grade.judge.notebook import read_notebook
-from workshop.grade.judge.suspicion import suspicions
+from workshop.grade.judge.judge import Judge
+from workshop.grade.judge.notebook import Notebook, read_notebook
+from workshop.grade.judge.suspicion import forget_trees, suspicions
 from workshop.grade.report.page import picture
 from workshop.grade.report.table import Outcome, Row
 
 MAX_BOXES = 10  # for each notebook
+MAX_MODULE_BYTES = 200_000  # of Python files beside a notebook, in which `suspicions` looks
+LOOKING_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -46,43 +49,59 @@ def grade_notebook(one: HandedIn, limits: Limits, stop: Stop, sandbox: Sandbox, 
         notebook = read_notebook(one.path.read_bytes(), one.path.name)
     except BrokenNotebook as error:
         return Graded((Row("broken", str(error)),))
-    judge = Judge(notebook, limits.seconds, limits.memory, whole)
-    rest, final, computed = None, True, 0.0
+    judge = Judge(notebook, limits.seconds, limits.memory, limits.notebook, whole)
+    rest, final, left = None, True, limits.notebook
     for _ in range(MAX_BOXES):
-        box = Box(sandbox, one.folder, replace(limits, notebook=limits.notebook - computed), stop)
+        box = Box(sandbox, one.folder, replace(limits, notebook=left), stop)
         try:
             with box:
                 judge.run(box)
-            break
-        except (CourseFault, ArithmeticError, AttributeError, TypeError, ValueError, LookupError) as fault:
-            rest, final = Outcome("broken", f"It could not be graded: {fault!r}"), False
             break
         except BoxEnded as ended:
             rest, final = Outcome("failed", ended.message, ended.timed_out), not stop.is_set()
             if not judge.step:
                 rest, final = Outcome("broken", f"The grading process could not start: {ended.message}"), False
-            computed += box.computed
-            if not final or not judge.blame(ended) or computed >= limits.notebook:
+            left -= box.used
+            if not final or not judge.blame(ended) or left <= 0 or judge.is_late:
                 break
             rest = None
+        except (CheckTimeout, Exception) as fault:  # whatever it is: other notebooks are not concerned
+            rest, final = Outcome("broken", f"It could not be graded: {fault!r}"), False
+            break
     else:
         rest = Outcome("failed", f"The notebook was given up: its code ended or blocked {MAX_BOXES} processes.")
-    if not whole and judge.missed_names():
-        return grade_notebook(one, limits, stop, sandbox, whole=True)
-    rows = tuple(_row(judge, exercise, rest, one) for exercise in notebook.exercises)
+    if not whole and judge.missed_names() and left > 0 and not judge.is_late:
+        return grade_notebook(one, replace(limits, notebook=left), stop, sandbox, whole=True)
+    looks = _looks(notebook, one)
+    rows = tuple(_row(judge, exercise, rest, looks) for exercise in notebook.exercises)
     if not final and rest and not any(judge.verdicts.values()):
         rows = (Row(**asdict(rest), notebook=notebook.name),)
     pictures = {exercise: picture(*arrays) for exercise, arrays in judge.arrays.items()}
     return Graded(rows, round(time.monotonic() - started, 2), final, pictures)
 
 
-def _row(judge: Judge, exercise: Exercise, rest: Outcome | None, one: HandedIn) -> Row:
+def _looks(notebook: Notebook, one: HandedIn) -> dict[str, str]:
+    """What stands out in the code, for each exercise."""
+    files = {path.name: path for path in one.modules}
+    small = {name: path for name, path in files.items() if path.stat().st_size <= MAX_MODULE_BYTES / len(files)}
+    note = "".join(f"; {name} is too large to be looked at" for name in files.keys() - small)
+    texts = {name: path.read_text(encoding="utf-8", errors="replace") for name, path in small.items()}
+    looks = {}
+    try:
+        with time_limit(LOOKING_SECONDS):
+            for exercise in notebook.exercises:
+                looks[exercise.id] = (suspicions(notebook.cells, exercise, texts) + note).removeprefix("; ")
+    except CheckTimeout:
+        text = f"to look at its code takes more than {LOOKING_SECONDS} seconds"
+        looks = {exercise.id: looks.get(exercise.id, text) for exercise in notebook.exercises}
+    forget_trees()
+    return looks
+
+
+def _row(judge: Judge, exercise: Exercise, rest: Outcome | None, looks: dict[str, str]) -> Row:
     """The result of an exercise; `rest` if the notebook did not come to an end, and this one was not reached."""
     reached = judge.faults.get(exercise.id) or judge.verdicts.get(exercise.id)
     outcome = rest if rest and not reached else judge.outcome(exercise)
-    looks = [outcome.look]
-    if outcome.status != "todo":
-        files = {path.name: path.read_text(encoding="utf-8", errors="replace") for path in one.modules}
-        looks.append(suspicions(judge.notebook.cells, exercise, files))
-    outcome = replace(outcome, look="; ".join(filter(None, looks)))
+    own = looks[exercise.id] if outcome.status != "todo" else ""
+    outcome = replace(outcome, look="; ".join(filter(None, [outcome.look, own])))
     return Row(**asdict(outcome), notebook=judge.notebook.name, exercise=exercise.id, name=exercise.name)

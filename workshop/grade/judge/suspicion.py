@@ -82,7 +82,10 @@ def suspicions(cells: Sequence[CodeCell], exercise: Exercise, files: dict[str, s
         if place in given:
             continue
         reader = _Reader(exercise, imports)
-        reader.visit(tree)
+        try:
+            reader.visit(tree)
+        except RecursionError:
+            reader.found.append("is nested too deeply to be looked at")
         found |= dict.fromkeys(f"{place} {what}" for what in reader.found)
     found |= dict.fromkeys(f"{place} hands over what check returned" for place in _returned(trees, exercise))
     shown = list(found)[:MAX_FINDINGS]
@@ -90,16 +93,20 @@ def suspicions(cells: Sequence[CodeCell], exercise: Exercise, files: dict[str, s
     return "; ".join([*shown, f"and {more} more"] if more > 0 else shown)
 
 
+@functools.lru_cache(maxsize=1000)  # `grade_notebook` clears it
 def _tree(source: str) -> ast.Module:
     """The syntax tree of a cell as IPython reads it. Of what is not Python: its words as strings."""
     source = _PYTHON_MAGIC.sub("", source)
     for text in (source, None):
         try:
             return ast.parse(TransformerManager().transform_cell(source) if text is None else text)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
+        except (SyntaxError, ValueError, RuntimeError, MemoryError):
             continue
     calls = [ast.Call(ast.Name("getattr", ast.Load()), [ast.Constant(word)], []) for word in re.findall(r"\w+", source)]
     return ast.Module([ast.Expr(call) for call in calls], [])
+
+
+forget_trees = _tree.cache_clear
 
 
 def _imports(tree: ast.AST) -> Iterator[tuple[str, str]]:
@@ -350,8 +357,12 @@ def _returned(trees: dict[str, ast.Module], exercise: Exercise) -> Iterator[str]
     returned: set[str] = set()
     uses: dict[str, set[str]] = {}  # name -> the names in its definition, for what is defined after the first check
 
-    def leads_back(names: set[str], seen: set[str]) -> bool:
-        return any(name in returned or leads_back(uses.get(name, set()) - seen, seen | names) for name in names)
+    def leads_back(names: set[str]) -> bool:
+        seen, waiting = set(), {*names}
+        while waiting and not waiting & returned:
+            seen |= waiting
+            waiting = set().union(*(uses.get(name, ()) for name in waiting)) - seen
+        return bool(waiting)
 
     for place, statement in ((place, statement) for place, tree in trees.items() for statement in tree.body):
         names = [node for node in ast.walk(statement) if isinstance(node, ast.Name)]
@@ -363,7 +374,7 @@ def _returned(trees: dict[str, ast.Module], exercise: Exercise) -> Iterator[str]
             for answer in (node.args[1] for node in checks):
                 within = {name.id for name in ast.walk(answer) if isinstance(name, ast.Name)}
                 # To check the same name again is no detour.
-                if leads_back(uses.get(answer.id, set()) if isinstance(answer, ast.Name) else within, set()):
+                if leads_back(uses.get(answer.id, set()) if isinstance(answer, ast.Name) else within):
                     yield place
             returned |= bound
         else:

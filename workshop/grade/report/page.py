@@ -19,6 +19,7 @@ from course_utils.results import replacing
 
 BROKEN = ("!", "could not be graded", "#CC79A7")  # the next of Okabe and Ito's colours
 MAX_TEXT = 20_000  # characters of an answer
+MAX_PIXELS = 4_000_000
 PANEL = 160  # pixels: the longer side of each part of a picture
 BLUE, WHITE, ORANGE = np.array([[0, 114, 178], [255, 255, 255], [213, 94, 0]])
 
@@ -90,16 +91,17 @@ def picture(found: Any, expected: Any) -> str:
     finite is orange. The difference is orange where `found` is larger, blue where it is smaller.
     """
     try:
-        pair = [np.asarray(array, dtype=np.float64) for array in (found, expected)]
-        if pair[0].shape != pair[1].shape or pair[0].ndim < 2 or not pair[0].size:
+        pair = [np.asarray(array) for array in (found, expected)]
+        if pair[0].shape != pair[1].shape or pair[0].ndim < 2 or not 0 < pair[0].size <= MAX_PIXELS:
             return ""
+        pair = [array.astype(np.float64) for array in pair]
         pair = [array.reshape(-1, *array.shape[-2:]) for array in pair]
         with np.errstate(all="ignore"):
             difference = pair[0] - pair[1]
             most = int(np.argmax(np.sum(~(np.abs(difference) < 1e-6), axis=(1, 2))))
             pair, difference = [array[most] for array in pair], difference[most]
             panels = [*(_grey(array, pair[1]) for array in pair), _signed(difference)]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # what a student's array holds may not be numbers
         return ""
     height, width = difference.shape
     step, zoom = -(-max(height, width) // PANEL), max(1, PANEL // max(height, width))

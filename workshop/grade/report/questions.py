@@ -18,7 +18,8 @@ COLUMNS = ["student", "question", "points", "comment"]
 _ASKED = re.compile(r"\*\*Question (\d+[a-z])\.\*\*")
 # What stands around an answer, and in its place as long as there is none.
 _FRAME = re.compile(
-    r"</?details[^>]*>|<summary>.*?</summary>|\*Double-click here, and write in place of this line\.\*", re.IGNORECASE
+    r"</?details[^<>]{0,200}>|<summary>.{0,200}?</summary>|\*Double-click here, and write in place of this line\.\*",
+    re.IGNORECASE,
 )
 
 

@@ -92,7 +92,7 @@ def new_judge():
     none = SimpleNamespace(
         exercises=EXERCISES, cells=(), to_run=lambda seconds, whole=False: [], last_check=lambda exercise: None
     )
-    return Judge(none, 30.0, 4.0)
+    return Judge(none, 30.0, 4.0, 600.0)
 
 
 @pytest.fixture(scope="module")
