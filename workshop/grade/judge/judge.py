@@ -220,7 +220,10 @@ class _Session:
             outcome = Outcome("failed", f"Exercise {exercise.id} does not belong to this notebook.")
         if outcome is None:
             judge.step = exercise.id
-            outcome = self.decide(exercise, kind)
+            try:
+                outcome = self.decide(exercise, kind)
+            except _Lost:
+                raise self.lost from None
             judge.step = cell
         self.note(exercise, outcome)
         self.box.new_budget()

@@ -10,6 +10,7 @@ import ast
 import functools
 import inspect
 import re
+import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 
@@ -26,7 +27,8 @@ MIN_COPIED_NODES = 38
 _ARGUMENT_CHECKS = frozenset(name for name in vars(arguments) if name.startswith(("as_", "check_")))
 
 # To import one of these is enough; of the others what is used counts.
-_IMPORTED = frozenset("ctypes subprocess socket signal gc threading _thread builtins pty mmap resource".split())
+_IMPORTED = frozenset("ctypes subprocess socket signal gc threading _thread builtins pty mmap resource "
+                      "multiprocessing posix nt cffi dill cloudpickle _ctypes _posixsubprocess".split())
 _USED = frozenset("os sys inspect importlib types atexit traceback dis marshal runpy code workshop".split())
 _INSIDE = frozenset("os sys ctypes subprocess builtins inspect gc".split())  # as in `numpy.os`
 _HARMLESS = re.compile(
@@ -35,6 +37,11 @@ _HARMLESS = re.compile(
     r"|inspect\.(signature|isclass|isfunction|ismodule|getdoc|Parameter)\b|importlib\.(reload|import_module)\b"
 )
 _NOT_HARMLESS = re.compile(r"types\.(Function|Code|Frame|Cell|Traceback)Type")
+_OF_MODULES = frozenset("__file__ __path__ __dict__ __loader__ __spec__ __getattribute__ __getattr__ items "
+                        "values keys get".split())
+_RUNS_CELLS = frozenset("run_cell run_cell_async run_code run_ast_nodes ex ev safe_execfile".split())
+_RUNS_FILES = frozenset("run load loadpy macro rerun recall rep edit alias_magic".split())
+_RESULTS = re.compile(r"_|__|___|_\d+|Out|_oh")  # what IPython calls the values of earlier cells
 _CHECKER = re.compile(
     r"course_utils\.exercises(?!(\.(check|ExerciseNotSolved|claims|claims\.claim|progress|progress\.show_overview"
     r"|progress\.browse_progress))?$)"
@@ -76,12 +83,13 @@ def suspicions(cells: Sequence[CodeCell], exercise: Exercise, files: dict[str, s
     for place in places[places.index(checks[-1]) + 1 :] if checks else ():
         del trees[place]
     trees |= {name: _tree(source) for name, source in (files or {}).items()}
+    stored = {name for tree in trees.values() for node in ast.walk(tree) if (name := _stored(node))}
     imports = {name: path for tree in trees.values() for name, path in _imports(tree)}
     found: dict[str, None] = {}  # in their order, each once
     for place, tree in trees.items():
         if place in given:
             continue
-        reader = _Reader(exercise, imports)
+        reader = _Reader(exercise, imports, stored)
         try:
             reader.visit(tree)
         except RecursionError:
@@ -120,6 +128,13 @@ def _imports(tree: ast.AST) -> Iterator[tuple[str, str]]:
                 yield alias.asname or alias.name, f"{node.module}.{alias.name}"
 
 
+def _stored(node: ast.AST) -> str:
+    """The name that gets a value here, or nothing."""
+    if isinstance(node, ast.Name):
+        return "" if isinstance(node.ctx, ast.Load) else node.id
+    return getattr(node, "arg", None) or ""
+
+
 def _is_check(node: ast.AST, exercise: Exercise) -> bool:
     """Whether it is a call `check("1.1", ...)` of this exercise."""
     match node:
@@ -142,8 +157,8 @@ def _text(node: ast.AST) -> str | None:
 class _Reader(ast.NodeVisitor):
     """Collects in `found` what stands out in one tree."""
 
-    def __init__(self, exercise: Exercise, imports: dict[str, str]):
-        self.exercise, self.imports, self.found = exercise, imports, []
+    def __init__(self, exercise: Exercise, imports: dict[str, str], stored: set[str]):
+        self.exercise, self.imports, self.stored, self.found = exercise, imports, stored, []
 
     def path(self, node: ast.AST) -> str | None:
         """The full name of what an expression means, if it comes from an import: "numpy.linalg.norm"."""
@@ -171,12 +186,16 @@ class _Reader(ast.NodeVisitor):
             path = ".".join([first, *rest][inside:])
             first = path.split(".")[0]
             self.found.append(f"uses {path}")
+        elif first == "course_utils" and _OF_MODULES & {*rest}:
+            self.found.append(f"uses {path}")
         elif first == "course_utils" and self.exercise.name in rest:
             self.found.append(f"uses the reference {self.exercise.name}")
         elif _CHECKER.match(path) or first == "workshop":
             self.found.append(f"uses the checker ({path})")
         elif first in _IMPORTED:
             self.found.append(f"imports {first}")
+        elif "subprocess" in path or "ProcessPool" in path:
+            self.found.append(f"uses {path}")
         elif first in _USED and (_NOT_HARMLESS.match(path) or not _HARMLESS.match(path)):
             self.found.append(f"uses {'.'.join(path.split('.')[:2])}")
 
@@ -189,12 +208,20 @@ class _Reader(ast.NodeVisitor):
         module = node.module or ""
         for alias in node.names:
             self.reach(f"{module}.{alias.name}")
-            if alias.name == "*" and module in ("course_utils", f"course_utils.{self.exercise.module}"):
+            if alias.name == "*" and module.startswith("course_utils") and hasattr(
+                sys.modules.get(module), self.exercise.name
+            ):
                 self.found.append(f"uses the reference {self.exercise.name}")
 
     def visit_Name(self, node: ast.Name) -> None:
         if isinstance(node.ctx, ast.Load) and node.id in self.imports:
-            self.reach(self.imports[node.id])
+            self.reach(path := self.imports[node.id])
+            if path.split(".")[0] == "course_utils" and inspect.ismodule(sys.modules.get(path)):
+                self.found.append(f"hands on the module {path}")
+            elif path == "course_utils.exercises.check":
+                self.found.append("hands on check")
+        elif isinstance(node.ctx, ast.Load) and _RESULTS.fullmatch(node.id) and node.id not in self.stored:
+            self.found.append(f"uses the value of a cell ({node.id})")
         elif node.id == "check" and isinstance(node.ctx, ast.Store | ast.Del):
             self.found.append("redefines check")
         elif node.id in ("__builtins__", "__loader__", "__spec__"):
@@ -204,7 +231,7 @@ class _Reader(ast.NodeVisitor):
         path = self.path(node)
         if path and path.split(".")[0] in _USED:
             self.reach(path)
-        elif node.attr in _ATTRIBUTES:
+        elif node.attr in _ATTRIBUTES or (node.attr == "__dict__" and f"{path}.".startswith("course_utils.")):
             self.found.append(f"uses {node.attr}")
         elif path:
             self.reach(path)
@@ -216,14 +243,18 @@ class _Reader(ast.NodeVisitor):
     def visit_Call(self, node: ast.Call) -> None:
         name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
         path, text = self.path(node), _text(node.args[0]) if node.args else None
-        if path:
+        if name == "check" and isinstance(node.func, ast.Name) and text:
+            node = ast.Call(ast.Constant(0), node.args, node.keywords)
+        elif path:
             self.reach(path)
         elif isinstance(node.func, ast.Name) and name in _RUNS_TEXT and name not in self.imports:
             self.found.append(f"runs text as code ({name})")
             if text:
                 self.visit(_tree(text))
-        elif "get_ipython" in ast.unparse(node.func) and "magic" in name and text in _SHELLS:
-            self.found.append(f"runs a command (%{text})")
+        elif "magic" in name and text in _SHELLS | _RUNS_FILES and "get_ipython" in ast.unparse(node.func):
+            self.found.append(f"runs a {'file' if text in _RUNS_FILES else 'command'} (%{text})")
+        elif isinstance(node.func, ast.Attribute) and name in _RUNS_CELLS:
+            self.found.append(f"runs text as code ({name})")
         elif name in ("system", "getoutput") and "get_ipython" in ast.unparse(node.func):
             if not _PIP.match(text or ""):
                 self.found.append(f"runs a command ({text or name})"[:60])
@@ -237,9 +268,12 @@ class _Reader(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_Constant(self, node: ast.Constant) -> None:
-        text = node.value
+        text = node.value.decode("latin-1") if isinstance(node.value, bytes) else node.value
         if not isinstance(text, str):
             return
+        place = text.find("course_utils")
+        if place >= 0 and self.exercise.name in text[place:]:
+            self.found.append(f"names the reference {self.exercise.name} in a text")
         if _PATHS.match(text) or text in ("COURSE_PROGRESS", "COURSE_STRICT"):
             self.found.append(f"names {text}"[:40])
         elif text in _ATTRIBUTES:
@@ -252,8 +286,13 @@ class _Reader(ast.NodeVisitor):
         self.generic_visit(node) if text is None else self.visit_Constant(ast.Constant(text))
 
     def visit_Expr(self, node: ast.Expr) -> None:
-        if not isinstance(node.value, ast.Constant):  # a docstring is not code
-            self.generic_visit(node)
+        match node.value:
+            case ast.Constant():  # a docstring is not code
+                pass
+            case ast.Call(ast.Name("check")):  # in a loop, say; nothing is made of what it returns
+                self.generic_visit(ast.Call(ast.Constant(0), node.value.args, node.value.keywords))
+            case _:
+                self.generic_visit(node)
 
     def visit_Assign(self, node: ast.Assign) -> None:
         for target in node.targets:
