@@ -128,9 +128,8 @@ def read_notebook(content: bytes, file_name: str) -> Notebook:
     Raises:
         BrokenNotebook: it is not a notebook, has no code, or does not belong to the course.
     """
-    code = [
-        (cell.number, _without_package(cell.source), _exercise(cell)) for cell in read_cells(content) if cell.kind == "code"
-    ]
+    code = [cell for cell in read_cells(content) if cell.kind == "code"]
+    code = [(cell.number, _without_package(cell.source), _exercise(cell)) for cell in code]
     if sum(len(source) for _, source, _ in code) > MAX_CODE:
         raise BrokenNotebook(f"Its code has more than {MAX_CODE} characters: ask for it without data in the cells.")
     try:
