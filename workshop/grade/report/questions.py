@@ -188,7 +188,7 @@ def write_question_pages(
                        for student, answer in own.items())  # fmt: skip
         body = (
             f'<div class="text">{markdown(known.asked)}</div>'
-            f"<p>{len([one for one in own.values() if one])} answers, {cell(worth)} points. "
+            f"<p>Answers: {len([one for one in own.values() if one])}. Points: {cell(worth)}. "
             f"Marks and comments go into {folder.name}.csv; the same command reads them back.</p>"
             f'<div class="columns"><div><h2>Answers</h2>{rows}</div>'
             '<div><section class="box model"><h2>Model answer</h2>'
