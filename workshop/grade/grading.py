@@ -72,6 +72,8 @@ def grade(
         ClusterError: see `cluster.executor`.
     """
     folder, out, wanted = Path(folder), Path(out), wanted or Wanted()
+    if out.suffix.lower() in (".xlsx", ".html"):
+        raise GradingError(f"--out {out}: the table is a CSV file; page and workbook (--format xlsx) come beside it.")
     box = find_sandbox(sandbox, image)
     print(box.description, flush=True)
     wanted.read_points()  # a mistake in the file is told before hours of grading
@@ -104,8 +106,11 @@ def _writing(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        where = Path(error.filename2 or error.filename or out)
+        if where.suffix == ".partial":  # see `replacing`
+            where = where.with_name(where.name[1:].rsplit(".", 2)[0])
         raise GradingError(
-            f"{out} cannot be written ({error.strerror}); close it elsewhere or name another --out, and start again: "
+            f"{where} cannot be written ({error.strerror}); close it elsewhere or name another place, and start again: "
             "finished results are kept."
         ) from error
 

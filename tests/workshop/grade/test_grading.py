@@ -455,10 +455,18 @@ def test_errors_name_the_folder_and_what_to_do(tmp_path, three, fake, capsys):
     assert "nowhere" in capsys.readouterr().err
     with pytest.raises(GradingError, match="Nothing was handed in"):
         grade(three / "out", three / "grades.csv", sandbox="unsafe")
+    with pytest.raises(GradingError, match="the table is a CSV file"):
+        grade(three / "in", three / "grades.xlsx", sandbox="unsafe")
     (three / "taken.csv").mkdir()
     for out in (three / "in" / "a" / "x.ipynb" / "grades.csv", three / "taken.csv"):
         with pytest.raises(GradingError, match="cannot be written"):
             grade(three / "in", out, sandbox="unsafe")
+    (three / "file").write_text("not a folder")
+    (three / "other" / "grades.html").mkdir(parents=True)
+    for out, wanted, place in [(three / "grades.csv", Wanted(feedback=three / "file"), r"/file cannot be written"),
+                               (three / "other" / "grades.csv", None, r"/grades\.html cannot be written")]:  # fmt: skip
+        with pytest.raises(GradingError, match=place):
+            grade(three / "in", out, sandbox="unsafe", wanted=wanted)
 
 
 def test_the_command_passes_its_options_on(monkeypatch, three):

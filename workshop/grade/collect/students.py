@@ -212,7 +212,7 @@ def read_roster(path: Path) -> list[Person]:
     except OSError as error:
         raise RosterError(f"The roster {path} can't be read ({error.strerror}).") from error
     if content.startswith((b"PK", b"\xd0\xcf")):
-        raise RosterError(f"The roster {path.name} is a workbook: save it as CSV (UTF-8) and give that.")
+        raise RosterError(f"The roster {path.name} is a workbook or an archive: save it as CSV (UTF-8) and give that.")
     header, *rows = read_sheet(content).lines or [[]]
     kinds = [_KIND.get(re.sub(r"[\W_]", "", fold(text)), "") for text in header]
     if not any(kinds):

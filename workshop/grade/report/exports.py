@@ -13,7 +13,7 @@ import io
 import re
 import unicodedata
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,8 +69,12 @@ def write_exports(
         RosterError: nobody is found in the roster.
     """
     said = []
-    graded = {row.student for row in rows if row.exercise}  # the others get no grade, not even 0, in the platform
-    known = {student: total for student, total in totals.items() if student in graded}
+    graded = {(row.student, row.notebook) for row in rows if row.exercise}
+    known = {  # who handed in nothing gets no grade, not even 0, in the platform
+        student: replace(total, notebooks={name: total.notebooks[name] for name in sorted(total.notebooks)
+                                           if (student, name) in graded})
+        for student, total in totals.items() if student in {who for who, _ in graded}
+    }  # fmt: skip
     people = read_roster(roster) if roster else []
     lms = read_sheet(roster.read_bytes()) if roster else Sheet([[]])
     for name in dict.fromkeys(formats):
@@ -106,8 +110,14 @@ def _students(rows: Sequence[Row], totals: Mapping[str, Total]) -> list[list[Any
     return lines
 
 
-def _notebooks(totals: Mapping[str, Total]) -> list[str]:
-    return sorted(next(iter(totals.values())).notebooks) if totals else []
+def _notebooks(totals: Mapping[str, Total]) -> dict[str, float]:
+    """Notebook -> points at most, of all that anybody handed in."""
+    found = {name: out_of for total in totals.values() for name, (_, out_of) in total.notebooks.items()}
+    return dict(sorted(found.items()))
+
+
+def _own(total: Total, notebooks: Iterable[str]) -> list[Any]:
+    return [total.notebooks[name][0] if name in total.notebooks else "" for name in notebooks]
 
 
 def _new(lines: Sequence[Sequence[Any]]) -> Sheet:
@@ -137,14 +147,14 @@ def _moodle(lms: Sheet, totals: Mapping[str, Total], people: Sequence[Person]) -
 
         def fill_gradebook(line: list[str], total: Total) -> bool:
             for place, notebook in columns.items():
-                line[place] = cell(total.notebooks[notebook][0])
+                if notebook in total.notebooks:
+                    line[place] = cell(total.notebooks[notebook][0])
             return True
 
         return _filled(lms, totals, people, fill_gradebook)
     lines: list[list[Any]] = [["Full name", "ID number", "Email address", *notebooks, "Total", "Feedback"]]
     for student, total in totals.items():
-        parts = [total.notebooks[name][0] for name in notebooks]
-        lines.append([student, *_ids(student, people), *parts, total.points, _comment(total)])
+        lines.append([student, *_ids(student, people), *_own(total, notebooks), total.points, _comment(total)])
     note = f'{len(totals)} students; map "Email address" to useremail, or "ID number" to useridnumber.'
     if unknown := sum(not (number or address) for _, number, address, *_ in lines[1:]):
         note += f" {unknown} of them have neither: give --roster with addresses or ids."
@@ -172,7 +182,7 @@ def _scaled(points: float, out_of: float, maximum: str) -> str:
 def _canvas(lms: Sheet, totals: Mapping[str, Total], people: Sequence[Person]) -> tuple[Sheet, str]:
     """The gradebook with the notebooks' columns filled in, or added; else a new one."""
     notebooks = _notebooks(totals)
-    maximum = [cell(next(iter(totals.values())).notebooks[name][1]) for name in notebooks]
+    maximum = list(map(cell, notebooks.values()))
     header, *lines = lms.lines
     if [name.strip() for name in header[:2]] == _CANVAS[:2]:
         columns, width = _matching(lms, notebooks), len(header)
@@ -183,13 +193,14 @@ def _canvas(lms: Sheet, totals: Mapping[str, Total], people: Sequence[Person]) -
 
         def fill(line: list[str], total: Total) -> bool:
             for place, notebook in columns.items():
-                line[place] = _scaled(*total.notebooks[notebook], possible[place])
-            line[width:] = [cell(total.notebooks[notebook][0]) for notebook in new]
+                if notebook in total.notebooks:
+                    line[place] = _scaled(*total.notebooks[notebook], possible[place])
+            line[width:] = map(cell, _own(total, new))
             return True
 
         return _filled(replace(lms, lines=[[*header, *new], *wide]), totals, people, fill)
     sheet = _new([[*_CANVAS, *notebooks], *(
-        [student, "", *_ids(student, people), "", *(total.notebooks[name][0] for name in notebooks)]
+        [student, "", *_ids(student, people), "", *_own(total, notebooks)]
         for student, total in totals.items()
     )])  # fmt: skip
     sheet.lines.insert(1, [f"    {_POSSIBLE}", "", "", "", "", *maximum])

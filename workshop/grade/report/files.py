@@ -56,13 +56,13 @@ def write_files(
     marks = merge_marks(marked, answers, points) if answers or marked.exists() else {}
     total = totals(rows, points, {key: mark.points for key, mark in marks.items()})
     write_csv(out, rows)
-    said = [f"{out}: {len(rows)} lines."]
+    said = [f"{out}: {_counted(len(rows), 'line')}."]
     page = out.with_suffix(".html")
     write_overview(page, rows, total, late, [one.student for one in handed_in if one.missing])
     said.append(f"{page}: the class in pictures.")
     if answers:
         pages = write_question_pages(marked.with_suffix(""), answers, marks, points)
-        said.append(f"{marked.with_suffix('')}: {len(pages)} questions; give marks in {marked}.")
+        said.append(f"{marked.with_suffix('')}: {_counted(len(pages), 'question')}; give marks in {marked}.")
     if wanted.feedback:
         pictures = {
             (one.student, exercise): picture
@@ -70,6 +70,10 @@ def write_files(
             for exercise, picture in result.pictures.items()
         }
         pages = write_feedback(wanted.feedback, rows, total, pictures, answers, marks, points)
-        said.append(f"{wanted.feedback}: a page for each of {len(pages)} students.")
+        said.append(f"{wanted.feedback}: {_counted(len(pages), 'page')}, one for each student.")
     said += write_exports(out, wanted.formats, rows, total, wanted.roster)
     return rows, said
+
+
+def _counted(n: int, word: str) -> str:
+    return f"{n} {word}{'s' * (n != 1)}"

@@ -165,5 +165,6 @@ def _picture(
         total = f'<td class="number">{cell(totals[student].points)}</td>'
         lines.append(f'<tr><th scope="row">{text(student)}</th>{"".join(cells)}{total}</tr>')
     head = "".join(f'<th scope="col">{id_}</th>' for id_ in ids)
-    head = f'<th scope="col">student</th>{head}<th scope="col">points</th>'
+    most = f" of {cell(totals[graded[0]].out_of)}" if graded else ""
+    head = f'<th scope="col">student</th>{head}<th scope="col">points{most}</th>'
     return _table("Progress", head, lines, "class many" if len(graded) > 40 else "class")

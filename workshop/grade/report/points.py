@@ -104,7 +104,7 @@ def _points(settings: dict[str, Any], questions: Collection[str], problem: Any) 
     notebooks |= {name[:2]: name for name in notebooks}
     for key in settings:
         if key not in KEYS:
-            raise problem(key, f"unknown key {key!r}; known: {', '.join(KEYS)}.")
+            raise problem(key, f"unknown key {key!r}; known: {', '.join(KEYS)}. Exercises stand below [points].")
 
     def number(key: str, value: Any, most: float = MAX_POINTS) -> float:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= most:

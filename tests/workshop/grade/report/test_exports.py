@@ -93,8 +93,8 @@ def test_the_gradebook_of_canvas_is_filled_in(tmp_path, graded):
     """An assignment that fits a notebook is filled in its own scale; one that is not there yet becomes a column."""
     lines, said = export(tmp_path, graded, ["canvas"], CANVAS)
     assert lines[0] == [*CANVAS.splitlines()[0].split(","), SECOND]
-    assert [line[5] for line in lines[1:]] == ["Manual Posting", "10.00", "2.5", "2.5", "0", ""]
-    assert [line[8] for line in lines[1:]] == ["", "6", "2", "0", "0", ""]
+    assert [line[5] for line in lines[1:]] == ["Manual Posting", "10.00", "2.5", "2.5", "", ""]
+    assert [line[8] for line in lines[1:]] == ["", "6", "2", "", "0", ""], "no 0 for a notebook not handed in"
     given = list(csv.reader(io.StringIO(CANVAS)))
     keep = (0, 1, 2, 3, 4, 6, 7)
     assert [[line[n] for n in keep] for line in lines] == [[line[n] for n in keep] for line in given]
@@ -106,7 +106,7 @@ def test_the_gradebook_of_moodle_is_filled_in(tmp_path, graded):
     roster += "Ana,Müller,0007,ana@uni.example,-,1.00\nKim,Lee,,,,\n"
     lines, said = export(tmp_path, graded, ["moodle"], roster)
     assert lines[0] == roster.splitlines()[0].split(",")
-    assert lines[1:] == [["Ana", "Müller", "0007", "ana@uni.example", "2", "1.00"], ["Kim", "Lee", "", "", "0", ""]]
+    assert lines[1:] == [["Ana", "Müller", "0007", "ana@uni.example", "2", "1.00"], ["Kim", "Lee", "", "", "", ""]]
     assert "2 of 3" in said and "not clear: '=Ben." in said
 
 
@@ -119,6 +119,7 @@ def test_new_files_have_the_columns_that_are_imported(tmp_path, graded):
     assert lines[:2] == [["Student", "ID", "SIS User ID", "SIS Login ID", "Section", FIRST, SECOND],
                          ["    Points Possible", "", "", "", "", "8", "6"]]  # fmt: skip
     assert lines[3] == ["Ana Müller", "", "0007", "ana@uni.example", "", "2", "2"]
+    assert [line[5:] for line in lines if line[0] == "Kim Lee"] == [["", "0"]]
 
 
 def test_two_people_of_one_name_get_nothing_that_is_guessed(tmp_path, graded):
