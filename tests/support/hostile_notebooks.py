@@ -32,6 +32,7 @@ def hostile_notebooks() -> dict[str, tuple[str, list[str]]]:
         first, _, program = text.partition("\n")
         name, _, exercise = first.rpartition(": ")
         cells = [HEAD, f"{RIGHT}\ncheck('1.3', standardize)"] if exercise.startswith("1.") else [HEAD]
+        program = program.replace("@MAGICS@", "%pwd\n" * 600)
         cells += [part.strip("\n") for part in re.split(r"(?m)^# %%\n", program)]
         if "check(" not in program:
             answer = WRONG[exercise]
@@ -589,6 +590,63 @@ class count_shapes(dict, metaclass=Meta):
     def __class__(self):
         return dict
 check("1.1", count_shapes)
+=== ends while others look whether it is right: 1.1
+def count_shapes(images):
+    if sys._getframe(1).f_code.co_name.startswith("observe"):
+        os._exit(0)
+    shapes = [image.shape for image in images]
+    return {shape: shapes.count(shape) for shape in shapes}
+check("1.1", count_shapes)
+=== pictures that are none: 2.4
+def count_parameters(model):
+    from workshop.grade.judge import values
+    frame = sys._getframe(1)
+    while frame and frame.f_code.co_name != "live":
+        frame = frame.f_back
+    arrays = torch.ones(2, 2, requires_grad=True), [[10**400] * 2] * 2
+    result = {"status": "failed", "messages": ("x",), "timed_out": False, "parts": (0, 1), "arrays": arrays}
+    os.write(frame.f_locals["writing"], values.pack(result))
+    os._exit(0)
+check("2.4", count_parameters)
+=== a word of success for what was never seen: 2.4
+def count_parameters(model):
+    from workshop.grade.judge import values
+    frame = sys._getframe(1)
+    while frame and frame.f_code.co_name != "live":
+        frame = frame.f_back
+    if frame is None:
+        return [7, values] * 1000
+    result = {"status": "passed", "messages": ("Right.",), "timed_out": False, "parts": (1, 1), "arrays": None}
+    os.write(frame.f_locals["writing"], values.pack(result))
+    os._exit(0)
+check("2.4", count_parameters)
+=== more magics than IPython reads: 1.1
+@MAGICS@
+=== waits a little in every cell: 1.1
+time.sleep(8)
+# %%
+time.sleep(8)
+# %%
+time.sleep(8)
+# %%
+time.sleep(8)
+# %%
+time.sleep(8)
+# %%
+time.sleep(8)
+# %%
+time.sleep(8)
+# %%
+time.sleep(8)
+# %%
+time.sleep(8)
+=== errors of cells without end: 1.1
+from workshop.grade.judge import values
+channel = next(one for one in gc.get_objects() if type(one).__name__ == "Channel" and hasattr(one, "secret"))
+text = values.pack({"cell": 2, "error": "x", "secret": channel.secret})
+end = time.time() + 50
+while time.time() < end:
+    os.write(channel.outgoing, (len(text).to_bytes(8, "big") + text) * 10_000)
 === an answer that waits for its turn: 1.1
 def later():
     time.sleep(2)

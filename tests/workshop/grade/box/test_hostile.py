@@ -1,6 +1,6 @@
 """Hostile notebooks beside honest ones: no forged "passed", nothing outside changed, and grading goes on.
 
-Eight of them run always; all with `python3 course.py test -m slow tests/workshop/grade/box/test_hostile.py`.
+Ten of them run always; all with `python3 course.py test -m slow tests/workshop/grade/box/test_hostile.py`.
 """
 
 import contextlib
@@ -23,7 +23,8 @@ LIMITS = Limits(seconds=9, memory=1.5, notebook=60, output=64)
 MAX_SECONDS = 150  # of one notebook, on a busy machine
 ALL = hostile_notebooks()
 SHORT = ("kills all it sees", "tokens of the environment", "network", "the answers' own channel",
-         "equal to everything", "writes into results", "literal answers", "daemon")  # fmt: skip
+         "equal to everything", "writes into results", "literal answers", "daemon",
+         "ends while others look whether it is right", "pictures that are none")  # fmt: skip
 HONEST = [HEAD, RIGHT, "check('1.3', standardize)", f"secret = '{TOKEN}'"]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 import pytest
 
@@ -233,3 +234,13 @@ def test_the_stand_alone_version_neither_unpacks_the_course_nor_draws_images(cou
     names = {}
     exec("\n".join(texts[:3]), names)
     assert names["data_source"] == "embedded"
+
+
+def test_code_that_takes_long_to_read_is_said():
+    with pytest.raises(BrokenNotebook, match="500000 characters"):
+        read_notebook(notebook("x = 1\n" * 100_000), "01_data_exploration.ipynb")
+    text = "from course_utils.data import x\n" + "find_kaggle_input " * 20_000
+    started = time.process_time()
+    assert read_notebook(notebook(text, CHECK), "x.ipynb").cells[0].error
+    assert read_notebook(notebook("%pwd\n" * 600, CHECK), "x.ipynb").cells[0].error
+    assert time.process_time() - started < 30

@@ -1,6 +1,7 @@
 """The hints for instructors: what is flagged, and that honest work is not."""
 
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,20 @@ def look(*sources, exercise="1.1", files=None):
 
 # What stands in the only cell -> what the hint says
 FLAGGED = {
+    # the module or `check` in other hands, and what is only a text
+    "import course_utils as c\nn = 'count_shapes'\ncount_shapes = getattr(c, n)": "hands on the module course_utils",
+    "import course_utils as c\ncount_shapes = getattr(c, 'sepahs_tnuoc'[::-1])": "hands on the module course_utils",
+    "import course_utils as c\ncount_shapes = [v for k, v in vars(c).items() if k[6:9] == 'sha'][0]": "items",
+    "import course_utils\nfor m in [course_utils]:\n    count_shapes = m.count_shapes": "hands on the module",
+    "import course_utils\nmatch course_utils:\n    case object(count_shapes=f): pass": "hands on the module",
+    "import course_utils\nsource = open(course_utils.__file__).read()": "course_utils.__file__",
+    "c = check\ncount_shapes = c('1.1', len)": "hands on check",
+    "x = '1.1'\ncount_shapes = check(x, len)": "hands on check",
+    "check('1.1', len)\ncount_shapes = Out[3]": "the value of a cell (Out)",
+    "open('m.py', 'w').write('from course_utils import count_shapes')": "names the reference count_shapes in a text",
+    "import pickle\nf = pickle.loads(b'ccourse_utils\\ncount_shapes\\n.')": "names the reference count_shapes in",
+    "%run other.py": "runs a file (%run)",
+    "get_ipython().run_cell(text)": "runs text as code (run_cell)",
     # the reference in disguise
     "from course_utils import count_shapes": "the reference count_shapes",
     "from course_utils.exploration import count_shapes as mine": "the reference count_shapes",
@@ -130,3 +145,12 @@ def test_the_courses_own_notebooks_are_not_flagged(path):
     changed = [replace(cell, course=False) for cell in notebook.cells]
     for exercise in notebook.exercises:
         assert suspicions(notebook.cells, exercise) == suspicions(changed, exercise) == ""
+
+
+def test_no_code_takes_long_to_look_at():
+    many = "".join(f"f{i} = " + " + ".join(f"f{j}" for j in range(max(0, i - 20), i)) + "\n" for i in range(1, 99))
+    chain = "".join(f"f{i + 1} = f{i}\n" for i in range(3000))
+    for source in (many + "check('1.1', f98)", chain + "check('1.1', f3000)", "x = " + " + ".join("a" * 3000)):
+        started = time.process_time()
+        look("r = check('1.1', f)", source)
+        assert time.process_time() - started < 10

@@ -1,6 +1,7 @@
 """Answers in words: found in whatever state a notebook is, shown, and marked by hand in a file that keeps its marks."""
 
 import json
+import time
 
 import pytest
 
@@ -174,3 +175,12 @@ def test_a_page_for_each_question(tmp_path, points):
     assert "Ana (1.5 of 2)" in page and "go into grades-questions.csv" in page
     assert "Why?" in page and "No answer." in page and "<strong>Crop</strong>" in page
     assert "<script" not in page and "<b>Dmitri" not in page and "\u202e" not in page and 'src="http' not in page
+
+
+@pytest.mark.parametrize("text", ["<summary>" * 20_000, "<details" * 20_000, "**Question 1a.** " + "What " * 40_000])
+def test_no_text_takes_long_to_read(text):
+    cells = [{"cell_type": "markdown", "id": f"own-{number}", "metadata": {}, "source": source}
+             for number, source in enumerate(["**Question 1a.** What?", text])]  # fmt: skip
+    started = time.process_time()
+    read_answers(json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": cells}).encode())
+    assert time.process_time() - started < 5
