@@ -21,7 +21,8 @@ MODULES = (
     "torch._C", "torch._tensor", "torch.functional", "torch.overrides", "torch.random",
 )  # fmt: skip
 PACKAGES = ("numpy", "torch.nn", "torch.autograd", "torch.utils.data", "torch.optim", "course_utils", "workshop")
-REPLACED_BY_TORCH = ("torch.manual_seed",)  # when its compiler is loaded
+_MODULE = "torch.nn.modules.module.Module"
+REPLACED_BY_TORCH = ("torch.manual_seed", f"{_MODULE}.__init__", f"{_MODULE}.__setstate__")  # by its compiler
 CODE = ("__code__", "__defaults__", "__kwdefaults__")
 _PREFIXES = tuple(f"{name}." for name in PACKAGES)
 MISSING = object()

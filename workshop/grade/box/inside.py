@@ -48,6 +48,7 @@ LIVE_SECONDS = 600  # until a check in a process of its own is given up; usually
 OBSERVE_SECONDS = 20.0
 CELL_FILE = "<ipython-input-"
 PACKAGES = ("course_utils", "workshop")
+FIGURES = "module://matplotlib_inline.backend_inline"  # as a kernel says
 
 
 def main(arguments: list[str]) -> None:
@@ -71,7 +72,7 @@ def prepare_folder(files: Path, work: Path) -> None:
     os.chdir(work)
     sys.path.append(os.getcwd())  # last, so that a student's numpy.py hides nothing
     sys.dont_write_bytecode = True
-    defaults = {"MPLBACKEND": "Agg", "COURSE_PROGRESS": "progress.json", "TERM": "dumb", "PAGER": "cat"}
+    defaults = {"MPLBACKEND": FIGURES, "COURSE_PROGRESS": "progress.json", "TERM": "dumb", "PAGER": "cat"}
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
 
@@ -144,6 +145,7 @@ def make_shell() -> Any:
     from IPython.core import page
     from IPython.core.error import StdinNotImplementedError
     from IPython.core.interactiveshell import InteractiveShell
+    from ipykernel.zmqshell import KernelMagics
     from traitlets.config import Config
 
     config = Config()
@@ -158,8 +160,8 @@ def make_shell() -> Any:
         raise StdinNotImplementedError("There is nobody who could answer: input() does not work in Run all.")
 
     builtins.input = getpass.getpass = ask  # as in a kernel that nobody watches
-    shell.enable_matplotlib = lambda gui=None: ("inline", "agg")
-    shell.enable_pylab = lambda gui=None, *_, **__: ("inline", "agg", [])
+    shell.enable_gui = lambda gui=None: None
+    shell.register_magics(KernelMagics)
     return shell
 
 
@@ -217,10 +219,12 @@ class NotebookRun:
             source, store_history=True, transformed_cell=transformed, preprocessing_exc_tuple=odd
         )
         try:
-            with time_limit(cell["seconds"]):
+            with time_limit(cell["seconds"], 4 * cell["seconds"]):
                 result = self.loop.run_until_complete(running)
                 if isinstance(result.error_in_exec, CheckTimeout):  # the shell took it
                     raise result.error_in_exec
+                shell.events.trigger("post_execute")  # shows and closes figures, for example
+                shell.events.trigger("post_run_cell", result)
         except CheckTimeout as error:
             return f"Time: {place} was {error}"
         except BaseException as error:  # an exception that reached the loop itself

@@ -109,7 +109,7 @@ class Sandbox:
         work, home = (WORK, HOME) if self.safe else (str(folder / "work"), str(folder / "work"))
         result = {
             "PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": home, "USER": "student", "LOGNAME": "student",
-            "LANG": "C.UTF-8", "TMPDIR": work, "MPLBACKEND": "Agg", "MPLCONFIGDIR": os.path.join(home, ".matplotlib"),
+            "LANG": "C.UTF-8", "TMPDIR": work, "MPLCONFIGDIR": os.path.join(home, ".matplotlib"),
             "IPYTHONDIR": os.path.join(home, ".ipython"), "COURSE_PROGRESS": os.path.join(work, "progress.json"),
             "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": "/course",
             # The same result with and without a GPU, and processes side by side that do not wait for each other.

@@ -48,7 +48,7 @@ from workshop.grade.report.table import Outcome
 # process of its own.
 LIVE = ("1.7", "2.1", "2.2", "2.3", "2.4", "3.1", "3.2", "3.3", "3.4", "4.1")
 JUDGE_SECONDS = 60.0  # for a check's own work, which depends on what the student's object returns
-INSIDE_SHARE = 1 / 3  # of the limit: what can be stopped from inside costs no new box
+INSIDE_SHARE = 0.9  # of the limit: what can be stopped from inside costs no new box
 MAX_TEXT = 2000
 LARGE = 100_000  # bytes of a message
 MAX_CHECKS = 500

@@ -24,13 +24,14 @@ class _WithoutAwait(ast.NodeTransformer):
 @dataclass
 class Names:
     """The global names that code reads, or its functions read when they are called; that it binds, binds in any case,
-    and completes (`table["a"] = 1`, `rows.append(1)`)."""
+    and completes (`table["a"] = 1`, `rows.append(1)`); and those that its functions bind or complete when called."""
 
     uses: set[str] = field(default_factory=set)
     later: set[str] = field(default_factory=set)
     binds: set[str] = field(default_factory=set)
     surely: set[str] = field(default_factory=set)
     completes: set[str] = field(default_factory=set)
+    state: set[str] = field(default_factory=set)
 
 
 def names_of(tree: ast.Module) -> Names:
@@ -54,6 +55,8 @@ def names_of(tree: ast.Module) -> Names:
                     every.add(symbol.get_name())
                     if symbol.is_referenced():
                         (names.later if later else uses).add(symbol.get_name())
+                    if later and (symbol.is_assigned() or symbol.get_name() in completes):
+                        names.state.add(symbol.get_name())
                     if symbol.is_assigned() or symbol.is_imported():
                         names.binds.add(symbol.get_name())
         names.uses |= uses - names.surely

@@ -30,6 +30,7 @@ PARAMETERS = {"data_source": "embedded", "profile": "smoke", "output": "output"}
 _PYTHON_MAGIC = re.compile(r"\A(\s*)%%(time|timeit|capture|prun)\b.*")
 _OTHER_NAME_FOR_CHECK = re.compile(r"\b(check|evaluate) +as\b|= *(\w+\.)*(check|evaluate)\b(?! *\()|\bevaluate\b")
 _LOOKS_UP = re.compile(r"\b(globals|locals|vars|eval|exec|__main__|__globals__|user_ns|modules)\b")
+_OUTPUT = re.compile(r"_{1,3}|_i{0,3}|_i?\d+|_[dio]h|In|Out")  # names of earlier outputs and cells
 # Of the stand-alone version (`workshop.build.stand_alone`): the course is there already, and so are its images.
 _PACKAGE = re.compile(
     r'^PACKAGE = \(\n(?: *"[^\n]*"\n)*\)$|^folder = tempfile.mkdtemp.*|^.*b85decode\(PACKAGE\).*|^sys\.path\.insert.*',
@@ -45,7 +46,7 @@ class CodeCell:
     it is a cell of the course that nobody changed, and `error`, with the number and the line, that it is not Python.
     `checks` are the ids in calls such as `check("1.1", ...)`, `defines` the functions and classes, `binds` all names
     that get a value or are completed (`table["a"] = 1`), `uses` the global names that it reads, `later` those that its
-    functions read when they are called.
+    functions read when they are called, and `state` those that they bind or complete.
     """
 
     number: int
@@ -58,6 +59,7 @@ class CodeCell:
     binds: frozenset[str] = frozenset()
     uses: frozenset[str] = frozenset()
     later: frozenset[str] = frozenset()
+    state: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,10 @@ class Notebook:
 
     @property
     def exercises(self) -> list[Exercise]:
-        return [exercise for exercise in list_exercises() if exercise.notebook == self.name]
+        """Those of this notebook of the course, and others with both answer and check here."""
+        every = list_exercises()
+        others = {one.id for one in every if self.last_check(one) and self.holding(one)}
+        return [one for one in every if one.notebook == self.name or one.id in others]
 
     def holding(self, exercise: Exercise) -> list[CodeCell]:
         """The cells that define the object of an exercise, or are marked as its cell."""
@@ -90,6 +95,10 @@ class Notebook:
             whole: run all cells of the course, too: for code that finds names in ways that no reading of it tells.
         """
         cells = self.cells[: self._end()]
+        # Cells of the course call students' functions, which may note that, and have outputs.
+        own = [cell for cell in cells if not cell.course]
+        whole = whole or any(cell.state - _modules_of_course() for cell in own)
+        whole = whole or any(map(_OUTPUT.fullmatch, set().union(*(cell.uses | cell.later for cell in own))))
         sources = {cell: cell.source for cell in cells if not _is_data(cell.source)} if whole else _needed(cells)
         run = []
         for cell in cells:
@@ -168,7 +177,9 @@ def _code_cell(number: int, source: str, exercise: str | None) -> CodeCell:
     uses = names.uses if tree.body else set(WORD.findall(source))
     checks = {id_ for node in ast.walk(tree) if (id_ := _checked_exercise(node))}
     defines = set().union(*map(_defined, tree.body))
-    kinds = (checks, defines, names.binds | names.completes, uses, names.later)
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    names.state -= set().union(*map(bound_by, imports))
+    kinds = (checks, defines, names.binds | names.completes, uses, names.later, names.state)
     return CodeCell(number, source, exercise, course, "", *map(frozenset, kinds))
 
 

@@ -104,4 +104,4 @@ def _row(judge: Judge, exercise: Exercise, rest: Outcome | None, looks: dict[str
     outcome = rest if rest and not reached else judge.outcome(exercise)
     own = looks[exercise.id] if outcome.status != "todo" else ""
     outcome = replace(outcome, look="; ".join(filter(None, [outcome.look, own])))
-    return Row(**asdict(outcome), notebook=judge.notebook.name, exercise=exercise.id, name=exercise.name)
+    return Row(**asdict(outcome), notebook=exercise.notebook, exercise=exercise.id, name=exercise.name)

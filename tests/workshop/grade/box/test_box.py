@@ -529,7 +529,7 @@ def test_the_command_line_of_an_engine(monkeypatch, tmp_path, kind):
     for pair in [
         ("--network", "none"), ("--cap-drop", "ALL"), ("--security-opt", "no-new-privileges"), ("--name", "box-1"),
         ("--memory", "5g"), ("--memory-swap", "5g"), ("--cpus", "1"), ("--pids-limit", "128"), ("--ulimit", "core=0"),
-        ("--ulimit", "cpu=601"), ("--user", "61184:61184"), ("--env", "MPLBACKEND=Agg"), ("--ipc", "private"),
+        ("--ulimit", "cpu=601"), ("--user", "61184:61184"), ("--env", "LANG=C.UTF-8"), ("--ipc", "private"),
     ]:  # fmt: skip
         assert pair in pairs, pair
     assert {"--rm", "--read-only", "--interactive"} <= set(engine)
