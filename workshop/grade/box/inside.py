@@ -219,7 +219,7 @@ class NotebookRun:
             source, store_history=True, transformed_cell=transformed, preprocessing_exc_tuple=odd
         )
         try:
-            with time_limit(cell["seconds"], 4 * cell["seconds"]):
+            with time_limit(cell["seconds"]):
                 result = self.loop.run_until_complete(running)
                 if isinstance(result.error_in_exec, CheckTimeout):  # the shell took it
                     raise result.error_in_exec
