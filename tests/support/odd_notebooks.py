@@ -229,6 +229,21 @@ CHANGED: dict[str, list[tuple[str, dict[str, str | None], dict[str, str | None]]
         ("solved in part", {"exercise-2-1": "@right 2.1", "exercise-2-4": "@right 2.4",
                             "exercise-2-5": "def pad_to_multiple(image, multiple=16):\n    return image, image.shape"},
          {"2.1": "passed", "2.4": "passed", "2.5": "failed"}),
+        ("with a list of what the course's cells make",
+         {"exercise-2-1": "made = []\n"
+                          "class ConvBlock(nn.Module):\n"
+                          "    def __init__(self, in_channels, out_channels, batch_norm=False):\n"
+                          "        super().__init__()\n"
+                          "        made.append((in_channels, out_channels))\n"
+                          "        norm = nn.BatchNorm2d if batch_norm else lambda _: nn.Identity()\n"
+                          "        pairs = [(in_channels, out_channels), (out_channels, out_channels)]\n"
+                          "        layers = [[nn.Conv2d(i, o, 3, padding=1), norm(o), nn.ReLU()] for i, o in pairs]\n"
+                          "        self.layers = nn.Sequential(*layers[0], *layers[1])\n"
+                          "    def forward(self, x):\n        return self.layers(x)",
+          "exercise-2-4": "assert made[-1] == (1, 8)\n@right 2.4"},
+         {"2.1": "passed", "2.4": "passed"}),
+        ("with the output of a course's cell", {"exercise-2-5": "assert 'multiplications' in _\n@right 2.5"},
+         {"2.5": "passed"}),
     ],
     "03_binary_training, notebooks": [
         ("with the course's textbook formula", {"exercise-3-1": "binary_cross_entropy = textbook_cross_entropy",
@@ -1070,6 +1085,169 @@ mine = ConvBlock
 ConvBlock = None
 # %%
 check("2.1", mine)
+
+=== magics of matplotlib and of a kernel: 1.1 passed, 1.2 passed, 1.3 failed, 1.4 passed, 1.6 passed
+# %%
+%matplotlib widget
+a = 1
+# %% 1.3
+def standardize(image, mean, std):
+    return ((np.float64(image) - mean) / std / a).astype("float32")
+# %%
+@check 1.3
+# %%
+%matplotlib notebook
+%matplotlib qt
+b = 1
+# %% 1.2
+def intensity_statistics(images):
+    pixels = np.concatenate([image.ravel() for image in images]).astype(float) / b
+    return float(pixels.mean()), float(pixels.std())
+# %%
+@check 1.2
+# %%
+%autosave 60
+%clear
+c = 1
+# %% 1.1
+def count_shapes(images):
+    return dict(Counter(image.shape for image in images[::c]))
+# %%
+@check 1.1
+# %%
+%load_ext autoreload
+%autoreload 2
+%config InlineBackend.figure_format = "retina"
+d = 1
+# %% 1.4
+def split_train_val(samples, every=20):
+    samples = list(samples)[::d]
+    return [s for i, s in enumerate(samples, 1) if i % every], samples[every - 1 :: every]
+# %%
+@check 1.4
+# %%
+%pylab inline
+e = 1
+# %% 1.6
+def binary_target(mask):
+    import torch
+    return torch.from_numpy(array(mask > 0).astype("float32"))[None] * e
+# %%
+@check 1.6
+
+=== figures end with their cell, and warnings are errors: 1.1 passed, 1.2 passed, 1.3 passed, 1.4 passed
+# %%
+import warnings
+warnings.simplefilter("error")
+import matplotlib.pyplot as plt
+plt.plot([1, 2])
+# %%
+assert not plt.get_fignums()
+plt.plot([3])
+plt.show()
+n_lines = len(plt.gca().lines)
+# %% 1.3
+def standardize(image, mean, std):
+    assert n_lines == 0
+    return ((np.float64(image) - mean) / std).astype("float32")
+plt.hist([1, 2, 3])
+plt.show()
+# %%
+@check 1.3
+# %% 1.1
+def count_shapes(images):
+    plt.plot([1])
+    plt.show()
+    assert not plt.get_fignums() and "inline" in plt.get_backend()
+    return dict(Counter(image.shape for image in images))
+# %%
+@check 1.1
+# %%
+for _ in range(15):
+    plt.figure(figsize=(1, 1))
+# %%
+for _ in range(15):
+    plt.figure(figsize=(1, 1))
+every_nth = 20
+# %% 1.4
+def split_train_val(samples, every=every_nth):
+    samples = list(samples)
+    return [s for i, s in enumerate(samples, 1) if i % every], samples[every - 1 :: every]
+# %%
+@check 1.4
+# %%
+ran = []
+get_ipython().events.register("post_run_cell", lambda result: ran.append(result))
+# %% 1.2
+@right 1.2
+assert ran
+# %%
+@check 1.2
+
+=== exercises of three notebooks in one: 1.1 passed, 1.3 passed, 2.4 passed, 4.2 passed, 4.4 failed
+# %% 1.1
+@right 1.1
+# %%
+@check 1.1
+# %% 1.3
+@right 1.3
+# %%
+@check 1.3
+# %% 4.2
+@right 4.2
+# %%
+@check 4.2
+# %% 4.4
+def count_matches(iou, iou_threshold=0.5):
+    return int((iou >= iou_threshold).sum())
+# %%
+@check 4.4
+# %% 2.4
+@right 2.4
+# %%
+@check 2.4
+@check 1.1
+
+=== overlaps computed anew for each threshold: 4.6 failed
+# %%
+from course_utils.metrics import count_matches
+# %% 4.6
+def average_precision(prediction, truth, iou_thresholds):
+    scores = []
+    for threshold in iou_thresholds:
+        (p, i), (t, j) = (np.unique(labels, return_inverse=True) for labels in (prediction, truth))
+        both = np.bincount(i.ravel() * len(t) + j.ravel(), minlength=len(p) * len(t)).reshape(len(p), len(t))
+        iou = (both / (both.sum(1, keepdims=True) + both.sum(0) - both))[p != 0][:, t != 0]
+        n, matched = sum(iou.shape), count_matches(iou, threshold)
+        scores.append(matched / (n - matched) if n else 1.0)
+    return scores
+# %%
+@check 4.6
+
+=== a loss for torch's compiler: 3.1 passed
+# %%
+import torch
+# %% 3.1
+@torch.compile
+def binary_cross_entropy(logits, target):
+    if logits.shape != target.shape:
+        raise ValueError("The shapes differ.")
+    return (torch.nn.functional.softplus(logits) - target * logits).mean()
+# %%
+@check 3.1
+
+=== a cell that computes for a quarter of a minute: 1.1 passed
+# %%
+import time
+end = time.thread_time() + 15
+while time.thread_time() < end:
+    pass
+done = True
+# %% 1.1
+def count_shapes(images):
+    return dict(Counter(image.shape for image in images)) if done else {}
+# %%
+@check 1.1
 
 === a dataclass, an enum and a NamedTuple: 1.1 passed
 # %%

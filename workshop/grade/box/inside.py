@@ -142,10 +142,10 @@ def set_limits(more_bytes: int) -> None:
 
 def make_shell() -> Any:
     """The object behind `get_ipython()`, which runs cells as a kernel does, and shows nothing."""
+    from ipykernel.zmqshell import KernelMagics
     from IPython.core import page
     from IPython.core.error import StdinNotImplementedError
     from IPython.core.interactiveshell import InteractiveShell
-    from ipykernel.zmqshell import KernelMagics
     from traitlets.config import Config
 
     config = Config()
