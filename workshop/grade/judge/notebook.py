@@ -31,6 +31,7 @@ _PYTHON_MAGIC = re.compile(r"\A(\s*)%%(time|timeit|capture|prun)\b.*")
 _OTHER_NAME_FOR_CHECK = re.compile(r"\b(check|evaluate) +as\b|= *(\w+\.)*(check|evaluate)\b(?! *\()|\bevaluate\b")
 _LOOKS_UP = re.compile(r"\b(globals|locals|vars|eval|exec|__main__|__globals__|user_ns|modules)\b")
 _OUTPUT = re.compile(r"_{1,3}|_i{0,3}|_i?\d+|_[dio]h|In|Out")  # names of earlier outputs and cells
+_GUESS = re.compile(r"^guess = -?[\d._]+(?= *(#|$))", re.MULTILINE)
 # Of the stand-alone version (`workshop.build.stand_alone`): the course is there already, and so are its images.
 _PACKAGE = re.compile(
     r'^PACKAGE = \(\n(?: *"[^\n]*"\n)*\)$|^folder = tempfile.mkdtemp.*|^.*b85decode\(PACKAGE\).*|^sys\.path\.insert.*',
@@ -259,8 +260,8 @@ def _is_data(source: str) -> bool:
 
 
 def _same_text(source: str) -> str:
-    """A text without what editors change: blanks at the end of lines and of the cell."""
-    return "\n".join(line.rstrip() for line in source.strip().splitlines())
+    """A text without what editors change, blanks at the end of lines and of the cell, and without a student's guess."""
+    return _GUESS.sub("guess = 0", "\n".join(line.rstrip() for line in source.strip().splitlines()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -317,6 +318,9 @@ def _parts(source: str) -> tuple[_Part, ...]:
     if rest:
         names = names_of(ast.Module(rest, []))
         names.completes -= _modules_of_course()
+        calls = [node for part in rest for node in ast.walk(part) if isinstance(node, ast.Call)]
+        trained = [call.args[0] for call in calls if getattr(call.func, "id", "") == "train_epoch"]
+        names.completes |= {model.id for model in trained if isinstance(model, ast.Name)}
         text = source if not made else "\n".join(ast.get_source_segment(source, node) for node in rest)
         made.append(_Part(text, names))
     return tuple(made)

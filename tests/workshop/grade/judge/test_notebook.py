@@ -189,6 +189,19 @@ def test_cells_of_the_course_run_if_a_name_is_used(course, added, runs):
     assert "record_scores(" not in text and "figure, axes" not in text
 
 
+@pytest.mark.parametrize("added", ["print(_)", "Out[3]", "rows = []\ndef note(row):\n    rows.append(row)",
+                                   "def note():\n    global last\n    last = 1", "class A:\n    n = 0\n"
+                                   "    def __init__(self):\n        A.n += 1"])  # fmt: skip
+def test_all_cells_run_if_code_notes_that_it_is_called_or_uses_earlier_outputs(course, added):
+    cells = before_the_last_check(course["01"], added)
+    assert ran(cells) == ran(cells, whole=True)
+
+
+def test_a_guess_makes_no_cell_the_students(course):
+    changed = with_changes(course["02"], ("guess = 100 ", "guess = 7 "))
+    assert changed != course["02"] and ran(changed) == ran(course["02"])
+
+
 def test_names_that_only_stand_in_comments_docstrings_and_functions_are_not_used(course):
     added = 'def helper(model):\n    """model, data"""\n    data = model.eval()  # sides\n    return data["sides"]'
     assert len(ran([*course["01"][:10], (added, {}), *course["01"][10:]])) == 1 + len(ran(course["01"]))
