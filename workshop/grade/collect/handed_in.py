@@ -161,7 +161,7 @@ def _of_each_member(file: File) -> list[File]:
 
 def _name(search: Search, parts: tuple[str, ...]) -> Name:
     is_folder = parts in search.containers and parts not in search.archives
-    return search.submitters.get(parts[-1]) or read_name(parts[-1], is_folder)
+    return search.submitters.get(parts) or read_name(parts[-1], is_folder)
 
 
 def _roots(search: Search, people: Roster | None) -> set[tuple[str, ...]]:
@@ -171,7 +171,7 @@ def _roots(search: Search, people: Roster | None) -> set[tuple[str, ...]]:
         below[parts[:-1]].append(parts)
     notebooks: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for file in search.found:
-        for end in range(len(file.parts)):
+        for end in range(len(file.parts) + 1):
             if file.is_notebook:
                 notebooks[file.parts[:end]].append(title_in(file.parts[-1]) or file.parts[-1].casefold())
 
@@ -183,11 +183,14 @@ def _roots(search: Search, people: Roster | None) -> set[tuple[str, ...]]:
         (one, *others) = below[parts] or [()]
         return one if one in search.containers and not others and not is_person(one) else None
 
+    def is_wrapper(parts: tuple[str, ...]) -> bool:
+        return bool(_WRAPPER.fullmatch(_name(search, parts).student) or _WRAPPER.fullmatch(parts[-1]))
+
     def is_class(parts: tuple[str, ...]) -> bool:
         if inner := only_folder(parts):
             return is_class(inner)
         inside = [one for one in below[parts] if one in search.containers]
-        wrapper = _WRAPPER.fullmatch(_name(search, parts).student) or _WRAPPER.fullmatch(parts[-1])
+        wrapper = is_wrapper(parts)
         students = {_name(search, one).student for one in below[parts] if is_person(one)}
         alone = len(below[()]) == 1
         return bool(wrapper and (inside or students)) or len(students) > (0 if alone else 1)
@@ -212,6 +215,9 @@ def _roots(search: Search, people: Roster | None) -> set[tuple[str, ...]]:
         roots.add(root)
         inside = [one for one in below[root] if one in search.containers and not is_person(one)]
         classes = [one for one in inside if is_class(one)]
+        if any(notebooks[one] for one in below[root] if one not in classes):
+            # Beside those of students, a folder of a class must say so: a student may name files after others.
+            classes = [one for one in classes if is_wrapper(one)]
         if not classes and len(inside) == len(below[root]) and all(map(is_like_a_class, inside)):
             classes = inside
         waiting += classes

@@ -12,6 +12,7 @@ from workshop.grade.collect.archives import MAX_DEPTH, Budget, is_archive, is_pa
 from workshop.grade.collect.students import Name, is_header, is_notebook_name, read_submitters
 
 MAX_NOTEBOOK_BYTES = 200_000_000
+MAX_SUBMITTERS_BYTES = 20_000_000
 SUBMITTERS = "submission_metadata.yml"  # Gradescope's
 # What operating systems, Jupyter and version control put there; nobody hands it in.
 _LEFT_OUT = re.compile(r"(?i)\.(?!ipynb$).+|__MACOSX|__pycache__|Thumbs\.db|desktop\.ini|\$RECYCLE\.BIN")
@@ -46,7 +47,7 @@ class Search:
     containers: set[tuple[str, ...]] = field(default_factory=set)  # folders and archives
     repositories: set[tuple[str, ...]] = field(default_factory=set)  # folders with .git
     archives: set[tuple[str, ...]] = field(default_factory=set)
-    submitters: dict[str, Name] = field(default_factory=dict)  # of Gradescope: folder -> name
+    submitters: dict[tuple[str, ...], Name] = field(default_factory=dict)  # of Gradescope: folder -> name
     _count: int = 0
 
     def look(self, top: Path) -> None:
@@ -104,7 +105,9 @@ class Search:
                 seems = Path(name).suffix.lower() in ("", ".json", ".txt") and start.strip()[:1] == b"{"
                 is_notebook = is_notebook_name(name) or (seems and b'"nbformat"' in file.read(MAX_NOTEBOOK_BYTES))
             if name == SUBMITTERS:
-                return self.submitters.update(read_submitters(path.read_bytes().decode("utf-8", "replace")))
+                named = read_submitters(path.read_bytes()[:MAX_SUBMITTERS_BYTES].decode("utf-8", "replace"))
+                # of the folders beside it only: a student may hand in such a file
+                return self.submitters.update({(*parts[:-1], folder): one for folder, one in named.items()})
             if is_archive(name) or (is_notebook and start == b"PK\3\4"):
                 return self._archive(parts, path, budget)
         except OSError as error:

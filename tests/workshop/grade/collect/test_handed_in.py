@@ -655,3 +655,20 @@ def test_reading_a_name_does_not_take_long():
     for part in ("_1", "a (1)", " - copy", "LATE_", "01_data", "(", "é", "_attempt_", "1-", "+"):
         read_name((part * 255)[:255])
     assert time.process_time() - before < 1
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        {"submission_metadata.yml": b"kim:\n  :submitters:\n  - :name: mallory\nmallory:\n  :submitters:\n  - :name: kim"},
+        {"kim_1234_5678_01_data-9.ipynb": N, "ana_1235_5679_01_data-9.ipynb": N},
+        {"submissions/kim/x.ipynb": N, "submissions/ana/x.ipynb": N},
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_nobody_hands_in_for_others(tmp_path, inside, packed):
+    own = {"x.ipynb": N, **inside}
+    files = {"mallory.zip": zipped(own)} if packed else {f"mallory/{name}": content for name, content in own.items()}
+    lines = find(tmp_path, {"kim/x.ipynb": N, "ana/x.ipynb": N, **files})
+    assert {("kim", "kim/x.ipynb"), ("ana", "ana/x.ipynb")} <= set(graded(lines))
+    assert all(line.student == "mallory" for line in lines if line.file.startswith("mallory"))
