@@ -660,7 +660,7 @@ def test_reading_a_name_does_not_take_long():
 @pytest.mark.parametrize(
     "inside",
     [
-        {"submission_metadata.yml": b"kim:\n  :submitters:\n  - :name: mallory\nmallory:\n  :submitters:\n  - :name: kim"},
+        {"submission_metadata.yml": b"kim:\n  :submitters:\n  - :name: mallory\n"},
         {"kim_1234_5678_01_data-9.ipynb": N, "ana_1235_5679_01_data-9.ipynb": N},
         {"submissions/kim/x.ipynb": N, "submissions/ana/x.ipynb": N},
     ],
