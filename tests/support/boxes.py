@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from workshop.grade.box.box import Sandbox, SandboxError, find_sandbox
 from workshop.grade.box.processes import all_processes
+from workshop.grade.box.sandbox import Sandbox, SandboxError, find_sandbox
 
 
 @functools.cache

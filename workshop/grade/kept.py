@@ -62,8 +62,7 @@ class Kept:
             if not hmac.compare_digest(signature, self._signature(name, text)):
                 return None
             kept = json.loads(text)
-            rows = tuple(Row(**row | {"parts": tuple(row["parts"])}) for row in kept["rows"])
-            return Graded(rows, kept["seconds"], pictures=kept["pictures"])
+            return Graded(tuple(Row(**row) for row in kept["rows"]), kept["seconds"], pictures=kept["pictures"])
         except (OSError, ValueError, TypeError, KeyError):
             return None
 

@@ -23,9 +23,7 @@ from workshop.cluster import Stop
 from workshop.grade.box.containers import container_process, remove_container
 from workshop.grade.box.folders import MAX_TEMPORARY_BYTES, folder_bytes, temporary_folder
 from workshop.grade.box.processes import Group, Usage
-from workshop.grade.box.sandbox import MAX_PROCESSES, Sandbox, SandboxError, find_sandbox
-
-__all__ = ["Box", "BoxEnded", "Limits", "Sandbox", "SandboxError", "find_sandbox"]
+from workshop.grade.box.sandbox import MAX_PROCESSES, Sandbox
 
 INSIDE = ("-m", "workshop.grade.box.inside")
 START_SECONDS = 180.0  # until torch is loaded, on a slow disk
@@ -71,6 +69,7 @@ class Box:
 
     Messages are bytes with their length (8 bytes, most significant first) before them, on standard input and output.
 
+    >>> from workshop.grade.box.sandbox import find_sandbox
     >>> program = ["-c", "import os; os.write(1, (2).to_bytes(8, 'big') + b'hi')"]
     >>> with Box(find_sandbox("unsafe"), None, Limits(), program=program) as box:
     ...     box.receive()

@@ -3,10 +3,7 @@
     python -P -m workshop.grade.box.inside FILES WORK
 
 FILES are the student's other files; cells run in WORK, which gets a copy of them. Judge and box send each other packed
-dicts over standard input and output, each behind its length in 8 bytes. From the judge: "start", then during a check
-"call", "live", "observe" and "verdict". To the judge: "step" and "cell" about the cells, "check" when one begins, an
-answer to each question, "shown" for what `check` says without asking, and "end". Every message carries the last secret
-that the judge has sent.
+dicts over standard input and output, each behind its length in 8 bytes; `workshop.grade.judge.judge` lists them.
 
 Nothing that is said here is believed: the judge compares what the student's object does with inputs of its own.
 """
@@ -253,7 +250,7 @@ class NotebookRun:
         """As in the notebook; the judge hears of results that it has not made."""
         if not self.waiting_for_verdict:
             self.checked.add(exercise.id)
-            self.channel.send({"shown": exercise.id, "status": result.status, "message": " ".join(result.messages)})
+            self.channel.send({"shown": exercise.id, "message": " ".join(result.messages)})
         self.waiting_for_verdict = False
         self._show_result(exercise, result, kept)
 
@@ -263,7 +260,7 @@ class NotebookRun:
         self.checked.add(exercise.id)
         self.waiting_for_verdict = True
         with preserved_state():
-            self.channel.send({"check": exercise.id, "kind": kind_of(submission)})
+            self.channel.send({"check": exercise.id, "kind": {"callable": callable(submission), "value": submission}})
             while "verdict" not in (question := self.channel.receive()):
                 if "call" in question:
                     answer = calls.answer(submission, question)
@@ -273,7 +270,7 @@ class NotebookRun:
                     answer = self.live(exercise.id, submission)
                 self.channel.send(answer)
         verdict = question["verdict"]
-        messages, timed_out = tuple(verdict["messages"]), bool(verdict.get("timed_out"))
+        messages, timed_out = tuple(verdict["messages"]), verdict["timed_out"]
         return self.exercises.CheckResult(exercise.id, verdict["status"], messages, timed_out=timed_out)
 
     def observed(self, submission: Any, name: str, seed: int) -> dict:
@@ -320,14 +317,6 @@ class NotebookRun:
             text = f"Origin: during the check your code replaced {', '.join(changed[:3])}. Leave it as it is."
             found |= {"status": "failed", "messages": [text]}
         return found
-
-
-def kind_of(submission: Any) -> dict:
-    """What a check may ask about the object before it calls it."""
-    kind = type(submission)
-    name = getattr(submission, "__name__", "")
-    return {"callable": callable(submission), "class": isinstance(submission, type), "type": kind.__name__,
-            "name": name if type(name) is str else "", "value": submission}  # fmt: skip
 
 
 def _collect(reading: int, child: int) -> tuple[bytes, int]:

@@ -3,17 +3,17 @@
 Messages between the two are dicts, packed by `values`. Each message of the judge has a new "secret", and the box
 repeats the last one in each of its own. What does not fit ends the box: something else wrote into its answers.
 
-    judge  {"start": {"cells": [{"number", "source", "seconds"}], "exercises", "unchecked", "live" (ids), "seconds",
-                      "memory" (gigabytes), "faults": {step: why it is not run again}}}
+    judge  {"start": {"cells": [{"number", "source", "seconds"}], "exercises", "unchecked" (ids), "memory"
+                      (gigabytes), "faults": {step: why it is not run again}}}
     box    {"step": "cell 7"}                   before each cell, and before the check of an unchecked exercise ("1.1")
            {"cell": 7, "error": "..."}          it ended with an error
            {"shown": "1.1", "message": "..."}   what was checked is the reference
            {"check": "1.1", "kind": {"callable", "value"}}   now the judge may ask, and then decides:
     judge      {"call", "seconds", "traced"}    -> see `workshop.grade.judge.calls`
-    judge  {"start": {"cells": [{"number", "source", "seconds"}], "exercises", "unchecked", "live" (ids), "seconds",
+               {"live": True}                   -> {"result": {"status", "messages", "timed_out", "parts", "arrays"}} or
                                                    {"died": how}
                {"observe": name, "seed"}        -> {"value"}, {"error": text} or {"timeout": text}
-               {"verdict": {"status", "messages", "timed_out", "parts"}}   the notebook goes on
+               {"verdict": {"status", "messages", "timed_out"}}   the notebook goes on
     box    {"end": {}}                          all is done; {"fault": text} if the course itself failed
 
 Whether an exercise is right is decided here if its check only needs values, with the check of the course and a stand-in
@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 
 from course_utils.exercises.feedback import CheckResult
-from course_utils.exercises.registry import Exercise, list_exercises
+from course_utils.exercises.registry import Exercise, get_exercise
 from course_utils.exercises.sandbox import CheckTimeout, run_check, time_limit
 from workshop.grade.box.box import Box, BoxEnded
 from workshop.grade.judge import observations
@@ -163,8 +163,7 @@ class _Session:
     def run(self) -> None:
         judge, ids = self.judge, [exercise.id for exercise in self.judge.notebook.exercises]
         self.send({"start": {
-            "cells": judge.cells, "exercises": ids, "live": [*LIVE], "unchecked": self.unchecked,
-            "seconds": judge.seconds * INSIDE_SHARE, "memory": judge.memory,
+            "cells": judge.cells, "exercises": ids, "unchecked": self.unchecked, "memory": judge.memory,
             "faults": {step: fault.message for step, fault in judge.faults.items()},
         }})  # fmt: skip
         while "end" not in (message := self.receive()):
@@ -181,12 +180,11 @@ class _Session:
             case {"step": str(step)}:
                 self.begin(step)
             case {"cell": int(number), "error": str(error)} if self.judge.step == f"cell {number}":
-                timed_out = bool(message.get("timed_out")) or error.startswith("Time:")
-                self.judge.errors[number] = Outcome("failed", _text(error), timed_out)
+                self.judge.errors[number] = Outcome("failed", _text(error), error.startswith("Time:"))
             case {"shown": str(id_)}:
-                self.note(_exercise(id_), Outcome("todo", _text(message.get("message", ""))))
+                self.note(get_exercise(id_), Outcome("todo", _text(message.get("message", ""))))
             case {"check": str(id_), "kind": dict(kind)}:
-                self.check(_exercise(id_), kind)
+                self.check(get_exercise(id_), kind)
             case _:
                 raise ValueError("a message out of turn")
 
@@ -228,7 +226,7 @@ class _Session:
         self.note(exercise, outcome)
         self.box.new_budget()
         verdict = {"status": outcome.status, "messages": (outcome.message,), "timed_out": outcome.timed_out}
-        self.send({"verdict": {**verdict, "parts": outcome.parts}})
+        self.send({"verdict": verdict})
 
     def decide(self, exercise: Exercise, kind: dict) -> Outcome:
         look = ""
@@ -340,10 +338,6 @@ class _Session:
         except (ValueError, TypeError, KeyError, CheckTimeout):
             pass
         raise BoxEnded(WROTE)
-
-
-def _exercise(id_: str) -> Exercise:
-    return next(exercise for exercise in list_exercises() if exercise.id == id_)
 
 
 def _text(value: Any) -> str:

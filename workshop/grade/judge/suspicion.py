@@ -22,7 +22,7 @@ from workshop.grade.judge.notebook import CodeCell
 
 MAX_FINDINGS = 6
 # A function of fewer syntax nodes than this is written alike by many; then only the course's own checks betray a copy.
-MIN_COPIED_NODES = 38
+MIN_COPIED_NODES = 36
 # Of course_utils.arguments; no exercise asks for them.
 _ARGUMENT_CHECKS = frozenset(name for name in vars(arguments) if name.startswith(("as_", "check_")))
 
@@ -352,43 +352,36 @@ def _is_argument_check(node: ast.AST) -> bool:
     return isinstance(node, ast.Call) and getattr(node.func, "id", None) in _ARGUMENT_CHECKS
 
 
-def _statements(node: ast.AST) -> Iterator[str]:
-    """Each statement inside, without docstrings, annotations, checks of arguments and the names of what is local."""
-    local = {name.id for name in ast.walk(node) if isinstance(name, ast.Name) and not isinstance(name.ctx, ast.Load)}
-    local |= {argument.arg for argument in ast.walk(node) if isinstance(argument, ast.arg)}
-    for statement in ast.walk(node):
-        if not isinstance(statement, ast.stmt) or statement is node or isinstance(statement, ast.Raise):
-            continue
-        if isinstance(statement, ast.If) and all(isinstance(inner, ast.Raise) for inner in statement.body):
-            continue
-        value = getattr(statement, "value", None)
-        if isinstance(statement, ast.Expr) and isinstance(value, ast.Constant) or _is_argument_check(value):
-            continue
-        yield ast.dump(_Anonymous(local).visit(ast.parse(ast.unparse(statement))))
+def _statements(root: ast.AST) -> Iterator[str]:
+    """Each statement inside without those nested in it, annotations and the names of what is local.
 
-
-class _Anonymous(ast.NodeTransformer):
-    """Takes the names of local variables, annotations and nested statements out of a statement."""
-
-    def __init__(self, local: set[str]):
-        self.local = local
-
-    def visit_Name(self, node: ast.Name) -> ast.AST:
-        return ast.Name("_" if node.id in self.local else node.id, node.ctx)
-
-    def visit_arg(self, node: ast.arg) -> ast.AST:
-        return ast.arg("_")
-
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
-        return self.visit(ast.Assign([node.target], node.value or ast.Constant(None)))
-
-    def generic_visit(self, node: ast.AST) -> ast.AST:
-        for name in ("body", "orelse", "finalbody", "handlers"):
-            if isinstance(getattr(node, name, None), list) and not isinstance(node, ast.Module):
-                setattr(node, name, [])
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+    Left out are docstrings and checks of arguments.
+    """
+    root = ast.parse(ast.unparse(root)).body[0]  # a copy
+    nodes = list(ast.walk(root))
+    local = {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
+    local |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    kept = [node for node in nodes if isinstance(node, ast.stmt) and node is not root and not _is_refusal(node)]
+    for node in nodes:
+        if isinstance(node, ast.Name) and node.id in local:
+            node.id = "_"
+        elif isinstance(node, ast.arg):
+            node.arg, node.annotation = "_", None
+        elif isinstance(node, ast.stmt):
+            vars(node).update({name: [] for name in ("body", "orelse", "finalbody", "handlers") if hasattr(node, name)})
             node.returns = None
-        return super().generic_visit(node)
+    for node in kept:
+        is_annotated = isinstance(node, ast.AnnAssign)
+        yield ast.dump(ast.Assign([node.target], node.value or ast.Constant(None)) if is_annotated else node)
+
+
+def _is_refusal(node: ast.stmt) -> bool:
+    """Whether a statement only documents, or refuses arguments."""
+    value = getattr(node, "value", None)
+    if isinstance(node, ast.Expr) and isinstance(value, ast.Constant) or _is_argument_check(value):
+        return True
+    inner = node.body if isinstance(node, ast.If) else [node]
+    return all(isinstance(one, ast.Raise) for one in inner)
 
 
 def _returned(trees: dict[str, ast.Module], exercise: Exercise) -> Iterator[str]:

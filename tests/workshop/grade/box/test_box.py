@@ -17,9 +17,10 @@ from boxes import confined, descendants, tree
 
 from workshop.grade.box import box as box_module
 from workshop.grade.box import sandbox as sandbox_module
-from workshop.grade.box.box import Box, BoxEnded, Limits, Sandbox, SandboxError, explain_exit, find_sandbox
+from workshop.grade.box.box import Box, BoxEnded, Limits, explain_exit
 from workshop.grade.box.folders import folder_bytes, remove_folder, temporary_folder
 from workshop.grade.box.processes import Group, all_processes
+from workshop.grade.box.sandbox import Sandbox, SandboxError, find_sandbox
 from workshop.grade.box.seccomp import DENIED, seccomp_filter
 
 LINUX = sys.platform.startswith("linux")
@@ -396,6 +397,7 @@ def test_the_box_ends_with_its_grader(safe):
     program = f"""
 import sys, time
 from workshop.grade.box.box import *
+from workshop.grade.box.sandbox import find_sandbox
 box = Box(find_sandbox("bubblewrap"), None, Limits(), program=["-c", {PROGRAM!r}]).__enter__()
 box.send(b"if not os.fork(): os.setsid(); time.sleep(100)\\nresult = 1"); box.receive()
 print(box._name, flush=True)
