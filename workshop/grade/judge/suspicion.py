@@ -11,21 +11,15 @@ import functools
 import inspect
 import re
 import sys
-import textwrap
 from collections.abc import Iterator, Sequence
 
 from IPython.core.inputtransformer2 import TransformerManager
 
-from course_utils import arguments
 from course_utils.exercises.registry import Exercise
+from workshop.grade.judge.copied import is_copy
 from workshop.grade.judge.notebook import CodeCell
 
 MAX_FINDINGS = 6
-# A function of fewer syntax nodes than this is written alike by many; then only the course's own checks betray a copy.
-MIN_COPIED_NODES = 36
-# Of course_utils.arguments; no exercise asks for them.
-_ARGUMENT_CHECKS = frozenset(name for name in vars(arguments) if name.startswith(("as_", "check_")))
-
 # To import one of these is enough; of the others what is used counts.
 _IMPORTED = frozenset("ctypes subprocess socket signal gc threading _thread builtins pty mmap resource "
                       "multiprocessing posix nt cffi dill cloudpickle _ctypes _posixsubprocess".split())
@@ -313,7 +307,7 @@ class _Reader(ast.NodeVisitor):
             self.found.append(f"defines {node.name}")
         elif node.name == "check":
             self.found.append("redefines check")
-        if _is_copy(node, self.exercise):
+        if is_copy(node, self.exercise):
             self.found.append(f"copies the reference {self.exercise.name}")
         self.generic_visit(node)
 
@@ -323,65 +317,9 @@ class _Reader(ast.NodeVisitor):
         for base in node.bases:
             if getattr(base, "id", "") in _VALUE_TYPES - self.imports.keys() or self.path(base) in _VALUE_CLASSES:
                 self.found.append(f"defines a subclass of {ast.unparse(base)}")
-        if _is_copy(node, self.exercise):
+        if is_copy(node, self.exercise):
             self.found.append(f"copies the reference {self.exercise.name}")
         self.generic_visit(node)
-
-
-def _is_copy(node: ast.AST, exercise: Exercise) -> bool:
-    """Whether a function or class has all statements of the reference in their order; local names may differ."""
-    if isinstance(node, ast.ClassDef) != isinstance(exercise.reference, type):
-        return False
-    wanted, enough = _reference_statements(exercise)
-    betrayed = any(_is_argument_check(one) for one in ast.walk(node))
-    if not (enough or betrayed):
-        return False
-    found = iter(_statements(node))
-    return all(any(one == other for other in found) for one in wanted)
-
-
-@functools.cache
-def _reference_statements(exercise: Exercise) -> tuple[tuple[str, ...], bool]:
-    """The statements of the reference, and whether they are long enough that nobody else writes the same."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(exercise.reference))).body[0]
-    statements = tuple(_statements(tree))
-    return statements, sum(text.count("(") for text in statements) >= MIN_COPIED_NODES
-
-
-def _is_argument_check(node: ast.AST) -> bool:
-    return isinstance(node, ast.Call) and getattr(node.func, "id", None) in _ARGUMENT_CHECKS
-
-
-def _statements(root: ast.AST) -> Iterator[str]:
-    """Each statement inside without those nested in it, annotations and the names of what is local.
-
-    Left out are docstrings and checks of arguments.
-    """
-    root = ast.parse(ast.unparse(root)).body[0]  # a copy
-    nodes = list(ast.walk(root))
-    local = {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
-    local |= {node.arg for node in nodes if isinstance(node, ast.arg)}
-    kept = [node for node in nodes if isinstance(node, ast.stmt) and node is not root and not _is_refusal(node)]
-    for node in nodes:
-        if isinstance(node, ast.Name) and node.id in local:
-            node.id = "_"
-        elif isinstance(node, ast.arg):
-            node.arg, node.annotation = "_", None
-        elif isinstance(node, ast.stmt):
-            vars(node).update({name: [] for name in ("body", "orelse", "finalbody", "handlers") if hasattr(node, name)})
-            node.returns = None
-    for node in kept:
-        is_annotated = isinstance(node, ast.AnnAssign)
-        yield ast.dump(ast.Assign([node.target], node.value or ast.Constant(None)) if is_annotated else node)
-
-
-def _is_refusal(node: ast.stmt) -> bool:
-    """Whether a statement only documents, or refuses arguments."""
-    value = getattr(node, "value", None)
-    if isinstance(node, ast.Expr) and isinstance(value, ast.Constant) or _is_argument_check(value):
-        return True
-    inner = node.body if isinstance(node, ast.If) else [node]
-    return all(isinstance(one, ast.Raise) for one in inner)
 
 
 def _returned(trees: dict[str, ast.Module], exercise: Exercise) -> Iterator[str]:
