@@ -21,7 +21,7 @@ def is_copy(node: ast.AST, exercise: Exercise) -> bool:
     """Whether a function or class has all statements of the reference in their order; local names may differ."""
     if isinstance(node, ast.ClassDef) != isinstance(exercise.reference, type):
         return False
-    wanted, enough = _reference_statements(exercise)
+    wanted, enough = reference_statements(exercise)
     betrayed = any(_is_argument_check(one) for one in ast.walk(node))
     if not (enough or betrayed):
         return False
@@ -30,7 +30,7 @@ def is_copy(node: ast.AST, exercise: Exercise) -> bool:
 
 
 @functools.cache
-def _reference_statements(exercise: Exercise) -> tuple[tuple[str, ...], bool]:
+def reference_statements(exercise: Exercise) -> tuple[tuple[str, ...], bool]:
     """The statements of the reference, and whether they are long enough that nobody else writes the same."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(exercise.reference))).body[0]
     statements = tuple(_statements(tree))
