@@ -9,8 +9,9 @@ import pytest
 
 from course_utils.exercises import get_exercise, list_exercises
 from workshop.build.stubs import source_of, stub_of
+from workshop.grade.judge.copied import reference_statements
 from workshop.grade.judge.notebook import CodeCell, read_notebook
-from workshop.grade.judge.suspicion import _reference_statements, suspicions
+from workshop.grade.judge.suspicion import suspicions
 
 CHECKOUT = Path(__file__).resolve().parents[4]
 HEAD = "import numpy as np, torch\nfrom course_utils.exercises import check"
@@ -125,7 +126,7 @@ def test_a_copied_reference_is_flagged_and_a_stub_is_not(exercise):
     two people who solve them write the same."""
     source = source_of(exercise)
     copied = f"cell 2 copies the reference {exercise.name}"
-    is_long = _reference_statements(exercise)[1]
+    is_long = reference_statements(exercise)[1]
     bare = re.sub(r"(?m)^ +(\w+ = )?(as_list|check_\w+)\(.*\n", "", source)
     renamed = re.sub(r"\b(total|height|width|loss|found|matches)\b", r"my_\1", bare)
     assert look(source, exercise=exercise.id) == (copied if is_long or bare != source else "")
@@ -134,7 +135,7 @@ def test_a_copied_reference_is_flagged_and_a_stub_is_not(exercise):
 
 
 def test_most_references_are_long_enough_to_know_a_copy():
-    long = [exercise for exercise in list_exercises() if _reference_statements(exercise)[1]]
+    long = [exercise for exercise in list_exercises() if reference_statements(exercise)[1]]
     assert len(long) > 0.7 * len(list_exercises())
 
 
