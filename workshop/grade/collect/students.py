@@ -68,16 +68,15 @@ class Name:
 
 
 @cache
-def _titles() -> re.Pattern:
-    """The notebooks' names as people write them: `01_data_exploration`, `01 Data Exploration`, `01_data`."""
-    titles = []
+def _titles() -> dict[str, str]:
+    """For each notebook its names as people write them: `01_data_exploration`, `01 Data Exploration`, `01_data`."""
+    found = {}
     for notebook in sorted({exercise.notebook for exercise in list_exercises()}):
         number, first, *more = notebook.split("_")
         tail = "".join(rf"(?:[ _-]*{word}" for word in more) + ")?" * len(more)
-        titles.append(rf"0?{int(number)}[ _-]*{first}{tail}")
-        if more:
-            titles.append("[ _-]*".join((first, *more)))
-    return re.compile(rf"(?i)(?<![^\W_])(?:{'|'.join(titles)})(?![^\W_])")
+        without_number = "|" + "[ _-]*".join((first, *more)) if more else ""
+        found[notebook] = rf"(?i)(?<![^\W_])(?:0?{int(number)}[ _-]*{first}{tail}{without_number})(?![^\W_])"
+    return found
 
 
 def title_in(name: str) -> str:
@@ -86,14 +85,7 @@ def title_in(name: str) -> str:
     >>> title_in("kim 01 Data-Exploration (2).ipynb")
     '01_data_exploration'
     """
-    if not (found := _titles().search(name)):
-        return ""
-    flat = re.sub(r"[\W_]+", "", found[0]).casefold().lstrip("0")
-    for notebook in sorted({exercise.notebook for exercise in list_exercises()}):
-        whole = notebook.replace("_", "").lstrip("0")
-        if whole.startswith(flat) or whole.lstrip("0123456789").startswith(flat):
-            return notebook
-    return ""
+    return next((notebook for notebook, title in _titles().items() if re.search(title, name)), "")
 
 
 def is_notebook_name(name: str) -> bool:
@@ -124,7 +116,7 @@ def read_name(name: str, is_folder: bool = False) -> Name:
         stem = Path(name).stem
     late = bool(_LATE.search(stem))
     bare = _strip(stem)
-    for title in (_titles().pattern + r"(?:-\d+$)?", _NO_TITLE):
+    for title in (*(title + r"(?:-\d+$)?" for title in _titles().values()), _NO_TITLE):
         bare = _strip(re.sub(title, " ", bare).strip(_ENDS))
     bare = re.sub(r"\A[(\[]([^()\[\]]+)[)\]]\Z", r"\1", re.sub(r"[ _-]*_[ _-]*", "_", bare))
     return Name(bare or stem, number=own_number(name), late=late)
