@@ -117,11 +117,11 @@ def test_no_module_has_more_than_400_lines():
 
 # Reading other people's data without silent mistakes took 700 lines of course_utils (decoding, arguments), messages for
 # each common mistake 1,300 of the exercises. Grading what strangers hand in is larger than the rest of the workshop: a
-# box (1,500 lines), a judge outside (2,600), archives and names of seven platforms (1,150), files for those (1,400).
-ROOMS = [("course_utils", 5150), ("exercises", 4450), ("workshop", 3700), ("grading", 7050)]
+# box (1,500 lines), a judge outside (2,700), archives and names of seven platforms (1,300), files for those (1,300).
+MAX_LINES = [("course_utils", 5150), ("exercises", 4450), ("workshop", 3700), ("grading", 7200)]
 
 
-@pytest.mark.parametrize(("name", "lines"), ROOMS)
+@pytest.mark.parametrize(("name", "lines"), MAX_LINES)
 def test_each_room_stays_small(name, lines):
     grading = [module for module in MODULES if module.startswith("workshop.grade")]
     modules = grading if name == "grading" else [one for one in MODULES if room(one) == name and one not in grading]
