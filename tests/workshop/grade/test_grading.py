@@ -469,6 +469,23 @@ def test_errors_name_the_folder_and_what_to_do(tmp_path, three, fake, capsys):
             grade(three / "in", out, sandbox="unsafe", wanted=wanted)
 
 
+def test_the_pages_for_students_name_nobody_else(tmp_path, fake):
+    """Neither the people that a name may mean, nor names that are alike; and they ask nobody for a file."""
+    files = {"lee/01_data.ipynb": "theirs", "Lee/01_data.ipynb": "theirs", "lee/x.html": "", "ana/x.py": ""}
+    write(tmp_path / "in", files)
+    write(tmp_path, {"roster.csv": "id,name\n77,Kim Lee\n78,Max Lee\n79,Ana Ruiz\n"})
+    wanted = Wanted(roster=tmp_path / "roster.csv", feedback=tmp_path / "feedback")
+    grade(tmp_path / "in", tmp_path / "grades.csv", sandbox="unsafe", wanted=wanted)
+    table = (tmp_path / "grades.csv").read_text(encoding="utf-8")
+    assert "Kim Lee (77), Max Lee (78)" in table and "differs only in capitals" in table and "ask for the" in table
+    pages = {path.stem: path.read_text(encoding="utf-8") for path in (tmp_path / "feedback").iterdir()}
+    assert len(pages) == 5
+    for name, page in pages.items():
+        assert "may be meant" not in page and "capitals" not in page and "ask for" not in page
+        assert "77" not in page.replace(name, "")
+    assert any("a Python file, not a notebook: hand in the .ipynb itself." in page for page in pages.values())
+
+
 def test_the_command_passes_its_options_on(monkeypatch, three):
     calls = []
     monkeypatch.setattr(grading, "grade", lambda *arguments: calls.append(arguments))

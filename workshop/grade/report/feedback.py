@@ -64,7 +64,9 @@ def _score(total: Total) -> str:
 
 
 def _others(rows: Sequence[Row]) -> str:
-    lines = "".join(f"<li>{text(row.file or 'No file')}: {text(row.message)}</li>" for row in rows)
+    """Files without a verdict; what the table says to the instructor is said to the student."""
+    said = [row.message.replace("ask for it", "hand it in").replace("ask for", "hand in") for row in rows]
+    lines = "".join(f"<li>{text(row.file or 'No file')}: {text(one)}</li>" for row, one in zip(rows, said, strict=True))
     return f"<h2>Not graded</h2><ul>{lines}</ul>" if lines else ""
 
 
@@ -80,7 +82,8 @@ def _exercise(row: Row, picture: str) -> str:
         source = f"data:image/png;base64,{text(picture)}" if len(picture) < 20_000 else ""
         drawn = f'<figure><img src="{source}" alt="Your result, the expected one, and their difference, as pictures">'
         drawn += f"<figcaption>{CAPTION}</figcaption></figure>"
-    said = f'<div class="text">{text(row.message)}</div>' if row.message and row.status != "passed" else ""
+    is_news = row.message and row.status != "passed" and not row.message.startswith(f"Exercise {row.exercise}:")
+    said = f'<div class="text">{text(row.message)}</div>' if is_news else ""
     return (
         f'<section class="box" style="--mark: {colour}"><h3><span aria-hidden="true">{symbol}</span> '
         f"{text(title)}: {word}{points}</h3>{said}{drawn}</section>"

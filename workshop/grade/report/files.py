@@ -4,7 +4,7 @@ for the LMS, and what was answered in words."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from workshop.grade.collect.handed_in import HandedIn
@@ -69,10 +69,17 @@ def write_files(
             for one, result in graded.items()
             for exercise, picture in result.pictures.items()
         }
-        pages = write_feedback(wanted.feedback, rows, total, pictures, answers, marks, points)
+        told = _without_notes(rows, handed_in)
+        pages = write_feedback(wanted.feedback, told, total, pictures, answers, marks, points)
         said.append(f"{wanted.feedback}: {_counted(len(pages), 'page')}, one for each student.")
     said += write_exports(out, wanted.formats, rows, total, wanted.roster)
     return rows, said
+
+
+def _without_notes(rows: Sequence[Row], handed_in: Sequence[HandedIn]) -> list[Row]:
+    """The rows without what is for the instructor alone: it may name other students."""
+    notes = {(one.student, one.file): one.note for one in handed_in}
+    return [replace(row, message=row.message.removesuffix(notes[row.student, row.file]).strip()) for row in rows]
 
 
 def _counted(n: int, word: str) -> str:

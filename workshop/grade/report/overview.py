@@ -13,7 +13,7 @@ from workshop.grade.report.points import Total
 from workshop.grade.report.table import SYMBOLS, Row, best_rows
 from workshop.grade.spreadsheets import cell
 
-MAX_SHOWN = 15  # lines of the most common messages
+MAX_SHOWN = 15  # lines of the most common messages, and of who may need help before the others are folded
 HELP_BELOW = 50  # percent of the points
 STYLE = """
 main { max-width: 96rem; }
@@ -88,7 +88,7 @@ def _exercises(ids: Sequence[str], best: Mapping[tuple[str, str], Row], n_studen
 def _table(title: str, head: str, lines: Sequence[str], kind: str = "") -> str:
     body = "\n".join(lines)
     return (
-        f'<h2>{title}</h2><div class="wide"><table class="{kind}"><thead><tr>{head}</tr></thead>'
+        f'{title and f"<h2>{title}</h2>"}<div class="wide"><table class="{kind}"><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 
@@ -133,7 +133,8 @@ def _help(
                 f"<td>{', '.join(failed)}</td></tr>"
             )
     head = '<th scope="col">student</th><th scope="col">points</th><th scope="col">not right, but right for most</th>'
-    return _table("Who may need help", head, lines) if lines else ""
+    more = f"<details><summary>{len(lines) - MAX_SHOWN} more</summary>{_table('', head, lines[MAX_SHOWN:])}</details>"
+    return (_table("Who may need help", head, lines[:MAX_SHOWN]) + more * (len(lines) > MAX_SHOWN)) * bool(lines)
 
 
 def _lists(rows: Sequence[Row], late: Collection[str], missing: Collection[str]) -> str:
