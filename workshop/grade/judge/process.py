@@ -72,16 +72,27 @@ def grade_notebook(one: HandedIn, limits: Limits, stop: Stop, sandbox: Sandbox, 
         rest = Outcome("failed", f"The notebook was given up: its code ended or blocked {MAX_BOXES} processes.")
     if not whole and judge.missed_names() and left > 0 and not judge.is_late:
         return grade_notebook(one, replace(limits, notebook=left), stop, sandbox, whole=True)
-    looks = _looks(notebook, one)
-    rows = tuple(_row(judge, exercise, rest, looks) for exercise in notebook.exercises)
+    outcomes = {exercise: _outcome(judge, exercise, rest) for exercise in notebook.exercises}
+    looks = _looks(notebook, one, [exercise for exercise, outcome in outcomes.items() if outcome.status != "todo"])
+    rows = tuple(
+        Row(**asdict(outcome) | {"look": "; ".join(filter(None, [outcome.look, looks.get(exercise, "")]))},
+            notebook=notebook.name, exercise=exercise.id, name=exercise.name)
+        for exercise, outcome in outcomes.items()
+    )  # fmt: skip
     if not final and rest and not any(judge.verdicts.values()):
         rows = (Row(**asdict(rest), notebook=notebook.name),)
     pictures = {exercise: picture(*arrays) for exercise, arrays in judge.arrays.items()}
     return Graded(rows, round(time.monotonic() - started, 2), final, pictures)
 
 
-def _looks(notebook: Notebook, one: HandedIn) -> dict[str, str]:
-    """What stands out in the code, for each exercise."""
+def _outcome(judge: Judge, exercise: Exercise, rest: Outcome | None) -> Outcome:
+    """The result of an exercise; `rest` if the notebook did not come to an end, and this one was not reached."""
+    reached = judge.faults.get(exercise.id) or judge.verdicts.get(exercise.id)
+    return rest if rest and not reached else judge.outcome(exercise)
+
+
+def _looks(notebook: Notebook, one: HandedIn, exercises: list[Exercise]) -> dict[Exercise, str]:
+    """What stands out in the code, for each of these exercises."""
     files = {path.name: path for path in one.modules}
     small = {name: path for name, path in files.items() if path.stat().st_size <= MAX_MODULE_BYTES / len(files)}
     note = "".join(f"; {name} is too large to be looked at" for name in files.keys() - small)
@@ -89,19 +100,10 @@ def _looks(notebook: Notebook, one: HandedIn) -> dict[str, str]:
     looks = {}
     try:
         with time_limit(LOOKING_SECONDS):
-            for exercise in notebook.exercises:
-                looks[exercise.id] = (suspicions(notebook.cells, exercise, texts) + note).removeprefix("; ")
+            for exercise in exercises:
+                looks[exercise] = (suspicions(notebook.cells, exercise, texts) + note).removeprefix("; ")
     except CheckTimeout:
         text = f"to look at its code takes more than {LOOKING_SECONDS} seconds"
-        looks = {exercise.id: looks.get(exercise.id, text) for exercise in notebook.exercises}
+        looks = {exercise: looks.get(exercise, text) for exercise in exercises}
     forget_trees()
     return looks
-
-
-def _row(judge: Judge, exercise: Exercise, rest: Outcome | None, looks: dict[str, str]) -> Row:
-    """The result of an exercise; `rest` if the notebook did not come to an end, and this one was not reached."""
-    reached = judge.faults.get(exercise.id) or judge.verdicts.get(exercise.id)
-    outcome = rest if rest and not reached else judge.outcome(exercise)
-    own = looks[exercise.id] if outcome.status != "todo" else ""
-    outcome = replace(outcome, look="; ".join(filter(None, [outcome.look, own])))
-    return Row(**asdict(outcome), notebook=exercise.notebook, exercise=exercise.id, name=exercise.name)
