@@ -206,7 +206,7 @@ def read_roster(path: Path) -> list[Person]:
     if content.startswith((b"PK", b"\xd0\xcf")):
         raise RosterError(f"The roster {path.name} is a workbook or an archive: save it as CSV (UTF-8) and give that.")
     header, *rows = read_sheet(content).lines or [[]]
-    kinds = [_KIND.get(re.sub(r"[\W_]", "", fold(text)), "") for text in header]
+    kinds = _kinds(header)
     if not any(kinds):
         raise RosterError(
             f"The roster {path.name} has no column of names or ids: its first line is {', '.join(header)[:100]!r}. "
@@ -234,10 +234,15 @@ def read_roster(path: Path) -> list[Person]:
     ]
 
 
+def _kinds(header: list[str]) -> list[str]:
+    """What each column holds, by its name: a key of `_COLUMNS`, or nothing."""
+    return [_KIND.get(re.sub(r"[\W_]", "", fold(text)), "") for text in header]
+
+
 def is_header(line: bytes) -> bool:
     """Whether a line is the first one of a roster, of a platform's table of marks, or of the grader's own table."""
-    kinds = [_KIND.get(re.sub(r"[\W_]", "", fold(text)), "") for row in read_sheet(line).lines[:1] for text in row]
-    return sum(map(bool, kinds)) > 1 or line.lstrip(b"\xef\xbb\xbf").startswith(b"student,notebook,")
+    (header, *_) = read_sheet(line).lines or [[]]
+    return sum(map(bool, _kinds(header))) > 1 or line.lstrip(b"\xef\xbb\xbf").startswith(b"student,notebook,")
 
 
 def read_submitters(text: str) -> dict[str, Name]:

@@ -154,15 +154,14 @@ def _packed(known: list) -> dict[int, bytes]:
 def _traced(wanted: bool) -> Iterator[list[int]]:
     """Yield a list that afterwards contains the peak of the bytes that were allocated inside, if that is wanted."""
     peak = [0]
-    if not wanted:
-        yield peak
-        return
-    tracemalloc.start()
+    if wanted:
+        tracemalloc.start()
     try:
         yield peak
     finally:
-        peak[0] = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
+        if wanted:
+            peak[0] = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
 
 
 def _described(error: BaseException) -> dict:

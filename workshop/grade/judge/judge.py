@@ -68,7 +68,7 @@ class Judge:
     """What is known about one notebook, over all the boxes in which it runs."""
 
     def __init__(self, notebook: Notebook, seconds: float, memory: float, total: float, whole: bool = False):
-        self.notebook, self.seconds, self.memory = notebook, seconds, memory
+        self.notebook, self.memory = notebook, memory
         self._last_second = thread_time() + total  # of the judge itself, which what is sent can keep busy
         self.cells = notebook.to_run(seconds * INSIDE_SHARE, whole)
         self.faults: dict[str, Outcome] = {}  # step -> how it ended a box
