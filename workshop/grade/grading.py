@@ -6,9 +6,9 @@
     report/     points, the table, pages for the class and for each student, files for the LMS
     kept.py, spreadsheets.py    finished results; how CSV files are read and written
 
-A notebook that ends its process, hangs or cannot be read does not affect other students. `workshop.cluster` spreads notebooks
-over several workers. Finished results are kept beside the table (`kept`): an interrupted run continues where it was,
-and what was handed in again is graded again, as is everything after a check has changed.
+A notebook that ends its process, hangs or cannot be read does not affect other students. `workshop.cluster` spreads
+notebooks over several workers. Finished results are kept beside the table (`kept`): an interrupted run continues where
+it was, and what was handed in again is graded again, as is everything after a check has changed.
 """
 
 from __future__ import annotations
