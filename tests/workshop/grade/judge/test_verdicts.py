@@ -27,7 +27,7 @@ SHORT = [
     "sum is 0 in an earlier cell", "a list filled after its definition", "patch as in fastai", "magics in the cells",
     "a module written, imported, written again and reloaded", "asyncio.run fails in a kernel",
     "names bound by with, for, walrus, match, star and import as", "what a failed check kept is mended",
-    "an exercise that builds on ones that failed goes on with the reference",
+    "an exercise that builds on ones that failed goes on with the reference", "exercises of three notebooks in one",
 ]  # fmt: skip
 EXECUTED = ["sum is 0 in an earlier cell", "magics in the cells"]
 
