@@ -17,7 +17,6 @@ import contextlib
 import hashlib
 import json
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -28,6 +27,7 @@ from pathlib import Path
 from course_utils.exercises import list_exercises
 from workshop.cluster import JobFailed, Say, Stop, executor
 from workshop.grade.box.box import Limits
+from workshop.grade.box.folders import own_folder
 from workshop.grade.box.sandbox import Sandbox, find_sandbox
 from workshop.grade.collect.handed_in import HandedIn, find_handed_in
 from workshop.grade.judge.process import Graded, grade_notebook
@@ -83,9 +83,9 @@ def grade(
         kept.folder.mkdir(parents=True, exist_ok=True)
         if again:
             kept.forget()
-    with tempfile.TemporaryDirectory(prefix="unpacked-", dir=kept.folder, ignore_cleanup_errors=True) as unpacked:
+    with own_folder("unpacked-", kept.folder) as unpacked:
         own = {out.absolute(), kept.folder, *([wanted.feedback.absolute()] if wanted.feedback else [])}
-        handed_in = find_handed_in(folder, Path(unpacked), wanted.roster, wanted.pattern, own)
+        handed_in = find_handed_in(folder, unpacked, wanted.roster, wanted.pattern, own)
         if not handed_in:
             raise GradingError(f"Nothing was handed in below {folder}: give the folder with the students' files.")
         run = partial(_grade_some, kept=kept, workers=workers, limits=limits or Limits(), dask=dask, sandbox=box)

@@ -8,6 +8,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,16 +35,48 @@ def course_folders() -> list[Path]:
 @contextlib.contextmanager
 def temporary_folder(files: Path | None = None) -> Iterator[Path]:
     """A folder with `files` (copies, which the user of the box may read) and an empty `work`."""
-    folder = Path(tempfile.mkdtemp(prefix="grading-"))
-    try:
+    with own_folder("grading-", Path(tempfile.gettempdir())) as folder:
         for name in ("files", "work"):
             (folder / name).mkdir()
             (folder / name).chmod(0o755)  # also for the user of the box; nobody else comes through the folder above
         if files is not None:
             _copy_files(files, folder / "files")
         yield folder
+
+
+@contextlib.contextmanager
+def own_folder(prefix: str, where: Path) -> Iterator[Path]:
+    """A new folder, removed at the end; first those of this kind are removed whose process was killed."""
+    for other in where.glob(f"{prefix}*"):
+        with contextlib.suppress(OSError):
+            about = other.lstat()
+            is_own = stat.S_ISDIR(about.st_mode) and about.st_uid == getattr(os, "getuid", int)()
+            if is_own and time.time() - about.st_mtime > 10 and (lock := _locked(other)) is not None:
+                remove_folder(other)
+                os.close(lock)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=where))
+    lock = _locked(folder)  # until this process ends, however it does
+    try:
+        yield folder
     finally:
         remove_folder(folder)
+        if lock is not None:
+            os.close(lock)
+
+
+def _locked(folder: Path) -> int | None:
+    """The open folder, which nobody else can lock until it is closed; None if somebody has, or no system does that."""
+    if os.name == "nt":
+        return None
+    import fcntl
+
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(number)
+        return None
+    return number
 
 
 def _copy_files(source: Path, target: Path) -> None:

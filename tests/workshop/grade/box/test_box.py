@@ -18,7 +18,7 @@ from boxes import confined, descendants, tree
 from workshop.grade.box import box as box_module
 from workshop.grade.box import sandbox as sandbox_module
 from workshop.grade.box.box import Box, BoxEnded, Limits, explain_exit
-from workshop.grade.box.folders import folder_bytes, remove_folder, temporary_folder
+from workshop.grade.box.folders import folder_bytes, own_folder, remove_folder, temporary_folder
 from workshop.grade.box.processes import Group, all_processes
 from workshop.grade.box.sandbox import Sandbox, SandboxError, find_sandbox
 from workshop.grade.box.seccomp import DENIED, seccomp_filter
@@ -600,3 +600,21 @@ def test_folders_of_any_shape_are_measured_and_removed(tmp_path):
         folder.chmod(0)
     remove_folder(top)
     assert not top.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such locks")
+def test_folders_of_a_killed_grader_are_removed_and_those_of_others_stay(tmp_path):
+    program = (
+        "import os, signal, pathlib\nfrom workshop.grade.box.folders import own_folder\n"
+        f"with own_folder('x-', pathlib.Path({str(tmp_path)!r})) as folder:\n"
+        "    (folder / 'deep').mkdir()\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=False)
+    (left,) = tmp_path.iterdir()
+    with own_folder("x-", tmp_path) as running:
+        assert left.exists(), "one that is as new may just be made"
+        for folder in (left, running):
+            os.utime(folder, (1, 1))
+        with own_folder("x-", tmp_path) as new:
+            assert {*tmp_path.iterdir()} == {running, new}
+    assert not any(tmp_path.iterdir())
