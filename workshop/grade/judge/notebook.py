@@ -139,12 +139,12 @@ def read_notebook(content: bytes, file_name: str) -> Notebook:
         BrokenNotebook: it is not a notebook, has no code, or does not belong to the course.
     """
     code = [cell for cell in read_cells(content) if cell.kind == "code"]
-    code = [(cell.number, _without_package(cell.source), _exercise(cell)) for cell in code]
-    if sum(len(source) for _, source, _ in code) > MAX_CODE:
+    raw = [_PACKAGE.sub("", cell.source) if "b85decode(PACKAGE)" in cell.source else cell.source for cell in code]
+    if sum(map(len, raw)) > MAX_CODE:
         raise BrokenNotebook(f"Its code has more than {MAX_CODE} characters: ask for it without data in the cells.")
     try:
         with time_limit(READING_SECONDS):  # IPython reads a cell once for each magic in it
-            cells = [_code_cell(*one) for one in code]
+            cells = [_code_cell(one.number, source, _exercise(one)) for one, source in zip(code, raw, strict=True)]
     except CheckTimeout:
         raise BrokenNotebook(f"To read its code takes more than {READING_SECONDS} seconds: look at it.") from None
     if not any(cell.source.strip() for cell in cells):
@@ -248,13 +248,8 @@ def _course_sources() -> frozenset[str]:
     return frozenset(_same_text(cell.source) for cell in course_cells() if cell.kind == "code" and not _exercise(cell))
 
 
-def _without_package(source: str) -> str:
-    return _PACKAGE.sub("", source) if "b85decode(PACKAGE)" in source else source
-
-
 def _is_data(source: str) -> bool:
-    """Whether it is the cell of the stand-alone version that makes the images. No regular expression: one needs hours
-    for a text that was written for it."""
+    """Whether it is the cell of the stand-alone version that makes the images; no text makes this slow."""
     start, _, rest = source.partition("find_kaggle_input")
     return start.lstrip().startswith("from course_utils.data import ") and "write_dataset(part)" in rest
 

@@ -72,23 +72,19 @@ def grade_notebook(one: HandedIn, limits: Limits, stop: Stop, sandbox: Sandbox, 
         rest = Outcome("failed", f"The notebook was given up: its code ended or blocked {MAX_BOXES} processes.")
     if not whole and judge.missed_names() and left > 0 and not judge.is_late:
         return grade_notebook(one, replace(limits, notebook=left), stop, sandbox, whole=True)
-    outcomes = {exercise: _outcome(judge, exercise, rest) for exercise in notebook.exercises}
+    outcomes = {}
+    for exercise in notebook.exercises:
+        reached = judge.faults.get(exercise.id) or judge.verdicts.get(exercise.id)
+        outcomes[exercise] = rest if rest and not reached else judge.outcome(exercise)
     looks = _looks(notebook, one, [exercise for exercise, outcome in outcomes.items() if outcome.status != "todo"])
-    rows = tuple(
-        Row(**asdict(outcome) | {"look": "; ".join(filter(None, [outcome.look, looks.get(exercise, "")]))},
-            notebook=notebook.name, exercise=exercise.id, name=exercise.name)
-        for exercise, outcome in outcomes.items()
-    )  # fmt: skip
+    rows = ()
+    for exercise, outcome in outcomes.items():
+        look = {"look": "; ".join(filter(None, [outcome.look, looks.get(exercise, "")]))}
+        rows += (Row(**asdict(outcome) | look, notebook=notebook.name, exercise=exercise.id, name=exercise.name),)
     if not final and rest and not any(judge.verdicts.values()):
         rows = (Row(**asdict(rest), notebook=notebook.name),)
     pictures = {exercise: picture(*arrays) for exercise, arrays in judge.arrays.items()}
     return Graded(rows, round(time.monotonic() - started, 2), final, pictures)
-
-
-def _outcome(judge: Judge, exercise: Exercise, rest: Outcome | None) -> Outcome:
-    """The result of an exercise; `rest` if the notebook did not come to an end, and this one was not reached."""
-    reached = judge.faults.get(exercise.id) or judge.verdicts.get(exercise.id)
-    return rest if rest and not reached else judge.outcome(exercise)
 
 
 def _looks(notebook: Notebook, one: HandedIn, exercises: list[Exercise]) -> dict[Exercise, str]:

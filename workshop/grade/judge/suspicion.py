@@ -77,7 +77,9 @@ def suspicions(cells: Sequence[CodeCell], exercise: Exercise, files: dict[str, s
     for place in places[places.index(checks[-1]) + 1 :] if checks else ():
         del trees[place]
     trees |= {name: _tree(source) for name, source in (files or {}).items()}
-    stored = {name for tree in trees.values() for node in ast.walk(tree) if (name := _stored(node))}
+    nodes = [node for tree in trees.values() for node in ast.walk(tree)]
+    stored = {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
+    stored |= {node.arg for node in nodes if isinstance(node, ast.arg)}
     imports = {name: path for tree in trees.values() for name, path in _imports(tree)}
     found: dict[str, None] = {}  # in their order, each once
     for place, tree in trees.items():
@@ -120,13 +122,6 @@ def _imports(tree: ast.AST) -> Iterator[tuple[str, str]]:
         elif isinstance(node, ast.ImportFrom):
             for alias in node.names:
                 yield alias.asname or alias.name, f"{node.module}.{alias.name}"
-
-
-def _stored(node: ast.AST) -> str:
-    """The name that gets a value here, or nothing."""
-    if isinstance(node, ast.Name):
-        return "" if isinstance(node.ctx, ast.Load) else node.id
-    return getattr(node, "arg", None) or ""
 
 
 def _is_check(node: ast.AST, exercise: Exercise) -> bool:
@@ -202,9 +197,8 @@ class _Reader(ast.NodeVisitor):
         module = node.module or ""
         for alias in node.names:
             self.reach(f"{module}.{alias.name}")
-            if alias.name == "*" and module.startswith("course_utils") and hasattr(
-                sys.modules.get(module), self.exercise.name
-            ):
+            has = module.startswith("course_utils") and hasattr(sys.modules.get(module), self.exercise.name)
+            if alias.name == "*" and has:
                 self.found.append(f"uses the reference {self.exercise.name}")
 
     def visit_Name(self, node: ast.Name) -> None:
