@@ -92,8 +92,8 @@ def picture(found: Any, expected: Any) -> str:
     """
     try:
         pair = [np.asarray(array) for array in (found, expected)]
-        drawn = pair[0].ndim > 1 and 0 < pair[0].size <= MAX_PIXELS and {*"biuf"} >= {array.dtype.kind for array in pair}
-        if pair[0].shape != pair[1].shape or not drawn:
+        ok = pair[0].ndim > 1 and 0 < pair[0].size <= MAX_PIXELS and {*"biuf"} >= {array.dtype.kind for array in pair}
+        if pair[0].shape != pair[1].shape or not ok:
             return ""
         pair = [array.astype(np.float64) for array in pair]
         pair = [array.reshape(-1, *array.shape[-2:]) for array in pair]
