@@ -10,6 +10,7 @@ import threading
 import time
 
 import pytest
+import torchvision  # noqa: F401  # it makes a folder for caches beside temporary files: before those are watched
 from boxes import confined, descendants, tree
 from hostile_notebooks import HEAD, RIGHT, hostile_notebooks, write
 
