@@ -511,7 +511,7 @@ def test_a_process_that_cannot_start_is_told_and_not_remembered(tmp_path):
 class NoBox(contextlib.nullcontext):
     """A box that only `Judge.run` sees."""
 
-    computed = 1.0
+    used = 1.0
 
     def __init__(self, *_):
         super().__init__(self)

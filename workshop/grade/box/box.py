@@ -104,7 +104,7 @@ class Box:
             tasks = (self._read, self._read_errors, self._write, self._watch)
             self._threads = [threading.Thread(target=task, daemon=True) for task in tasks]
             stack.callback(self._close)
-            for thread in self._threads:
+            for thread in reversed(self._threads):  # that which may end all comes last
                 thread.start()
             self._stack = stack.pop_all()
         return self
