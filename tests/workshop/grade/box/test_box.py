@@ -368,6 +368,7 @@ time.sleep(0.3)
 @pytest.mark.parametrize("end", ["result = 'alive'", "os._exit(0)", "os.kill(os.getpid(), signal.SIGSTOP)"])
 def test_nothing_is_left(any_sandbox, end, monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    before = descendants(os.getpid())  # other tests may have left some
     with Box(any_sandbox, None, Limits(seconds=1), program=["-c", PROGRAM]) as box:
         name = box._name
         assert ask(box, "result = 1") == "1"
@@ -377,7 +378,7 @@ def test_nothing_is_left(any_sandbox, end, monkeypatch, tmp_path):
             assert "alive" not in end
     assert running(name) == []
     assert list(tmp_path.iterdir()) == []
-    assert descendants(os.getpid()) == set()
+    assert descendants(os.getpid()) <= before
 
 
 def running(mark):

@@ -73,11 +73,11 @@ def place(tmp_path_factory):
 def contained(place, name):
     """Grade a hostile notebook, and find nothing but one line for its exercise that says "not passed"."""
     exercise, cells = ALL[name]
-    before, started = tree(place.watched), time.monotonic()
+    before, processes, started = tree(place.watched), descendants(os.getpid()), time.monotonic()
     graded = place.grade(name, cells)
     assert time.monotonic() - started < MAX_SECONDS
     assert tree(place.watched) == before, "nothing outside changed"
-    assert descendants(os.getpid()) == set(), "no process is left"
+    assert descendants(os.getpid()) <= processes, "no process is left"  # other tests may have left some before
     assert list(place.temporary.iterdir()) == [], "no file is left"
     assert {row.exercise for row in graded.rows if row.status == "passed"} <= {"1.3"} - {exercise}, graded.rows
     found = [row for row in graded.rows if row.exercise == exercise] or list(graded.rows)
