@@ -32,7 +32,7 @@ from workshop.grade.box.sandbox import Sandbox, find_sandbox
 from workshop.grade.collect.handed_in import HandedIn, find_handed_in
 from workshop.grade.judge.process import Graded, grade_notebook
 from workshop.grade.kept import Kept, signing_key
-from workshop.grade.report.files import Wanted, write_files
+from workshop.grade.report.files import Wanted, all_files, write_files
 from workshop.grade.report.table import SYMBOLS, Row, summary
 from workshop.grade.spreadsheets import spreadsheet_safe
 from workshop.paths import course_code
@@ -72,7 +72,7 @@ def grade(
         SandboxError: nothing confines the notebooks, and "unsafe" was not asked for.
         ClusterError: see `cluster.executor`.
     """
-    folder, out, wanted = Path(folder), Path(out), wanted or Wanted()
+    folder, out, wanted, limits = Path(folder), Path(out), wanted or Wanted(), limits or Limits()
     if out.suffix.lower() in (".xlsx", ".html"):
         raise GradingError(f"--out {out}: the table is a CSV file; page and workbook (--format xlsx) come beside it.")
     box = find_sandbox(sandbox, image)
@@ -84,12 +84,12 @@ def grade(
         if again:
             kept.forget()
     with own_folder("unpacked-", kept.folder) as unpacked:
-        own = {out.absolute(), kept.folder, *([wanted.feedback.absolute()] if wanted.feedback else [])}
+        own = all_files(out, wanted) | {kept.folder}
         handed_in = find_handed_in(folder, unpacked, wanted.roster, wanted.pattern, own)
         if not handed_in:
             raise GradingError(f"Nothing was handed in below {folder}: give the folder with the students' files.")
-        run = partial(_grade_some, kept=kept, workers=workers, limits=limits or Limits(), dask=dask, sandbox=box)
-        graded, jobs = _finished(handed_in, kept, limits or Limits(), box)
+        run = partial(_grade_some, kept=kept, workers=workers, limits=limits, dask=dask, sandbox=box)
+        graded, jobs = _finished(handed_in, kept, limits, box)
         total = len(graded) + len(jobs)
         # Notebooks beside which a grader was killed come last, one by one: they may kill this one, too, when the others
         # are written.

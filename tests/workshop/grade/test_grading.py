@@ -575,3 +575,12 @@ def test_a_notebook_that_kills_the_grader_comes_last_alone_and_then_is_given_up(
     assert order == [["b"], ["a"], ["c"]]
     (three / "out" / "grades.csv.results" / f"{names[0]}.begun").write_bytes(b"xx")
     assert "was killed 2 times" in run(three, fake)[1][0]
+
+
+def test_what_grading_wrote_was_not_handed_in(three, fake):
+    """With the table, all files for an LMS and the pages in the folder of the class, a second run says the same."""
+    wanted = Wanted(feedback=three / "in" / "pages", formats=("csv", "xlsx", "moodle", "canvas"))
+    (three / "in" / "a" / "x.ipynb").write_bytes((CHECKOUT / "solutions" / "02_unet.ipynb").read_bytes())
+    first, again = (grade(three / "in", three / "in" / "grades.csv", sandbox="unsafe", wanted=wanted) for _ in "12")
+    assert (three / "in" / "grades-questions").is_dir() and (three / "in" / "grades.xlsx").exists()
+    assert {row.student for row in again} == {"a", "b", "c"} and again == first

@@ -52,6 +52,13 @@ def parse_formats(text: str) -> list[str]:
     return names
 
 
+def export_file(out: Path, name: str) -> Path:
+    """The file of a format beside the table `out`."""
+    if name == "xlsx":
+        return out.with_suffix(".xlsx")
+    return out.with_name(f"{out.stem}-{'students' if name == 'csv' else name}.csv")
+
+
 def write_exports(
     out: Path, formats: Sequence[str], rows: Sequence[Row], totals: Mapping[str, Total], roster: Path | None = None
 ) -> list[str]:
@@ -78,10 +85,9 @@ def write_exports(
     people = read_roster(roster) if roster else []
     lms = read_sheet(roster.read_bytes()) if roster else Sheet([[]])
     for name in dict.fromkeys(formats):
-        path = out.with_name(f"{out.stem}-{'students' if name == 'csv' else name}.csv")
+        path = export_file(out, name)
         note = f"{len(totals)} students."
         if name == "xlsx":
-            path = out.with_suffix(".xlsx")
             exercises = [COLUMNS, *([getattr(row, column) for column in COLUMNS] for row in rows)]
             with replacing(path) as file:
                 file.write(workbook({"students": _students(rows, totals), "exercises": exercises}))

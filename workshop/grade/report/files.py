@@ -9,7 +9,7 @@ from pathlib import Path
 
 from workshop.grade.collect.handed_in import HandedIn
 from workshop.grade.judge.process import Graded
-from workshop.grade.report.exports import write_exports
+from workshop.grade.report.exports import FORMATS, export_file, write_exports
 from workshop.grade.report.feedback import write_feedback
 from workshop.grade.report.overview import write_overview
 from workshop.grade.report.points import Points, read_points, totals, with_points
@@ -32,6 +32,19 @@ class Wanted:
         return read_points(self.points, course_questions())
 
 
+def questions_file(out: Path) -> Path:
+    """The file for marks beside the table `out`; the pages lie in the folder of this name."""
+    return out.with_name(f"{out.stem}-questions.csv")
+
+
+def all_files(out: Path, wanted: Wanted) -> set[Path]:
+    """The files and folders that this or an earlier run may have written: nobody handed them in."""
+    marked = questions_file(out)
+    found = {out, out.with_suffix(".html"), marked, marked.with_suffix("")}
+    found |= {export_file(out, name) for name in FORMATS} | ({wanted.feedback} if wanted.feedback else set())
+    return {path.absolute() for path in found}
+
+
 def write_files(
     out: Path, rows: Sequence[Row], handed_in: Sequence[HandedIn], graded: Mapping[HandedIn, Graded], wanted: Wanted
 ) -> tuple[list[Row], list[str]]:
@@ -52,7 +65,7 @@ def write_files(
         for one in handed_in if one in graded
         for question, answer in read_answers(one.path.read_bytes()).items()
     }  # fmt: skip
-    marked = out.with_name(f"{out.stem}-questions.csv")
+    marked = questions_file(out)
     marks = merge_marks(marked, answers, points) if answers or marked.exists() else {}
     total = totals(rows, points, {key: mark.points for key, mark in marks.items()})
     write_csv(out, rows)
