@@ -3,7 +3,8 @@
 A source is a Python file in percent format, and runs as it is. A cell starts with a line `# %%` (code) or
 `# %% [markdown]` (text, as comment lines or as one triple-quoted string). That line may hold
 
-    tags=["optional"]     code cells: tags for papermill, nbval and the web pages; see `TAGS`
+    tags=["optional"]     code cells: tags for papermill, nbval and the web pages, see `TAGS`; "fold" hides
+                          code that only plots, until the reader opens it
     exercise="3.1"        code cells: the import of the tested object, which the build replaces by its source or stub
     check="3.1"           code cells: empty; the build fills in the call of `check`
     expected="3.1"        text cells: what the exercise gives, computed by the build; see `expected`
@@ -45,6 +46,8 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+# Jupyter and VS Code, Kaggle, and Colab each fold the code of a cell in their own way.
+FOLDED = {"jupyter": {"source_hidden": True}, "_kg_hide-input": True, "cellView": "form"}
 COMMITTED = ("solutions", "notebooks")  # folders of the versions that are compared by `build(check=True)`
 
 
@@ -163,8 +166,9 @@ def to_notebook(cells: Iterable[Cell]) -> nbformat.NotebookNode:
         name = "-".join(*cell.markers.items()).replace(".", "-") if cell.markers else f"{cell.kind}-{digest}"
         seen[name] += 1
         cell_id = f"{name}-{seen[name]}" if seen[name] > 1 else name
-        metadata = cell.metadata | ({"course": dict(cell.markers)} if cell.markers else {})
+        metadata = {"course": dict(cell.markers)} if cell.markers else {}
         metadata |= {"tags": list(cell.tags)} if cell.tags else {}
+        metadata |= FOLDED if "fold" in cell.tags else {}
         node = {"cell_type": cell.kind, "id": cell_id, "metadata": metadata, "source": cell.source}
         if cell.attachments:
             pictures = cell.attachments.items()

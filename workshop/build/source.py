@@ -6,12 +6,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import jupytext
 import nbformat
 
-TAGS = {"parameters", "optional", "nbval-check-output", "nbval-skip", "raises-exception", "hide-input"}
+TAGS = {"parameters", "optional", "nbval-check-output", "nbval-skip", "raises-exception", "fold"}
 # marker -> the type of cell that may have it
 MARKERS = {"exercise": "code", "check": "code", "expected": "markdown", "question": "markdown", "answer": "markdown"}
 
@@ -41,7 +40,7 @@ class BuildError(ValueError):
 class Cell:
     """One cell. `line` is the line of its `# %%` in the source; the text below it starts at `first_line`, or is empty.
 
-    `attachments` are pictures (PNG) that the text shows, by name; `metadata` is for the application that opens it.
+    `attachments` are pictures (PNG) that the text shows, by name.
     """
 
     kind: str
@@ -51,7 +50,6 @@ class Cell:
     tags: tuple[str, ...] = ()
     markers: dict[str, str] = field(default_factory=dict)
     attachments: dict[str, bytes] = field(default_factory=dict)
-    metadata: dict[str, Any] = field(default_factory=dict)
 
     def line_of(self, row: int) -> int:
         """Line in the source file of row `row` of the text, counted from 0."""
@@ -144,6 +142,8 @@ def _cell_problems(node: nbformat.NotebookNode, start: int, body: list[str]) -> 
     tags = node.metadata.get("tags", [])
     if tags and node.cell_type != "code":
         yield start, f"tags {tags} on a text cell; only code cells have tags."
+    if "fold" in tags and (markers or "parameters" in tags):
+        yield start, "a folded cell that students should read or edit; fold only what plots."
     unknown = [tag for tag in tags if tag not in TAGS]
     yield from ((start, f"unknown tag {tag!r}; known: {', '.join(sorted(TAGS))}.") for tag in unknown)
     if node.cell_type == "markdown" and not _TRIPLE_QUOTED.match("\n".join(body)):

@@ -37,8 +37,6 @@ FILES = {
 COMPETITION = "data-science-bowl-2018"
 # Kaggle's other GPU, the P100, is too old for its PyTorch; without a choice it may be the one.
 MACHINE = "NvidiaTeslaT4"
-# Jupyter, Kaggle and Colab each fold the code of a cell in their own way.
-FOLDED = {"jupyter": {"source_hidden": True}, "_kg_hide-input": True, "cellView": "form"}
 
 SETUP = """#@title The helper package of the course: run this cell first
 import base64, io, sys, tempfile, zipfile
@@ -92,7 +90,7 @@ def stand_alone(cells: Sequence[Cell], exercises: Iterable[Exercise], path: Path
     archive = pack(modules_for(made, exercises))
     text = base64.b85encode(archive).decode()
     lines = "\n".join(f'    "{text[start : start + 110]}"' for start in range(0, len(text), 110))
-    setup = Cell("code", SETUP.format(lines=lines).rstrip(), 1, markers={"setup": "package"}, metadata=FOLDED)
+    setup = Cell("code", SETUP.format(lines=lines).rstrip(), 1, tags=("fold",), markers={"setup": "package"})
     return [setup, *made]
 
 

@@ -12,7 +12,7 @@ import nbformat
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_course import EXERCISES, SOURCE, make_course
+from tiny_course import EXERCISES, SOURCE, make_course, read_notebook
 
 from course_utils.exercises import list_exercises
 from workshop.build import BuildError, Cell, build, stand_alone_notebooks, to_bytes, to_notebook
@@ -75,6 +75,17 @@ def test_the_files_of_a_notebook(root, monkeypatch):
         tags = [one["tags"] for one in metadata.values() if "tags" in one]
         assert tags == [["parameters"], ["optional", "nbval-skip"]]
     assert stand_alone_notebooks(root) == {"02_unet.ipynb": (root / WRITTEN[2]).read_bytes()}
+
+
+@pytest.mark.parametrize("written", [WRITTEN[0], WRITTEN[1], WRITTEN[2]])
+def test_a_cell_that_only_plots_is_folded_in_every_version_and_its_code_is_still_there(root, written):
+    make_course(root, SOURCE.replace('"optional", "nbval-skip"', '"fold"'))
+    build(root=root)
+    cells = read_notebook((root / written).parent, ".").cells
+    *_, cell = (cell for cell in cells if "fold" in cell.metadata.get("tags", []))
+    assert cell.source == "print(seed)"
+    hidden = {"jupyter": {"source_hidden": True}, "_kg_hide-input": True, "cellView": "form"}
+    assert cell.metadata == hidden | {"tags": ["fold"]}
 
 
 def test_building_again_changes_nothing(root):

@@ -18,7 +18,7 @@ import pytest
 
 from course_utils.exercises import list_exercises
 from workshop.build import Cell, make_versions
-from workshop.build.stand_alone import FOLDED, imported_modules, kernel_metadata, modules_for, pack, stand_alone
+from workshop.build.stand_alone import imported_modules, kernel_metadata, modules_for, pack, stand_alone
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 SOURCES = sorted((REPOSITORY / "solutions").glob("*.py"))
@@ -39,7 +39,7 @@ def archive_in(cells) -> zipfile.ZipFile:
 @each_source
 def test_the_first_cell_is_folded_and_holds_modules_as_they_are(path):
     cells = made_from(path)
-    assert cells[0].metadata == FOLDED and cells[0].source.startswith("#@title ")
+    assert cells[0].tags == ("fold",) and cells[0].source.startswith("#@title ")
     assert max(map(len, cells[0].source.split("\n"))) <= 120
     archive = archive_in(cells)
     for name in archive.namelist():
