@@ -1,4 +1,4 @@
-"""A record of the exercises solved so far, and its overview.
+"""A record of the exercises solved and the guesses made so far, and its overview.
 
 The record is a JSON file in the user's data folder, or the file that `COURSE_PROGRESS` names. If it is deleted, only
 the overview is lost; if it cannot be written, the checks still work.
@@ -19,6 +19,8 @@ from course_utils.exercises.feedback import LOOKS, CheckResult
 from course_utils.exercises.registry import list_exercises
 from course_utils.results import replacing
 
+GUESSES = "guesses"  # their key in the record; the others are the ids of exercises
+
 
 def record_file() -> Path:
     """The file of the record."""
@@ -32,7 +34,7 @@ def statuses() -> dict[str, str]:
     """Exercise id -> "passed", "failed" or "todo" of its last check; exercises never checked are missing."""
     found = {}
     for key, entry in _read(record_file()).items():
-        status = entry.get("status") if isinstance(entry, dict) else None
+        status = entry.get("status") if isinstance(entry, dict) and key != GUESSES else None
         if status in ("passed", "failed", "todo"):
             found[key] = status
     return found
@@ -49,13 +51,31 @@ def _read(path: Path) -> dict:
 
 def note(result: CheckResult) -> None:
     """Write the result of a check into the record, if it can be written."""
-    path = record_file()
-    record = _read(path)
-    record[result.exercise_id] = {"status": result.status, "checked": datetime.now().isoformat(timespec="seconds")}
+    now = datetime.now().isoformat(timespec="seconds")
     with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as file:
-            file.write(json.dumps(record, indent=2, sort_keys=True).encode())
+        _write({**_read(record_file()), result.exercise_id: {"status": result.status, "checked": now}})
+
+
+def _write(record: dict) -> None:
+    path = record_file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        file.write(json.dumps(record, indent=2, sort_keys=True).encode())
+
+
+def guesses() -> dict[str, Any]:
+    """Name -> guess, of all guesses kept so far (`course_utils.exercises.guesses`)."""
+    found = _read(record_file()).get(GUESSES)
+    return found if isinstance(found, dict) else {}
+
+
+def note_guess(name: str, guess: Any) -> bool:
+    """Write a guess into the record; whether it could be written."""
+    try:
+        _write({**_read(record_file()), GUESSES: {**guesses(), name: guess}})
+    except OSError:
+        return False
+    return True
 
 
 def show_overview(notebook: str | None = None) -> None:
