@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from course_utils.display import show_box
+from course_utils.display import in_notebook, show_box
+from course_utils.exercises.pictures import as_html, compared
 from course_utils.exercises.registry import Exercise
 
 
@@ -27,7 +28,7 @@ class CheckResult:
     messages: tuple[str, ...] = ()
     timed_out: bool = False
     parts: tuple[int, int] = (0, 1)  # how many parts of the check are right, and of how many
-    arrays: tuple | None = field(default=None, compare=False, repr=False)  # found and expected, to be drawn
+    picture: Any = field(default=None, compare=False, repr=False)  # of what is wrong, see `pictures`
 
 
 class CheckFailed(Exception):
@@ -35,6 +36,7 @@ class CheckFailed(Exception):
 
     finding = ""  # without advice
     found_none = False  # the student's code returned nothing
+    picture = None
 
 
 @contextlib.contextmanager
@@ -72,17 +74,25 @@ def show_result(exercise: Exercise, result: CheckResult, kept: str = "") -> None
         f'<div role="status" style="border-left: 6px solid {colour}; padding: 0.4em 0.8em; margin: 0.4em 0;">'
         f"<strong>{html.escape(title)}</strong>"
         + "".join(f"<div>{html.escape(message)}</div>" for message in messages)
+        + (as_html(result.picture) if result.picture is not None and in_notebook() else "")
         + "</div>"
     )
+    if result.picture is not None:
+        messages.append(f"Picture: {result.picture.alt}")
     show_box(box, "\n  ".join([title, *messages]))
 
 
-def fail(what: str, found: Any, expected: Any, look: str = "", arrays: tuple | None = None) -> None:
-    """Raise `CheckFailed` with a text such as "Shape of the result: found (3,), expected (2,). Look here."."""
+def fail(what: str, found: Any, expected: Any, look: str = "", picture: Any = None) -> None:
+    """Raise `CheckFailed` with a text such as "Shape of the result: found (3,), expected (2,). Look here.".
+
+    `picture` is one of those of `pictures`, or a function that makes it: what that raises means no picture.
+    """
     found_text, expected_text = (value if isinstance(value, str) else shown(value) for value in (found, expected))
     finding = f"{what}: found {found_text}, expected {expected_text}."
     error = CheckFailed(f"{finding} {look}".strip())
-    error.finding, error.found_none, error.arrays = finding, found is None, arrays and tuple(map(np.array, arrays))
+    error.finding, error.found_none = finding, found is None
+    with contextlib.suppress(Exception):
+        error.picture = picture() if callable(picture) else picture
     raise error
 
 
@@ -185,8 +195,14 @@ def expect_dtype(what: str, value: Any, expected: Any, look: str = "") -> None:
         fail(f"dtype of {what}", str(value.dtype), getattr(expected, "__name__", str(expected)), look)
 
 
-def expect_close(what: str, value: Any, expected: Any, look: str = "", tolerance: float = 1e-5) -> None:
-    """Numbers or arrays are equal up to rounding; the message names the first place where they differ."""
+def expect_close(
+    what: str, value: Any, expected: Any, look: str = "", tolerance: float = 1e-5,
+    picture: Any = None, input: Any = None,
+) -> None:  # fmt: skip
+    """Numbers or arrays are equal up to rounding; the message names the first place where they differ.
+
+    Without another `picture` arrays are drawn beside the `input`, if it is given.
+    """
     if value is None:
         fail(f"Value of {what}", None, expected, look)
     found_array, expected_array = _array(value), _array(expected)
@@ -197,8 +213,9 @@ def expect_close(what: str, value: Any, expected: Any, look: str = "", tolerance
         return
     if close.ndim == 0:
         fail(f"Value of {what}", round(float(found_array), 6), round(float(expected_array), 6), look)
-    place, arrays = tuple(int(index) for index in np.argwhere(~close)[0]), (found_array, expected_array)
-    fail(f"Value of {what} at {place}", found_array[place].item(), expected_array[place].item(), look, arrays)
+    place = tuple(int(index) for index in np.argwhere(~close)[0])
+    picture = picture or compared(what, found_array, expected_array, input, tolerance=tolerance)
+    fail(f"Value of {what} at {place}", found_array[place].item(), expected_array[place].item(), look, picture)
 
 
 def _array(value: Any) -> np.ndarray:

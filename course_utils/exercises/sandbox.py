@@ -89,7 +89,8 @@ def _run_once(
     message = str(error) if isinstance(error, CheckFailed) else describe_exception(error)
     message = with_advice(message, error, submission, printed)
     messages = (message, *[f"{right} of {of} parts of the check are right."] * (right > 0))
-    result = CheckResult(exercise_id, "failed", messages, parts=(right, of), arrays=vars(error).get("arrays"))
+    picture = error.picture if isinstance(error, CheckFailed) else None
+    result = CheckResult(exercise_id, "failed", messages, parts=(right, of), picture=picture)
     return result, len(sys.modules) > modules
 
 

@@ -30,6 +30,7 @@ from course_utils.exercises.feedback import (
     shown,
     untouched,
 )
+from course_utils.exercises.pictures import compared
 
 
 def check_count_shapes(count_shapes) -> None:
@@ -342,7 +343,8 @@ def check_binary_target(binary_target) -> None:
             if not advice and mask[place] > 127 and not target[0][place]:
                 look = "Does the id fit into the type that you convert the mask to?"
             fail(f"Value of the target of {what} where the id is {mask[place]}", target[0][place].item(),
-                 float(mask[place] > 0), look, (target[0], mask > 0))  # fmt: skip
+                 float(mask[place] > 0), look,
+                 compared(what, target[0], mask > 0, mask, input_kind="labels"))  # fmt: skip
 
 
 # NucleiDataset

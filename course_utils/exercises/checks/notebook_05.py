@@ -29,6 +29,7 @@ from course_utils.exercises.feedback import (
     fail,
     untouched,
 )
+from course_utils.exercises.pictures import compared
 from course_utils.metrics import Matches, f1_score, match_instances
 from course_utils.segmentation import watershed_instances
 from course_utils.targets import boundary_target
@@ -111,7 +112,8 @@ def _expect_target(found: Any, mask: np.ndarray, mode: str, name: str, special: 
     names = ["background", "interior", "boundary"]
     y, x = (int(index) for index in places[0])
     fail(f"Value of {what} at ({y}, {x})", f"{values[y, x]} ({names[values[y, x]]})",
-         f"{expected[y, x]} ({names[expected[y, x]]})", look, (values, expected))  # fmt: skip
+         f"{expected[y, x]} ({names[expected[y, x]]})", look,
+         compared(what, values, expected, mask, "classes", "labels"))  # fmt: skip
 
 
 # 5.2 watershed_instances
@@ -253,7 +255,8 @@ def _expect_mask(name: str, found: np.ndarray, expected: np.ndarray, lost: str, 
         if len(places):
             y, x = (int(index) for index in places[0])
             fail(f"Value at ({y}, {x}) for {name}", f"{found[y, x]}{' (background)' if wanted else ''}",
-                 "the id of an instance" if wanted else "0 (background)", look, (found != 0, expected))  # fmt: skip
+                 "the id of an instance" if wanted else "0 (background)", look,
+                 compared(name, found != 0, expected))  # fmt: skip
 
 
 def _rings() -> tuple[np.ndarray, np.ndarray]:

@@ -94,17 +94,17 @@ def test_a_forgotten_case_costs_its_part():
 def test_arrays_that_differ_are_kept_to_be_drawn():
     found, expected = np.zeros((2, 3)), np.ones((2, 3))
     result = run_check("9.9", lambda value: expect_close("it", value, expected), found)
-    assert [array.tolist() for array in result.arrays] == [found.tolist(), expected.tolist()]
+    assert [panel.array.tolist() for panel in result.picture.panels[:2]] == [found.tolist(), expected.tolist()]
     result = evaluate("1.6", lambda mask: get_exercise("1.6").reference(mask) * 0)
-    assert result.arrays[0].shape == result.arrays[1].shape and not np.array_equal(*result.arrays)
-    assert run_check("9.9", lambda value: fail("Kind", value, 1), 2).arrays is None
+    assert [panel.title for panel in result.picture.panels] == ["input", "yours", "expected", "difference"]
+    assert run_check("9.9", lambda value: fail("Kind", value, 1), 2).picture is None
 
 
 def test_an_error_of_the_students_own_cannot_break_the_check():
     class Odd(ValueError):
         @property
-        def arrays(self):
+        def picture(self):
             raise KeyError
 
     result = run_check("9.9", check, answers(a=error(Odd)))
-    assert result.status == "failed" and result.arrays is None
+    assert result.status == "failed" and result.picture is None

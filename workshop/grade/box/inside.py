@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from course_utils.exercises import get_exercise
+from course_utils.exercises.pictures import to_plain
 from course_utils.exercises.sandbox import (
     CheckTimeout,
     describe_exception,
@@ -312,7 +313,7 @@ class NotebookRun:
         self.guard.restore()
         result = run_check(exercise_id, self.checks[exercise_id], submission)
         found = {"status": result.status, "messages": list(result.messages), "timed_out": result.timed_out,
-                 "parts": result.parts, "arrays": result.arrays}  # fmt: skip
+                 "parts": result.parts, "picture": to_plain(result.picture)}  # fmt: skip
         if result.status == "passed" and (changed := sorted({place for place, *_ in self.guard.changes()})):
             text = f"Origin: during the check your code replaced {', '.join(changed[:3])}. Leave it as it is."
             found |= {"status": "failed", "messages": [text]}

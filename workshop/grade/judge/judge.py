@@ -10,8 +10,8 @@ repeats the last one in each of its own. What does not fit ends the box: somethi
            {"shown": "1.1", "message": "..."}   what was checked is the reference
            {"check": "1.1", "kind": {"callable", "value"}}   now the judge may ask, and then decides:
     judge      {"call", "seconds", "traced"}    -> see `workshop.grade.judge.calls`
-               {"live": True}                   -> {"result": {"status", "messages", "timed_out", "parts", "arrays"}} or
-                                                   {"died": how}
+               {"live": True}                   -> {"result": {"status", "messages", "timed_out", "parts", "picture"}}
+                                                   or {"died": how}
                {"observe": name, "seed"}        -> {"value"}, {"error": text} or {"timeout": text}
                {"verdict": {"status", "messages", "timed_out"}}   the notebook goes on
     box    {"end": {}}                          all is done; {"fault": text} if the course itself failed
@@ -31,9 +31,8 @@ from collections.abc import Sequence
 from time import thread_time  # its own name, because `Calls.clocks` replaces that in the module
 from typing import Any
 
-import numpy as np
-
 from course_utils.exercises.feedback import CheckResult
+from course_utils.exercises.pictures import from_plain
 from course_utils.exercises.registry import Exercise, get_exercise
 from course_utils.exercises.sandbox import CheckTimeout, run_check, time_limit
 from workshop.grade.box.box import Box, BoxEnded
@@ -75,7 +74,7 @@ class Judge:
         self.errors: dict[int, Outcome] = {}  # cell -> how it ended
         self.verdicts: dict[str, list[Outcome]] = defaultdict(list)  # of each exercise, one for each check
         self.step = ""  # what the box is doing
-        self.arrays: dict[str, tuple] = {}  # exercise -> found and expected, if they differ
+        self.pictures: dict[str, Any] = {}  # exercise -> what is wrong, as `course_utils.exercises.pictures` draw it
 
     def run(self, box: Box) -> None:
         """Let a box run the notebook to its end. Raises `BoxEnded`; then `step` is what it did last."""
@@ -237,8 +236,8 @@ class _Session:
         if result.status == "passed" and (different := self.confirm(exercise)):
             result = CheckResult(exercise.id, "failed", (different,))
             look = f"{exercise.name} {UNCONFIRMED}"
-        if result.arrays is not None:
-            self.judge.arrays[exercise.id] = result.arrays
+        if result.picture is not None:
+            self.judge.pictures[exercise.id] = result.picture
         return Outcome(result.status, " ".join(result.messages), result.timed_out, look, result.parts)
 
     def run_check(self, exercise: Exercise, submission: Any) -> CheckResult:
@@ -275,12 +274,9 @@ class _Session:
             raise ValueError("not a status")
         messages = tuple(_text(message) for message in list(result["messages"])[:5])
         right, of = (min(max(int(number), 0), 100) for number in result["parts"])
-        arrays = result.get("arrays")
-        if type(arrays) is not tuple or [type(array) for array in arrays] != [np.ndarray] * 2:
-            arrays = None
-        return CheckResult(
-            exercise.id, result["status"], messages, bool(result["timed_out"]), (min(right, of), of), arrays
-        )
+        picture = from_plain(result.get("picture"))
+        timed_out, parts = bool(result["timed_out"]), (min(right, of), of)
+        return CheckResult(exercise.id, result["status"], messages, timed_out, parts, picture)
 
     def confirm(self, exercise: Exercise) -> str:
         """Empty if what passed is right for other inputs, too, else a sentence. One seed may be an unlucky one."""

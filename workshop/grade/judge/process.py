@@ -27,7 +27,7 @@ LOOKING_SECONDS = 60
 class Graded:
     """The rows of one notebook, without student and file. If they are not `final`, the next run tries again.
 
-    `pictures` has, for exercises whose arrays differ from those expected, a PNG file as base64.
+    `pictures` has, for exercises whose check attached one, HTML.
     """
 
     rows: tuple[Row, ...]
@@ -83,7 +83,7 @@ def grade_notebook(one: HandedIn, limits: Limits, stop: Stop, sandbox: Sandbox, 
         rows += (Row(**asdict(outcome) | look, notebook=notebook.name, exercise=exercise.id, name=exercise.name),)
     if not final and rest and not any(judge.verdicts.values()):
         rows = (Row(**asdict(rest), notebook=notebook.name),)
-    pictures = {exercise: picture(*arrays) for exercise, arrays in judge.arrays.items()}
+    pictures = {exercise: picture(what) for exercise, what in judge.pictures.items()}
     return Graded(rows, round(time.monotonic() - started, 2), final, pictures)
 
 

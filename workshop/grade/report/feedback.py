@@ -12,7 +12,7 @@ from workshop.grade.report.questions import Mark, Question, course_questions, ma
 from workshop.grade.report.table import Row, best_rows
 from workshop.grade.spreadsheets import cell
 
-CAPTION = "Left: yours. Middle: what was expected. Right: the difference, orange where yours is larger, else blue."
+MAX_PICTURE = 1_000_000  # characters
 
 
 def write_feedback(
@@ -30,7 +30,7 @@ def write_feedback(
         folder: for the pages.
         rows: with points. What a person should look at (`look`) is not on the pages.
         totals: of each student.
-        pictures: (student, exercise) -> PNG in base64.
+        pictures: (student, exercise) -> HTML.
         answers, marks: (student, question) -> what the student wrote, and what it got.
         points: what each question is worth.
     """
@@ -77,11 +77,8 @@ def _exercise(row: Row, picture: str) -> str:
     except KeyError:  # of a result that was kept from before the course changed
         title = f"{row.exercise} {row.name}"
     points = f" ({cell(row.points)} of {cell(row.out_of)})" if row.out_of else ""
-    drawn = ""
-    if picture and row.status != "passed":
-        source = f"data:image/png;base64,{text(picture)}" if len(picture) < 20_000 else ""
-        drawn = f'<figure><img src="{source}" alt="Your result, the expected one, and their difference, as pictures">'
-        drawn += f"<figcaption>{CAPTION}</figcaption></figure>"
+    is_drawn = 0 < len(picture) < MAX_PICTURE and row.status != "passed"
+    drawn = f"<figure>{picture}</figure>" if is_drawn else ""
     is_news = row.message and row.status != "passed" and not row.message.startswith(f"Exercise {row.exercise}:")
     said = f'<div class="text">{text(row.message)}</div>' if is_news else ""
     return (

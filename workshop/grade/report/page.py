@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import html
-import io
 import re
 import unicodedata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from course_utils.exercises.feedback import LOOKS
+from course_utils.exercises.pictures import as_html
 from course_utils.results import replacing
 
 BROKEN = ("!", "could not be graded", "#CC79A7")  # the next of Okabe and Ito's colours
 MAX_TEXT = 20_000  # characters of an answer
-MAX_PIXELS = 4_000_000
-PANEL = 160  # pixels: the longer side of each part of a picture
-BLUE, WHITE, ORANGE = np.array([[0, 114, 178], [255, 255, 255], [213, 94, 0]])
 
 # Nothing is loaded from elsewhere, and nothing that a student wrote could do it.
 _HEAD = """<!doctype html>
@@ -39,7 +32,7 @@ h3 {{ font-size: 1rem; margin: 0; }}
 section.box {{ border-left: 6px solid var(--mark, var(--line)); background: var(--soft); padding: .5rem .8rem;
   margin: .6rem 0; }}
 .text {{ white-space: pre-wrap; }} figure {{ margin: .6rem 0; }} figcaption, .small {{ font-size: .875rem; }}
-img {{ max-width: 100%; height: auto; image-rendering: pixelated; border: 1px solid var(--line); }}
+img {{ max-width: 100%; height: auto; }}
 .wide {{ overflow-x: auto; }} table {{ border-collapse: collapse; overflow-wrap: normal; }}
 th, td {{ text-align: left; vertical-align: top; padding: .25rem .6rem; border-bottom: 1px solid var(--line); }}
 td.number {{ text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }}
@@ -84,45 +77,6 @@ def safe_file_name(student: str) -> str:
     return f"{plain}-{hashlib.sha256(student.encode(errors='surrogatepass')).hexdigest()[:8]}.html"
 
 
-def picture(found: Any, expected: Any) -> str:
-    """Two arrays of the same shape and their difference, side by side, as a PNG in base64; "" if they cannot be drawn.
-
-    Of more than two axes the plane is drawn in which they differ most. Grey is scaled to the range of `expected`, not
-    finite is orange. The difference is orange where `found` is larger, blue where it is smaller.
-    """
-    try:
-        pair = [np.asarray(array) for array in (found, expected)]
-        ok = pair[0].ndim > 1 and 0 < pair[0].size <= MAX_PIXELS and {*"biuf"} >= {array.dtype.kind for array in pair}
-        if pair[0].shape != pair[1].shape or not ok:
-            return ""
-        pair = [array.astype(np.float64) for array in pair]
-        pair = [array.reshape(-1, *array.shape[-2:]) for array in pair]
-        with np.errstate(all="ignore"):
-            difference = pair[0] - pair[1]
-            most = int(np.argmax(np.sum(~(np.abs(difference) < 1e-6), axis=(1, 2))))
-            pair, difference = [array[most] for array in pair], difference[most]
-            panels = [*(_grey(array, pair[1]) for array in pair), _signed(difference)]
-    except (TypeError, ValueError, OverflowError):  # what a student's array holds may not be numbers
-        return ""
-    height, width = difference.shape
-    step, zoom = -(-max(height, width) // PANEL), max(1, PANEL // max(height, width))
-    panels = [panel[::step, ::step].repeat(zoom, axis=0).repeat(zoom, axis=1) for panel in panels]
-    gap = np.full((len(panels[0]), 8, 3), 128, dtype=np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(np.hstack([panels[0], gap, panels[1], gap, panels[2]])).save(file, "PNG", optimize=True)
-    return base64.b64encode(file.getvalue()).decode()
-
-
-def _grey(array: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    finite = expected[np.isfinite(expected)]
-    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
-    if low == high:
-        low, high = low - 1, high + 1
-    share = ((array.clip(low, high) - low) / (high - low))[..., None]
-    return np.where(np.isfinite(array)[..., None], 255 * np.nan_to_num(share), ORANGE).astype(np.uint8)
-
-
-def _signed(difference: np.ndarray) -> np.ndarray:
-    finite = np.abs(difference[np.isfinite(difference)])
-    share = np.nan_to_num(difference / (finite.max(initial=0) or 1), nan=1, posinf=1, neginf=-1)[..., None].clip(-1, 1)
-    return (WHITE + np.abs(share) * (np.where(share > 0, ORANGE, BLUE) - WHITE)).astype(np.uint8)
+def picture(what: Any) -> str:
+    """A picture of `course_utils.exercises.pictures`, which may come from the box, as HTML; "" if it is none."""
+    return "".join(letter if letter.isprintable() else " " for letter in as_html(what))

@@ -179,7 +179,7 @@ class Scripted:
 
 CHECK = {"check": "1.1", "kind": {"callable": True}}
 ANSWER = {"printed": "", "seconds": 0.0, "cold": False, "after": {}, "random": None, "peak": 0}
-PASSED = {"status": "passed", "messages": ["Right."], "timed_out": False, "parts": (1, 1), "arrays": None}
+PASSED = {"status": "passed", "messages": ["Right."], "timed_out": False, "parts": (1, 1), "picture": None}
 LIVE_CHECK = {"check": "2.1", "kind": {"callable": True}}
 
 

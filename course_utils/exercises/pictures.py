@@ -1,0 +1,308 @@
+"""Pictures of wrong answers: plain data that a check attaches to its message, and how it is drawn.
+
+A check only makes the data, since drawing takes time. It is drawn where it is shown: below the message in a notebook,
+and on the pages of grading. Each kind of picture is a frozen dataclass with the same things said in words (`alt`) and a
+method `figure`, which loads matplotlib and raises an error for what cannot be drawn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from course_utils.display import figure_as_html
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MAX_SIDE = 24  # pixels: of a larger array a window around the first difference is drawn
+MAX_NUMBERS = 12  # rows and columns of an array whose numbers are written into its cells
+MAX_PIXELS, MAX_PANELS, MAX_TEXT = 4_000_000, 6, 1000
+WIDTH, DPI = 2.2, 130  # of a panel, in inches
+
+
+@dataclass(frozen=True)
+class Panel:
+    """An array `(H, W)` and how it is drawn.
+
+    `kind` is "image", "labels", "probability", "classes" (0, 1, 2), "values" or "difference" (yours minus expected, or
+    where they differ). `outline` is a mask whose outline is drawn over it, `mark` the row and column of a pixel that is
+    framed, `corner` those of the first pixel in the array that this one was cut from.
+    """
+
+    title: str
+    array: np.ndarray
+    kind: str = "values"
+    outline: np.ndarray | None = None
+    mark: tuple[int, int] | None = None
+    corner: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class Panels:
+    """Up to six panels side by side. `alt` says the same in words: found, expected, where they first differ."""
+
+    panels: tuple[Panel, ...]
+    alt: str
+
+    def figure(self) -> Figure:
+        from matplotlib.figure import Figure
+
+        scale = _scale([panel.array for panel in self.panels if panel.kind == "values"])
+        height = max(_plane(panel.array).shape[0] / panel.array.shape[1] for panel in self.panels)
+        size = (WIDTH * len(self.panels), WIDTH * min(max(height, 0.3), 2) + 0.6)
+        figure = Figure(size, dpi=DPI, facecolor="white", layout="constrained")
+        for axes, panel in zip(figure.subplots(1, len(self.panels), squeeze=False)[0], self.panels, strict=True):
+            _draw(axes, panel, scale)
+        return figure
+
+
+KINDS = {kind.__name__: kind for kind in (Panel, Panels)}  # what may come from another process
+
+
+def draw(picture: Any) -> Figure:
+    """The picture as one figure. Raises an error (of any type) if it cannot be drawn."""
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")  # a letter that the font lacks, for example
+        return picture.figure()
+
+
+def as_html(picture: Any) -> str:
+    """The picture as `img` elements with its text, panels below each other where it is narrow; "" if there is none."""
+    try:
+        alt = _text(picture.alt, MAX_TEXT)
+        if not isinstance(picture, Panels):
+            image = figure_as_html(draw(picture), alt).replace("max-width: 100%", "min-width: 34em; max-width: 60em")
+            return f'<div tabindex="0" style="overflow-x: auto;">{image}</div>'
+        _expect(0 < len(picture.panels) <= MAX_PANELS, "panels")
+        parts = [Panels((panel,), panel.title) for panel in picture.panels]
+        images = [figure_as_html(draw(part), part.alt if part is not parts[0] else alt) for part in parts]
+        style = "width: 210px; max-width: 48%; height: auto; margin: 2px; display: inline-block; vertical-align: top"
+        return "<div>" + "".join(image.replace("max-width: 100%", style) for image in images) + "</div>"
+    except Exception:  # a picture that cannot be drawn is none
+        return ""
+
+
+def compared(
+    what: str, found: Any, expected: Any, input: Any = None, kind: str = "values", input_kind: str = "values",
+    tolerance: float = 1e-5,
+) -> Panels | None:
+    """Input, yours, expected and difference, in a window around the first difference; None if they cannot be drawn.
+
+    Arrays of one shape, or tensors. Of more than two axes the plane with the first difference is drawn.
+    """
+    with contextlib.suppress(Exception), np.errstate(all="ignore"):  # whatever the student's code returned
+        planes = [np.squeeze(_numbers(array)) for array in (found, expected)]
+        _expect(planes[0].shape == planes[1].shape and planes[0].ndim > 1, "arrays of one shape")
+        wrong = planes[0] != planes[1]
+        if {planes[0].dtype.kind, planes[1].dtype.kind} & {*"f"}:
+            wrong = ~np.isclose(*planes, rtol=tolerance, atol=tolerance, equal_nan=True)
+        first = tuple(int(index) for index in np.argwhere(wrong)[0])
+        n_wrong, n, shown = int(wrong.sum()), wrong.size, [plane[first].item() for plane in planes]
+        planes, wrong = [plane[first[:-2]] for plane in planes], wrong[first[:-2]]
+        signed = kind in ("values", "image", "probability") and planes[0].dtype.kind != "b"
+        difference = np.subtract(*(plane.astype(np.float64) for plane in planes)) if signed else wrong
+        place = first[-2:]
+        panels = [_cut("yours", planes[0], kind, place), _cut("expected", planes[1], kind, place)]
+        panels.append(_cut("difference", difference, "difference", place))
+        if input is not None:
+            same = (given := np.squeeze(_numbers(input))).shape == wrong.shape
+            panels.insert(0, _cut("input", given, input_kind, place if same else None))
+        part = f" Drawn is the part around row {place[0]}, column {place[1]}." if panels[-1].array.size < n else ""
+        alt = (f"{what}: found {shown[0]:.6g}, expected {shown[1]:.6g} at row {place[0]}, column {place[1]}, which is "
+               f"marked. {n_wrong} of {n} values differ.{part}")  # fmt: skip
+        return Panels(tuple(panels), alt[0].upper() + alt[1:])
+    return None
+
+
+def _cut(title: str, array: np.ndarray, kind: str, place: tuple[int, int] | None) -> Panel:
+    """A panel of an array, or of the part around a place."""
+    corner = [0, 0]
+    for axis, side in enumerate(array.shape):
+        middle = place[axis] if place else 0
+        corner[axis] = min(max(middle - MAX_SIDE // 2, 0), max(side - MAX_SIDE, 0))
+    part = array[corner[0] : corner[0] + MAX_SIDE, corner[1] : corner[1] + MAX_SIDE].copy()
+    mark = place and (place[0] - corner[0], place[1] - corner[1])
+    return Panel(title, part, kind, mark=mark, corner=(corner[0], corner[1]))
+
+
+def to_plain(picture: Any) -> Any:
+    """Nested tuples and dicts that can be sent to another process."""
+    if isinstance(picture, tuple):
+        return tuple(map(to_plain, picture))
+    if not is_dataclass(picture):
+        return picture
+    return type(picture).__name__, {field.name: to_plain(getattr(picture, field.name)) for field in fields(picture)}
+
+
+def from_plain(value: Any) -> Any:
+    """The picture that `to_plain` was given, or None. What comes from elsewhere is looked at when it is drawn."""
+    try:
+        picture = _from_plain(value)
+    except Exception:
+        return None
+    return picture if type(picture) in KINDS.values() else None
+
+
+def _from_plain(value: Any) -> Any:
+    if type(value) is not tuple:
+        return value
+    if len(value) == 2 and type(value[0]) is str and type(value[1]) is dict:
+        return KINDS[value[0]](**{name: _from_plain(part) for name, part in value[1].items()})
+    return tuple(map(_from_plain, value))
+
+
+# drawing
+
+
+def _expect(condition: bool, what: str) -> None:
+    if not condition:
+        raise ValueError(f"a picture needs {what}")
+
+
+def _text(value: Any, length: int) -> str:
+    _expect(type(value) is str, "text")
+    return value if len(value) <= length else value[: length - 3] + "..."
+
+
+def _numbers(array: Any) -> np.ndarray:
+    """A copy of an array or a tensor of numbers."""
+    array = np.array(array.detach().cpu().numpy() if hasattr(array, "detach") else array)
+    _expect(array.dtype.kind in "biuf" and array.size <= MAX_PIXELS, "numbers")
+    return array
+
+
+def _plane(array: Any) -> np.ndarray:
+    plane = type(array) is np.ndarray and array.ndim == 2 and array.dtype.kind in "biuf"
+    _expect(plane and 0 < array.size <= MAX_PIXELS, "an array (H, W) of numbers")
+    return array
+
+
+def _scale(arrays: Sequence[np.ndarray]) -> tuple[float, float]:
+    """One scale for all of them, so that equal numbers look alike."""
+    values = np.concatenate([[0.0], *(_plane(array).astype(np.float64).ravel() for array in arrays)])[bool(arrays) :]
+    values = values[np.isfinite(values)]
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
+    return (low, high) if high > low else (low - 1, high + 1)
+
+
+def _draw(axes: Any, panel: Panel, scale: tuple[float, float]) -> None:
+    from matplotlib.patheffects import withStroke
+    from matplotlib.ticker import MaxNLocator
+
+    array, title = _plane(panel.array), fill(_text(panel.title, 80), 26)
+    step = -(-max(array.shape) // 600)
+    axes.set_title(title, fontsize=11, parse_math=False)
+    try:
+        note = _paint(axes, array[::step, ::step], panel.kind, scale)
+    except ValueError:  # classes that are none, negative ids
+        note = _paint(axes, array[::step, ::step], "values", scale)
+    axes.set_xlabel(fill(note, 32), fontsize=9)
+    axes.tick_params(labelsize=8, length=2)
+    halo = [withStroke(linewidth=3, foreground="white")]
+    for axis, first in zip((axes.yaxis, axes.xaxis), panel.corner, strict=True):
+        axis.set_major_locator(MaxNLocator(3, integer=True, min_n_ticks=1))
+        axis.set_major_formatter(lambda value, _, first=first: f"{first + value:.0f}")
+    if panel.outline is not None:
+        _draw_outline(axes, _plane(panel.outline))
+    if panel.mark is not None:
+        from matplotlib.patches import Rectangle
+
+        row, column = map(int, panel.mark)
+        frame = {"fill": False, "edgecolor": "black", "linewidth": 1.6, "path_effects": halo}
+        axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **frame))
+        if max(array.shape) > MAX_NUMBERS:  # else the frame is large enough
+            back = [3 if index < side / 2 else -3 for index, side in zip((row, column), array.shape, strict=True)]
+            arrow = {"arrowstyle": "-|>", "linewidth": 1.6, "color": "black", "path_effects": halo, "shrinkB": 0}
+            start = column + 1.6 * back[1], row + 1.6 * back[0]
+            axes.annotate("", (column + 0.5 * np.sign(back[1]), row + 0.5 * np.sign(back[0])), start, arrowprops=arrow)
+
+
+def _paint(axes: Any, array: np.ndarray, kind: str, scale: tuple[float, float]) -> str:
+    """Draw the array; the result is a line that says how to read it."""
+    from matplotlib import colormaps
+    from matplotlib.colors import LinearSegmentedColormap, to_rgb
+
+    from course_utils import plotting
+
+    number = array.astype(np.float64)
+    finite = number[np.isfinite(number)]
+    odd = f", {number.size - finite.size} not finite (yellow)" if finite.size < number.size else ""
+    numbers, note = array, ""
+    if kind == "labels":
+        zoom = max(1, 200 // max(array.shape))  # the dark line between touching ids is thin
+        large = array.astype(np.int64).repeat(zoom, axis=0).repeat(zoom, axis=1)
+        height, width = array.shape
+        axes.imshow(plotting.label_colours(large), extent=(-0.5, width - 0.5, height - 0.5, -0.5))
+        ids = np.unique(array[array != 0])
+        note = f"{len(ids)} {'id' if len(ids) == 1 else 'ids'}"
+        if max(array.shape) > MAX_NUMBERS and len(ids) <= MAX_NUMBERS:
+            for id_ in ids:
+                rows, columns = np.nonzero(array == id_)
+                nearest = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)
+                _write(axes, rows[nearest], columns[nearest], str(id_), 8)
+    elif kind == "classes":
+        colours = np.array([to_rgb(colour) for colour in plotting.CLASS_COLOURS.values()])
+        plotting.check_arguments(classes=array)
+        axes.imshow(colours[array.astype(int)])
+        note = "0 dark, 1 blue, 2 orange"
+    elif kind == "difference" and array.dtype.kind == "b":
+        axes.imshow(np.where(array[..., None], to_rgb(plotting.RED), 1.0))
+        note, numbers = f"{int(array.sum())} pixels differ (orange)", None
+    elif kind == "difference":
+        colours = LinearSegmentedColormap.from_list("", [plotting.BLUE, "white", plotting.RED])
+        colours = colours.with_extremes(bad=plotting.YELLOW)
+        largest = np.abs(finite).max(initial=0) or 1
+        axes.imshow(number, cmap=colours, vmin=-largest, vmax=largest)
+        signs = {"orange: yours is larger": (number > 0).any(), "blue: yours is smaller": (number < 0).any()}
+        note = ", ".join(sign for sign, seen in signs.items() if seen) + odd
+    else:
+        low, high = scale if kind == "values" else (0, 1) if kind == "probability" else (
+            np.percentile(finite, [1, 99.8]) if finite.size else (0, 1))  # fmt: skip
+        colours = colormaps["cividis" if kind == "probability" else "gray"].with_extremes(bad=plotting.YELLOW)
+        axes.imshow(np.where(np.isfinite(number), number, np.nan), cmap=colours, vmin=low, vmax=max(high, low + 1e-6))
+        note = f"{finite.min():.3g} to {finite.max():.3g}{odd}" if finite.size else odd[2:]
+        numbers = None if kind == "image" else array
+    if numbers is not None and max(array.shape) <= MAX_NUMBERS:
+        texts = [_short(value) for value in numbers.ravel().tolist()]
+        size = min(10.0, 240 / max(array.shape) / max(map(len, texts)))
+        brightness = axes.images[0].make_image(None, unsampled=True)[0][..., :3].mean(axis=-1)
+        brightness = brightness[(zoom := len(brightness) // len(array)) // 2 :: zoom, zoom // 2 :: zoom]
+        for place, text in zip(np.ndindex(array.shape), texts, strict=True):
+            _write(axes, *place, text, size, dark=brightness[place] < 110)
+    return note
+
+
+def _short(value: float) -> str:
+    text = f"{value:.3g}" if isinstance(value, float) else str(int(value))
+    return text if len(text) <= 6 else f"{value:.1e}".replace("e+0", "e").replace("e-0", "e-")
+
+
+def _write(axes: Any, row: float, column: float, text: str, size: float, dark: bool = False) -> None:
+    from matplotlib.patheffects import withStroke
+
+    colour, around = ("white", "black") if dark else ("black", "white")
+    halo = [withStroke(linewidth=1.5, foreground=around)]
+    axes.text(column, row, text, fontsize=size, ha="center", va="center", color=colour, path_effects=halo)
+
+
+def _draw_outline(axes: Any, mask: np.ndarray) -> None:
+    """A line between all neighbouring pixels whose ids differ."""
+    from matplotlib.collections import LineCollection
+    from matplotlib.patheffects import withStroke
+
+    from course_utils.plotting import ORANGE
+
+    edged = np.pad(mask, 1)
+    rows, columns = np.nonzero(edged[:, 1:] != edged[:, :-1])
+    lines = [[(x - 0.5, y - 1.5), (x - 0.5, y - 0.5)] for y, x in zip(rows, columns, strict=True)]
+    rows, columns = np.nonzero(edged[1:] != edged[:-1])
+    lines += [[(x - 1.5, y - 0.5), (x - 0.5, y - 0.5)] for y, x in zip(rows, columns, strict=True)]
+    halo = [withStroke(linewidth=3.5, foreground="black")]
+    axes.add_collection(LineCollection(lines, colors=ORANGE, linewidths=1.8, path_effects=halo, capstyle="projecting"))
