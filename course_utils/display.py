@@ -1,13 +1,15 @@
-"""What the running notebook shows: a figure with its caption, a line of progress, a box. Elsewhere there is text."""
+"""What the running notebook shows: figures, frames, a line of progress, a box. Elsewhere there is text."""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 import io
+import json
 import sys
 import time
-from collections.abc import Iterator, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
@@ -35,6 +37,119 @@ def show(figure: Figure, caption: str) -> None:
 
     display(content, raw=True, metadata=metadata)
     display(Markdown(f"*{caption}*"))
+
+
+def show_frames(figures: Iterable[Figure], labels: Sequence[str], caption: str, columns: int = 3) -> None:
+    """Show figures of one size as frames: six of them side by side, then all in one place, with a slider and a button.
+
+    The first is a picture as from `show`, and is seen everywhere. The second is made by a script, so it needs no kernel
+    and no network, but only notebooks that are trusted and web pages have it. Outside a notebook the caption and the
+    labels are printed.
+
+    Args:
+        figures: one for each frame; they are closed. A generator keeps only one of them open.
+        labels: what is seen in each frame, in words. They stand beside the slider and are read out.
+        caption: stands below the picture of six frames.
+        columns: frames beside each other in that picture.
+
+    Raises:
+        ValueError: there is not one label for each figure, or there is no figure.
+    """
+    pictures = [_frame(figure) for figure in figures]
+    if len(pictures) != len(labels) or not pictures:
+        raise ValueError(f"Give at least one figure, and one label for each: not {len(pictures)} and {len(labels)}.")
+    if not in_notebook():
+        print(caption, *labels, sep="\n")
+        return
+    from IPython.display import display
+
+    n_shown = min(len(pictures), 6)
+    chosen = [round(i * (len(pictures) - 1) / max(n_shown - 1, 1)) for i in range(n_shown)]
+    show(_side_by_side([pictures[i] for i in chosen], [labels[i] for i in chosen], columns), caption)
+    frames = [f"data:image/png;base64,{base64.b64encode(picture).decode()}" for picture in pictures]
+    player = script_as_html(FRAMES_SCRIPT, {"frames": frames, "labels": list(labels), "caption": caption})
+    display({"text/html": player, "text/plain": "(The same frames with a slider: run the cell.)"}, raw=True)
+
+
+def script_as_html(script: str, data: dict) -> str:
+    """A place in a page that a script fills: it is called with the place (a `div`) and the data.
+
+    Where scripts do not run nothing is seen. The place keeps its keys to itself: arrows do not move to the next cell.
+    """
+    text = json.dumps(data).replace("<", "\\u003c")  # no "</script>" inside the script
+    name = hashlib.sha256((script + text).encode()).hexdigest()[:12]  # the same output twice: each finds an empty place
+    return f"""<div data-place="{name}"></div><script>
+{{ const data = {text};
+for (const place of document.querySelectorAll('[data-place="{name}"]:empty')) {{
+    place.onkeydown = event => event.stopPropagation();
+    ({script})(place, data);
+}} }}
+</script>"""
+
+
+# A picture, and below it a button, a slider and the label of the frame.
+FRAMES_SCRIPT = """(place, { frames, labels, caption }) => {
+    place.innerHTML = `<img style="display: block; max-width: 100%">
+        <div style="display: flex; flex-wrap: wrap; gap: 0.3em 0.8em; align-items: center; padding: 0.4em 0">
+        <button type="button" style="font: inherit; width: 6em; padding: 0.2em"></button>
+        <input type="range" min="0" step="1" style="flex: 1 1 12em; max-width: 24em; accent-color: #0072B2">
+        <span style="flex: 1 1 18em"></span></div>`;
+    const [picture, button, slider, text] = ["img", "button", "input", "span"].map(name => place.querySelector(name));
+    const still = matchMedia("(prefers-reduced-motion: reduce)").matches, last = frames.length - 1;
+    let timer = null;
+    const go = frame => {
+        slider.value = frame;
+        picture.src = frames[frame];
+        picture.alt = text.textContent = `${frame + 1} of ${frames.length}: ${labels[frame]}`;
+        slider.setAttribute("aria-valuetext", text.textContent);
+    };
+    const say = () => { button.textContent = still ? "Next" : timer ? "\u23f8 Pause" : "\u25b6 Play"; };
+    const stop = () => { timer = clearInterval(timer) ?? null; say(); };
+    const next = () => Number(slider.value) < last ? Number(slider.value) + 1 : 0;
+    slider.max = last;
+    slider.setAttribute("aria-label", `Frame. ${caption}`);
+    slider.oninput = () => { stop(); go(Number(slider.value)); };
+    button.onclick = () => {
+        if (timer) return stop();
+        go(next());
+        if (still) return;
+        timer = setInterval(() => {
+            if (Number(slider.value) === last || !place.isConnected) stop(); else go(next());
+        }, 700);
+        say();
+    };
+    go(0);
+    say();
+}"""
+
+
+def _frame(figure: Figure) -> bytes:
+    """The figure as PNG with 256 colours, of the size that it was given; it is closed."""
+    import matplotlib.pyplot as plt
+    from PIL import Image
+
+    full, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(full, format="png")
+    plt.close(figure)
+    Image.open(full).convert("RGB").quantize(256).save(small, format="png", optimize=True)
+    return small.getvalue()
+
+
+def _side_by_side(pictures: Sequence[bytes], titles: Sequence[str], columns: int) -> Figure:
+    import matplotlib.pyplot as plt
+
+    arrays = [plt.imread(io.BytesIO(picture)) for picture in pictures]
+    height, width = (side / 100 for side in arrays[0].shape[:2])
+    rows = -(-len(arrays) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(columns * width, rows * (height + 0.3)), squeeze=False, layout="constrained"
+    )
+    for panel in axes.flat:
+        panel.axis("off")
+    for panel, array, title in zip(axes.flat, arrays, titles, strict=False):
+        panel.imshow(array, interpolation="antialiased")
+        panel.set_title(title, parse_math=False)
+    return figure
 
 
 def figure_as_html(figure: Figure, caption: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import subprocess
 import sys
 import types
@@ -111,8 +112,9 @@ def test_outside_a_notebook_captions_and_boxes_are_text_and_figures_are_closed(c
         live = display.LiveFigure()
         live.update(a_figure(), "One.")
         live.update(a_figure(), "Two.")
+        display.show_frames([a_figure(), a_figure()], ["low", "high"], "Water.")
         display.show_box("<b>passed</b>", "passed")
-    assert capsys.readouterr().out == "Two nuclei.\npassed\n"
+    assert capsys.readouterr().out == "Two nuclei.\nWater.\nlow\nhigh\npassed\n"
     assert plt.get_fignums() == []
 
 
@@ -121,6 +123,34 @@ def test_a_figure_as_html_escapes_its_alternative_text():
     assert page.startswith('<img src="data:image/png;base64,')
     assert 'alt="F1 &lt; 0.5 &amp; &quot;bad&quot;"' in page
     assert plt.get_fignums() == []
+
+
+# frames
+
+
+def test_frames_are_shown_side_by_side_and_with_a_slider(notebook):
+    labels = [f"step {i}" for i in range(9)]
+    display.show_frames((a_figure(label) for label in labels), labels, 'From "one" to </script> nine.')
+    (strip, _, metadata), (caption, _, _), (player, raw, _) = notebook.shown
+    assert metadata == {"image/png": {"alt": 'From "one" to </script> nine.'}} and caption.data.startswith("*From")
+    width, height = decoded(strip).size
+    assert width == pytest.approx(3 * 640, rel=0.05) and height == pytest.approx(2 * 510, rel=0.05)  # six of the nine
+    page = player["text/html"]
+    assert raw and all(f'"{label}"' in page for label in labels) and page.count("data:image/png;base64,") == 9
+    assert page.count("</script>") == 1 and page.endswith("</script>")  # what the caption holds ends no script
+    assert plt.get_fignums() == []
+
+
+def test_frames_keep_their_size_whatever_they_hold(notebook):
+    display.show_frames((a_figure(title) for title in ("", "long " * 30)), ["a", "b"], "Two.")
+    encoded = re.findall(r"data:image/png;base64,([^\"]+)", notebook.shown[-1][0]["text/html"])
+    assert {decoded({"image/png": picture}).size for picture in encoded} == {(640, 480)}
+
+
+@pytest.mark.parametrize(("n_figures", "labels"), [(0, []), (1, []), (1, ["a", "b"])])
+def test_every_frame_has_a_label(n_figures, labels):
+    with pytest.raises(ValueError, match=f"one label for each: not {n_figures} and {len(labels)}"):
+        display.show_frames([a_figure() for _ in range(n_figures)], labels, "None.")
 
 
 # box and progress
