@@ -1,10 +1,10 @@
-"""Fill in the tables of docs/results.md and README.md from the files in benchmarks/results, and draw the curve.
+"""Fill in the tables of docs/results.md from the files in benchmarks/results, and draw the curve.
 
     python -m benchmarks.page
     python -m benchmarks.page --notebooks build/dsb2018-laptop/summary.json    # first take over the scores of a run
 
 A table stands between `<!-- table NAME -->` and `<!-- /table -->`; the text around it is written by hand. A test
-compares both pages with the result files.
+compares the page, and the figures of the README, with the result files.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from course_utils.training import EpochResult
 from workshop.paths import data_label
 
 ROOT = RESULTS.parents[1]
-PAGES = (ROOT / "docs" / "results.md", ROOT / "README.md")
+PAGE = ROOT / "docs" / "results.md"
 CURVE = ROOT / "docs" / "training_curve.png"
 PLACE = re.compile(r"(?<=<!-- table )(\w+)( -->\n).*?(?=<!-- /table -->)", re.DOTALL)
 TRAINED = {
@@ -192,8 +192,7 @@ def main() -> None:
     use_course_style()
     figure = plot_training([EpochResult(**epoch) for epoch in read("quality_pretrained")["curve"]], "hard Dice")
     figure.savefig(CURVE, dpi=100, metadata={"Software": None})
-    for path in PAGES:
-        path.write_text(with_tables(path.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import runpy
 import subprocess
 import sys
 import time
@@ -12,15 +13,27 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import odd_notebooks
 import pytest
 import torch
 
-from benchmarks import ablation, embedded_transfer, evaluation, large_images, loading, measuring, page, quality
+from benchmarks import (
+    ablation,
+    embedded_transfer,
+    evaluation,
+    large_images,
+    loading,
+    measuring,
+    page,
+    quality,
+    readme_picture,
+)
 from benchmarks.__main__ import main
 from benchmarks.running import NAMES, run_benchmarks
 from course_utils import networks
 from course_utils.checkpoints import checkpoint_folder, load_model
-from course_utils.data import embedded_folder, load_data
+from course_utils.data import Sample, embedded_folder, load_data
+from course_utils.exercises import list_exercises
 from course_utils.profiles import get_profile
 from course_utils.segmentation import find_best_threshold
 from course_utils.training import fit
@@ -231,11 +244,10 @@ def test_every_benchmark_runs(name, tmp_path):
     assert all(np.isfinite(value) for row in rows for value in row.values() if isinstance(value, float))
 
 
-def test_every_table_stands_in_a_page_and_says_what_its_result_file_says():
-    texts = [path.read_text(encoding="utf-8") for path in page.PAGES]
-    assert sorted(name for text in texts for name, _ in page.PLACE.findall(text)) == sorted(page.TABLES)
-    for text in texts:
-        assert text == page.with_tables(text), "run: python -m benchmarks.page"
+def test_every_table_stands_in_the_page_and_says_what_its_result_file_says():
+    text = page.PAGE.read_text(encoding="utf-8")
+    assert sorted(name for name, _ in page.PLACE.findall(text)) == sorted(page.TABLES)
+    assert text == page.with_tables(text), "run: python -m benchmarks.page"
     for result in map(page.read, NAMES):
         assert result["quick"] is False and "dsb2018" in result["data"]
     assert len(page.read("alternatives")["rows"]) == 4
@@ -252,11 +264,73 @@ def test_the_goals_say_what_the_result_files_say():
     measured += [times["stardist"], load["overhead of an epoch, %"]]
     measured += [page.read("large_images")["rows"][-1]["peak of the process, MB"]]
     measured += [page.read("course")["rows"][-1]["seconds"]]
-    rows = re.findall(r"\| at (least|most) ([\d.]+) \| (.+) \| (.+) \|", page.PAGES[0].read_text(encoding="utf-8"))
+    rows = re.findall(r"\| at (least|most) ([\d.]+) \| (.+) \| (.+) \|", page.PAGE.read_text(encoding="utf-8"))
     for (word, target, shown, reached), value in zip(rows, measured, strict=True):
         text = "not measured" if value is None else f"{value:.3f}" if value < 1 else measuring.as_text(float(value))
         met = value is not None and (value >= float(target) if word == "least" else value <= float(target))
         assert (shown, reached) == (text, measuring.as_text(met))
+
+
+def test_the_figures_of_the_readme_are_measured(monkeypatch):
+    """Scores and speed are those of the result files; exercises, their solutions and odd notebooks are counted."""
+    text = " ".join((page.ROOT / "README.md").read_text(encoding="utf-8").split())
+    scores = next(one["scores"] for one in page.read("notebooks")["notebooks"] if one["notebook"].startswith("05"))
+    for method in ("boundary U-Net, watershed", "Otsu, watershed"):
+        assert " / ".join(f"{ap:.3f}" for ap in scores[method]["mean_ap"].values()) in text
+    quoted = re.search(r"StarDist in PyTorch .*?\| ([\d./ ]+) \|", page.PAGE.read_text(encoding="utf-8"))[1]
+    assert f"a port of StarDist quotes {quoted}" in text
+    times = {row["way"]: row["times as long as the course's"] for row in page.read("evaluation")["rows"]}
+    assert f"is {times['stardist']:.0f} times as fast as StarDist's matching and {times['plain']:.0f} times" in text
+    assert f"compute in {page.read('course')['rows'][-1]['seconds'] / 60:.1f} minutes" in text
+    checks = page.ROOT / "tests" / "course_utils" / "exercises" / "checks"
+    monkeypatch.syspath_prepend(str(checks))  # as pytest does for these tests
+    counts = count_solutions(sorted(checks.glob("test_notebook_*.py")))
+    more = re.search(r"more than (\d+) right solutions, which they accept, and (\d+) wrong ones", text)
+    for said, counted in zip(map(int, more.groups()), counts, strict=True):
+        assert said <= counted < 1.2 * said
+    assert f"Each of the {len(list_exercises())} exercises" in text
+    odd = len(odd_notebooks.small_notebooks()) + len(odd_notebooks.whole_notebooks())
+    assert f"tested with {odd} odd notebooks" in text
+
+
+def count_solutions(paths):
+    """The numbers of right and of wrong solutions in the tests of the checks."""
+    modules = [runpy.run_path(str(path)) for path in paths]
+    return [sum(len(one) for module in modules for one in module[table].values()) for table in ("RIGHT", "WRONG")]
+
+
+@pytest.fixture(scope="module")
+def crowded():
+    """Two test images: in the first the components join three nuclei, in the second nothing is wrong."""
+    truth = np.zeros((256, 256), int)
+    for number in range(12):
+        row, column = divmod(number, 4)
+        truth[20 + 70 * row : 50 + 70 * row, 10 + 30 * column : 40 + 30 * column] = number + 1
+    joined = np.where(truth <= 3, np.minimum(truth, 1), truth)
+    sample = Sample("crowded", (truth > 0) * np.uint8(90), truth)
+    return [readme_picture.Shown(sample, joined, truth), readme_picture.Shown(sample, truth, truth)]
+
+
+def test_the_picture_of_the_readme_shows_the_image_closest_to_the_means_and_a_place_that_was_joined(crowded):
+    joined, perfect = crowded
+    assert readme_picture.typical([joined, joined, perfect]) is joined
+    assert readme_picture.typical([joined, perfect, perfect]) is perfect
+    crop = readme_picture.window(joined)
+    assert {1, 2, 3} <= set(np.unique(joined.sample.mask[crop])) and joined.sample.mask[crop].shape == (56, 56)
+
+
+@pytest.mark.parametrize("columns", [columns for columns, _ in readme_picture.PICTURES.values()])
+def test_the_picture_of_the_readme_marks_what_is_wrong_in_the_whole_image_and_enlarged(crowded, columns):
+    figure = readme_picture.draw(crowded[0], columns)
+    signs = [[text.get_text() for text in panel.texts] for panel in figure.axes]
+    assert signs == 2 * [[], [], ["+"], []]
+    assert [panel.get_title() for panel in figure.axes[1:3]] == ["truth: 12 nuclei", "components: F1 0.82"]
+
+
+def test_the_pictures_of_the_readme_are_there_and_small():
+    text = (page.ROOT / "README.md").read_text(encoding="utf-8")
+    for name in readme_picture.PICTURES:
+        assert f'"docs/{name}"' in text and (page.ROOT / "docs" / name).stat().st_size < 300_000
 
 
 @pytest.mark.parametrize(

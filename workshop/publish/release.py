@@ -1,7 +1,6 @@
 """Packs what students get into one zip: the notebooks with stubs, the package, the data, and what starts them.
 
-The stand-alone versions for Kaggle and Colab are in the folder kaggle/. The README is that of the course without the
-parts for instructors and authors, which comments in it mark.
+The stand-alone versions for Kaggle and Colab are in the folder kaggle/. The README is docs/students.md.
 
 The zip holds what is listed here and nothing else: no solutions, tests, outputs or notes. The package does hold the
 course's own solutions, because a notebook uses them where an exercise is not solved.
@@ -25,6 +24,7 @@ from workshop.grade.report.points import read_points
 from workshop.grade.report.questions import course_questions
 from workshop.paths import checkout
 
+STUDENTS_PAGE = "docs/students.md"  # becomes their README.md
 FILES = ["LICENSE", "README.md", "course.py", "environment.yml", "pyproject.toml", "requirements.lock"]
 # What `lab`, `doctor` and `run` need of the workshop.
 FILES += [f"workshop/{name}.py" for name in ("__init__", "command_line", "doctor", "paths")]
@@ -60,7 +60,7 @@ def release(file: str | Path, root: str | Path | None = None) -> list[str]:
     file = Path(file)
     root = Path(root) if root is not None else checkout()
     contents = {name: (root / name).read_bytes() for name in collect(root)}
-    contents["README.md"] = student_readme((root / "README.md").read_text(encoding="utf-8")).encode()
+    contents["README.md"] = student_readme(root).encode()
     try:
         # What the sources give has every stub, and neither answers nor outputs.
         build(only=_notebooks(), check=True, root=root)
@@ -122,24 +122,16 @@ def release_for_nbgrader(folder: str | Path, root: str | Path | None = None) -> 
     return written
 
 
-def student_readme(text: str) -> str:
-    """The README of the course as students get it.
-
-    Text between `<!-- course -->` and `<!-- /course -->` is left out; a comment that begins with `<!-- students` holds
-    what students get instead.
-
-    >>> student_readme("a\\n<!-- course -->\\nb\\n<!-- /course -->\\n<!-- students\\nc\\n-->\\n")
-    'a\\nc\\n'
-    """
-    text = re.sub(r"<!-- course -->\n.*?<!-- /course -->\n", "", text, flags=re.DOTALL)
-    return re.sub(r"<!-- students\n(.*?)-->\n", r"\1", text, flags=re.DOTALL)
+def student_readme(root: Path) -> str:
+    """The page for students with links that lead from the top folder, where it lies in the zip."""
+    return (root / STUDENTS_PAGE).read_text(encoding="utf-8").replace("](../", "](")
 
 
 def collect(root: Path) -> list[str]:
     """The names, below `root`, of all files for students but those in kaggle/. Raises `ReleaseError` as `release`."""
     notebooks = [f"notebooks/{name}.ipynb" for name in _notebooks()]
     names = [*FILES, *notebooks]
-    if missing := [name for name in names if not (root / name).is_file()]:
+    if missing := [name for name in [*names, STUDENTS_PAGE] if not (root / name).is_file()]:
         advice = "run `python3 course.py build` first" if missing[0].startswith("notebooks") else "restore it first"
         raise ReleaseError(f"{root / missing[0]} is missing: {advice}.")
     for pattern in PATTERNS:
@@ -149,10 +141,10 @@ def collect(root: Path) -> list[str]:
             raise ReleaseError(f"{root / pattern} are missing: restore them first.")
         names += [path.as_posix() for path in found]
     texts = {name: _markdown(root / name) for name in notebooks}
-    texts["README.md"] = student_readme((root / "README.md").read_text(encoding="utf-8"))
+    texts["README.md"] = student_readme(root)
     if PLACEHOLDER_ADDRESS in texts["README.md"]:  # notebooks are what `build` makes, which lets none through
         advice = "leave it out; `python3 course.py build` writes the links to Kaggle, Colab and Binder"
-        raise ReleaseError(f"README.md has a link to the placeholder {PLACEHOLDER_ADDRESS}: {advice}.")
+        raise ReleaseError(f"{STUDENTS_PAGE} has a link to the placeholder {PLACEHOLDER_ADDRESS}: {advice}.")
     for name, text in texts.items():
         names += _pictures(root, name, text)
     return sorted(set(names))

@@ -20,8 +20,8 @@ from workshop.paths import checkout
 from workshop.run.course import run_course
 from workshop.run.pages import page_notebook
 
-PAGES = ("docs/instructors.md", "docs/grading.md", "docs/results.md", "docs/where-it-runs.md", "data/README.md",
-         "data/checkpoints/README.md")  # fmt: skip
+PAGES = ("docs/students.md", "docs/instructors.md", "docs/grading.md", "docs/results.md", "docs/where-it-runs.md",
+         "docs/contributors.md", "data/README.md", "data/checkpoints/README.md")  # fmt: skip
 FILES = ("LICENSE", "docs/result.png", "docs/training_curve.png", "docs/badges/kaggle.svg", "docs/badges/colab.svg",
          "docs/badges/binder.svg", "docs/icon.svg")  # fmt: skip
 SETTINGS = {
@@ -151,7 +151,8 @@ def collect(course: Path, executed: Path, source: Path) -> None:
         page = source / name
         page.write_text(_links_to_pages(page.read_text(encoding="utf-8")), encoding="utf-8")
     readme = (course / "README.md").read_text(encoding="utf-8")
-    text = _links_to_pages(re.sub(r"<!-- students\n.*?-->\n?", "", readme, flags=re.DOTALL))
+    picture = r'<picture>.*?<img src="([^"]+)"[^>]* alt="([^"]+)">\n</picture>'
+    text = _links_to_pages(re.sub(picture, r"![\2](\1)", readme, flags=re.DOTALL))
     contents = {
         "Notebooks": [f"notebooks/{name}" for name in names],
         "More": [*(name.removesuffix(".md") for name in PAGES), "reference"],

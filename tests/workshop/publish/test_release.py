@@ -39,8 +39,8 @@ def course(tmp_path_factory):
         if file.is_file() and file.name != ".git":
             shutil.copy(file, root)
     build(root=root)
-    with (root / "README.md").open("a", encoding="utf-8") as readme:
-        readme.write("\n![a figure](docs/figure.png)\n")
+    with (root / "docs" / "students.md").open("a", encoding="utf-8") as page:
+        page.write("\n![a figure](../docs/figure.png)\n")
     (root / "docs" / "figure.png").write_bytes(b"a picture")
     for junk in (
         "notebooks/mine.ipynb", "notebooks/output/scores.json", "course_utils/__pycache__/data.pyc",
@@ -126,13 +126,13 @@ def test_what_students_do_not_have_says_so(start, arguments):
     assert "which the students' version of the course does not have" in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_links_of_the_readme_lead_somewhere_or_to_what_is_left_out(unpacked):
+def test_the_readme_of_students_is_their_page_and_every_link_in_it_leads_somewhere(unpacked):
     text = (unpacked / "README.md").read_text(encoding="utf-8")
+    assert "for students" in text.splitlines()[0] and "<!--" not in text
     targets = [unquote(target.split("#")[0]) for target in re.findall(r"\]\(([^)\s]+)\)", text)]
     local = [target for target in targets if target and not re.match(r"[a-z]+:", target)]
     assert local
-    missing = [target for target in local if not (unpacked / target).exists()]
-    assert all(target.startswith((*release_module.LEFT_OUT, "docs/instructors.md")) for target in missing), missing
+    assert [target for target in local if not (unpacked / target).exists()] == []
 
 
 def test_the_same_course_gives_the_same_bytes(course, tmp_path):
@@ -176,10 +176,11 @@ def changed(course):
         ("notebooks/01_data_exploration.ipynb", lambda text: text.replace("raise NotImplementedError", "return", 1),
          "01_data_exploration.ipynb: differs from what its source gives"),
         ("LICENSE", lambda text: None, "LICENSE is missing"),
-        ("README.md", lambda text: text + "\n![x](docs/nowhere.png)\n", "docs/nowhere.png"),
-        ("README.md", lambda text: text + "\n![x](../outside.png)\n", "outside.png"),
-        ("README.md", lambda text: text + "\n[x](https://github.com/your-name/x)\n", "README.md has a link"),
-        ("README.md", lambda text: text + '\n<img alt="x" src="tests/x.png">\n', "tests/x.png"),
+        ("docs/students.md", lambda text: None, "docs/students.md is missing"),
+        ("docs/students.md", lambda text: text + "\n![x](../docs/nowhere.png)\n", "docs/nowhere.png"),
+        ("docs/students.md", lambda text: text + "\n![x](../../outside.png)\n", "outside.png"),
+        ("docs/students.md", lambda text: text + "\n[x](https://github.com/your-name/x)\n", "students.md has a link"),
+        ("docs/students.md", lambda text: text + '\n<img alt="x" src="tests/x.png">\n', "tests/x.png"),
     ],
 )  # fmt: skip
 def test_what_is_not_for_students_is_refused(course, changed, tmp_path, name, change, message):

@@ -143,7 +143,7 @@ def small_course(tmp_path, monkeypatch) -> Path:
         shutil.copyfile(COURSE / name, course / name)
     readme = course / "README.md"
     readme.write_text("# A course\n\n[The first notebook](notebooks/01_one.ipynb)\n", encoding="utf-8")
-    for name in ("instructors", "grading"):  # they link to each other's sections
+    for name in ("students", "instructors", "grading", "contributors"):  # they link to notebooks, or to each other
         (course / "docs" / f"{name}.md").write_text(f"# {name}\n", encoding="utf-8")
     cells = [nbformat.v4.new_markdown_cell("# 01 One"), nbformat.v4.new_code_cell('profile = "x"\nprint("shown")')]
     cells[1].metadata.tags = ["parameters"]
