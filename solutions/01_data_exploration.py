@@ -14,7 +14,7 @@
 #
 # **You need** Python and NumPy; a little PyTorch helps at the end.
 #
-# **Time** about 90 minutes of work. Computing: under a minute, on a CPU or a GPU.
+# **Time** about {{minutes}} minutes of work. Computing: under a minute, on a CPU or a GPU.
 
 # %%
 from collections import Counter
@@ -985,8 +985,6 @@ browse_images(data.train)
 # * Brightness depends on the exposure, and differs about tenfold between images: normalise each image separately.
 # * A split by index shows how well a network does on more of the same images. Ask which images belong together.
 # * Crops make batches; random numbers must differ between epochs and workers, and still be repeatable.
-#
-# Next: **02 The U-Net**, the network that will learn from these batches.
 
 # %%
 record_scores(

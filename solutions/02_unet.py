@@ -14,7 +14,7 @@
 #
 # **You need** notebook 01, and `torch.nn`: modules, convolutions.
 #
-# **Time** about 90 minutes of work. Computing: under a minute, on a CPU or a GPU.
+# **Time** about {{minutes}} minutes of work. Computing: under a minute, on a CPU or a GPU.
 
 # %%
 import matplotlib.pyplot as plt
@@ -536,8 +536,6 @@ show(
 # * No level has as many parameters as the bottleneck, or needs as much memory as the top; computing is spread evenly.
 # * The receptive field must cover what the network is to recognise.
 # * Sides must be divisible by $2^{depth}$: pad, never crop.
-#
-# Next: **03 Binary training**, where the network learns to find nuclei.
 
 # %%
 record_scores(output, "02_unet", {"parameters": n_parameters, "receptive_field": width[4]})

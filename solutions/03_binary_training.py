@@ -13,8 +13,8 @@
 #
 # **You need** notebooks 01 and 02, and an idea of gradient descent.
 #
-# **Time** about 100 minutes of work. Computing: in the profile `laptop` 5 to 15 minutes on a CPU, in `smoke` about a
-# minute; `full`, meant for a GPU, has not been measured yet.
+# **Time** about {{minutes}} minutes of work. Computing: in the profile `laptop` 5 to 15 minutes on a CPU, in `smoke`
+# about a minute; `full`, meant for a GPU, has not been measured yet.
 
 # %%
 import time

@@ -14,8 +14,8 @@
 # **You need** notebooks 01 to 03. If notebook 03 has saved a trained network, it is used; otherwise the pretrained
 # network of the course.
 #
-# **Time** about 100 minutes of work. Computing: about a minute. With your own data, for which there is no pretrained
-# network, and in the profile `full`: as long as notebook 03.
+# **Time** about {{minutes}} minutes of work. Computing: about a minute. With your own data, for which there is no
+# pretrained network, and in the profile `full`: as long as notebook 03.
 
 # %%
 import matplotlib.pyplot as plt
@@ -726,8 +726,6 @@ explore_threshold(val_images, val_probabilities, val_masks)
 # * An F1 score needs a matching, an IoU threshold, and the word *mean* or *pooled*.
 # * Look at the kinds of errors: a merge costs the nuclei that it covers, all of them or all but the largest.
 # * A classical baseline belongs in every table, and an interval beside a small difference.
-#
-# Next: **05 Boundaries and watershed**.
 
 # %%
 record_scores(output, "04_instance_evaluation", scores)

@@ -10,13 +10,14 @@ import contextlib
 import html
 import json
 import os
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from course_utils.display import show_box
 from course_utils.exercises.feedback import LOOKS, CheckResult
-from course_utils.exercises.registry import list_exercises
+from course_utils.exercises.registry import Exercise, list_exercises
 from course_utils.results import replacing
 
 GUESSES = "guesses"  # their key in the record; the others are the ids of exercises
@@ -79,50 +80,36 @@ def note_guess(name: str, guess: Any) -> bool:
 
 
 def show_overview(notebook: str | None = None) -> None:
-    """List the exercises of one notebook or of the whole course, with the status of the last check.
+    """List the exercises of the course, notebook by notebook, with the status of the last check.
 
     Args:
-        notebook: as in "03_binary_training"; None for all.
+        notebook: as in "03_binary_training": the others are folded, and left out of plain text; None for all.
     """
-    show_box(*_overview(notebook))
+    found, boxes, lines = statuses(), [], []
+    for name in dict.fromkeys(exercise.notebook for exercise in list_exercises()):
+        exercises = [exercise for exercise in list_exercises() if exercise.notebook == name]
+        rows = [(exercise, *LOOKS[found.get(exercise.id, "todo")]) for exercise in exercises]
+        is_open = "open" if notebook in (None, name) else ""
+        title = f"{name.replace('_', ' ')}: {_solved(exercises)}"
+        boxes.append(f"<details {is_open}><summary><strong>{title}</strong></summary>{_table(rows, title)}</details>")
+        if is_open:
+            lines += [f"  {symbol} {one.id} {one.title}: {word}" for one, symbol, word, _ in rows]
+    chosen = [exercise for exercise in list_exercises() if notebook in (None, exercise.notebook)]
+    total = f"<p>The whole course: {_solved(list_exercises())}</p>"
+    show_box(total + "".join(boxes), "\n".join([_solved(chosen), *lines]))
 
 
-def browse_progress() -> Any:
-    """A widget that shows the exercises of one notebook or of all; a button reads the record again.
-
-    It needs ipywidgets and a running kernel.
-    """
-    from ipywidgets import HTML, Button, Dropdown, HBox, VBox
-
-    notebooks = dict.fromkeys(exercise.notebook for exercise in list_exercises())
-    # "" for all: with None as its value, a dropdown would show no choice at all.
-    choice = Dropdown(options=[("the whole course", ""), *((name, name) for name in notebooks)], description="show")
-    again, table = Button(description="Read again"), HTML()
-
-    def update(*_):
-        table.value = _overview(choice.value or None)[0]
-
-    choice.observe(update, names="value")
-    again.on_click(update)
-    update()
-    return VBox([HBox([choice, again]), table])
-
-
-def _overview(notebook: str | None) -> tuple[str, str]:
-    """The list as HTML and as plain text."""
+def _solved(exercises: Sequence[Exercise]) -> str:
     found = statuses()
-    exercises = [exercise for exercise in list_exercises() if notebook in (None, exercise.notebook)]
-    rows = [(exercise, *LOOKS[found.get(exercise.id, "todo")]) for exercise in exercises]
-    solved = sum(found.get(exercise.id) == "passed" for exercise in exercises)
-    title = f"{solved} of {len(exercises)} exercises solved"
-    # Unlike a page, a widget gives a table no spacing.
+    return f"{sum(found.get(exercise.id) == 'passed' for exercise in exercises)} of {len(exercises)} exercises solved"
+
+
+def _table(rows: Iterable[tuple[Exercise, str, str, str]], title: str) -> str:
     cell = "text-align: left; padding: 0.3em 0.6em;"
-    table = "".join(
+    lines = "".join(
         f'<tr><th style="{cell}" scope="row">{exercise.id}</th><td style="{cell}">{html.escape(exercise.title)}</td>'
         f'<td style="{cell} border-left: 6px solid {colour};">{symbol} {word}</td></tr>'
         for exercise, symbol, word, colour in rows
     )
     head = "".join(f'<th style="{cell}" scope="col">{name}</th>' for name in ("No.", "Exercise", "Status"))
-    caption = f'<caption style="{cell}"><strong>{title}</strong></caption>'
-    text = "\n".join([title, *(f"  {symbol} {e.id} {e.title}: {word}" for e, symbol, word, _ in rows)])
-    return f'<table style="border-collapse: collapse;">{caption}<tr>{head}</tr>{table}</table>', text
+    return f'<table aria-label="{title}" style="border-collapse: collapse;"><tr>{head}</tr>{lines}</table>'

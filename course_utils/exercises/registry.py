@@ -43,20 +43,20 @@ _TABLE = {
         ("1.4", "split_train_val", "exploration", "Set validation images aside", 1, 5),
         ("1.5", "random_crop", "exploration", "Cut a random window from image and mask", 3, 15),
         ("1.6", "binary_target", "targets", "From a label image to a foreground target", 1, 5),
-        ("1.7", "NucleiDataset", "dataset", "A dataset of random crops", 4, 25),
+        ("1.7", "NucleiDataset", "dataset", "A dataset of random crops", 5, 45),
     ],
     "02_unet": [
         ("2.1", "ConvBlock", "unet", "Two convolutions", 2, 10),
         ("2.2", "UpBlock", "unet", "Up, concatenate, convolve", 3, 15),
-        ("2.3", "UNet", "unet", "The whole network", 4, 30),
+        ("2.3", "UNet", "unet", "The whole network", 4, 40),
         ("2.4", "count_parameters", "unet", "Count the parameters", 1, 5),
-        ("2.5", "pad_to_multiple", "unet", "Pad to a size the network accepts", 3, 15),
+        ("2.5", "pad_to_multiple", "unet", "Pad to a size the network accepts", 2, 10),
     ],
     "03_binary_training": [
         ("3.1", "binary_cross_entropy", "losses", "A cross entropy that survives large logits", 3, 15),
         ("3.2", "dice_score", "losses", "The Dice score", 2, 10),
         ("3.3", "train_epoch", "training", "One epoch of training", 3, 20),
-        ("3.4", "validate", "training", "Measure without learning", 2, 10),
+        ("3.4", "validate", "training", "Measure without learning", 3, 15),
     ],
     "04_instance_evaluation": [
         ("4.1", "predict", "segmentation", "Predict an image of any size", 3, 15),
@@ -68,7 +68,7 @@ _TABLE = {
     ],
     "05_boundary_watershed": [
         ("5.1", "boundary_target", "targets", "A target with a boundary class", 2, 10),
-        ("5.2", "watershed_instances", "segmentation", "Grow instances with the watershed", 4, 25),
+        ("5.2", "watershed_instances", "segmentation", "Grow instances with the watershed", 2, 10),
         ("5.3", "find_best_threshold", "segmentation", "Choose the threshold on validation images", 3, 15),
     ],
 }

@@ -198,16 +198,24 @@ def test_a_right_answer_passes(notebook, said):
     assert typed == source_of(exercise)
 
 
-def test_the_list_of_progress_shows_it_when_asked_again(notebook, said):
-    choice = notebook.page.locator(".widget-dropdown select")
-    assert choice.count() == (notebook.name == NAMES[0])
-    for dropdown in choice.all():
-        table = notebook.page.locator(".jp-OutputArea-output", has=choice).locator("table")
-        assert dropdown.locator("option:checked").text_content().replace("\xa0", " ") == "the whole course"
-        notebook.page.get_by_role("button", name="Read again").click()
-        table.get_by_text(f"1 of {len(list_exercises())} exercises solved").wait_for()
-        dropdown.select_option(index=1)
-        table.get_by_text(f"1 of {len(exercises_of(NAMES[0]))} exercises solved").wait_for()
+def test_the_list_of_progress_shows_it_when_run_again_and_the_whole_course_when_unfolded(notebook, said):
+    notebook.run_cell(f"progress-{notebook.name}")
+    lists = notebook.drawn(f"progress-{notebook.name}").locator(".jp-OutputArea-output details")
+    assert lists.count() == len(NAMES)
+    own = lists.filter(has_text=f"1 of {len(exercises_of(notebook.name))} exercises solved")
+    assert own.locator("table").is_visible() and lists.locator("table >> visible=true").count() == 1
+    other = lists.nth((NAMES.index(notebook.name) + 1) % len(NAMES))
+    other.locator("summary").click()
+    assert other.locator("table").is_visible()
+
+
+def test_an_answer_in_words_is_kept_and_followed_by_the_model_answer_if_the_copy_has_it(notebook):
+    model = notebook.drawn(f"model-{int(notebook.name[:2])}a")
+    assert "no answer yet" in model.locator(".jp-OutputArea-output").inner_text()
+    notebook.type_text(f"answer-{int(notebook.name[:2])}a", "Because of *this*.")
+    notebook.run_cell(f"model-{int(notebook.name[:2])}a")
+    said = model.locator(".jp-OutputArea-output").inner_text()
+    assert "answered" in said and f"kept in {notebook.name}.ipynb" in said and "your instructor has them" in said
 
 
 # --- looks ------------------------------------------------------------------------------------------------------------

@@ -398,6 +398,23 @@ class Notebook:
         self.wait_until(lambda: self.cell(below)["count"] not in (None, count))
         self.page.wait_for_function(HAS_RUN, polling=200)
 
+    def run_cell(self, id: str) -> None:
+        """Save the notebook and run one cell."""
+        self.page.evaluate("() => jupyterapp.commands.execute('docmanager:save')")
+        number = [cell["id"] for cell in self.cells()].index(id)
+        self.page.evaluate("number => { jupyterapp.shell.currentWidget.content.activeCellIndex = number; }", number)
+        self.page.evaluate("() => jupyterapp.commands.execute('notebook:run-cell')")
+        self.page.wait_for_function(HAS_RUN, polling=200)
+
+    def type_text(self, id: str, text: str) -> None:
+        """Replace a text cell by what a person types there, and render it."""
+        cell = self.drawn(id)
+        cell.locator(".jp-MarkdownOutput").dblclick(position={"x": 5, "y": 5})
+        cell.locator(".cm-content").click()
+        self.page.keyboard.press("ControlOrMeta+A")
+        self.page.keyboard.type(text)
+        self.page.keyboard.press("Shift+Enter")
+
     def wait_until(self, holds: Callable[[], Any]) -> None:
         deadline = time.monotonic() + PATIENCE
         while not holds():

@@ -123,11 +123,11 @@ def make_versions(source: Path, exercises: Sequence[Exercise]) -> dict[str, list
 
     Raises `BuildError` with everything in the source that would make a bad notebook, by line.
     """
-    cells = read_cells(source)
+    cells, titles = read_cells(source), _titles(source.parent)
     own = [exercise for exercise in exercises if exercise.notebook == source.stem]
     found = {problem for rule in RULES for problem in rule(cells, source, own)}
     if not found:
-        students = student(cells, exercises, source.stem)
+        students = student(cells, exercises, source.stem, titles)
         found.update(check_length(students))
         try:
             alone = stand_alone(students, own, source)
@@ -135,7 +135,14 @@ def make_versions(source: Path, exercises: Sequence[Exercise]) -> dict[str, list
             found.add((0, f"no stand-alone version: {error}"))
     if found:
         raise BuildError([Problem(source, *problem) for problem in found])
-    return {"solutions": solved(cells, exercises, source.stem), "notebooks": students, "stand-alone": alone}
+    return {"solutions": solved(cells, exercises, source.stem, titles), "notebooks": students, "stand-alone": alone}
+
+
+def _titles(folder: Path) -> dict[str, str]:
+    """Notebook -> the title in its source, of all in the folder that have one."""
+    texts = {path.stem: path.read_text("utf-8", "replace") for path in select_notebooks(folder, suffix=".py")}
+    titles = {name: re.search(r"^# # (.+)$", text, re.MULTILINE) for name, text in texts.items()}
+    return {name: title[1].strip() for name, title in titles.items() if title}
 
 
 def stand_alone_notebooks(root: Path) -> dict[str, bytes]:

@@ -46,14 +46,14 @@ def badges(notebook: str, folder: str, name: str) -> str:
     return " ".join(pictures) if name else ""
 
 
-def with_badges(cells: list[Cell], notebook: str) -> list[Cell]:
-    """The cells with the links below the title, if the first cell begins with one."""
+def with_links(cells: list[Cell], *lines: str) -> list[Cell]:
+    """The cells with lines of links, those that are not empty, below the title that begins the first cell."""
     first, *rest = cells
     title, _, text = first.source.partition("\n")
-    line = badges(notebook, "../", repository())
-    if not line or first.kind != "markdown" or not title.startswith("# "):
+    shown = "\n\n".join(filter(None, lines))
+    if not shown or first.kind != "markdown" or not title.startswith("# "):
         return cells
-    return [replace(first, source=f"{title}\n\n{line}\n{text}"), *rest]
+    return [replace(first, source=f"{title}\n\n{shown}\n{text}"), *rest]
 
 
 def readme_with_badges(text: str, notebook: str) -> str:

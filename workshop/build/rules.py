@@ -18,7 +18,7 @@ from workshop.build.badges import PLACEHOLDER_ADDRESS
 from workshop.build.expected import SNIPPET, ExpectedError, fill_in
 from workshop.build.source import Cell
 from workshop.build.stubs import source_of, stub_of
-from workshop.build.versions import HEADING, PLACEHOLDER
+from workshop.build.versions import HEADING, MINUTES, PLACEHOLDER
 
 Found = Iterator[tuple[int, str]]
 
@@ -117,14 +117,17 @@ def _block_problems(text: str, n_expected: int, exercise: Exercise) -> Iterator[
 
 
 def check_placeholders(cells: Sequence[Cell], path: Path, exercises: Sequence[Exercise]) -> Found:
-    """`{{difficulty}}` is the only placeholder; it is below the heading of an exercise, in the same cell."""
+    """`{{difficulty}}` is alone on its line, below the heading of its exercise; `{{minutes}}` stands for the time."""
     known = {exercise.id for exercise in exercises}
     for cell in cells:
+        for match in re.finditer(r"\*\*Time\*\* about \d+", cell.source) if cell.kind == "markdown" else ():
+            line = cell.line_of(cell.source.count("\n", 0, match.start()))
+            yield line, f"the time {match[0].split()[-1]!r} in figures; write {MINUTES}, which the build computes."
         for match in PLACEHOLDER.finditer(cell.source) if cell.kind == "markdown" else ():
             line = cell.line_of(cell.source.count("\n", 0, match.start()))
             headings = [heading["id"] for heading in HEADING.finditer(cell.source, 0, match.start())]
             if match["name"] != "difficulty":
-                yield line, f"unknown placeholder {match[0]!r}; known: {{{{difficulty}}}}."
+                yield line, f"unknown placeholder {match[0]!r}; known: {{{{difficulty}}}}, {MINUTES}."
             elif not headings or headings[-1] not in known:
                 yield line, "{{difficulty}} without the heading of a known exercise above it in the same cell."
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from bs4 import BeautifulSoup
 
 from course_utils.exercises import ExerciseNotSolved, check, feedback, list_exercises
 from course_utils.exercises.feedback import CheckResult
-from course_utils.exercises.progress import browse_progress, note, record_file, show_overview, statuses
+from course_utils.exercises.progress import note, record_file, show_overview, statuses
 from course_utils.exercises.registry import get_exercise
 
 
@@ -107,15 +108,16 @@ def test_in_a_notebook_the_verdict_is_an_accessible_box(monkeypatch):
     assert "<script>" not in box  # what a student returns is quoted, never executed
 
 
-def test_the_widget_shows_the_notebook_chosen_and_reads_the_record_again():
-    widget = browse_progress()
-    (choice, again), table = widget.children[0].children, widget.children[1]
-    assert choice.label == "the whole course" and choice.value is not None  # None would be shown as no choice
-    assert f"0 of {len(list_exercises())}" in table.value and table.value.count("<tr>") == len(list_exercises()) + 1
-    choice.value = "03_binary_training"
-    number = sum(exercise.notebook == choice.value for exercise in list_exercises())
-    assert f"0 of {number} exercises solved" in table.value and 'scope="row">3.1' in table.value
-    note(CheckResult("3.1", "passed", ("Right.",)))
-    assert f"0 of {number}" in table.value
-    again.click()
-    assert f"1 of {number} exercises solved" in table.value and "✔ passed" in table.value
+def test_in_a_notebook_it_is_one_list_in_which_the_other_notebooks_are_folded(monkeypatch):
+    shown = []
+    monkeypatch.setattr("course_utils.exercises.progress.show_box", lambda box, text: shown.append(box))
+    note(CheckResult("1.1", "passed", ("Right.",)))
+    show_overview("03_binary_training")
+    show_overview()
+    one, all_open = (BeautifulSoup(box, "html.parser") for box in shown)
+    parts = one.find_all("details")
+    assert [part.summary.text.split(":")[0] for part in parts if part.has_attr("open")] == ["03 binary training"]
+    assert len(parts) == len({exercise.notebook for exercise in list_exercises()})
+    assert "1 of 7 exercises solved" in parts[0].summary.text and "✔ passed" in parts[0].table.text
+    assert one.p.text == f"The whole course: 1 of {len(list_exercises())} exercises solved"
+    assert all(part.has_attr("open") for part in all_open.find_all("details"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from workshop.build import badges as module
-from workshop.build.badges import PICTURES, PLACEHOLDER_ADDRESS, badges, readme_with_badges, repository, with_badges
+from workshop.build.badges import PICTURES, PLACEHOLDER_ADDRESS, badges, readme_with_badges, repository, with_links
 from workshop.build.source import Cell
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -49,7 +49,7 @@ def test_only_an_address_on_github_gives_links(tmp_path, monkeypatch, line, name
     monkeypatch.setattr(module, "checkout", lambda: tmp_path)
     cells = [Cell("markdown", "# Title\nText", 1), Cell("code", "1", 5)]
     assert repository() == name
-    assert (with_badges(cells, "01_one") == cells) == (name == "")
+    assert (with_links(cells, badges("01_one", "../", repository())) == cells) == (name == "")
 
 
 def test_the_address_of_the_course_is_written_in_one_place():
@@ -80,7 +80,7 @@ def test_the_readme_gets_links_and_loses_them_again(published, monkeypatch):
 
 def test_a_text_without_a_title_stays_as_it_is(published):
     cells = [Cell("markdown", "No title", 1)]
-    assert with_badges(cells, "01_one") == cells
+    assert with_links(cells, "[a link](https://example.org)") == cells
 
 
 def test_pictures_are_small_and_legible():

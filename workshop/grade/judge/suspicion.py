@@ -37,8 +37,8 @@ _RUNS_CELLS = frozenset("run_cell run_cell_async run_code run_ast_nodes ex ev sa
 _RUNS_FILES = frozenset("run load loadpy macro rerun recall rep edit alias_magic".split())
 _RESULTS = re.compile(r"_|__|___|_\d+|Out|_oh")  # what IPython calls the values of earlier cells
 _CHECKER = re.compile(
-    r"course_utils\.exercises(?!(\.(check|ExerciseNotSolved|claims|claims\.claim|progress|progress\.show_overview"
-    r"|progress\.browse_progress))?$)"
+    r"course_utils\.exercises(?!(\.(check|ExerciseNotSolved|claims|claims\.claim|guesses|guesses\.(ask|compare)"
+    r"|progress|progress\.(show_overview|browse_progress)|questions|questions\.model_answer))?$)"
 )
 _ATTRIBUTES = frozenset(
     "__code__ __globals__ __closure__ __builtins__ __subclasses__ __loader__ __spec__ __kwdefaults__ __reduce_ex__ "

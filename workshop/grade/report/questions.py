@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from course_utils.exercises.questions import FRAME, Question, read_questions
 from workshop.grade.collect.notebook_file import BrokenNotebook, course_cells, read_cells
 from workshop.grade.report.page import text, write_page
 from workshop.grade.report.points import Points, notebook_of
@@ -16,24 +17,10 @@ from workshop.paths import checkout
 
 COLUMNS = ["student", "question", "points", "comment"]
 _ASKED = re.compile(r"\*\*Question (\d+[a-z])\.\*\*")
-# What stands around an answer, and in its place as long as there is none.
-_FRAME = re.compile(
-    r"</?details[^<>]{0,200}>|<summary>.{0,200}?</summary>|\*Double-click here, and write in place of this line\.\*",
-    re.IGNORECASE,
-)
 
 
 class QuestionsError(ValueError):
     """The file with the marks cannot be used; the text names its line and says what to do."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """A question of the course, as Markdown, with its model answer."""
-
-    id: str
-    asked: str
-    answer: str
 
 
 @dataclass(frozen=True)
@@ -47,16 +34,7 @@ class Mark:
 @functools.cache
 def course_questions() -> dict[str, Question]:
     """The questions of the course, by id. Empty where the solutions are not there."""
-    found: dict[str, Question] = {}
-    for path in sorted((checkout() / "solutions").glob("[0-9][0-9]_*.py")):
-        asked = ""
-        for part in re.split(r"(?m)^# %%", path.read_text(encoding="utf-8"))[1:]:
-            marker, _, lines = part.partition("\n")
-            body = re.sub(r"(?m)^# ?", "", lines).strip()
-            if mark := re.search(r'(question|answer)="(.+?)"', marker):
-                found[mark[2]] = Question(mark[2], asked or body, body)
-                asked = body if mark[1] == "question" else ""
-    return found
+    return read_questions(checkout() / "solutions")
 
 
 def read_answers(content: bytes) -> dict[str, str]:
@@ -80,7 +58,7 @@ def read_answers(content: bytes) -> dict[str, str]:
         elif _same(source) in _course_texts() and not marked.get("answer"):
             current = ""
         to = marked.get("answer") or (current if one.kind != "code" else "")
-        own = _FRAME.sub("", source).strip()
+        own = FRAME.sub("", source).strip()
         if to and own:
             answers.setdefault(to, {})[own] = None
     return {question: "\n\n".join(texts) for question, texts in sorted(answers.items())}
@@ -88,7 +66,7 @@ def read_answers(content: bytes) -> dict[str, str]:
 
 @functools.cache
 def _course_texts() -> frozenset[str]:
-    return frozenset(_same(cell.source) for cell in course_cells() if "answer" not in cell.marks)
+    return frozenset(_same(cell.source) for cell in course_cells() if not {"answer", "model"} & cell.marks.keys())
 
 
 def _same(source: str) -> str:
