@@ -74,7 +74,7 @@ def check(exercise_id: str, submission: Any) -> Any:
         if again:
             result = replace(result, messages=(*result.messages, KEPT_CHECKED.format(kept=kept)))
     is_kept = names is not None and names.get(kept) is submission is not exercise.reference
-    show_result(exercise, result, kept if is_kept else "")
+    show_result(exercise, result, kept if is_kept else "", submission)
     if result.status == "passed":
         return submission
     if os.environ.get("COURSE_STRICT") == "1":

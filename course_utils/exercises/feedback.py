@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from course_utils.display import in_notebook, show_box
+from course_utils.exercises.comparison import comparison
 from course_utils.exercises.pictures import as_html, compared
 from course_utils.exercises.registry import Exercise
 
@@ -58,10 +59,11 @@ LOOKS = {
 }
 
 
-def show_result(exercise: Exercise, result: CheckResult, kept: str = "") -> None:
+def show_result(exercise: Exercise, result: CheckResult, kept: str = "", submission: Any = None) -> None:
     """Show the result of a check: a box in a notebook, plain text elsewhere.
 
-    `kept` is the name under which the notebook keeps the student's object, if it does.
+    `kept` is the name under which the notebook keeps the student's object, if it does. A `submission` that passed can
+    be compared with the course's code in the box.
     """
     symbol, word, colour = LOOKS[result.status]
     title = f"{symbol} Exercise {exercise.id}, {exercise.name}: {word}"
@@ -75,6 +77,7 @@ def show_result(exercise: Exercise, result: CheckResult, kept: str = "") -> None
         f"<strong>{html.escape(title)}</strong>"
         + "".join(f"<div>{html.escape(message)}</div>" for message in messages)
         + (as_html(result.picture) if result.picture is not None and in_notebook() else "")
+        + (comparison(exercise, submission) if result.status == "passed" and in_notebook() else "")
         + "</div>"
     )
     if result.picture is not None:

@@ -247,7 +247,7 @@ class NotebookRun:
 
     # What `check` calls in the notebook
 
-    def show_result(self, exercise: Any, result: Any, kept: str = "") -> None:
+    def show_result(self, exercise: Any, result: Any, kept: str = "", submission: Any = None) -> None:
         """As in the notebook; the judge hears of results that it has not made."""
         if not self.waiting_for_verdict:
             self.checked.add(exercise.id)
