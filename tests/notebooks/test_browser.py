@@ -128,7 +128,7 @@ def test_sliders_moved_by_keys_draw_another_figure(notebook):
 
 
 def test_hints_are_folded_and_open_when_clicked(notebook):
-    hints = notebook.page.locator(".jp-Notebook details")
+    hints = notebook.page.locator(".jp-MarkdownOutput details")
     assert hints.count() == count_in_text("<details>", notebook) > 10
     for hint in hints.all():
         text = hint.locator(":scope > :not(summary)").first
@@ -211,10 +211,10 @@ def test_the_list_of_progress_shows_it_when_run_again_and_the_whole_course_when_
 
 def test_an_answer_in_words_is_kept_and_followed_by_the_model_answer_if_the_copy_has_it(notebook):
     model = notebook.drawn(f"model-{int(notebook.name[:2])}a")
-    assert "no answer yet" in model.locator(".jp-OutputArea-output").inner_text()
+    assert "no answer yet" in model.locator(".jp-OutputArea-output").text_content()
     notebook.type_text(f"answer-{int(notebook.name[:2])}a", "Because of *this*.")
     notebook.run_cell(f"model-{int(notebook.name[:2])}a")
-    said = model.locator(".jp-OutputArea-output").inner_text()
+    said = model.locator(".jp-OutputArea-output").text_content()
     assert "answered" in said and f"kept in {notebook.name}.ipynb" in said and "your instructor has them" in said
 
 
