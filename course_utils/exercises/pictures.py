@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from course_utils.display import figure_as_html
+from course_utils.exercises.diagrams import Curves, Matches, Stage, UNetShapes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,7 +64,8 @@ class Panels:
         return figure
 
 
-KINDS = {kind.__name__: kind for kind in (Panel, Panels)}  # what may come from another process
+# what may come from another process
+KINDS = {kind.__name__: kind for kind in (Panel, Panels, Stage, UNetShapes, Matches, Curves)}
 
 
 def draw(picture: Any) -> Figure:

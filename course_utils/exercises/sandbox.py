@@ -31,6 +31,7 @@ import numpy as np
 
 from course_utils.exercises.advice import advice
 from course_utils.exercises.feedback import CheckFailed, CheckResult, _parts
+from course_utils.exercises.pictures import KINDS
 
 TIME_LIMIT = 1.6  # seconds of processor time; with the overhead a check stays under two
 TICK = 0.02  # seconds between two looks at the clock
@@ -89,7 +90,8 @@ def _run_once(
     message = str(error) if isinstance(error, CheckFailed) else describe_exception(error)
     message = with_advice(message, error, submission, printed)
     messages = (message, *[f"{right} of {of} parts of the check are right."] * (right > 0))
-    picture = error.picture if isinstance(error, CheckFailed) else None
+    picture = vars(error).get("picture")
+    picture = picture if type(picture) in KINDS.values() else None
     result = CheckResult(exercise_id, "failed", messages, parts=(right, of), picture=picture)
     return result, len(sys.modules) > modules
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from course_utils.exercises.feedback import fail
+from course_utils.exercises.diagrams import BEHIND, Stage, UNetShapes
+from course_utils.exercises.feedback import CheckFailed, fail
+from course_utils.exercises.pictures import MAX_NUMBERS, Panel, Panels, compared
 
 MODES = {True: "training mode", False: "evaluation mode"}
 
@@ -95,7 +103,7 @@ class ShapeTrace(TorchFunctionMode):
                 given = [part for parts in given for part in parts]
             elif name.startswith("conv"):
                 given += [args[1] if len(args) > 1 else (kwargs or {}).get("weight")]
-            if name in ("cat", "conv2d", "conv_transpose2d") or "pool" in name:
+            if name in ("cat", "conv2d", "conv_transpose2d", "interpolate") or "pool" in name:
                 self.steps.append((name, given, result))
 
     def explain(self, name: str, inputs: tuple[torch.Tensor, ...], levels: bool) -> None:
@@ -166,12 +174,140 @@ def _level(shape: tuple, image: tuple) -> str:
     return ""
 
 
-def run(name: str, model: nn.Module, *inputs: torch.Tensor, levels: bool = False) -> Any:
+def run(
+    name: str, model: nn.Module, *inputs: torch.Tensor, levels: bool = False, trace: ShapeTrace | None = None
+) -> Any:
     """The result of a network; where shapes do not fit, the message has both, with `levels` also the level."""
-    trace = ShapeTrace()
+    trace = trace or ShapeTrace()
     try:
         with trace:
             return model(*inputs)
     except Exception:
         trace.explain(name, inputs, levels)
         raise
+
+
+@contextmanager
+def pictured(picture: Callable[[Exception], Any]) -> Iterator[None]:
+    """An error inside gets the picture that the function makes of it, if it makes one."""
+    try:
+        yield
+    except Exception as error:
+        with suppress(Exception), redirect_stdout(io.StringIO()):  # what the student made may be as strange as it likes
+            error.picture = picture(error) or vars(error).get("picture")
+        raise
+
+
+def beside(
+    what: str, found: Any, expected: Any, input: Any = None, kind: str = "values", tolerance: float = 1e-5
+) -> Panels | None:
+    """As `compared`, and for arrays of different shapes their first planes: an outline shows what both have."""
+    found, expected = np.asarray(found), np.asarray(expected)
+    input_kind = "image" if input is not None and max(input.shape) > MAX_NUMBERS else "values"
+    if found.shape == expected.shape:
+        return compared(what, found, expected, input, kind, input_kind, tolerance)
+    planes = [array.reshape(-1, *array.shape[-2:])[0] for array in (found, expected)]
+    if max(planes[0].shape) > 60 or planes[0].shape == planes[1].shape:
+        return None
+    common = tuple(map(min, *(plane.shape for plane in planes)))
+    panels = [Panel("input", input, input_kind)] * (input is not None)
+    for name, plane in zip(("yours", "expected"), planes, strict=True):
+        outline = np.zeros(plane.shape, dtype=bool)
+        outline[: common[0], : common[1]] = plane.shape != common
+        panels.append(Panel(f"{name}, {plane.shape[0]} x {plane.shape[1]}", plane, kind, outline))
+    alt = f"{what}: found the shape {found.shape}, expected {expected.shape}. An outline shows what both have."
+    return Panels(tuple(panels), alt[0].upper() + alt[1:])
+
+
+# The shapes of a network along the drawing of the U-Net. A plan is the list of its steps: function, (part, level, name)
+# of the stage, shape of the result, kernel size.
+
+WORDS = {"conv2d": "convolution", "conv_transpose2d": "transposed convolution", "cat": "concatenation",
+         "pool": "pooling", "interpolate": "interpolation"}  # fmt: skip
+ABOUT_SHAPES = ("Shape", "Channels", "Number", "Skip", "Size after", "Axis", "Use of", "Value")
+
+
+def up_block_plan(level: int, n: int, channels: int, sides: Sequence[int]) -> list[tuple]:
+    shape = (n, channels, *sides)
+    return [("conv_transpose2d", ("decoder", level, "up"), shape, 2),
+            ("cat", ("decoder", level, "joined"), (n, 2 * channels, *sides), 0),
+            *2 * [("conv2d", ("decoder", level, "block"), shape, 3)]]  # fmt: skip
+
+
+def unet_plan(n: int, out_channels: int, base_channels: int, depth: int, sides: Sequence[int]) -> list[tuple]:
+    plan = []
+    scaled = [[side >> level for side in sides] for level in range(depth + 1)]
+    for level in range(depth + 1):
+        stage = ("encoder" if level < depth else "bottleneck", level, "block")
+        if level:
+            plan.append(("pool", stage, (n, base_channels << level - 1, *scaled[level]), 0))
+        plan += 2 * [("conv2d", stage, (n, base_channels << level, *scaled[level]), 3)]
+    for level in reversed(range(depth)):
+        plan += up_block_plan(level, n, base_channels << level, scaled[level])
+    return [*plan, ("conv2d", ("decoder", 0, "output"), (n, out_channels, *sides), 1)]
+
+
+def unet_shapes(
+    trace: ShapeTrace, model: nn.Module, x: torch.Tensor, plan: list[tuple], given: list[Stage], error: Exception
+) -> UNetShapes | None:
+    """The stages of the network up to the first that differs from the plan; None if none does, or if it can't be told.
+
+    Args:
+        x: what the first step is given.
+        given: stages that are no steps, such as the input.
+        error: what is wrong, or what stopped the network.
+    """
+    steps = [step for step in trace.steps if step[0] != "interpolate" or step[1][0].shape != step[2].shape]
+    stopped = not isinstance(error, CheckFailed) or (bool(steps) and steps[-1][2] is None)
+    weights = [weight for weight in model.parameters() if weight.ndim > 1]
+    seen = {id(part) for _, parts, _ in steps for part in parts}
+    if any(weight.ndim != 4 for weight in weights) or not (stopped or seen >= {*map(id, weights)}):
+        return None  # layers of another kind, whose steps were not followed
+    if isinstance(error, CheckFailed) and not str(error).startswith(ABOUT_SHAPES):
+        return None
+    stages = {stage: Stage(*stage, BEHIND, str(shape)) for _, stage, shape, _ in plan}
+    last, wrong = tuple(x.shape), None
+    for function, stage, shape, kernel in plan:
+        name, parts, result = steps[0] if steps else ("", [], None)
+        name = "pool" if "pool" in name or (name, function) == ("interpolate", "pool") else name
+        shapes = [tuple(part.shape) for part in parts]
+        if name == function:
+            wrong = _difference(shapes, None if result is None else tuple(result.shape), last, shape, kernel)
+            steps = steps[1:]
+        elif not shapes or shape == last or shape not in shapes:  # else it was done in a way that is not followed
+            found = f"{WORDS[name]} of {shapes[0]}" if name else "nothing more"
+            wrong = found, f"{'half the sides' if function == 'pool' else WORDS[function]}, {shape}"
+            if not name and not isinstance(error, CheckFailed):
+                wrong = f"stopped by {type(error).__name__}", str(shape)
+        if wrong:
+            stages[stage] = replace(stages[stage], found=wrong[0], expected=wrong[1])
+            break
+        last = shape
+        stages[stage] = replace(stages[stage], found=str(shape))
+    if wrong is None and (unused := re.match("Use of (x|skip) |Skip connections of ", str(error))):
+        stage = next(stage for function, stage, *_ in plan if function == "cat")
+        wrong = f"no gradient for {unused[1]}" if unused[1] else "skip has no effect", "both are used"
+        stages[stage] = replace(stages[stage], found=wrong[0], expected=wrong[1])
+    if wrong is None:
+        return None
+    reached = [f"{s.part}, level {s.level}, {s.name}: {s.found}" for s in stages.values() if s.found == s.expected]
+    where, right = f"{stage[0]}, level {stage[1]}, {stage[2]}", "; ".join(reached) or "nothing"
+    alt = (f"Your network along the drawing of the U-Net. First wrong, in a red frame with a cross: {where}: found "
+           f"{wrong[0]}, expected {wrong[1]}. Right: {right}.")  # fmt: skip
+    return UNetShapes((*given, *stages.values()), alt)
+
+
+def _difference(given: list[tuple], result: tuple | None, last: tuple, shape: tuple, kernel: int) -> tuple | None:
+    """Found and expected, if a step (its arguments, its result or None) is not the planned one."""
+    if result is None and kernel == 0:
+        return " with ".join(map(str, given)), " with ".join([str((*shape[:1], shape[1] // 2, *shape[2:]))] * 2)
+    if result is None and given[0] != last:
+        return f"takes {given[0]}", f"takes {last}"
+    if result is None:
+        channels = given[1][0 if kernel == 2 else 1]
+        return f"in_channels={channels}" if channels != last[1] else "stopped here", f"in_channels={last[1]}"
+    if result != shape:
+        return str(result), str(shape)
+    if kernel and given[1][2:] != (kernel, kernel):
+        return f"kernel {' x '.join(map(str, given[1][2:]))}", f"kernel {kernel} x {kernel}"
+    return None

@@ -17,7 +17,16 @@ import torch
 from torch import nn
 from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, max_pool2d
 
-from course_utils.exercises.checks.models import run
+from course_utils.exercises.checks.models import (
+    ShapeTrace,
+    beside,
+    pictured,
+    run,
+    unet_plan,
+    unet_shapes,
+    up_block_plan,
+)
+from course_utils.exercises.diagrams import Stage
 from course_utils.exercises.feedback import (
     CheckFailed,
     check_part,
@@ -33,6 +42,7 @@ from course_utils.exercises.feedback import (
     fail,
     untouched,
 )
+from course_utils.exercises.pictures import compared
 
 CONSTANTS = (0.1, -0.1)  # with a positive constant every ReLU is open, with a negative one most are closed
 
@@ -45,24 +55,28 @@ def check_ConvBlock(ConvBlock) -> None:
     for in_channels, out_channels in [(3, 8), (8, 5), (1, 4)]:
         name = f"ConvBlock({in_channels}, {out_channels})"
         block, x = build(ConvBlock, name, in_channels, out_channels), torch.randn(2, in_channels, 7, 10)
-        with untouched(x=x):
-            result = run(name, block, x)
-        look = "Channels change from in_channels to out_channels; padding 1 keeps height and width."
-        expect_tensor(f"the result of {name} for {tuple(x.shape)}", result, (2, out_channels, 7, 10), look)
-        expect_end_in_relu(name, result)
-        expect_no_randomness(name, block, x)
-        expect_no_normalisation(name, block, x)
-        look = "Two 3x3 convolutions with bias, in_channels to out_channels to out_channels, and nothing else."
-        expect_parameters(name, block, count_conv_block(in_channels, out_channels), look)
-        expect_field_of_5(name, block, in_channels)
-        for constant in CONSTANTS:
-            set_parameters(block, constant)
-            expected = conv_block_by_hand(x, out_channels, constant)
-            if same(block(x), conv_block_by_hand(x, out_channels, constant, inner_relu=False)):
-                look = "Two convolutions without a ReLU between them are equivalent to a single one."
-                fail(f"Nonlinearity of {name}", "no ReLU after the first convolution", "one after each", look)
-            look = "Two 3x3 convolutions with padding 1 (zeros), each followed by ReLU."
-            expect_close(f"the result of {name} with all parameters {constant}", block(x), expected, look, 1e-3)
+        trace, given = ShapeTrace(), [Stage("encoder", 0, "x", *[str((2, in_channels, 7, 10))] * 2)]
+        shape = (2, out_channels, 7, 10)
+        plan = [("conv2d", ("encoder", 0, f"{n} convolution"), shape, 3) for n in ("first", "second")]
+        with pictured(partial(unet_shapes, trace, block, x, plan, given)):
+            with untouched(x=x):
+                result = run(name, block, x, trace=trace)
+            look = "Channels change from in_channels to out_channels; padding 1 keeps height and width."
+            expect_tensor(f"the result of {name} for {tuple(x.shape)}", result, (2, out_channels, 7, 10), look)
+            expect_end_in_relu(name, result)
+            expect_no_randomness(name, block, x)
+            expect_no_normalisation(name, block, x)
+            look = "Two 3x3 convolutions with bias, in_channels to out_channels to out_channels, and nothing else."
+            expect_parameters(name, block, count_conv_block(in_channels, out_channels), look)
+            expect_field_of_5(name, block, in_channels)
+            for constant in CONSTANTS:
+                set_parameters(block, constant)
+                expected = conv_block_by_hand(x, out_channels, constant)
+                if same(block(x), conv_block_by_hand(x, out_channels, constant, inner_relu=False)):
+                    look = "Two convolutions without a ReLU between them are equivalent to a single one."
+                    fail(f"Nonlinearity of {name}", "no ReLU after the first convolution", "one after each", look)
+                look = "Two 3x3 convolutions with padding 1 (zeros), each followed by ReLU."
+                expect_close(f"the result of {name} with all parameters {constant}", block(x), expected, look, 1e-3)
 
 
 # 2.2 UpBlock
@@ -75,35 +89,39 @@ def check_UpBlock(UpBlock) -> None:
         name = f"UpBlock({in_channels}, {out_channels})"
         block = build(UpBlock, name, in_channels, out_channels)
         x, skip = torch.randn(2, in_channels, 3, 5), torch.randn(2, out_channels, 6, 10)
-        with untouched(x=x, skip=skip):
-            result = up_block_result(name, block, x, skip)
-        look = "out_channels maps, with the height and width of skip, twice those of x."
-        what = f"the result of {name} for x {tuple(x.shape)} and skip {tuple(skip.shape)}"
-        expect_tensor(what, result, (2, out_channels, 6, 10), look)
-        expect_end_in_relu(name, result)
-        expect_no_randomness(name, block, x, skip)
-        expect_no_normalisation(name, block, x, skip)
-        set_parameters(block, 0.1)
-        expect_use_of_both(name, block, x.abs(), skip.abs())
-        expect_parameters(name, block, count_up_block(in_channels, out_channels), UP_BLOCK)
-        for constant in CONSTANTS:
-            set_parameters(block, constant)
-            look = (
-                "Transposed convolution of x with kernel size 2 and stride 2, without an activation; concatenation "
-                "with skip along the channels; ConvBlock."
-            )
-            what = f"the result of {name} with all parameters {constant}"
-            expect_close(what, block(x, skip), up_block_by_hand(x, skip, constant), look, 1e-3)
+        shapes = [("bottleneck", 1, "x", str(tuple(x.shape))), ("encoder", 0, "skip", str(tuple(skip.shape)))]
+        trace, given = ShapeTrace(), [Stage(*place, shape, shape) for *place, shape in shapes]
+        plan = up_block_plan(0, 2, out_channels, (6, 10))
+        with pictured(partial(unet_shapes, trace, block, x, plan, given)):
+            with untouched(x=x, skip=skip):
+                result = up_block_result(name, block, x, skip, trace)
+            look = "out_channels maps, with the height and width of skip, twice those of x."
+            what = f"the result of {name} for x {tuple(x.shape)} and skip {tuple(skip.shape)}"
+            expect_tensor(what, result, (2, out_channels, 6, 10), look)
+            expect_end_in_relu(name, result)
+            expect_no_randomness(name, block, x, skip)
+            expect_no_normalisation(name, block, x, skip)
+            set_parameters(block, 0.1)
+            expect_use_of_both(name, block, x.abs(), skip.abs())
+            expect_parameters(name, block, count_up_block(in_channels, out_channels), UP_BLOCK)
+            for constant in CONSTANTS:
+                set_parameters(block, constant)
+                look = (
+                    "Transposed convolution of x with kernel size 2 and stride 2, without an activation; concatenation "
+                    "with skip along the channels; ConvBlock."
+                )
+                what = f"the result of {name} with all parameters {constant}"
+                expect_close(what, block(x, skip), up_block_by_hand(x, skip, constant), look, 1e-3)
 
 
 UP_BLOCK = "A 2x2 transposed convolution with bias to out_channels maps, then a ConvBlock of twice as many."
 
 
-def up_block_result(name: str, block: nn.Module, x: torch.Tensor, skip: torch.Tensor) -> Any:
+def up_block_result(name: str, block: nn.Module, x: torch.Tensor, skip: torch.Tensor, trace: ShapeTrace) -> Any:
     """The block's result. The cause of an error may be a block that needs in_channels to be twice out_channels."""
     in_channels, out_channels = x.shape[1], skip.shape[1]
     try:
-        return run(name, block, x, skip)
+        return run(name, block, x, skip, trace=trace)
     except CheckFailed as error:
         if in_channels == 2 * out_channels or not str(error).startswith("Channels"):
             raise
@@ -127,24 +145,26 @@ def check_UNet(UNet) -> None:
             channels = {"in_channels": in_channels, "out_channels": out_channels, "base_channels": base_channels}
             model = build(UNet, name, **channels, depth=depth)
             x = torch.randn(2, in_channels, *size)
-            look = "out_channels maps, with the height and width of the input: one step up for each step down."
-            with untouched(x=x):
-                result = accepts_size(name, model, x, 2**depth)
-            expect_tensor(f"the result of {name} for {tuple(x.shape)}", result, (2, out_channels, *size), look)
-            expect_no_randomness(name, model, x)
-            expect_no_normalisation(name, model, x)
-            expected = count_unet(in_channels, out_channels, base_channels, depth)
-            expect_parameters(name, model, expected, explain_count(UNet) if count(model) != expected else "")
-            expect_linear_output(name, model, x)
-            pool = expect_value_of_unet(name, model, x, (out_channels, base_channels, depth))
-            expect_gradients(name, model, x.abs(), pool, (out_channels, base_channels, depth))
+            trace, plan = ShapeTrace(), unet_plan(2, out_channels, base_channels, depth, size)
+            with pictured(partial(unet_shapes, trace, model, x, plan, [])):
+                look = "out_channels maps, with the height and width of the input: one step up for each step down."
+                with untouched(x=x):
+                    result = accepts_size(name, model, x, 2**depth, trace)
+                expect_tensor(f"the result of {name} for {tuple(x.shape)}", result, (2, out_channels, *size), look)
+                expect_no_randomness(name, model, x)
+                expect_no_normalisation(name, model, x)
+                expected = count_unet(in_channels, out_channels, base_channels, depth)
+                expect_parameters(name, model, expected, explain_count(UNet) if count(model) != expected else "")
+                expect_linear_output(name, model, x)
+                pool = expect_value_of_unet(name, model, x, (out_channels, base_channels, depth))
+                expect_gradients(name, model, x.abs(), pool, (out_channels, base_channels, depth))
     expect_size_of_the_paper(UNet)
     expect_refused_sizes(UNet)
 
 
-def accepts_size(name: str, model: nn.Module, x: torch.Tensor, divisor: int) -> Any:
+def accepts_size(name: str, model: nn.Module, x: torch.Tensor, divisor: int, trace: ShapeTrace) -> Any:
     try:
-        return run(name, model, x, levels=True)
+        return run(name, model, x, levels=True, trace=trace)
     except ValueError as error:
         found = f'ValueError "{error}"'
         fail(f"Divisor of {name} for {tuple(x.shape)}", found, f"no error, since both sides are divisible by {divisor}")
@@ -304,6 +324,24 @@ def check_count_parameters(count_parameters) -> None:
 
 def check_pad_to_multiple(pad_to_multiple) -> None:
     expect_callable(pad_to_multiple, "pad_to_multiple")
+    with pictured(partial(picture_of_padding, pad_to_multiple)):
+        _check_pad_to_multiple(pad_to_multiple)
+
+
+def picture_of_padding(pad_to_multiple: Callable, error: Exception) -> Any:
+    """The first of a few images, so small that their numbers can be read, that is not padded as it should be."""
+    if not str(error).startswith(("Shape", "Position", "Value")):
+        return None
+    for height, width, multiple in [(6, 5, 4), (5, 3, 8), (4, 6, 4)]:
+        image = np.arange(1.5, height * width + 1, dtype=np.float32).reshape(height, width)
+        found = pad_to_multiple(image.copy(), multiple)[0]
+        expected = image[np.ix_(*(_reflected(side, -(-side // multiple) * multiple) for side in image.shape))]
+        if not np.array_equal(found, expected):
+            return beside(f"An image {height} x {width} padded to multiples of {multiple}", found, expected, image)
+    return None
+
+
+def _check_pad_to_multiple(pad_to_multiple: Callable) -> None:
     rng = np.random.default_rng(0)
     sizes = [(20, 37), (32, 20), (20, 32), (16, 48), (5, 3), (17, 1), (1, 9), (2, 16), (16, 2), (1, 1)]
     for number, (height, width) in enumerate(sizes):
@@ -442,7 +480,9 @@ def expect_field_of_5(name: str, block: nn.Module, in_channels: int) -> None:
     if (rows, columns) != (5, 5) or seen[4:9, 4:9].count_nonzero() != 25:
         found = f"{seen.count_nonzero().item()} pixels in {rows} x {columns}"
         look = "That is the field of two 3x3 convolutions; nothing else in the block uses neighbours."
-        fail(f"Receptive field of {name}", found, "all 25 pixels in 5 x 5 around the output pixel", look)
+        right = np.pad(np.ones((5, 5), dtype=int), 4)
+        picture = compared("Pixels that the output pixel in the middle depends on (1)", (seen > 0).int(), right)
+        fail(f"Receptive field of {name}", found, "all 25 pixels in 5 x 5 around the output pixel", look, picture)
 
 
 def expect_use_of_both(name: str, block: nn.Module, x: torch.Tensor, skip: torch.Tensor) -> None:

@@ -22,8 +22,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader, TensorDataset
 
-from course_utils.exercises.checks.models import MODES, ModelState, Notes
+from course_utils.exercises.checks.models import MODES, ModelState, Notes, pictured
+from course_utils.exercises.diagrams import Curves
 from course_utils.exercises.feedback import (
+    CheckFailed,
     check_part,
     diagnosis,
     expect_callable,
@@ -36,12 +38,42 @@ from course_utils.exercises.feedback import (
     fail,
     untouched,
 )
+from course_utils.exercises.pictures import Panel, Panels
 
 # 3.1 binary_cross_entropy
 
 
 def check_binary_cross_entropy(binary_cross_entropy) -> None:
     expect_callable(binary_cross_entropy, "binary_cross_entropy")
+    with pictured(partial(loss_curves, binary_cross_entropy)):
+        _check_binary_cross_entropy(binary_cross_entropy)
+
+
+def loss_curves(binary_cross_entropy: Callable, error: Exception) -> Curves | None:
+    """The loss of one pixel and its gradient against the logit, for the first range and target that are wrong."""
+
+    def points(loss_fn: Callable, dtype: torch.dtype, target: float) -> np.ndarray:
+        result = []
+        for logit in x:
+            point = torch.tensor([[logit]], dtype=dtype, requires_grad=True)
+            loss = loss_fn(point, torch.full((1, 1), target, dtype=dtype))
+            result.append((loss.item(), torch.autograd.grad(loss, point)[0].item()))
+        return np.array(result).T
+
+    for largest, target in [(6, 1.0), (6, 0.0), (120, 1.0), (120, 0.0)]:
+        x = np.linspace(-largest, largest, 50)
+        found, right = (points(binary_cross_entropy, torch.float32, target),
+                        points(binary_cross_entropy_with_logits, torch.float64, target))  # fmt: skip
+        wrong = np.argwhere(~np.isclose(found, right, rtol=1e-3, atol=1e-4))
+        if len(wrong) and str(error).startswith(("Value", "Gradient")):
+            (row, column), names = wrong[0], [f"{name}, target {target:g}" for name in ("loss", "gradient")]
+            alt = (f"Loss and gradient of one pixel against its logit. First wrong: {names[row]}, at the logit "
+                   f"{x[column]:.3g}: found {found[row, column]:.4g}, expected {right[row, column]:.4g}.")  # fmt: skip
+            return Curves(x, tuple(zip(names, found, right, strict=True)), "logit", alt)
+    return None
+
+
+def _check_binary_cross_entropy(binary_cross_entropy: Callable) -> None:
     rng = np.random.default_rng(0)
     cases = []
     for shape in [(2, 1, 3, 4), (7,), (3, 5)]:
@@ -148,13 +180,14 @@ def check_dice_score(dice_score) -> None:
     cases_by_hand = [(x, x.sigmoid(), target) for x, target in flat]
     right = [dice_by_hand(p, target).item() for _, p, target in cases_by_hand]
     look = diagnosis(scores, right, MISTAKES_IN_DICE, cases=cases_by_hand)
-    for (logits, _), score, expected in zip(cases, scores, right, strict=True):
-        what = f"the result for tensors {tuple(logits.shape)}"
+    for pair, score, expected in zip(cases, scores, right, strict=True):
+        what = f"the result for tensors {tuple(pair[0].shape)}"
         if not 0 <= score <= 1:
             look = look or "Each score is from 0 to 1, and so is their mean: apply the sigmoid to the logits."
             fail(f"Range of {what}", score, "a number from 0 to 1", look)
         look = look or "For each image and channel: 2 * sum(p * t) / (sum(p) + sum(t))."
-        expect_close(what, score, expected, look, 1e-4)
+        with pictured(partial(dice_panels, *pair)):
+            expect_close(what, score, expected, look, 1e-4)
     expect_dice_of_empty_maps(dice_score)
 
 
@@ -177,7 +210,19 @@ def expect_dice_of_empty_maps(dice_score: Callable) -> None:
     ]:  # fmt: skip
         score = dice_score(logits, target)
         expect_scalar(score, "Return a tensor here, too.")
-        expect_close(f"the result for {what}", score, expected, look, 1e-4)
+        with pictured(partial(dice_panels, logits, target)):
+            expect_close(f"the result for {what}", score, expected, look, 1e-4)
+
+
+def dice_panels(logits: torch.Tensor, target: torch.Tensor, error: CheckFailed) -> Panels:
+    """Probability and target of the first maps, with the Dice of each."""
+    panels = []
+    for image, channel in list(np.ndindex(*logits.shape[:2]))[:3]:
+        p, t = logits[image, channel].sigmoid(), target[image, channel]
+        dice = 2 * (p * t).sum() / (p + t).sum() if (p + t).any() else 1.0
+        panels += [Panel(f"probability, image {image}, channel {channel}", p.numpy(), "probability"),
+                   Panel(f"its target: Dice {dice:.3f}", t.numpy(), "probability")]  # fmt: skip
+    return Panels(tuple(panels), f"The first maps, with the Dice of each. {error.finding}")
 
 
 def dice_by_hand(

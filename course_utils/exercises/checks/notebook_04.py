@@ -7,6 +7,7 @@ import itertools
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,8 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
-from course_utils.exercises.checks.models import ModelState, Notes
+from course_utils.exercises.checks.models import ModelState, Notes, beside, pictured
+from course_utils.exercises.diagrams import MAX_INSTANCES, Matches
 from course_utils.exercises.feedback import (
     CheckFailed,
     advice_for,
@@ -36,6 +38,7 @@ from course_utils.exercises.feedback import (
     fail,
     untouched,
 )
+from course_utils.exercises.pictures import Panel, Panels
 from course_utils.exercises.sandbox import on_timeout
 from course_utils.unet import UNet
 
@@ -57,7 +60,8 @@ def check_predict(predict) -> None:
         model, image = PointModel(channels), rng.random(shape).astype(dtype)
         with check_part():
             found = _predict(predict, model.train(number % 2 == 0), image)
-            _expect_probabilities(found, image, model)
+            with pictured(partial(_picture_of_probabilities, found, model.expected(image), image)):
+                _expect_probabilities(found, image, model)
     _expect_device(predict, rng.random((20, 37), dtype=np.float32))
 
     # every pixel is predicted together with its neighbours: no seams
@@ -65,7 +69,7 @@ def check_predict(predict) -> None:
     found, expected = _predict(predict, model.train(), image), model.expected(image)
     look = "Pass the whole image to the model at once, as it is."
     expect_close("the probabilities of a 3x3 convolution (rim left out)", found[:, 1:-1, 1:-1], expected[:, 1:-1, 1:-1],
-                 look, tolerance=0.01)  # fmt: skip
+                 look, tolerance=0.01, input=image[1:-1, 1:-1])  # fmt: skip
 
     torch.manual_seed(41)
     for channels, shape in [(1, (20, 20)), (3, (20, 45))]:
@@ -182,6 +186,10 @@ def _predict(predict: Callable, model: torch.nn.Module, image: np.ndarray) -> An
     return found
 
 
+def _picture_of_probabilities(found: np.ndarray, expected: np.ndarray, image: np.ndarray, error: Exception) -> Any:
+    return beside(f"The probabilities of an image {image.shape}", found, expected, image, "probability", 0.01)
+
+
 def _expect_probabilities(found: np.ndarray, image: np.ndarray, model: PointModel) -> None:
     expected = model.expected(image)
     channels, height, width = expected.shape
@@ -280,37 +288,53 @@ def check_connected_components(connected_components) -> None:
 def _expect_components(found: Any, probability: np.ndarray, threshold: float, what: str) -> None:
     expect_label_image(f"the result for {what}", found, probability.shape)
     above = probability > threshold
-    for inside, relation, expected in [(True, "above", "the id of a component"), (False, "below", "0 (background)")]:
-        places = np.argwhere((above == inside) & ((found != 0) != inside))
-        if len(places):
-            y, x = (int(index) for index in places[0])
-            if np.array_equal(found != 0, ~above):
-                look = "Pixels above the threshold are foreground, not those below."
-            elif not found.any():
-                look = "All is background: give the result of a comparison to `label`, not probabilities."
-            elif np.array_equal(found != 0, probability > 0.5):
-                look = "Use the argument threshold."
-            else:
-                look = "Only pixels above it are foreground: no other threshold, no filled holes."
-                if inside:
-                    look = "Every pixel above it is foreground, even a single one."
-            fail(f"Value at ({y}, {x}), where the probability {probability[y, x]:.4g} is {relation} the threshold "
-                 f"{threshold} ({what})", int(found[y, x]), expected, look)  # fmt: skip
     four, n_four = ndimage.label(above)
     eight, n_eight = ndimage.label(above, structure=np.ones((3, 3)))
-    for region in range(1, n_four + 1):
-        ids = np.unique(found[four == region])
-        if len(ids) > 1:
-            fail(f"Ids inside one connected region ({what})", f"{len(ids)}: {ids.tolist()[:5]}", "a single one")
+
+    place = None  # of what is wrong
+
+    def picture(error: CheckFailed) -> Panels:
+        mark = None if place is None else tuple(map(int, place))
+        panels = [("probability", probability, "probability"), ("yours", found, "labels"),
+                  ("expected, one of several numberings", eight if n_found == n_eight else four, "labels")]  # fmt: skip
+        alt = "Probability, your components and the expected ones"
+        alt += ", the first wrong pixel framed" * (mark is not None) + f": {error.finding}"
+        return Panels(tuple(Panel(*panel, mark=mark) for panel in panels), alt)
+
     n_found = len(np.unique(found[above]))
-    for id_ in np.unique(found[above]):
-        regions = np.unique(eight[found == id_])
-        if len(regions) > 1:
-            fail(f"Number of components ({what})", n_found, n_eight if n_eight == n_four else f"{n_eight} or {n_four}",
-                 f"Regions that are not connected share the id {id_}.")  # fmt: skip
-    if n_found not in (n_four, n_eight):
-        fail(f"Number of components ({what})", n_found, f"{n_eight} or {n_four}",
-             "Join diagonal neighbours everywhere or nowhere.")  # fmt: skip
+    with pictured(picture):
+        for inside, relation, expected in [(True, "above", "the id of a component"),
+                                           (False, "below", "0 (background)")]:  # fmt: skip
+            places = np.argwhere((above == inside) & ((found != 0) != inside))
+            if len(places):
+                place = y, x = tuple(places[0].tolist())
+                if np.array_equal(found != 0, ~above):
+                    look = "Pixels above the threshold are foreground, not those below."
+                elif not found.any():
+                    look = "All is background: give the result of a comparison to `label`, not probabilities."
+                elif np.array_equal(found != 0, probability > 0.5):
+                    look = "Use the argument threshold."
+                else:
+                    look = "Only pixels above it are foreground: no other threshold, no filled holes."
+                    if inside:
+                        look = "Every pixel above it is foreground, even a single one."
+                fail(f"Value at ({y}, {x}), where the probability {probability[y, x]:.4g} is {relation} the threshold "
+                     f"{threshold} ({what})", int(found[y, x]), expected, look)  # fmt: skip
+        for region in range(1, n_four + 1):
+            ids = np.unique(found[four == region])
+            if len(ids) > 1:
+                place = np.argwhere((four == region) & (found == ids[1]))[0]
+                fail(f"Ids inside one connected region ({what})", f"{len(ids)}: {ids.tolist()[:5]}", "a single one")
+        for id_ in np.unique(found[above]):
+            regions = np.unique(eight[found == id_])
+            if len(regions) > 1:
+                place = np.argwhere((eight == regions[1]) & (found == id_))[0]
+                fail(f"Number of components ({what})", n_found,
+                     n_eight if n_eight == n_four else f"{n_eight} or {n_four}",
+                     f"Regions that are not connected share the id {id_}.")  # fmt: skip
+        if n_found not in (n_four, n_eight):
+            fail(f"Number of components ({what})", n_found, f"{n_eight} or {n_four}",
+                 "Join diagonal neighbours everywhere or nowhere.")  # fmt: skip
 
 
 # 4.3 iou_matrix
@@ -425,31 +449,41 @@ def _expect_iou(found: Any, prediction: np.ndarray, truth: np.ndarray, name: str
     """The matrix is right. `special` says where to look if only this example fails."""
     expected = _brute_force(prediction, truth)
     what = f"the matrix for {name}"
-    expect_type(what, found, np.ndarray)
-    n_pred, n_true = expected.shape
-    largest = (int(prediction.max()), int(truth.max()))
-    looks = {
-        (n_true, n_pred): "Rows are predictions, columns are true nuclei.",
-        (n_pred + 1, n_true + 1): "Leave out the background.",
-        largest: "Ids have gaps: the largest is not their number.",
-        tuple(size + 1 for size in largest): "Ids have gaps: the largest is not their number.",
-    }
-    look = special or "One row for each prediction, one column for each nucleus; only the background has the id 0."
-    if expected.size == 0:
-        look = "Without instances the matrix still has two axes, one of length 0."
-    expect_shape(what, found, expected.shape, looks.get(found.shape, look))
-    if found.dtype.kind != "f":
-        fail(f"dtype of {what}", str(found.dtype), "a float type")
-    look = special or "Rows and columns are in ascending order of the ids."
-    if not np.allclose(found, expected, atol=1e-5):
-        look = advice_for(found, {
-            f"These are the values of another measure: {measure}.": _brute_force(prediction, truth, function)
-            for measure, function in MEASURES.items()
-        }, look)  # fmt: skip
-        sorted_values = np.sort(found.ravel()), np.sort(expected.ravel())
-        if not np.allclose(*sorted_values, atol=1e-5) and look.startswith("Rows"):
-            look = "Count intersection and union of one pair by hand, and compare."
-    expect_close(what, found, expected, look)
+    with pictured(partial(_picture_of_iou, what, found, expected, (prediction, truth))):
+        expect_type(what, found, np.ndarray)
+        n_pred, n_true = expected.shape
+        largest = (int(prediction.max()), int(truth.max()))
+        looks = {
+            (n_true, n_pred): "Rows are predictions, columns are true nuclei.",
+            (n_pred + 1, n_true + 1): "Leave out the background.",
+            largest: "Ids have gaps: the largest is not their number.",
+            tuple(size + 1 for size in largest): "Ids have gaps: the largest is not their number.",
+        }
+        look = special or "One row for each prediction, one column for each nucleus; only the background has the id 0."
+        if expected.size == 0:
+            look = "Without instances the matrix still has two axes, one of length 0."
+        expect_shape(what, found, expected.shape, looks.get(found.shape, look))
+        if found.dtype.kind != "f":
+            fail(f"dtype of {what}", str(found.dtype), "a float type")
+        look = special or "Rows and columns are in ascending order of the ids."
+        if not np.allclose(found, expected, atol=1e-5):
+            look = advice_for(found, {
+                f"These are the values of another measure: {measure}.": _brute_force(prediction, truth, function)
+                for measure, function in MEASURES.items()
+            }, look)  # fmt: skip
+            sorted_values = np.sort(found.ravel()), np.sort(expected.ravel())
+            if not np.allclose(*sorted_values, atol=1e-5) and look.startswith("Rows"):
+                look = "Count intersection and union of one pair by hand, and compare."
+        expect_close(what, found, expected, look)
+
+
+def _picture_of_iou(what: str, found: Any, expected: np.ndarray, labels: tuple, error: Exception) -> Panels | None:
+    """Both label images, then the matrices, if their numbers can be read."""
+    if not 0 < max(expected.shape) <= MAX_INSTANCES:
+        return None
+    names = "prediction: ids are rows", "truth: ids are columns"
+    matrices = beside(what, found, expected)
+    return replace(matrices, panels=(*map(Panel, names, labels, ["labels"] * 2), *matrices.panels))
 
 
 @contextlib.contextmanager
@@ -489,9 +523,10 @@ def check_count_matches(count_matches) -> None:
     if found != expected:
         matrices = [(iou, threshold) for _, iou, threshold, _ in cases[: len(found)]]
         named = diagnosis(found, expected, MISTAKES_IN_MATCHING, cases=matrices)
-        for (name, _, _, look), number, right in zip(cases, found, expected, strict=False):
+        for (name, iou, cut, look), number, right in zip(cases, found, expected, strict=False):
             if number != right:
-                fail(f"Value of count_matches for {name}", number, right, named or look)
+                picture = partial(picture_of_matches, iou, cut, f"Pairs: found {number}, expected {right}")
+                fail(f"Value of count_matches for {name}", number, right, named or look, picture)
     if error is not None:
         raise error
     number = count_matches(np.array([[0.8, 0.1, 0.0], [0.0, 0.6, 0.0]]), iou_threshold=0.7)
@@ -530,6 +565,23 @@ def matching_cases() -> Iterator[tuple[str, Any, float | None, str]]:
         look = "Find the largest number of pairs, one to one, for any shape."
         yield f"a matrix {shape} at {threshold}", iou, threshold, look
     yield "300 pairs", np.eye(300), None, "A number above 255 does not fit into a byte."
+
+
+def picture_of_matches(iou: np.ndarray, cut: float, title: str, labels: tuple = ()) -> Matches | None:
+    """A largest set of matches, as lines; None if there are too many instances to tell the lines apart."""
+    if not 0 < max(iou.shape) <= MAX_INSTANCES:
+        return None
+    pairs = zip(*linear_sum_assignment(iou >= cut, maximize=True), strict=True)
+    pairs = tuple((int(row), int(column)) for row, column in pairs if iou[row, column] >= cut)
+    possible = () if labels else tuple(map(tuple, np.argwhere(iou >= cut).tolist()))
+    sides = [range(n) for n in iou.shape]
+    names, counts = ("row", "column"), f"pairs: {len(pairs)}"
+    if labels:
+        sides, names = [np.unique(image[image != 0]).tolist() for image in labels], ("prediction", "nucleus")
+        counts = f"TP {len(pairs)}, FP {iou.shape[0] - len(pairs)}, FN {iou.shape[1] - len(pairs)}"
+    lines = [f"{names[0]} {sides[0][row]} with {names[1]} {sides[1][column]}" for row, column in pairs] or ["none"]
+    alt = f"{title}. Lines join a largest set of matches at an IoU of {cut:g} ({counts}): {', '.join(lines)}."
+    return Matches(iou, pairs, possible, labels, f"{title}\nIoU of at least {cut:g}, {counts}", alt)
 
 
 def most_matches(possible: np.ndarray) -> int:
@@ -573,7 +625,10 @@ def check_f1_score(f1_score) -> None:
             found = f1_score(prediction, truth, **arguments)
         expect_score_type(name, found)
         if not abs(found - expected) < 1e-5:
-            fail(f"Value of f1_score for {name}", round(float(found), 4), round(expected, 4), look)
+            cut, scores = arguments.get("iou_threshold", 0.5), (round(float(found), 4), round(expected, 4))
+            title, labels = "F1: found {:g}, expected {:g}".format(*scores), (prediction, truth)
+            picture = partial(picture_of_matches, _brute_force(*labels), cut, title, labels)
+            fail(f"Value of f1_score for {name}", *scores, look, picture)
 
     cases = [(3, 1, 4), (4, 3, 1)]  # matches, false positives, missed nuclei
     pairs = [_scored_pair(*counts) for counts in cases]
@@ -706,8 +761,11 @@ def check_average_precision(average_precision) -> None:
                 expect_type(f"a score of {what}", score, float, "Return Python floats.")
         if not np.allclose(found, expected, rtol=0, atol=1e-5):
             look = advice_for(found, {f"That is {slip}.": scores for slip, scores in (slips or {}).items()}, look, 1e-4)
-            fail(f"Value of {what}", [round(float(score), 4) for score in found],
-                 [round(float(score), 4) for score in expected], look)  # fmt: skip
+            scores = [[round(float(score), 4) for score in side] for side in (found, expected)]
+            wrong = next(case for case in zip(*scores, iou_thresholds, strict=True) if case[0] != case[1])
+            title, labels = "AP: found {:g}, expected {:g}".format(*wrong), (prediction, truth)
+            picture = partial(picture_of_matches, _brute_force(*labels), wrong[2], title, labels)
+            fail(f"Value of {what}", *scores, look, picture)
 
     # 8 nuclei of ten pixels: six are predicted with an IoU of 0.3 to 1, two are missed; one prediction is elsewhere
     truth, prediction = np.zeros((2, 8, 40), dtype=np.uint16)

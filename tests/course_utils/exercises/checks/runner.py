@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import time
+from html import escape
 from itertools import chain
 
 from mutation import BAR, report
 
 from course_utils.exercises import evaluate, get_exercise, list_exercises
+from course_utils.exercises.pictures import as_html, from_plain, to_plain
 
 
 class CheckTests:
@@ -17,9 +19,14 @@ class CheckTests:
     right: dict[str, list]  # right solutions, written in as many ways as there are
     wrong: dict[str, dict]  # mistake -> (wrong solution, pattern of the first message, which names the mistake)
     equivalent: dict[str, dict[str, list[str]]]  # reason -> mutants of the reference that are right as well
+    pictures: dict[str, dict[str, list[str]]] = {}  # kind of picture -> mistakes that are shown in one
 
     def pytest_generate_tests(self, metafunc):
-        if "message" in metafunc.fixturenames:
+        if "mistake" in metafunc.fixturenames:
+            cases = [(i, kind, name) for i, kinds in self.pictures.items() for kind, names in kinds.items()
+                     for name in names]  # fmt: skip
+            metafunc.parametrize(("exercise_id", "kind", "mistake"), cases)
+        elif "message" in metafunc.fixturenames:
             cases = {f"{i}-{name}": (i, *case) for i, table in self.wrong.items() for name, case in table.items()}
             metafunc.parametrize(("exercise_id", "solution", "message"), cases.values(), ids=cases)
         elif "solution" in metafunc.fixturenames:
@@ -46,12 +53,22 @@ class CheckTests:
     def test_other_right_solutions_pass(self, exercise_id, solution):
         result = evaluate(exercise_id, solution)
         assert result.status == "passed", result.messages
+        assert result.picture is None
 
     def test_wrong_solutions_fail_with_a_message_that_names_the_mistake(self, exercise_id, solution, message):
         result = evaluate(exercise_id, solution)
         assert result.status == "failed", f"expected a message like {message}"
         assert re.search(message, result.messages[0]), result.messages[0]
         assert len(result.messages[0]) < 600
+        if result.picture is not None:
+            assert re.search("found .*expected ", result.picture.alt), "what can be seen is said, too"
+
+    def test_mistakes_are_shown_in_a_picture(self, exercise_id, kind, mistake):
+        picture = evaluate(exercise_id, self.wrong[exercise_id][mistake][0]).picture
+        assert type(picture).__name__ == kind and re.search("found .*expected ", picture.alt)
+        again = from_plain(to_plain(picture))  # as grading sends it
+        assert as_html(again).count("<img") == (len(picture.panels) if kind == "Panels" else 1)
+        assert escape(picture.alt) in as_html(again)
 
     def test_there_are_enough_solutions_of_each_kind(self, exercise_id):
         assert len(self.right[exercise_id]) >= 2 and len(self.wrong[exercise_id]) >= 6

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from course_utils.exercises import evaluate
+from course_utils.exercises.diagrams import BEHIND
 from course_utils.unet import ConvBlock, UNet
 
 # 2.1 ConvBlock, right
@@ -840,8 +841,80 @@ EQUIVALENT = {
 }  # fmt: skip
 
 
+PICTURES = {
+    "2.1": {
+        "UNetShapes": ["no padding", "both from in to out", "out and in swapped", "one convolution", "5x5"],
+        "Panels": ["dilated", "reflecting", "sigmoid"],
+    },
+    "2.2": {
+        "UNetShapes": ["arguments swapped", "half of in_channels", "not upsampled", "axis 0", "stride 1", "kernel 3",
+                       "block of out_channels", "bilinear", "skip of zeros"],
+        "Panels": ["ReLU after the transposed convolution"],
+    },
+    "2.3": {
+        "UNetShapes": ["skips after pooling", "skips before the block", "skips in the order of the encoder",
+                       "x and skip swapped", "no pooling", "no padding", "channels do not double",
+                       "in_channels ignored", "one convolution in a block", "3x3 at the end", "nn.Upsample",
+                       "skip of zeros"],
+        "Panels": ["no ReLU"],
+    },
+    "2.5": {"Panels": ["crops", "zeros", "symmetric", "one multiple too many", "folds only once", "top and left"]},
+}  # fmt: skip
+
+
 class TestChecks(CheckTests):
-    right, wrong, equivalent = RIGHT, WRONG, EQUIVALENT
+    right, wrong, equivalent, pictures = RIGHT, WRONG, EQUIVALENT, PICTURES
+
+
+def picture_of(exercise_id, mistake):
+    return evaluate(exercise_id, WRONG[exercise_id][mistake][0]).picture
+
+
+@pytest.mark.parametrize(("exercise_id", "mistake", "place", "found", "expected", "right"), [
+    ("2.3", "skips after pooling", "decoder, level 1, joined", "(2, 4, 2, 3) with (2, 4, 4, 6)",
+     "(2, 4, 4, 6) with (2, 4, 4, 6)", "level 1, block: (2, 4, 4, 6); bottleneck, level 2, block: (2, 8, 2, 3)"),
+    ("2.3", "no pooling", "encoder, level 1, block", "convolution of (2, 2, 8, 12)", "half the sides, (2, 2, 4, 6)",
+     "encoder, level 0, block: (2, 2, 8, 12)."),
+    ("2.3", "x and skip swapped", "decoder, level 1, up", "takes (2, 4, 4, 6)", "takes (2, 8, 2, 3)", "bottleneck"),
+    ("2.3", "in_channels ignored", "encoder, level 0, block", "in_channels=1", "in_channels=2", "nothing"),
+    ("2.2", "axis 0", "decoder, level 0, joined", "(4, 4, 6, 10)", "(2, 8, 6, 10)", "up: (2, 4, 6, 10)"),
+    ("2.2", "not upsampled", "decoder, level 0, up", "convolution of (2, 8, 3, 5)",
+     "transposed convolution, (2, 4, 6, 10)", "nothing"),
+])  # fmt: skip
+def test_the_first_wrong_place_is_marked_in_the_drawing_of_the_network(
+    exercise_id, mistake, place, found, expected, right
+):
+    picture = picture_of(exercise_id, mistake)
+    assert f"{place}: found {found}, expected {expected}. Right: " in picture.alt
+    assert right in picture.alt.split("Right: ")[1]
+    wrong = [stage for stage in picture.stages if stage.found not in (stage.expected, BEHIND)]
+    assert [(stage.found, stage.expected) for stage in wrong] == [(found, expected)]
+
+
+def test_what_stops_the_network_is_marked_where_it_happened():
+    def forward(self, x, skip):
+        return self.conv(torch.cat([skip, self.up(x)], 1) @ x)
+
+    stages = evaluate("2.2", up_block(forward)).picture.stages
+    assert [stage.found for stage in stages[2:]] == ["(2, 4, 6, 10)", "(2, 8, 6, 10)", "stopped by RuntimeError"]
+
+
+@pytest.mark.parametrize("solution", [
+    unet_of(lambda base, depth: [base] * (depth + 1), block=UnfoldedBlock),
+    unet_of(lambda base, depth: [base] * (depth + 1), up=ShuffledUp),
+], ids=["convolutions by hand", "steps up by hand"])  # fmt: skip
+def test_a_network_whose_steps_cannot_be_followed_has_words_only(solution):
+    result = evaluate("2.3", solution)
+    assert result.messages[0].startswith("Number of") and result.picture is None
+
+
+def test_padded_pixels_can_be_read():
+    _, yours, expected, _ = picture_of("2.5", "symmetric").panels
+    assert yours.array.shape == (8, 8) and expected.mark == (0, 5)
+    assert yours.array[0].tolist() == [1.5, 2.5, 3.5, 4.5, 5.5, 5.5, 4.5, 3.5]
+    assert expected.array[0].tolist() == [1.5, 2.5, 3.5, 4.5, 5.5, 4.5, 3.5, 2.5]
+    _, yours, expected = picture_of("2.5", "crops").panels
+    assert yours.array.shape == (4, 4) and expected.outline.nonzero()[0].max() == 3
 
 
 @pytest.mark.parametrize(("exercise_id", "solution"), [("2.1", HalfWrittenBlock), ("2.3", HalfWrittenUNet)])

@@ -792,8 +792,26 @@ EQUIVALENT = {
 }  # fmt: skip
 
 
+PICTURES = {
+    "3.1": {"Curves": ["sign", "target swapped", "sigmoid twice", "textbook", "epsilon", "clamped logits"]},
+    "3.2": {"Panels": ["squares", "all pixels", "hard", "smoothing", "empty is nan", "empty batch is 1"]},
+}
+
+
 class TestChecks(CheckTests):
-    right, wrong, equivalent = RIGHT, WRONG, EQUIVALENT
+    right, wrong, equivalent, pictures = RIGHT, WRONG, EQUIVALENT, PICTURES
+
+
+def test_the_curves_show_where_the_loss_goes_wrong():
+    picture = evaluate("3.1", WRONG["3.1"]["clamped logits"][0]).picture
+    title, yours, expected = picture.panels[0]
+    assert title == "loss, target 1" and "at the logit -120: found 50, expected 120" in picture.alt
+    assert np.allclose(expected, np.logaddexp(0, -picture.x)) and yours.max() == 50
+
+
+def test_the_dice_of_each_map_stands_at_its_target():
+    picture = evaluate("3.2", WRONG["3.2"]["empty batch is 1"][0]).picture
+    assert [panel.title for panel in picture.panels[1::2]] == ["its target: Dice 0.154", "its target: Dice 1.000"]
 
 
 def test_a_half_written_loop_is_still_to_do():

@@ -1137,8 +1137,38 @@ EQUIVALENT = {
 }  # fmt: skip
 
 
+PICTURES = {
+    "4.1": {"Panels": ["crops the image", "leaves the padding", "returns logits", "cuts at the wrong end",
+                       "crops, then fills with zeros", "predicts window by window"]},
+    "4.2": {"Panels": ["returns the mask as integers", "labels probabilities", "ignores the threshold",
+                       "below instead of above", "another default", "drops small components"]},
+    "4.3": {"Panels": ["transposed", "with background", "Dice", "order as text", "wrong union", "ids as uint8"]},
+    "4.4": {"Matches": ["all assigned pairs", "counts the rows", "counts the columns", "ignores the threshold",
+                        "greedy by value", "largest sum of IoU"]},
+    "4.5": {"Matches": ["precision", "largest id", "ignores iou_threshold", "counts entries", "equal ids",
+                        "one empty is 1"]},
+    "4.6": {"Matches": ["F1", "recall", "sorted thresholds", "the first threshold for all", "counts entries",
+                        "largest sum"]},
+}  # fmt: skip
+
+
 class TestChecks(CheckTests):
-    right, wrong, equivalent = RIGHT, WRONG, EQUIVALENT
+    right, wrong, equivalent, pictures = RIGHT, WRONG, EQUIVALENT, PICTURES
+
+
+def test_the_first_wrong_entry_of_the_matrix_is_marked_beside_the_label_images():
+    prediction, truth, yours, expected, _ = evaluate("4.3", WRONG["4.3"]["order as text"][0]).picture.panels
+    assert (prediction.kind, truth.kind) == ("labels", "labels") and yours.mark == expected.mark == (1, 0)
+    assert expected.array[1, 0] == 0.5 and yours.array[1, 0] == 0
+
+
+def test_lines_join_a_largest_set_of_pairs():
+    picture = evaluate("4.4", WRONG["4.4"]["greedy by value"][0]).picture
+    assert picture.pairs == ((0, 1), (1, 0)) and (0, 0) in picture.possible
+    assert "row 0 with column 1, row 1 with column 0" in picture.alt
+    picture = evaluate("4.5", WRONG["4.5"]["precision"][0]).picture
+    assert "found 0.75, expected 0.5455" in picture.alt and "TP 3, FP 1, FN 4" in picture.alt
+    assert len(picture.pairs) == 3 and picture.labels[0].shape == picture.labels[1].shape
 
 
 def test_predict_is_checked_even_where_gradients_were_switched_off():
