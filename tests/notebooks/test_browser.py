@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import os
 import re
+import shutil
 import threading
 from functools import cache
 from pathlib import Path
@@ -20,7 +21,7 @@ from workshop.build.stubs import source_of, stub_of
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
-# How many sliders students find in a notebook.
+# How many sliders students find in a notebook, besides those for guesses.
 SLIDERS = {"01_data_exploration": 1, "04_instance_evaluation": 2, "05_boundary_watershed": 2}
 
 pytestmark = [
@@ -93,6 +94,7 @@ def test_pictures_are_drawn(notebook):
     outputs = [output for cell in notebook.cells() for output in cell["outputs"]]
     figures = sum("image/png" in output["types"] for output in outputs)
     with_text = count_in_text(r"!\[", notebook) + (notebook.name in SLIDERS)
+    with_text += sum(output["pictures"] for output in outputs)
     pictures = notebook.measured(PICTURES)
     assert len(pictures) == figures + with_text > 0
     for picture in pictures:
@@ -104,11 +106,12 @@ def test_pictures_are_drawn(notebook):
 
 def test_controls_are_drawn(notebook):
     cells = [cell for cell in notebook.cells() if any(is_widget(output) for output in cell["outputs"])]
-    expected = [cell.id for cell in notebook.given().cells if "optional" in cell.metadata.get("tags", [])]
-    assert [cell["id"] for cell in cells] == expected
-    for id in expected:
+    optional = [cell.id for cell in notebook.given().cells if "optional" in cell.metadata.get("tags", [])]
+    guesses = [cell.id for cell in notebook.given().cells if re.search(r"^ask\(", cell.source, re.MULTILINE)]
+    assert {cell["id"] for cell in cells} == {*optional, *guesses}
+    for id in [*optional, *guesses]:
         box = notebook.drawn(id).locator(".jupyter-widgets").first.bounding_box()
-        assert box["width"] > 100 and box["height"] > 100
+        assert box["width"] > 100 and box["height"] > (100 if id in optional else 30)
 
 
 def is_widget(output: dict) -> bool:
@@ -116,10 +119,11 @@ def is_widget(output: dict) -> bool:
 
 
 def test_sliders_moved_by_keys_draw_another_figure(notebook):
-    sliders = notebook.page.locator("[role=slider]")
+    figures = notebook.page.locator(".jp-OutputArea-output", has=notebook.page.locator("img"))
+    sliders = figures.locator("[role=slider]")
     assert sliders.count() == SLIDERS.get(notebook.name, 0)
     for number in range(sliders.count()):
-        figure = notebook.page.locator(".jp-OutputArea-output", has=sliders).locator("img")
+        figure = figures.filter(has=notebook.page.locator("[role=slider]")).locator("img")
         before, value = figure.get_attribute("src"), sliders.nth(number).get_attribute("aria-valuenow")
         sliders.nth(number).focus()
         notebook.page.keyboard.press("End")
@@ -128,7 +132,7 @@ def test_sliders_moved_by_keys_draw_another_figure(notebook):
 
 
 def test_hints_are_folded_and_open_when_clicked(notebook):
-    hints = notebook.page.locator(".jp-Notebook details")
+    hints = notebook.page.locator(".jp-MarkdownOutput details")
     assert hints.count() == count_in_text("<details>", notebook) > 10
     for hint in hints.all():
         text = hint.locator(":scope > :not(summary)").first
@@ -211,10 +215,10 @@ def test_the_list_of_progress_shows_it_when_run_again_and_the_whole_course_when_
 
 def test_an_answer_in_words_is_kept_and_followed_by_the_model_answer_if_the_copy_has_it(notebook):
     model = notebook.drawn(f"model-{int(notebook.name[:2])}a")
-    assert "no answer yet" in model.locator(".jp-OutputArea-output").inner_text()
+    assert "no answer yet" in model.locator(".jp-OutputArea-output").text_content()
     notebook.type_text(f"answer-{int(notebook.name[:2])}a", "Because of *this*.")
     notebook.run_cell(f"model-{int(notebook.name[:2])}a")
-    said = model.locator(".jp-OutputArea-output").inner_text()
+    said = model.locator(".jp-OutputArea-output").text_content()
     assert "answered" in said and f"kept in {notebook.name}.ipynb" in said and "your instructor has them" in said
 
 
@@ -254,6 +258,42 @@ def test_every_kind_of_content_is_there_to_be_photographed(notebook, theme):
     for what, place in places.items():
         assert place.is_visible(), what
         notebook.photograph(f"{what}-{theme.lower()}", place)
+
+
+# --- from one notebook to the next, and versions that are not run here ------------------------------------------------
+
+
+def test_a_link_below_the_title_and_one_at_the_end_open_the_next_notebook(notebook):
+    number = NAMES.index(notebook.name)
+    links = notebook.page.locator(".jp-MarkdownOutput a", has_text=re.compile(r"^0\d "))
+    beside = [*NAMES[max(number - 1, 0) : number], *NAMES[number + 1 : number + 2]]
+    neighbours = links.and_(notebook.page.locator(", ".join(f'a[href*="{name}"]' for name in beside)))
+    assert neighbours.count() >= 2 * len(beside)
+    neighbours.last.click()
+    path = "() => jupyterapp.shell.currentWidget.context.path"
+    notebook.page.wait_for_function(f"name => ({path})() === name", arg=f"notebooks/{beside[-1]}.ipynb")
+    notebook.page.evaluate("() => jupyterapp.shell.currentWidget.close()")
+    notebook.page.wait_for_function(f"name => ({path})() === name", arg=f"notebooks/{notebook.name}.ipynb")
+
+
+@pytest.fixture(scope="module")
+def solved(lab):
+    """A folder of the copy with the solved notebooks."""
+    shutil.copytree(ROOT / "solutions", lab.course / "solved")
+    return "solved"
+
+
+@pytest.mark.parametrize("folder", ["solved", "kaggle"])
+@pytest.mark.parametrize("name", NAMES)
+def test_solved_and_stand_alone_notebooks_show_every_picture(window, lab, solved, name, folder):
+    notebook = Notebook(window, lab, name, folder)
+    try:
+        pictures = notebook.measured(PICTURES)
+        content = nbformat.read(lab.course / folder / f"{name}.ipynb", as_version=4)
+        texts = "\n".join(cell.source for cell in content.cells if cell.cell_type == "markdown")
+        assert len(pictures) >= texts.count("![") and all(picture["colours"] > 2 for picture in pictures)
+    finally:
+        notebook.close()
 
 
 # --- and nothing else happened ----------------------------------------------------------------------------------------

@@ -259,7 +259,8 @@ HAS_RUN = """() => window.finished
 CELLS = """() => jupyterapp.shell.currentWidget.content.widgets.map(({ model }) => ({
     id: model.id, type: model.type, source: model.sharedModel.source, count: model.executionCount ?? null,
     outputs: (model.outputs?.toJSON() ?? []).map(({ data, output_type, ename, evalue }) => ({
-        types: Object.keys(data ?? {}), error: output_type === "error" ? `${ename}: ${evalue}` : null,
+        types: Object.keys(data ?? {}), pictures: (data?.["text/html"] ?? "").split("<img").length - 1,
+        error: output_type === "error" ? `${ename}: ${evalue}` : null,
     })),
 }))"""
 NODE = "jupyterapp.shell.currentWidget.content.widgets.find(({ model }) => model.id === id).node"
@@ -334,14 +335,14 @@ CONTRASTS = f"""id => {{
 
 
 class Notebook:
-    """A notebook in a page of its own."""
+    """A notebook in a page of its own; `folder` is where it lies in the course."""
 
-    def __init__(self, window: BrowserContext, lab: Lab, name: str):
+    def __init__(self, window: BrowserContext, lab: Lab, name: str, folder: str = "notebooks"):
         self.name = name
         self.lab = lab
         self.page = window.new_page()
         self.notes = Notes(self.page)
-        self.page.goto(lab.address(f"lab/tree/notebooks/{name}.ipynb") + "&reset")
+        self.page.goto(lab.address(f"lab/tree/{folder}/{name}.ipynb") + "&reset")
         self.page.wait_for_function(IS_READY, polling=200)
 
     def given(self) -> nbformat.NotebookNode:
@@ -360,7 +361,7 @@ class Notebook:
         self.page.wait_for_function(HAS_RUN, polling=200)
 
     def cells(self) -> list[dict[str, Any]]:
-        """Of each cell: id, type, source, count (its number of execution), types and errors of its outputs."""
+        """Of each cell: id, type, source, count (number of execution); of its outputs types, pictures and errors."""
         return self.page.evaluate(CELLS)
 
     def cell(self, id: str) -> dict[str, Any]:

@@ -179,11 +179,14 @@ def pack(files: Iterable[Path]) -> bytes:
 
 # Pictures and links
 
-_LINK = re.compile(r"(?P<picture>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)(?:\s+\"[^\"]*\")?\)")
+_LINK = re.compile(r"(?P<picture>!?)\[(?P<text>[^\[\]]*)\]\((?P<target>[^)\s]+)(?:\s+\"[^\"]*\")?\)")
 
 
 def _with_pictures(cell: Cell, folder: Path) -> str:
-    """The text of a cell with its pictures inside; of links to local files, which are not there, the words stay."""
+    """The text of a cell with its pictures inside; of links to local files, which are not there, the words stay.
+
+    So they do of signs (SVG), which neither Jupyter nor Colab shows when they are inside a text.
+    """
 
     def replacement(match: re.Match) -> str:
         target = match["target"]
@@ -191,7 +194,7 @@ def _with_pictures(cell: Cell, folder: Path) -> str:
             return _embedded(match["text"], cell.attachments[target.removeprefix("attachment:")], target)
         if re.match(r"https?:|mailto:|data:|#", target):
             return match[0]
-        if not match["picture"]:
+        if not match["picture"] or target.endswith(".svg"):
             return match["text"]
         file = folder / unquote(target)
         return _embedded(match["text"], file.read_bytes(), file.name)

@@ -114,7 +114,7 @@ def test_pictures_are_embedded_and_local_links_are_only_words(tmp_path):
     (tmp_path / "dot one.png").write_bytes(b"\x89PNG dot")
     (tmp_path / "solutions").mkdir()
     text = (
-        "![A dot](../dot%20one.png) [next](02_unet.ipynb#top) [top](#top) [web](https://example.org)\n"
+        "![A dot](../dot%20one.png) [next](02_unet.ipynb#top) [top](#top) [![web](../a.svg)](https://example.org)\n"
         "![B](attachment:b.png) `[a](b)`\n\n```\n[c](d)\n```"
     )
     cell = Cell("markdown", text, 1, attachments={"b.png": b"B"})

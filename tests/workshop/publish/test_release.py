@@ -198,6 +198,17 @@ def test_a_place_that_cannot_be_written(course, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["folder.zip"]
 
 
+def test_no_file_holds_a_model_answer(unpacked):
+    def letters(text: str) -> str:
+        return re.sub(r"\\n|[^a-z]", "", text.lower())
+
+    answers = {letters(one.answer)[:60] for one in course_questions().values()}
+    assert min(map(len, answers)) > 50
+    for path in (path for path in unpacked.rglob("*") if path.suffix in (".ipynb", ".py", ".md")):
+        text = letters(path.read_text(encoding="utf-8"))
+        assert [answer for answer in answers if answer in text] == [], path
+
+
 def test_assignments_for_nbgrader_have_points_for_every_check_and_answer(course, tmp_path):
     """Its own commands were tried with them by hand (0.9.6: generate_assignment, autograde, generate_feedback)."""
     points = read_points(questions=course_questions()).out_of
