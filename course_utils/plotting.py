@@ -237,52 +237,54 @@ def plot_f1_curves(curves: dict[str, dict[float, float]]) -> Figure:
 
 
 def plot_unet(base_channels: int = 64, depth: int = 4, side: int = 256) -> Figure:
-    """A drawing of the U-Net as in the paper: each block is a box with its resolution, the channels above, arrows."""
+    """A drawing of the U-Net as in the paper: a box is as wide as its block has channels, and as high as its maps."""
     check_arguments(base_channels=base_channels, depth=depth, side=side)
-    figure, axes = plt.subplots(figsize=(9, 0.95 * depth + 1.6))
-    width, height, step_x, step_y = 0.5, 0.62, 1.0, 1.15
-    columns = 2 * depth + 1
+    figure, axes = plt.subplots(figsize=(7.2, 0.5 * depth + 3.3))
+    gap_x, gap_y = 0.62, 0.6
+    width = [1.5 / 2 ** (depth - level) for level in range(depth + 1)]
+    height = [1.6 / 2**level for level in range(depth + 1)]
+    left, middle = [0.0], [-height[0] / 2]
+    for level in range(depth):
+        left.append(left[-1] + width[level] + gap_x)
+        middle.append(middle[-1] - height[level] / 2 - gap_y - height[level + 1] / 2)
+    right = 2 * left[-1] + width[-1]  # of the whole drawing, whose halves mirror each other
 
-    def box(column, level, channels, colour):
-        x, y = column * step_x, -level * step_y
-        axes.add_patch(plt.Rectangle((x, y), width, height, facecolor=colour, edgecolor="black", linewidth=0.8))
-        axes.text(x + width / 2, y + height + 0.06, str(channels), ha="center", va="bottom", fontsize=9)
-        axes.text(x + width / 2, y + height / 2, f"{side // 2**level}²", ha="center", va="center", fontsize=8)
-        return x, y
+    def box(level, x, colour):
+        y = middle[level] - height[level] / 2
+        axes.add_patch(plt.Rectangle((x, y), width[level], height[level], fc=colour, ec="black", lw=0.8))
+        name = f"{base_channels * 2**level}\n{side // 2**level}²"
+        axes.text(x + width[level] / 2, y + height[level] + 0.04, name, ha="center", va="bottom", fontsize=9)
 
-    def arrow(start, end, colour, style="-"):
+    def arrow(start, end, colour, style="-", bend=""):
         properties = dict(arrowstyle="-|>", color=colour, linewidth=1.6, linestyle=style, shrinkA=0, shrinkB=0)
-        axes.annotate("", xy=end, xytext=start, arrowprops=properties)
+        axes.annotate("", xy=end, xytext=start, arrowprops=properties | ({"connectionstyle": bend} if bend else {}))
 
-    places = {}
-    for column in range(columns):
-        level = min(column, columns - 1 - column)
-        colour = "#cfe8f7" if column < depth else "#d9d9d9" if column == depth else "#fbe3b5"
-        places[column] = box(column, level, base_channels * 2**level, colour)
-    for column in range(depth):
-        (x, y), (next_x, next_y) = places[column], places[column + 1]
-        arrow((x + width / 2, y), (next_x, next_y + height / 2 + 0.1), RED)  # down
-        mirror_x, mirror_y = places[columns - 1 - column]
-        arrow((x + width, y + height / 2), (mirror_x, mirror_y + height / 2), "#777777", "--")  # skip
-        (x, y), (next_x, next_y) = places[columns - 2 - column], places[columns - 1 - column]
-        arrow((x + width, y + height / 2 + 0.1), (next_x + width / 2, next_y), GREEN)  # up
-    first, last = places[0], places[columns - 1]
-    arrow((first[0] - 0.55, first[1] + height / 2), (first[0], first[1] + height / 2), BLACK)
-    arrow((last[0] + width, last[1] + height / 2), (last[0] + width + 0.55, last[1] + height / 2), BLUE)
-    axes.text(first[0] - 0.6, first[1] + height / 2, "image", ha="right", va="center", fontsize=9)
-    axes.text(last[0] + width + 0.6, last[1] + height / 2, "logits", ha="left", va="center", fontsize=9)
+    for level in range(depth):
+        box(level, left[level], "#cfe8f7")
+        box(level, right - left[level] - width[level], "#fbe3b5")
+        start, bottom = left[level] + width[level] / 2, middle[level] - height[level] / 2
+        below = middle[level + 1]
+        arrow((start, bottom), (left[level + 1], below), RED, bend="angle,angleA=90,angleB=0,rad=0")  # down
+        arrow((right - left[level + 1], below), (right - start, bottom), GREEN, bend="angle,angleA=0,angleB=90,rad=0")
+        ends = left[level] + width[level], right - left[level] - width[level]
+        arrow((ends[0], middle[level]), (ends[1], middle[level]), "#777777", "--")  # skip
+    box(depth, left[depth], "#d9d9d9")
+    arrow((-0.5, middle[0]), (0, middle[0]), BLACK)
+    arrow((right, middle[0]), (right + 0.5, middle[0]), BLUE)
+    axes.text(-0.55, middle[0], "image", ha="right", va="center", fontsize=9)
+    axes.text(right + 0.55, middle[0], "logits", ha="left", va="center", fontsize=9)
 
     handles = [
-        plt.Line2D([], [], color=RED, label="2x2 max pooling"),
-        plt.Line2D([], [], color=GREEN, label="2x2 transposed convolution"),
-        plt.Line2D([], [], color="#777777", linestyle="--", label="skip connection (concatenate)"),
-        plt.Line2D([], [], color=BLUE, label="1x1 convolution"),
         Patch(facecolor="#cfe8f7", edgecolor="black", label="ConvBlock of the encoder"),
         Patch(facecolor="#d9d9d9", edgecolor="black", label="ConvBlock: the bottleneck"),
         Patch(facecolor="#fbe3b5", edgecolor="black", label="ConvBlock of the decoder"),
+        plt.Line2D([], [], color="#777777", linestyle="--", label="skip connection (concatenate)"),
+        plt.Line2D([], [], color=RED, label="2x2 max pooling (down)"),
+        plt.Line2D([], [], color=GREEN, label="2x2 transposed convolution (up)"),
+        plt.Line2D([], [], color=BLUE, label="1x1 convolution"),
     ]
-    axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.0, -0.12), fontsize=8, frameon=False)
-    axes.set_xlim(-1.3, columns * step_x + 0.7)
-    axes.set_ylim(-depth * step_y - 0.35, height + 0.35)
+    axes.set_xlim(-1.15, right + 1.15)
+    axes.set_ylim(middle[-1] - height[-1] / 2 - 0.1, 0.55)
+    _legend_below(axes, handles, columns=2)
     axes.axis("off")
     return figure

@@ -220,14 +220,15 @@ def test_each_method_has_its_own_line_style():
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(("base_channels", "depth"), [(64, 4), (8, 1), (16, 3)])
-def test_the_drawing_of_the_network_names_channels_and_resolution_of_every_block(base_channels, depth):
-    figure = plotting.plot_unet(base_channels, depth, side=256)
-    texts = [text.get_text() for text in figure.axes[0].texts]
+def test_in_the_drawing_of_the_network_a_box_is_as_wide_as_its_channels_and_as_high_as_its_maps(base_channels, depth):
+    axes = plotting.plot_unet(base_channels, depth, side=256).axes[0]
+    texts, boxes = [text.get_text() for text in axes.texts], axes.patches
     for level in range(depth + 1):
-        times = 1 if level == depth else 2
-        assert texts.count(str(base_channels * 2**level)) == times
-        assert texts.count(f"{256 // 2**level}²") == times
-    pixels(figure)
+        name = f"{base_channels * 2**level}\n{256 // 2**level}²"
+        assert texts.count(name) == (1 if level == depth else 2)
+    sizes = {(box.get_width() / boxes[0].get_width(), box.get_height() / boxes[0].get_height()) for box in boxes}
+    assert sizes == {(2**level, 1 / 2**level) for level in range(depth + 1)} and len(boxes) == 2 * depth + 1
+    pixels(axes.figure)
 
 
 def test_the_colours_of_errors_and_classes_differ():
