@@ -121,6 +121,14 @@ def draw_classes(axes, target: np.ndarray, title: str = "", legend: bool = False
         _legend_below(axes, handles, columns=3)
 
 
+def draw_tint(axes, strength: np.ndarray, colour: str) -> None:
+    """Lay a colour over what is drawn, for each pixel as strong as its value from 0 to 1."""
+    check_arguments(probability=strength)
+    tint = np.zeros((*strength.shape, 4))
+    tint[..., :3], tint[..., 3] = to_rgb(colour), strength
+    axes.imshow(tint)
+
+
 def draw_outlines(axes, image: np.ndarray, labels: np.ndarray, title: str = "", colour: str = ORANGE) -> None:
     """Draw an image with the outline of each instance over it."""
     from skimage.segmentation import find_boundaries

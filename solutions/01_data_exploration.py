@@ -1,9 +1,53 @@
 # %% [markdown]
 # # 01 Data exploration
 #
-# The course teaches a network to find every cell nucleus in a microscope image and to tell the nuclei apart. Before any
-# learning, look at what there is to learn from: a mistake made here shows up only later, as a score that is too low or
-# too good to be true.
+# The course teaches a network to find every cell nucleus in a microscope image and to tell the nuclei apart. This is
+# the way, and where it ends:
+#
+# ```python expected hidden alt="From image and mask over the U-Net to components (four) and watershed (seven)."
+# from course_utils.checkpoints import load_pretrained
+#
+# data = load_data("embedded")
+# sample, window = data.test[21], (slice(344, 440), slice(80, 176))
+# foreground, boundary = predict(load_pretrained(data, 8)[0], normalize_percentiles(sample.image))[1:]
+# mask, either = sample.mask[window], np.clip(foreground + boundary, 0, 1)
+# joined, apart = connected_components(either)[window], watershed_instances(foreground, boundary)[window]
+# count = [len(np.unique(labels)) - 1 for labels in (mask, joined, apart)]
+# assert count == [7, 4, 7], count
+# figure, axes = plotting.grid(2, 3, width=2.1)
+# plotting.draw_image(axes[0, 0], sample.image[window], "01 image")
+# plotting.draw_labels(axes[0, 1], mask, f"01 mask: {count[0]} nuclei")
+# for level in range(3):
+#     size, place = (0.8 * 2**level, 5 / 2**level), [(0, 3), (1.9, 1.2), (3.4, 0)][level]
+#     for x in {place[0], 10 - place[0] - size[0]}:
+#         colour = "#999999" if level == 2 else plotting.SKY if x < 5 else plotting.ORANGE
+#         axes[0, 2].add_patch(plt.Rectangle((x, place[1]), *size, facecolor=colour, edgecolor="black"))
+#     if level < 2:
+#         axes[0, 2].plot([place[0] + size[0], 10 - place[0] - size[0]], [place[1] + size[1] / 2] * 2, "k--")
+# axes[0, 2].set(title="02 U-Net", xlim=(-0.3, 10.3), ylim=(-0.3, 8.3))
+# axes[0, 2].axis("off")
+# plotting.draw_probability(axes[1, 0], either[window], "03 probability")
+# plotting.draw_labels(axes[1, 1], plotting.with_matching_ids(joined, mask), f"04 components: {count[1]}")
+# arrow = {"arrowstyle": "->", "color": "white"}
+# axes[1, 1].annotate("four in one", (50, 45), (12, 90), color="white", arrowprops=arrow)
+# plotting.draw_labels(axes[1, 2], plotting.with_matching_ids(apart, mask), f"05 watershed: {count[2]}")
+# figure
+# ```
+#
+# *A crop of a test image, 96 x 96 pixels: the image and its mask, with a colour for each of seven nuclei; the network,
+# drawn; the probability that it predicts for every pixel; the connected components, where the four nuclei that touch
+# are found as one; and the watershed, which tells them apart.*
+#
+# | Notebook | The question it answers |
+# |---|---|
+# | **01 Data exploration** | What is in the images? What does a training target cost even if it is learnt perfectly? |
+# | 02 The U-Net | How is the network built, and how far does a pixel see? |
+# | 03 Binary training | How does it learn which pixels belong to a nucleus? |
+# | 04 Instances, and how to score them | How do pixels become nuclei, and how many of them are right? |
+# | 05 Boundaries and watershed | How do nuclei that touch come apart? |
+#
+# Before any learning, look at what there is to learn from: a mistake made here shows up only later, as a score that is
+# too low or too good to be true.
 #
 # **After this notebook you can**
 #
@@ -36,6 +80,7 @@ from course_utils.arguments import as_list, check_arguments  # used by the cours
 from course_utils.display import show
 from course_utils.exercises import check
 from course_utils.exercises.claims import claim
+from course_utils.exercises.guesses import ask, compare
 from course_utils.exploration import nucleus_areas, touching_ids
 from course_utils.results import record_scores
 
@@ -75,7 +120,7 @@ print(data)
 # %% [markdown]
 # Look at a few of them. In every figure of the course a mask has a dark background and one colour for each id.
 
-# %%
+# %% tags=["fold"]
 picked = [data.train[index] for index in np.linspace(0, len(data.train) - 1, 5).astype(int)]
 figure, axes = plotting.grid(2, 5, width=2.2)
 for column, sample in enumerate(picked):
@@ -192,6 +237,7 @@ areas = np.concatenate([nucleus_areas(sample.mask) for sample in data.train])
 counts = np.array([len(nucleus_areas(sample.mask)) for sample in data.train])
 coverage = np.array([np.mean(sample.mask > 0) for sample in data.train])
 
+# %% tags=["fold"]
 figure, axes = plotting.grid(1, 3, width=3.4, height=2.8)
 sns.histplot(areas, log_scale=True, bins=40, ax=axes[0, 0]).set(
     xlabel="area of a nucleus [pixels]", ylabel="nuclei"
@@ -248,7 +294,7 @@ claim(ids_of(crop).max() > len(ids_of(crop)), "The ids in the crop have gaps.")
 masks = [sample.mask for sample in data.train + data.test]
 print(f"with gaps before any cropping: {sum(m.max() > len(ids_of(m)) for m in masks)} of {len(masks)} masks")
 
-# %%
+# %% tags=["fold"]
 figure, axes = plotting.grid(1, 2, width=3.2)
 plotting.draw_labels(axes[0, 0], sample.mask, f"mask, largest id {sample.mask.max()}")
 frame = plt.Rectangle((width // 3, height // 3), crop.shape[1], crop.shape[0], fill=False, color="white", lw=2)
@@ -272,6 +318,14 @@ new_id = np.zeros(sample.mask.max() + 1, dtype=int)
 new_id[ids] = rng.permutation(ids)
 renumbered = new_id[sample.mask]
 
+nuclei = sample.mask > 0
+difference = np.mean((sample.mask[nuclei] - renumbered[nuclei]) ** 2)
+variance = np.var(sample.mask[nuclei])
+print(f"F1 of one against the other: {f1_score(renumbered, sample.mask):.3f}")
+print(f"mean squared difference of the ids: {difference:.0f}; variance of the ids: {variance:.0f}")
+claim(difference > variance, "The masks differ more from each other than from a constant.")
+
+# %% tags=["fold"]
 figure, axes = plotting.grid(1, 3, width=3.2)
 plotting.draw_image(axes[0, 0], sample.image, "image")
 plotting.draw_labels(axes[0, 1], sample.mask, "mask")
@@ -281,13 +335,6 @@ show(
     "One image with two masks that are equally right: the shapes are the same, the ids "
     "(colours) are not.",
 )
-
-nuclei = sample.mask > 0
-difference = np.mean((sample.mask[nuclei] - renumbered[nuclei]) ** 2)
-variance = np.var(sample.mask[nuclei])
-print(f"F1 of one against the other: {f1_score(renumbered, sample.mask):.3f}")
-print(f"mean squared difference of the ids: {difference:.0f}; variance of the ids: {variance:.0f}")
-claim(difference > variance, "The masks differ more from each other than from a constant.")
 
 # %% [markdown]
 # As segmentations, the two masks are identical (F1 = 1). As arrays of numbers they differ *more* than the mask differs
@@ -327,13 +374,12 @@ claim(0.2 < n_touching / n_nuclei < 0.5, "Between a fifth and a half of the test
 # %% [markdown]
 # **Predict, then run.** Suppose that a network learnt this target perfectly: *every* pixel of the test images is right.
 # Take the connected components and score them against the true masks with the F1 score (you write it in notebook 04; 1
-# means that every nucleus is found and nothing else). What is the mean F1 over the test images? Write your guess into
-# the first line **before** you run the cell.
+# means that every nucleus is found and nothing else). What is the mean F1 over the test images?
 
 # %%
-guess = 1.00  # your guess, from 0 to 1
+ask("01 exact target", "Every pixel is right. What is the mean F1 of the components?", low=0.0, high=1.0, step=0.01)
 
-
+# %%
 def components_f1(foregrounds):
     """Mean F1 of the connected components, given a foreground (H, W) for each test image."""
     found = [connected_components(foreground.astype(float)) for foreground in foregrounds]
@@ -342,13 +388,12 @@ def components_f1(foregrounds):
 
 exact = [sample.mask > 0 for sample in data.test]
 exact_f1 = components_f1(exact)
-print(f"you guessed {guess:.3f}, measured: {exact_f1:.3f}")
+compare("01 exact target", exact_f1, "All pixels are right, and the rest of the score is gone.")
 claim(0.8 < exact_f1 < 0.95, "With every pixel right, 5 to 20 % of the score are lost.")
 
 # %% [markdown]
-# All pixels are right, and about a tenth of the score is gone (on the real images F1 is 0.90, on the synthetic ones
-# 0.87). This is the score of a network that reproduces *this target* exactly. It is **not** a limit of what a network
-# and connected components can reach, as you will see: is it the network that is at fault, or the target?
+# This is the score of a network that reproduces *this target* exactly. It is **not** a limit of what a network and
+# connected components can reach, as you will see: is it the network that is at fault, or the target?
 #
 # Change the target, and see what happens. Three ways to remove pixels from it, so that nuclei come apart:
 #
@@ -357,6 +402,10 @@ claim(0.8 < exact_f1 < 0.95, "With every pixel right, 5 to 20 % of the score are
 # * remove only the pixels **where nuclei meet**: those with a pixel of another nucleus among their eight neighbours.
 #
 # Which of them helps, and which does most? Decide before you go on.
+
+# %%
+WAYS = ["foreground eroded as a whole", "each nucleus eroded", "cut where nuclei meet"]
+ask("01 best target", "Which way raises F1 most?", options=[*WAYS, "none of them"])
 
 # %%
 def erode_nuclei(mask, pixels):
@@ -386,13 +435,12 @@ def removed_and_f1(foregrounds):
     return 100 * np.mean(removed), components_f1(foregrounds)
 
 
-curves = {
-    "foreground eroded as a whole": [(0, exact_f1), *map(removed_and_f1, as_a_whole)],
-    "each nucleus eroded": [(0, exact_f1), *map(removed_and_f1, each_nucleus)],
-    "cut where nuclei meet": [removed_and_f1(cut)],
-}
+eroded = [[(0, exact_f1), *map(removed_and_f1, targets)] for targets in (as_a_whole, each_nucleus)]
+curves = dict(zip(WAYS, [*eroded, [removed_and_f1(cut)]]))
+best = max(WAYS, key=lambda name: max(f1 for _, f1 in curves[name]))
+compare("01 best target", best, f"F1 is {max(f1 for _, f1 in curves[best]):.3f}.")
 
-# %%
+# %% tags=["fold"]
 figure, axes = plotting.grid(1, 1, width=6.5, height=3.6)
 for (name, points), style in zip(curves.items(), ["--s", "-o", "*"]):
     axes[0, 0].plot(*zip(*points), style, label=name, markersize=14 if style == "*" else 6)
@@ -415,7 +463,8 @@ claim(curves["each nucleus eroded"][2][1] < exact_f1, "Eroding by 2 pixels is wo
 claim(curves["foreground eroded as a whole"][1][1] < exact_f1, "Eroding the whole foreground is worse, too.")
 
 # %% [markdown]
-# Nearly the whole loss is due to the few pixels where nuclei meet. Without them (0.17 % of the pixels of the real
+# With the exact target about a tenth of the score is lost (F1 is 0.90 on the real images, 0.87 on the synthetic ones),
+# and nearly all of that is due to the few pixels where nuclei meet. Without them (0.17 % of the pixels of the real
 # images, 0.19 % of the synthetic ones) the same connected components reach F1 0.999 and 0.998. Eroding each nucleus by
 # one pixel also opens gaps between nuclei (0.969 and 0.993), but removes about eleven times as many pixels, and eroding
 # by 2 or 3 pixels does harm: small nuclei lose so much area that they no longer count as found (a disc 11 pixels wide
@@ -431,6 +480,7 @@ density = uniform_filter(meeting[size // 2 : -size // 2, size // 2 : -size // 2]
 row, column = np.unravel_index(np.argmax(density), density.shape)
 window = slice(row, row + size), slice(column, column + size)
 
+# %% tags=["fold"]
 figure, axes = plotting.grid(2, 3, width=2.4)
 plotting.draw_image(axes[0, 0], data.test[worst].image[window], "test image, a crop")
 plotting.draw_labels(axes[1, 0], masks[worst][window], "its nuclei")
@@ -559,24 +609,7 @@ by_percentile = [normalize_percentiles(image) for image in images]
 assert standardized[0].dtype == by_percentile[0].dtype == np.float32
 
 
-def bright_end(arrays):
-    return [np.percentile(array, 99) for array in arrays]
-
-
-panels = {"raw": images, "dataset-wide": standardized, "per image": by_percentile}
-figure, axes = plotting.grid(1, 3, width=3.4, height=2.8)
-for panel, (name, arrays) in zip(axes[0], panels.items()):
-    sns.histplot(bright_end(arrays), bins=30, ax=panel).set(
-        title=name, xlabel="99th percentile of an image", ylabel="images"
-    )
-show(
-    figure,
-    "The 99th percentile of each image: as stored, after scaling all images alike, and after "
-    "scaling each by its own percentiles.",
-)
-
-# %%
-brightness = np.array(bright_end(images))
+brightness = np.array([np.percentile(image, 99) for image in images])
 ratio = brightness.max() / brightness.min()
 print(f"99th percentile: {brightness.min():.0f} to {brightness.max():.0f} of 255, {ratio:.0f}-fold")
 claim(np.mean(brightness < 64) > 1 / 3, "More than a third of the images use only a quarter of the grey scale.")
@@ -588,13 +621,33 @@ claim(areas.max() / areas.min() > 10 * ratio, "Areas vary over ten times as much
 # one of the nuclei, while brightness depends on the dye, the exposure and the microscope. Does scaling remove it?
 
 # %%
-spread = {}
-for name, arrays in panels.items():
-    contrast = [np.percentile(array, 99) - np.percentile(array, 1) for array in arrays]
-    spread[name] = np.percentile(contrast, 95) / np.percentile(contrast, 5)
+contrasts, spread = {}, {}
+for name, arrays in {"raw": images, "dataset-wide": standardized, "per image": by_percentile}.items():
+    contrasts[name] = np.array([np.percentile(array, 99) - np.percentile(array, 1) for array in arrays])
+    spread[name] = np.percentile(contrasts[name], 95) / np.percentile(contrasts[name], 5)
     print(f"{name:13s} contrast of a bright image : contrast of a dim one = {spread[name]:.1f}")
 claim(np.isclose(spread["raw"], spread["dataset-wide"], rtol=0.001), "Dataset-wide scaling does not change the ratio.")
 claim(spread["per image"] < 0.5 * spread["raw"], "Per-image scaling more than halves it.")
+
+# %% tags=["fold"]
+figure, axes = plt.subplots(3, 1, figsize=(6.5, 5), sharex=True)
+for panel, (name, contrast) in zip(axes, contrasts.items()):
+    relative = contrast / np.median(contrast)
+    panel.hist(relative, bins=np.geomspace(1 / 8, 8, 37), color=plotting.SKY, edgecolor="white")
+    ends, height = np.percentile(relative, [5, 95]), 1.15 * panel.get_ylim()[1]
+    panel.plot(ends, [height, height], "|-", color=plotting.BLACK, markersize=10)
+    panel.set(ylabel="images", xscale="log", ylim=(0, 1.45 * height))
+    panel.text(1, 1.08 * height, f"{name}: {spread[name]:.1f}-fold", ha="center", va="bottom")
+ticks = [1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8]
+axes[-1].set_xticks(ticks, ["1/8", "1/4", "1/2", "1", "2", "4", "8"])
+axes[-1].minorticks_off()
+axes[-1].set_xlabel("contrast of an image, as a multiple of the median contrast")
+show(
+    figure,
+    "Contrast of the images (99th minus 1st percentile) on one logarithmic axis: as stored, after scaling all images "
+    "alike, and after scaling each by its own percentiles. The bar spans the middle 90 % of the images. The upper "
+    "two are the same; the third is much narrower.",
+)
 
 # %% [markdown]
 # Dataset-wide standardisation moves and stretches all images *together*: the ratio between bright and dim images stays
@@ -602,12 +655,17 @@ claim(spread["per image"] < 0.5 * spread["raw"], "Per-image scaling more than ha
 # the course uses them.
 
 # %%
-order = np.argsort([np.percentile(image, 99) for image in images])
-picked = order[[0, len(order) // 2, -1]]
+picked = np.argsort(brightness)[[0, len(brightness) // 2, -1]]
+low, high = np.percentile(standardized[picked[0]], [1, 99])
+claim(high - low < 0.3 * 5, "After dataset-wide scaling, the dimmest image uses less than 30 % of the scale -1 to 4.")
+ends = [np.percentile(by_percentile[index], 99.8) for index in picked]
+claim(np.allclose(ends, 1), "After scaling by percentiles, all three reach from 0 to 1.")
+
+# %% tags=["fold"]
 figure, axes = plotting.grid(2, 3, width=2.8)
 for column, (index, name) in enumerate(zip(picked, ["dimmest", "median", "brightest"])):
-    top = axes[0, column].imshow(standardized[index], cmap="gray", vmin=-1, vmax=4)
-    below = axes[1, column].imshow(by_percentile[index], cmap="gray", vmin=0, vmax=1)
+    axes[0, column].imshow(standardized[index], cmap="gray", vmin=-1, vmax=4)
+    axes[1, column].imshow(by_percentile[index], cmap="gray", vmin=0, vmax=1)
     axes[0, column].set_title(f"{name}, dataset-wide")
     axes[1, column].set_title("per image")
 for panel in axes.flat:
@@ -617,11 +675,6 @@ show(
     "The dimmest, a median and the brightest image. Top: one grey scale after dataset-wide "
     "standardisation. Bottom: after per-image percentiles.",
 )
-
-low, high = np.percentile(standardized[picked[0]], [1, 99])
-claim(high - low < 0.3 * 5, "After dataset-wide scaling, the dimmest image uses less than 30 % of the scale.")
-ends = [np.percentile(by_percentile[index], 99.8) for index in picked]
-claim(np.allclose(ends, 1), "After scaling by percentiles, all three reach from 0 to 1.")
 
 # %% [markdown]
 # In the top row the dim image is nearly flat. In the bottom row all three use the same range of grey values. They do
@@ -703,7 +756,7 @@ share = np.median(distances.min(axis=1)) / np.median(distances)
 print(f"median distance to the nearest training image: {100 * share:.0f} % of that to any training image")
 claim(share < 0.25, "The nearest training image is more than four times as close as a typical one.")
 
-# %%
+# %% tags=["fold"]
 figure, axes = plotting.grid(2, 5, width=2.0)
 for column, index in enumerate(np.linspace(0, len(val) - 1, 5).astype(int)):
     plotting.draw_image(axes[0, column], val[index].image, "validation")
@@ -743,7 +796,7 @@ for name, part in [("test", data.test), ("validation", val)]:
     tiles = sum(correlation > 0.98 for correlation, _ in fits[name])
     print(f"{tiles} of {len(part)} {name} images continue a training image (correlation above 0.98)")
 
-# %%
+# %% tags=["fold"]
 figure, axes = plotting.grid(1, 2, width=4.4, height=2.4)
 for panel, (correlation, pair) in zip(axes[0], fits["validation"]):
     middle = np.clip(np.argmax(pair[0][:, -1]), 30, pair[0].shape[0] - 30)  # the brightest place at the seam
@@ -781,7 +834,7 @@ show(
 # Expected: two windows of the same shape that show the same place. On an image of the course:
 #
 # ```python expected hidden alt="Four windows of one image, and below each the same window of its mask."
-# sample = load_data("embedded").train[0]
+# sample = max(load_data("embedded").train, key=lambda sample: sample.mask.max())
 # rng = np.random.default_rng(0)
 # figure, axes = plotting.grid(2, 4, width=1.5)
 # for image_axes, mask_axes in axes.T:
@@ -887,7 +940,7 @@ assert target.shape == (1, *sample.mask.shape) and torch.equal(
 # Expected: each `dataset[0]` gives a new crop of the same image and mask. With `augment=True`:
 #
 # ```python expected hidden alt="Five augmented crops of one image; below each the foreground target of that place."
-# sample = load_data("embedded").train[0]
+# sample = max(load_data("embedded").train, key=lambda sample: sample.mask.max())
 # dataset = NucleiDataset(
 #     [normalize_percentiles(sample.image)], [sample.mask], binary_target, crop_size=128, augment=True
 # )
@@ -913,6 +966,13 @@ assert target.shape == (1, *sample.mask.shape) and torch.equal(
 # </details>
 # <details><summary>Hint 3</summary>
 #
+# The way of the mask to torch and back: masks are often `uint16`, with which torch can do very little, so convert the
+# crop to `int64` in NumPy, then `torch.from_numpy`, then add the channel axis with `[None]`. Ids are whole numbers: as
+# floats, or resized with interpolation, they would no longer be ids. Back again: index `[0]`, then `.numpy()`.
+#
+# </details>
+# <details><summary>Hint 4</summary>
+#
 # For the augmentation, make both tensors of shape `(1, S, S)`, wrap them as `tv_tensors.Image` and `tv_tensors.Mask`,
 # and pass both to **one** call of the transform. `target_transform` expects a NumPy mask `(S, S)` again.
 # `v2.RandomRotation((90, 90))` is a quarter turn, and `v2.RandomChoice` picks one of several transforms.
@@ -934,6 +994,7 @@ loader = DataLoader(dataset, batch_size=6, shuffle=True)
 batch_images, batch_targets = next(iter(loader))
 print(batch_images.shape, batch_images.dtype, batch_targets.shape, batch_targets.dtype)
 
+# %% tags=["fold"]
 figure, axes = plotting.grid(2, 6, width=1.8)
 for column in range(6):
     plotting.draw_image(axes[0, column], batch_images[column, 0].numpy())
@@ -957,10 +1018,25 @@ assert not torch.equal(first, second) and torch.equal(first, again)
 # **Break it**: what if image and mask are plain tensors, not wrapped as `tv_tensors`?
 
 # %%
-image, mask = torch.from_numpy(images[0]), torch.from_numpy(masks[0])
-flipped, not_flipped = v2.RandomHorizontalFlip(p=1)(image, mask)
-claim(torch.equal(flipped, image.flip(-1)), "The image is mirrored.")
-claim(torch.equal(not_flipped, mask), "The mask is not mirrored.")
+crowded = max(range(len(masks)), key=lambda index: np.mean(masks[index] > 0))
+image, mask = torch.from_numpy(images[crowded]), torch.from_numpy(masks[crowded].astype(np.int64))
+flip = v2.RandomHorizontalFlip(p=1)
+plain = flip(image, mask)
+wrapped = flip(tv_tensors.Image(image[None]), tv_tensors.Mask(mask[None]))
+claim(torch.equal(plain[0], image.flip(-1)), "The image is mirrored.")
+claim(torch.equal(plain[1], mask), "The mask is not mirrored.")
+claim(torch.equal(wrapped[1][0], mask.flip(-1)), "Wrapped as a mask, it is.")
+
+# %% tags=["fold"]
+figure, axes = plotting.grid(1, 3, width=3)
+panels = {"before": (image, mask), "flipped, plain tensors": plain, "flipped, tv_tensors": [t[0] for t in wrapped]}
+for panel, (name, (shown, labels)) in zip(axes[0], panels.items()):
+    plotting.draw_outlines(panel, shown.numpy()[:128, :128], labels.numpy()[:128, :128], name)
+show(
+    figure,
+    "A crop of an image with the outlines of its mask in orange: before, mirrored as plain tensors (the outlines "
+    "are beside the nuclei), and mirrored as `tv_tensors` (they fit again).",
+)
 
 # %% [markdown]
 # No error, no warning: the transform takes the first plain tensor for the image and passes the second one through. A

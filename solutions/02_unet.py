@@ -21,13 +21,19 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from scipy.ndimage import binary_dilation
+from skimage.measure import regionprops
+from skimage.segmentation import find_boundaries
 from torch import nn
+from torch.utils.data import DataLoader
 
-from course_utils import get_profile, load_data, normalize_percentiles, plotting
+import course_utils
+from course_utils import get_profile, load_data, normalize_percentiles, plotting, predict
 from course_utils.arguments import check_arguments  # used by the course's own functions, not by yours
 from course_utils.display import show
 from course_utils.exercises import check
 from course_utils.exercises.claims import claim
+from course_utils.exercises.guesses import ask, compare
 from course_utils.exploration import nucleus_areas
 from course_utils.results import record_scores
 
@@ -52,11 +58,53 @@ output = "output"
 # * **skip connections** (dashed) pass the fine detail of each encoder level directly to the decoder level of the same
 #   resolution.
 
+# %% [markdown]
+# ### The smallest U-Net: one level
+#
+# Before any loop, take one step down and one step up, each written out. The input is a crop of a training image, with
+# two axes in front: `(N, C, H, W)`, here one image with one channel. The weights are random; only the shapes matter.
+
 # %%
+data = load_data(data_source)
+crowded = max(data.train, key=lambda sample: np.mean(sample.mask > 0))
+side = min(128, min(crowded.image.shape) // 16 * 16)
+crop = normalize_percentiles(crowded.image)[-side:, -side:]
+x = torch.from_numpy(crop.copy())[None, None]
+
+torch.manual_seed(seed)
+fine = torch.relu(nn.Conv2d(1, 8, kernel_size=3, padding=1)(x))  # encoder: 8 maps at full resolution
+coarse = nn.MaxPool2d(2)(fine)  # down: of 2x2 pixels only the largest is kept
+bottleneck = torch.relu(nn.Conv2d(8, 16, kernel_size=3, padding=1)(coarse))
+back = nn.ConvTranspose2d(16, 8, kernel_size=2, stride=2)(bottleneck)  # up: each pixel becomes 2x2
+both = torch.cat([fine, back], dim=1)  # the skip connection: the fine maps beside those that come back
+decoded = torch.relu(nn.Conv2d(16, 8, kernel_size=3, padding=1)(both))
+logits = nn.Conv2d(8, 1, kernel_size=1)(decoded)  # one number for each pixel
+
+steps = {"image": x, "encoder": fine, "down": coarse, "bottleneck": bottleneck, "up": back, "skip + up": both}
+steps |= {"decoder": decoded, "logits": logits}
+assert logits.shape == x.shape and both.shape[1] == 2 * back.shape[1]
+pd.DataFrame({"shape (N, C, H, W)": {name: tuple(step.detach().shape) for name, step in steps.items()}})
+
+# %% tags=["fold"]
+show(
+    plotting.plot_unet(base_channels=8, depth=1, side=side),
+    f"The same as a drawing. The width of a box is the number of its maps, its height their side in pixels; both "
+    f"numbers are above it: 8 maps of {side}², 16 maps of {side // 2}².",
+)
+
+# %% [markdown]
+# Height and width are halved once and doubled once, so the logits are as large as the image. `skip + up` has twice the
+# channels of `up`: half of them come from the encoder, at full resolution. A real U-Net differs in two things only:
+# each box has **two** convolutions, and there are several levels, each with twice as many maps as the one above. So you
+# will write the box once (2.1), the way up once (2.2), and then a loop over the levels (2.3).
+#
+# ### The whole network
+
+# %% tags=["fold"]
 show(
     plotting.plot_unet(base_channels=64, depth=4, side=256),
-    "The U-Net of depth 4 for an image of 256 x 256 pixels. In each box: its side in pixels;"
-    " above it: the number of feature maps.",
+    "The U-Net of depth 4 for an image of 256 x 256 pixels. The width of a box is the number of its feature maps, its "
+    "height their side in pixels. Above it are both numbers: at the top 64 maps of 256², at the bottom 1024 of 16².",
 )
 
 # %% [markdown]
@@ -209,6 +257,173 @@ from course_utils import UNet
 # %% check="2.3"
 
 # %% [markdown]
+# ### Break it: cut the skip connections
+#
+# Take a U-Net of depth 3 twice, with the same weights at the start. In one of them each `UpBlock` gets **zeros** in
+# place of its skip connection, so all that reaches the decoder comes up from the bottleneck. Train both for some
+# seconds on the same crops, and look at the outlines. (How training works is the subject of notebook 03. Here it is
+# only a tool, and the networks are the course's own, because their parts have known names.)
+#
+# **Predict, then run**: both networks will be wrong on some pixels near the outlines of the nuclei. How many times as
+# many will it be without skip connections?
+
+# %%
+ask(
+    "02 skip connections",
+    "Without skip connections, how many times as many pixels near the outlines are wrong?",
+    low=1.0, high=10.0, step=0.5, unit="times",
+)  # fmt: skip
+
+# %% [markdown]
+# A *hook* is a function that torch calls when data passes a layer. This one replaces what goes in:
+
+# %%
+def without_skips(network):
+    for block in network.decoder:
+        block.register_forward_pre_hook(lambda block, inputs: (inputs[0], torch.zeros_like(inputs[1])))
+    return network
+
+
+train, val = course_utils.split_train_val(data.train, every=8)
+images = [normalize_percentiles(sample.image) for sample in train]
+size = min(96, *(side // 16 * 16 for image in images for side in image.shape))
+crops = course_utils.NucleiDataset(
+    images, [sample.mask for sample in train], course_utils.binary_target, size, augment=True, seed=seed
+)
+torch.manual_seed(seed)
+sampler = torch.utils.data.RandomSampler(crops, replacement=True, num_samples=320)
+batches = list(DataLoader(crops, batch_size=4, sampler=sampler))
+
+# %%
+def train_briefly(network):
+    optimizer = torch.optim.Adam(network.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=len(batches))
+    for image, target in batches:
+        loss = course_utils.binary_cross_entropy(network(image), target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return network.eval()
+
+
+networks = {}
+for name, change in [("with skips", lambda network: network), ("without skips", without_skips)]:
+    torch.manual_seed(seed)
+    networks[name] = train_briefly(change(course_utils.UNet(base_channels=8, depth=3, batch_norm=True)))
+
+# %% [markdown]
+# Now count the wrong pixels of validation images: those within two pixels of an outline, and all others.
+
+# %%
+shown = val[:: max(1, len(val) // 12)][:12]
+truths = [sample.mask > 0 for sample in shown]
+near = [binary_dilation(find_boundaries(sample.mask, mode="thick")) for sample in shown]
+probabilities, wrong_near = {}, {}
+for name, network in networks.items():
+    found = [predict(network, normalize_percentiles(sample.image))[0] for sample in shown]
+    wrong = [(p > 0.5) != truth for p, truth in zip(found, truths)]
+    probabilities[name] = found
+    wrong_near[name] = np.mean(np.concatenate([w[n] for w, n in zip(wrong, near)]))
+    wrong_elsewhere = np.mean(np.concatenate([w[~n] for w, n in zip(wrong, near)]))
+    print(f"wrong {name}: {100 * wrong_near[name]:.0f} % near outlines, {100 * wrong_elsewhere:.1f} % elsewhere")
+times = wrong_near["without skips"] / wrong_near["with skips"]
+compare("02 skip connections", times, "Wrong pixels near outlines, without skip connections against with them.")
+claim(times > 1.2, "Without skip connections, over 1.2 times as many pixels near outlines are wrong.")
+claim(wrong_elsewhere < 0.1, "Even without them, over 90 % of the pixels away from outlines are right.")
+
+# %% tags=["fold"]
+def window_with_most(wanted, size=64):
+    """The window of an image in which the wanted pixels have the largest sum."""
+    size = min(size, *wanted.shape)
+    sums = np.pad(wanted, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
+    counts = sums[size:, size:] - sums[:-size, size:] - sums[size:, :-size] + sums[:-size, :-size]
+    row, column = np.unravel_index(counts.argmax(), counts.shape)
+    return counts.max(), (slice(row, row + size), slice(column, column + size))
+
+
+# wrong near an outline only without skip connections; pixels that are wrong with them count against the crop
+worse = [
+    (((without > 0.5) != truth) & edge).astype(int) - 2 * ((with_ > 0.5) != truth)
+    for without, with_, truth, edge in zip(*reversed(probabilities.values()), truths, near)
+]
+index = max(range(len(worse)), key=lambda index: window_with_most(worse[index])[0])
+window = window_with_most(worse[index])[1]
+
+# %% tags=["fold"]
+figure, axes = plotting.grid(2, 3, width=2.6)
+truth = truths[index][window]
+plotting.draw_image(axes[0, 0], shown[index].image[window], "validation image, a crop")
+plotting.draw_probability(axes[1, 0], truth.astype(float), "target")
+for panels, (name, found) in zip(axes.T[1:], probabilities.items()):
+    p = found[index][window]
+    plotting.draw_probability(panels[0], p, name)
+    panels[0].contour(truth, levels=[0.5], colors="white", linewidths=1)
+    wrong = (p > 0.5) != truth
+    plotting.draw_probability(panels[1], wrong.astype(float), f"wrong: {wrong.sum()} pixels")
+show(
+    figure,
+    "The crop in which the two networks differ most, and their predictions: dark blue is 0, yellow 1, grey in between; "
+    "white is the true outline. Below: the target, and in yellow the pixels on the wrong side of 0.5. With skip "
+    "connections the step from 0 to 1 follows the outline; without them it is a broad band.",
+)
+
+# %% [markdown]
+# Without skip connections the network still knows roughly where nuclei are, but not where they end: the bottleneck has
+# one position for 8 x 8 pixels, and what comes up from there is blurred.
+#
+# What do the boxes of the drawing hold? Below it is one map of each box of the network trained with skip connections:
+# of its maps, the one that is most like the mask (or its negative).
+
+# %%
+def feature_maps(network, image):
+    """The maps that each box of the network computes, from the encoder to the decoder, as arrays (C, H, W)."""
+    boxes, maps = [*network.encoder, network.bottleneck, *network.decoder], []
+    hooks = [box.register_forward_hook(lambda box, inputs, result: maps.append(result[0].numpy())) for box in boxes]
+    with torch.no_grad():
+        network(torch.from_numpy(image.copy())[None, None])
+    for hook in hooks:
+        hook.remove()
+    return maps
+
+
+many = max(shown, key=lambda sample: len(np.unique(sample.mask)))
+side = min(256, min(many.image.shape) // 16 * 16)
+maps = feature_maps(networks["with skips"], normalize_percentiles(many.image)[:side, :side])
+print(", ".join(f"{len(box)} maps of {box.shape[1]}²" for box in maps))
+
+
+def most_like(mask, box):
+    """The map of a box with the highest correlation with a mask, which is shrunk to its size."""
+    shrunk = mask.reshape(box.shape[1], mask.shape[0] // box.shape[1], box.shape[2], -1).mean(axis=(1, 3))
+    likeness = [abs(np.corrcoef(shrunk.ravel(), one.ravel())[0, 1]) if one.std() > 0 else 0 for one in box]
+    return box[np.argmax(likeness)]
+
+
+# %% tags=["fold"]
+show(
+    plotting.plot_unet(base_channels=8, depth=3, side=side),
+    f"The network that was just trained, for an image of {side} x {side} pixels.",
+)
+figure, axes = plotting.grid(2, 4, width=2.2)
+names = ["level 1", "level 2", "level 3", "bottleneck"]
+for column, name in enumerate(names):
+    for row, box in [(0, maps[column]), (1, maps[6 - column])]:
+        picked = most_like(many.mask[:side, :side] > 0, box) if (row, column) != (1, 3) else many.image[:side, :side]
+        title = "the image" if (row, column) == (1, 3) else name if column == 3 else f"{['down', 'up'][row]}, {name}"
+        plotting.draw_image(axes[row, column], picked, f"{title}, {picked.shape[0]}²")
+show(
+    figure,
+    "One feature map of each box. Top, from left to right: down the encoder to the bottleneck, where a nucleus is a "
+    "few pixels. Bottom: up the decoder, level 3 to 1 from right to left; at the right the image.",
+)
+
+# %% [markdown]
+# Read the top row from left to right, the bottom row from right to left. On the way down the maps get coarser: at the
+# bottleneck a pixel stands for 8 x 8 pixels of the image. On the way up outlines return, level by level: each map of
+# the decoder is made from what comes up and, through the skip connection, from the maps above it in this figure.
+
+# %% [markdown]
 # ### Exercise 2.4: Count the parameters
 #
 # {{difficulty}}
@@ -282,8 +497,8 @@ table
 # over 40 % of all parameters: the number grows with the square of the channels, and channels are most numerous where
 # resolution is lowest. Computing time and memory are distributed differently, as you will see.
 #
-# Now follow the data through the network. A *hook* is a function that torch calls whenever a layer has computed its
-# output:
+# Now follow the data through the network, once more with hooks: these are called whenever a layer has computed its
+# output.
 
 # %%
 small, size = UNet(base_channels=8), 256
@@ -333,32 +548,39 @@ work
 # %% [markdown]
 # ## An untrained prediction
 
+# %% [markdown]
+# What does a network predict whose weights are still random?
+
 # %%
 torch.manual_seed(seed)
-settings = get_profile(profile)
-data = load_data(data_source)
-sample = data.train[0]
-side = min(sample.image.shape) // 16 * 16
-image = normalize_percentiles(sample.image)[:side, :side]
-
-model = UNet(base_channels=settings.base_channels).eval()
+model = UNet(base_channels=get_profile(profile).base_channels).eval()
 with torch.no_grad():
-    logits = model(torch.from_numpy(image.copy())[None, None])
+    logits = model(torch.from_numpy(crop.copy())[None, None])
 probability = torch.sigmoid(logits)[0, 0].numpy()
+low, high = probability.min(), probability.max()
+print(f"probabilities from {low:.4f} to {high:.4f}")
+claim(high - low < 0.05, "The untrained network predicts nearly the same everywhere.")
 
-figure, axes = plotting.grid(1, 2)
-plotting.draw_image(axes[0, 0], image, "image")
-plotting.draw_probability(axes[0, 1], probability, "untrained network", colorbar=True)
+# %% tags=["fold"]
+figure, axes = plotting.grid(1, 3, width=3)
+plotting.draw_image(axes[0, 0], crop, "image")
+plotting.draw_probability(axes[0, 1], probability, "prediction, 0 to 1", colorbar=True)
+darkest, brightest = np.percentile(probability, [2, 98])  # the border, where zeros are read, would set the scale
+drawn = axes[0, 2].imshow(probability, cmap="cividis", vmin=darkest, vmax=brightest)
+axes[0, 2].set_title(f"the same, {darkest:.4f} to {brightest:.4f}")
+axes[0, 2].axis("off")
+figure.colorbar(drawn, ax=axes[0, 2], shrink=0.7, ticks=[darkest, brightest], format="%.4f")
 show(
     figure,
-    "An image and the probability of foreground that the untrained network assigns to each pixel.",
+    "An image, the probability of foreground that an untrained network gives each pixel, and the same with colours "
+    "stretched to its own range. On the scale from 0 to 1 it is one flat grey; stretched, the nuclei appear.",
 )
-print(f"probabilities from {probability.min():.3f} to {probability.max():.3f}")
-claim(probability.max() - probability.min() < 0.05, "The untrained network predicts nearly the same everywhere.")
 
 # %% [markdown]
-# With random weights the prediction is nearly the same everywhere: a flat map that says "don't know". Everything else
-# is learnt.
+# The prediction is one flat grey, "don't know": on the scale from 0 to 1 all pixels get nearly the same number. But the
+# network is not blind. Stretched to its own range, the prediction shows the nuclei (brighter or darker than the
+# background, as chance has it): random filters pass the image on. Training has to widen these small differences, and in
+# the right direction.
 #
 # Could the grey value alone do it? Compare the dark pixels of nuclei with the bright pixels of the background, after
 # normalisation:
@@ -382,13 +604,12 @@ claim(0.05 < overlap < 0.3, "The grey values of nuclei and background overlap, b
 # calculating it: take one output pixel and compute its gradient with respect to every input pixel. Where the gradient
 # is not zero, a change of the input changes the output.
 #
-# **Predict, then run**: how many pixels wide is the field of a U-Net of depth 4? Write down your guess first.
-
+# **Predict, then run**: how many pixels wide is the field of a U-Net of depth 4?
 
 # %%
-guess = 100  # your guess, in pixels
+ask("02 receptive field", "How many pixels wide is the field at depth 4?", low=0, high=400, step=2, unit="pixels")
 
-
+# %%
 def receptive_field(depth, side=320, repeats=4):
     torch.manual_seed(seed)
     seen = np.zeros((side, side))
@@ -402,29 +623,53 @@ def receptive_field(depth, side=320, repeats=4):
 
 fields = {depth: receptive_field(depth) for depth in (1, 2, 3, 4)}
 width = {depth: int((field > 0).any(axis=0).sum()) for depth, field in fields.items()}
-print(f"you guessed {guess} pixels, measured: {width[4]}; at depth 1 to 4: {list(width.values())}")
-
-# %%
 areas = np.concatenate([nucleus_areas(sample.mask) for sample in data.train])
 diameter = 2 * np.sqrt(np.median(areas) / np.pi)
-figure, axes = plotting.grid(1, 4, width=2.4)
-for panel, (depth, field) in zip(axes[0], fields.items()):
-    panel.imshow(np.log10(field[50:270, 50:270] + 1e-12), cmap="cividis", vmin=-12)
-    panel.add_patch(plt.Circle((110, 110), diameter / 2, fill=False, color="white", linestyle=":"))
-    start, extent = 110 - width[depth] / 2, width[depth]
-    panel.add_patch(plt.Rectangle((start, start), extent, extent, fill=False, color="white", linestyle="--"))
-    panel.set_title(f"depth {depth}: {width[depth]} pixels")
-    panel.axis("off")
-show(
-    figure,
-    "Gradient of the central output pixel (logarithmic; dark blue: zero, or too faint to be shown) for U-Nets of depth "
-    "1 to 4. The dashed square is the receptive field, the dotted circle a nucleus of median size.",
-)
+compare("02 receptive field", width[4], f"A nucleus of median size is {diameter:.0f} pixels wide.")
 claim(all(1.8 < width[depth + 1] / width[depth] < 2.6 for depth in (1, 2, 3)), "Each level about doubles the field.")
 claim(0.7 < width[1] / diameter < 1.4, "At depth 1 the field is about as wide as a median nucleus.")
 claim(width[4] > 3 * diameter, "At depth 4 the field is more than three times as wide as a nucleus.")
 middle = slice(160 - width[4] // 8, 160 + width[4] // 8)
 claim(fields[4][middle, middle].sum() > 0.9 * fields[4].sum(), "Its middle sixteenth has 90 % of the gradient.")
+
+# %% [markdown]
+# How much is that? Lay the fields over an image, around a pixel in the middle of a nucleus of median size.
+
+# %% tags=["fold"]
+half = 110
+
+
+def place_in_an_image(sample, region):
+    """How far a window around a nucleus sticks out of its image, and how far the area is from the median."""
+    inside = min(*region.centroid, *np.subtract(sample.image.shape, region.centroid))
+    return max(0, half - inside), abs(region.area - np.median(areas))
+
+
+nuclei = [(sample, region) for sample in data.train[:30] for region in regionprops(sample.mask)]
+sample, region = min(nuclei, key=lambda nucleus: place_in_an_image(*nucleus))
+row, column = np.round(region.centroid).astype(int)
+around = slice(row, row + 2 * half), slice(column, column + 2 * half)
+neighbourhood = np.pad(sample.image, half, mode="reflect")[around]
+nucleus = np.pad(sample.mask == region.label, half)[around]
+
+# %% tags=["fold"]
+figure, axes = plotting.grid(2, 2, width=3.4)
+for panel, (depth, field) in zip(axes.flat, fields.items()):
+    plotting.draw_image(panel, neighbourhood, f"depth {depth}: {width[depth]} pixels")
+    seen = np.clip(np.log10(field[50:270, 50:270] + 1e-12) / 12 + 1, 0, 1)
+    plotting.draw_tint(panel, 0.8 * seen, plotting.ORANGE)
+    panel.contour(nucleus, levels=[0.5], colors=plotting.SKY, linewidths=1.5)
+    corner = half - width[depth] / 2
+    panel.add_patch(plt.Rectangle((corner, corner), *2 * [width[depth]], fill=False, color="white", linestyle="--"))
+    panel.plot([30, 80], [196, 196], color="white", linewidth=4)
+    background = {"facecolor": "black", "pad": 1, "linewidth": 0}
+    panel.text(55, 190, "50 pixels", color="white", ha="center", va="bottom", fontsize=10, bbox=background)
+show(
+    figure,
+    "The dashed square is the receptive field of the pixel in the middle, for U-Nets of depth 1 to 4. The blue line is "
+    "a nucleus of median size, the bar 50 pixels. The stronger the orange, the more a pixel counts (logarithmic). "
+    "At depth 1 the field is about as wide as the nucleus, at depth 4 it holds its neighbours.",
+)
 
 # %% [markdown]
 # Each level about doubles the field: after pooling, a 3x3 convolution covers twice the distance. At depth 4 a pixel
@@ -487,17 +732,26 @@ except ValueError as error:
 #
 # <details><summary>Hint 1</summary>
 #
-# How many pixels are missing to the next multiple? For a side of 20: 12. For a side of 32: none, not 16.
+# Begin with one side. How many pixels are missing to the next multiple of 16, for a side of 20? Of 31? Of 33? And of
+# 32: none, or 16? Write down the four numbers before you write code.
 #
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# In Python the remainder of a negative number is not negative: `-20 % 16` is 12, and `-32 % 16` is 0.
+# `20 % 16` is what stands beyond the last multiple; you need what is missing to the next one. The two belong together,
+# except where nothing stands beyond: there, nothing is missing either. An `if` is fine.
 #
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# `np.pad` takes a pair (before, after) for each axis.
+# Look up in the documentation of `np.pad` what its second argument is for an array with two axes: how many pixels
+# *before* and how many *after*, for each axis. Which of these four numbers are always 0?
+#
+# </details>
+# <details><summary>Hint 4</summary>
+#
+# It also works without an `if`. Try in Python what `-1 % 16`, `-15 % 16` and `-16 % 16` are, and compare with your
+# numbers of hint 1.
 #
 # </details>
 
@@ -512,17 +766,26 @@ for height, width_ in [(256, 256), (520, 696), (360, 360), (260, 347), (1, 5)]:
     print(f"{height} x {width_} -> {padded.shape[0]} x {padded.shape[1]}")
     assert padded.shape[0] % 16 == padded.shape[1] % 16 == 0 and size == (height, width_)
 
-crowded = max(data.train, key=lambda sample: np.mean(sample.mask > 0))
+
 odd = normalize_percentiles(crowded.image)[:216, :232]
 padded, (height, width_) = pad_to_multiple(odd, multiple=64)
-figure, axes = plotting.grid(1, 2)
-plotting.draw_image(axes[0, 0], odd, f"{height} x {width_}")
-plotting.draw_image(axes[0, 1], padded, f"{padded.shape[0]} x {padded.shape[1]}")
-axes[0, 1].plot([0, width_, width_], [height, height, 0], color=plotting.ORANGE)
+
+# %% tags=["fold"]
+with_zeros = np.zeros_like(padded)
+with_zeros[:height, :width_] = odd
+panels = {f"image, {height} x {width_}": odd, f"reflected, {padded.shape[0]} x {padded.shape[1]}": padded}
+panels["with zeros"] = with_zeros
+bottom, right = padded.shape[0] - 0.5, padded.shape[1] - 0.5
+figure, axes = plotting.grid(1, 3, width=3.1)
+for panel, (name, array) in zip(axes[0], panels.items()):
+    panel.imshow(array, cmap="gray", vmin=0, vmax=1)
+    panel.plot([-0.5, width_ - 0.5, width_ - 0.5], [height - 0.5, height - 0.5, -0.5], color=plotting.ORANGE)
+    panel.set(title=name, xlim=(right - 140, right), ylim=(bottom, bottom - 140))
+    panel.axis("off")
 show(
     figure,
-    "A crop of an image, and the same crop padded to a multiple of 64 (so that the padding is visible). "
-    "Beyond the orange line it is mirrored.",
+    "The lower right corner of an image, the same padded to a multiple of 64 (so that the padding is visible), and "
+    "padded with zeros, all at one scale. The image ends at the orange line; beyond it, it is mirrored, or black.",
 )
 
 # %% [markdown]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -158,7 +159,9 @@ def test_answer_3c_evaluation_mode_and_no_grad_are_different_things():
 @pytest.mark.parametrize("name", ["01_data_exploration", "02_unet", "03_binary_training"])
 def test_a_notebook_asks_for_a_guess_and_breaks_something(name):
     source = (ROOT / "solutions" / f"{name}.py").read_text(encoding="utf-8")
-    assert "**Predict, then run**" in source.replace("run.**", "run**") and "\nguess = " in source
+    assert "**Predict, then run**" in source.replace("run.**", "run**")
+    asked, compared = (set(re.findall(rf'^{call}\(\s*"([^"]+)"', source, re.MULTILINE)) for call in ("ask", "compare"))
+    assert asked and asked == compared
     assert "**Break it**" in source
 
 

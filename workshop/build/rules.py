@@ -133,9 +133,9 @@ def check_placeholders(cells: Sequence[Cell], path: Path, exercises: Sequence[Ex
 
 
 def check_expected(cells: Sequence[Cell], path: Path, exercises: Sequence[Exercise]) -> Found:
-    """Snippets are in cells marked as expected results, and run; their pictures have an alt text."""
-    for cell in cells:
-        if cell.kind == "markdown" and "expected" not in cell.markers and SNIPPET.search(cell.source):
+    """Snippets are in cells marked as expected results or below the title, and run; their pictures have an alt text."""
+    for number, cell in enumerate(cells):
+        if number and cell.kind == "markdown" and "expected" not in cell.markers and SNIPPET.search(cell.source):
             yield cell.line, 'a snippet of an expected result in a cell that is not marked expected="...".'
         elif cell.kind == "markdown":
             try:

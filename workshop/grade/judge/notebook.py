@@ -31,7 +31,6 @@ _PYTHON_MAGIC = re.compile(r"\A(\s*)%%(time|timeit|capture|prun)\b.*")
 _OTHER_NAME_FOR_CHECK = re.compile(r"\b(check|evaluate) +as\b|= *(\w+\.)*(check|evaluate)\b(?! *\()|\bevaluate\b")
 _LOOKS_UP = re.compile(r"\b(globals|locals|vars|eval|exec|__main__|__globals__|user_ns|modules)\b")
 _OUTPUT = re.compile(r"_{1,3}|_i{0,3}|_i?\d+|_[dio]h|In|Out")  # names of earlier outputs and cells
-_GUESS = re.compile(r"^guess = -?[\d._]+(?= *(#|$))", re.MULTILINE)
 # Of the stand-alone version (`workshop.build.stand_alone`): the course is there already, and so are its images.
 _PACKAGE = re.compile(
     r'^PACKAGE = \(\n(?: *"[^\n]*"\n)*\)$|^folder = tempfile.mkdtemp.*|^.*b85decode\(PACKAGE\).*|^sys\.path\.insert.*',
@@ -255,8 +254,8 @@ def _is_data(source: str) -> bool:
 
 
 def _same_text(source: str) -> str:
-    """A text without what editors change, blanks at the end of lines and of the cell, and without a student's guess."""
-    return _GUESS.sub("guess = 0", "\n".join(line.rstrip() for line in source.strip().splitlines()))
+    """A text without what editors change, blanks at the end of lines and of the cell."""
+    return "\n".join(line.rstrip() for line in source.strip().splitlines())
 
 
 @dataclass(frozen=True, eq=False)
