@@ -1,4 +1,4 @@
-"""What the running notebook shows: figures, frames, a line of progress, a box. Elsewhere there is text."""
+"""What the running notebook shows: figures, frames, a progress bar, a box. Elsewhere there is text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import io
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
@@ -185,27 +185,64 @@ class LiveFigure:
         self._place.update(*_picture(figure, caption))
 
 
-def progress(batches: Sized, description: str) -> Iterator:
-    """The same items, with a line that says how far the loop is and how long it will take.
+class ProgressBar:
+    """A progress bar over all epochs of a training, in one place of the notebook.
 
-    In a notebook the line replaces itself in place; it needs no widgets, so it also looks right in a page made from the
-    notebook. Elsewhere it is the usual progress bar of tqdm.
+    It is plain HTML: it needs no widgets, and a page made from the notebook shows it, too. Elsewhere it is tqdm's bar.
+
+    Args:
+        epochs: how many passes there will be.
+        finished: how many of them are done already, if an interrupted training goes on.
+
+    >>> bar = ProgressBar(epochs=2)
+    >>> [list(bar.epoch([3, 1, 2])) for _ in range(2)]
+    [[3, 1, 2], [3, 1, 2]]
     """
-    if not in_notebook():
-        yield from tqdm(batches, desc=description, leave=False, mininterval=1)
-        return
-    line = _Place()
-    line.update({"text/plain": f"{description} ..."})
-    start = last = time.perf_counter()
-    for done, batch in enumerate(batches):
-        now = time.perf_counter()
-        if done > 0 and now - last > 1:  # the first batch may take long: workers start
-            left = (now - start) / done * (len(batches) - done)
-            line.update({"text/plain": f"{description}: {done} of {len(batches)} steps, {left:.0f} s left"})
-            last = now
-        yield batch
-    seconds = time.perf_counter() - start
-    line.update({"text/plain": f"{description}: {len(batches)} steps, {seconds:.0f} s"})
+
+    def __init__(self, epochs: int = 1, finished: int = 0):
+        self._place = _Place()
+        self._epochs, self._finished, self._at_start = epochs, finished, finished
+        self._start = self._shown = self._looked = time.perf_counter()
+        self._cost = 0.0  # seconds of the last look
+
+    def epoch(self, batches: Sized, look: Callable[[], None] | None = None) -> Iterator:
+        """The same items, while the bar says how far the training is and how long it will take.
+
+        In a notebook `look` is called between two steps, for example to draw curves: every second, or as rarely as is
+        needed to spend less than 3 % of the time on it.
+        """
+        title = f"epoch {self._finished + 1} of {self._epochs}"
+        if not in_notebook():
+            yield from tqdm(batches, desc=title, leave=False, mininterval=1)
+            self._finished += 1
+            return
+        for step, batch in enumerate(batches):
+            now = time.perf_counter()
+            if step == 0 or now - self._shown > 1:
+                self._show(step / len(batches), f"{title}: {step} of {len(batches)} steps", now)
+            if look is not None and step > 0 and now - self._looked > max(1, self._cost / 0.03):
+                look()
+                self._looked = time.perf_counter()
+                self._cost = self._looked - now
+            yield batch
+        self._finished += 1
+        self._show(0, f"{title}: {len(batches)} of {len(batches)} steps", time.perf_counter())
+
+    def _show(self, part: float, text: str, now: float) -> None:
+        """`part` is the share of the running epoch that is done."""
+        self._shown, done = now, self._finished + part
+        if done == self._epochs:
+            text += f", all done in {_duration(now - self._start)}"
+        elif done > self._at_start:
+            left = (now - self._start) / (done - self._at_start) * (self._epochs - done)
+            text += f", about {_duration(left)} left"
+        share = done / self._epochs
+        bar = f'<progress max="1" value="{share:.3f}" style="width: 16em; max-width: 100%;">{share:.0%}</progress>'
+        self._place.update({"text/html": f"<label>{bar} {html.escape(text)}</label>", "text/plain": text})
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 class _Place:

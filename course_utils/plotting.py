@@ -198,33 +198,54 @@ def with_matching_ids(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return np.array(new_ids)[index].reshape(prediction.shape)
 
 
-def plot_training(results: Sequence, metric_name: str = "Dice", epochs: int | None = None) -> Figure:
+def plot_training(
+    results: Sequence,
+    metric_name: str = "Dice",
+    epochs: int | None = None,
+    losses: Sequence[float] = (),
+    steps: int = 1,
+    prediction: np.ndarray | None = None,
+) -> Figure:
     """Curves of loss and metric over the epochs, for training (dashed) and validation (solid).
 
     Args:
-        results: from `training.fit`, at least one. Without a metric in them only the loss is drawn.
+        results: from `training.fit`. Without a metric in them only the loss is drawn.
         metric_name: label of the metric's axis.
         epochs: length of the axis, if training is not finished.
+        losses: of every single step so far, drawn as a thin line; with some, the first epoch may still be running.
+        steps: how many of them an epoch has.
+        prediction: probability `(H, W)`, drawn beside the curves.
 
     With more than 40 epochs the first tenth is left out, and the axis says so: its steep fall would flatten the rest.
     """
-    if len(results) == 0:
+    if len(results) == 0 and len(losses) == 0:
         raise ValueError("There are no results to plot: train for at least one epoch first.")
-    if len(results) > 40:
-        results = results[len(results) // 10 :]
-    curves = [("loss", [r.train_loss for r in results], [r.validation_loss for r in results])]
-    if results[-1].validation_metric is not None:
-        curves.append((metric_name, [r.train_metric for r in results], [r.validation_metric for r in results]))
-    numbers = [result.epoch for result in results]
-    xlabel = "epoch" if numbers[0] == 1 else f"epoch (the first {numbers[0] - 1} are not shown)"
-    figure, axes = grid(1, len(curves), width=4.5, height=3.2)
-    for panel, (name, training, validation) in zip(axes[0], curves, strict=True):
+    shown = list(results[len(results) // 10 :] if len(results) > 40 else results)
+    curves = [("loss", [r.train_loss for r in shown], [r.validation_loss for r in shown])]
+    if not shown or shown[-1].validation_metric is not None:
+        curves.append((metric_name, [r.train_metric for r in shown], [r.validation_metric for r in shown]))
+    numbers = [result.epoch for result in shown]
+    first, last = (numbers[0], epochs or numbers[-1]) if numbers else (1, epochs or 1)
+    extra = prediction is not None
+    figure, axes = grid(1, len(curves) + extra, width=3.6 if extra else 4.5, height=3.2)
+    if len(losses) > 0:
+        left_out = (first - 1) * steps
+        places = np.arange(left_out + 1, len(losses) + 1) / steps
+        axes[0, 0].plot(places, losses[left_out:], color="#999999", linewidth=0.7, label="each step")
+    for panel, (name, training, validation) in zip(axes[0], curves, strict=False):
         style = {"markersize": 4, "markevery": 1 + len(numbers) // 30}
+        now = f", now {validation[-1]:.3f}" if validation else ""
         panel.plot(numbers, training, "--o", label="training", **style)
-        panel.plot(numbers, validation, "-s", label=f"validation, now {validation[-1]:.3f}", **style)
-        panel.set(xlabel=xlabel, ylabel=name, xlim=(numbers[0] - 0.2, (epochs or numbers[-1]) + 0.2))
+        panel.plot(numbers, validation, "-s", label=f"validation{now}", **style)
+        start = first - 1 if len(losses) > 0 else first - 0.2
+        panel.set(xlabel="epoch" if first == 1 else f"epoch (the first {first - 1} are not shown)", ylabel=name)
+        panel.set_xlim(start, last + 0.2)
+        if len(losses) > 0:  # axes that stay as they are while curves grow
+            panel.set_ylim(0, None if name == "loss" else 1)
         panel.xaxis.get_major_locator().set_params(integer=True)
         panel.legend(frameon=False)
+    if prediction is not None:
+        draw_probability(axes[0, -1], prediction, "prediction now")
     return figure
 
 

@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from course_utils.arguments import check_arguments
 from course_utils.device import choose_precision, fast_layout, in_precision, keep_freed_memory
-from course_utils.display import progress
+from course_utils.display import ProgressBar
 from course_utils.distributed import ProcessGroup, join_process_group
 from course_utils.results import replacing, summarize_error, writing_into
 
@@ -205,11 +205,12 @@ def fit(
     checkpoint = Path(options.checkpoint) if options.checkpoint is not None else None
     results = _resume(checkpoint, training, settings) if checkpoint is not None else []
     group.check_equal(len(results), "number of finished epochs")
+    bar = ProgressBar(epochs, finished=len(results))
 
     for epoch in range(len(results) + 1, epochs + 1):
         start = time.perf_counter()
         # Train
-        batches = progress(train_loader, f"epoch {epoch} of {epochs}") if group.is_first else train_loader
+        batches = bar.epoch(train_loader) if group.is_first else train_loader
         train_loss, train_metric = training.run_epoch(batches, loss_fn, metric)
         # Validate
         group.sync_buffers(training.averaged.module)

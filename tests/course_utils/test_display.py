@@ -1,4 +1,4 @@
-"""What is shown in a notebook, and instead of it elsewhere: figures, a line of progress, a box."""
+"""What is shown in a notebook, and instead of it elsewhere: figures, a progress bar, a box."""
 
 from __future__ import annotations
 
@@ -162,18 +162,76 @@ def test_in_a_notebook_a_box_is_shown_with_its_text(notebook):
 
 
 @pytest.mark.parametrize("items", [[3, 1, 2], []])
-def test_progress_passes_every_item_on(items):
-    assert list(display.progress(items, "epoch 1")) == items
+def test_progress_passes_every_item_on(items, request):
+    assert list(display.ProgressBar().epoch(items)) == items
+    notebook = request.getfixturevalue("notebook")
+    assert list(display.ProgressBar().epoch(items)) == items
+    assert notebook.shown
 
 
-def test_in_a_notebook_progress_replaces_one_line_and_says_how_long_it_will_take(notebook, monkeypatch):
-    clock = iter([0.0, 2.0, 4.0, 4.5, 6.0, 8.0])  # start, four batches, end: the first batch takes its time
-    monkeypatch.setattr(display, "time", types.SimpleNamespace(perf_counter=lambda: next(clock)))
-    assert list(display.progress("abcd", "epoch 1")) == list("abcd")
-    [(first, *_)] = notebook.shown
-    assert [first["text/plain"], *(content["text/plain"] for content, *_ in notebook.replaced)] == [
-        "epoch 1 ...",
-        "epoch 1: 1 of 4 steps, 12 s left",
-        "epoch 1: 3 of 4 steps, 2 s left",
-        "epoch 1: 4 steps, 8 s",
+def a_clock(monkeypatch):
+    """The time that the bar sees; the returned function lets it pass."""
+    now = [0.0]
+    monkeypatch.setattr(display, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+    return lambda seconds: now.__setitem__(0, now[0] + seconds)
+
+
+def test_in_a_notebook_one_bar_for_all_epochs_is_replaced_in_place_and_says_how_long_it_will_take(
+    notebook, monkeypatch
+):
+    wait = a_clock(monkeypatch)
+    bar = display.ProgressBar(epochs=2)
+    for _ in range(2):
+        for _, seconds in zip(bar.epoch("abcd"), [2.0, 2.0, 0.5, 1.5], strict=True):
+            wait(seconds)
+        wait(4.0)  # validation takes its time, too
+    assert len(notebook.shown) == 1
+    contents = [content for content, *_ in notebook.shown + notebook.replaced]
+    assert [content["text/plain"] for content in contents] == [
+        "epoch 1 of 2: 0 of 4 steps",
+        "epoch 1 of 2: 1 of 4 steps, about 14 s left",
+        "epoch 1 of 2: 2 of 4 steps, about 12 s left",
+        "epoch 1 of 2: 4 of 4 steps, about 6 s left",
+        "epoch 2 of 2: 0 of 4 steps, about 10 s left",
+        "epoch 2 of 2: 1 of 4 steps, about 7 s left",
+        "epoch 2 of 2: 2 of 4 steps, about 5 s left",
+        "epoch 2 of 2: 4 of 4 steps, all done in 16 s",
     ]
+    shares = [float(re.search(r'<progress max="1" value="([\d.]+)"', content["text/html"])[1]) for content in contents]
+    assert shares == [0, 0.125, 0.25, 0.5, 0.5, 0.625, 0.75, 1]
+    for content in contents:  # the text is the bar's label, and what stays of it where no bars are drawn
+        assert content["text/html"].startswith("<label>") and content["text/plain"] in content["text/html"]
+
+
+def test_the_bar_of_a_training_that_goes_on_starts_where_it_was_interrupted(notebook, monkeypatch):
+    wait = a_clock(monkeypatch)
+    for _ in display.ProgressBar(epochs=4, finished=2).epoch("ab"):
+        wait(60)
+    texts = [content["text/plain"] for content, *_ in notebook.shown + notebook.replaced]
+    assert texts == ["epoch 3 of 4: 0 of 2 steps", "epoch 3 of 4: 1 of 2 steps, about 3 min left",
+                     "epoch 3 of 4: 2 of 2 steps, about 2 min left"]  # fmt: skip
+    assert 'value="0.500"' in notebook.shown[0][0]["text/html"]
+
+
+@pytest.mark.parametrize("cost", [0.001, 0.2, 1.0])
+def test_looking_at_a_running_training_costs_less_than_three_percent(notebook, monkeypatch, cost):
+    wait = a_clock(monkeypatch)
+    looks, steps = [], 1000
+
+    def look():
+        looks.append(display.time.perf_counter())
+        wait(cost)
+
+    bar = display.ProgressBar(epochs=2)
+    for _ in range(2):
+        for _ in bar.epoch(range(steps), look):
+            wait(0.25)
+    assert len(looks) * cost <= 0.03 * display.time.perf_counter() + cost
+    assert len(looks) > min(2 * steps * 0.25 / 1.5, 0.02 * 2 * steps * 0.25 / cost)  # and not much more rarely
+    assert np.diff(looks).min() > 1
+
+
+def test_nobody_looks_where_nothing_is_shown(monkeypatch):
+    wait = a_clock(monkeypatch)
+    for _ in display.ProgressBar().epoch(range(5), look=lambda: pytest.fail("looked")):
+        wait(10)

@@ -210,6 +210,19 @@ def test_curves_of_a_long_training_begin_after_the_first_fall():
 
 
 @pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("n_epochs, n_steps", [(0, 1), (0, 7), (2, 20), (2, 25), (60, 605)])
+def test_curves_of_a_training_that_is_still_running_show_every_step_and_the_prediction(n_epochs, n_steps):
+    losses, prediction = np.linspace(1, 0, n_steps).tolist(), np.array([[0.2, 0.7]])
+    figure = plotting.plot_training(results(n_epochs), "soft Dice", 70, losses, 10, prediction)
+    loss, metric, picture = figure.axes
+    places, values = loss.lines[0].get_data()
+    assert places[-1] == n_steps / 10 and values[-1] == losses[-1]  # in epochs, as the other curves
+    assert loss.get_xlim()[0] == metric.get_xlim()[0] == places[0] - 0.1 == (6 if n_epochs == 60 else 0)
+    assert picture.get_title() == "prediction now" and np.array_equal(picture.images[0].get_array(), prediction)
+    assert pixels(figure).std() > 0
+
+
+@pytest.mark.filterwarnings("error")
 def test_each_method_has_its_own_line_style():
     figure = plotting.plot_f1_curves({f"method {i}": {0.5: 0.9, 0.75: 0.5, 0.9: 0.1 * i} for i in range(4)})
     lines = figure.axes[0].lines

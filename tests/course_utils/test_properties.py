@@ -84,7 +84,7 @@ NO_ARRAYS = {
     "networks and devices, of which nothing is asked but torch's own methods": """choose_precision in_precision
         prepare_model fast_layout describe_device join_process_group count_parameters without_boundary_weight""",
     "training, tested with loaders": "train_epoch validate fit",
-    "figures and progress, shown as they are": "show figure_as_html show_box progress",
+    "figures and progress, shown as they are": "show figure_as_html show_box",
     "the synthetic images, drawn from values of their own": """log_uniform smooth_noise draw_shape paste draw_nucleus
         free_part place_freely slide_against place_nuclei render_nuclei draw_spot draw_fibres render_background expose
         shuffle_ids image_order generate_image""",
