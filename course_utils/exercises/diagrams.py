@@ -57,7 +57,7 @@ class UNetShapes:
         tops = [0, *accumulate(0.8 + max(height for place, height in heights.items() if place[1] == level)
                                for level in range(depth + 1))]  # fmt: skip
         columns = 2 * depth + 1
-        width = min(9, max(3.4, 1.4 * columns))
+        width = min(9, max(3.4, 2.2 * depth + 1.8))
         axes = _axes(width, 0.4 + 0.26 * tops[-1])
         edges, joined = {}, {}
         for (part, level), stack in stacks.items():
@@ -86,7 +86,7 @@ class UNetShapes:
             x, y = (0.7 * first + 0.3 * last for first, last in zip(start, end, strict=True))
             axes.text(x, y - 0.1, "skip", fontsize=8, color=GREY)
         behind = f". {BEHIND}: behind the first error" if BEHIND in [stage.found for stage in self.stages] else ""
-        axes.set_title(f"Your network: (batch, channels, height, width){behind}", fontsize=9)
+        axes.set_title(f"Your network: (batch, channels, height, width){behind}", fontsize=8.5)
         axes.set(xlim=(-0.9, columns - 0.1), ylim=(tops[-1] - 0.6, -0.2))
         return axes.figure
 

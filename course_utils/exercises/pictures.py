@@ -80,7 +80,9 @@ def as_html(picture: Any) -> str:
     try:
         alt = _text(picture.alt, MAX_TEXT)
         if not isinstance(picture, Panels):
-            image = figure_as_html(draw(picture), alt).replace("max-width: 100%", "min-width: 34em; max-width: 60em")
+            pixels = (figure := draw(picture)).get_figwidth() * DPI  # it shrinks as long as its text can be read
+            style = f"width: min({pixels:.0f}px, max(100%, {0.62 * pixels:.0f}px)); max-width: none"
+            image = figure_as_html(figure, alt).replace("max-width: 100%", style)
             return f'<div tabindex="0" style="overflow-x: auto;">{image}</div>'
         _expect(0 < len(picture.panels) <= MAX_PANELS, "panels")
         parts = [Panels((panel,), panel.title) for panel in picture.panels]
