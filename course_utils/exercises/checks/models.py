@@ -276,9 +276,9 @@ def unet_shapes(
             steps = steps[1:]
         elif not shapes or shape == last or shape not in shapes:  # else it was done in a way that is not followed
             found = f"{WORDS[name]} of {shapes[0]}" if name else "nothing more"
-            wrong = found, f"{'half the sides' if function == 'pool' else WORDS[function]}, {shape}"
+            wrong = found, f"{'half the sides, no weights' if function == 'pool' else WORDS[function]}, {shape}"
             if not name and not isinstance(error, CheckFailed):
-                wrong = f"stopped by {type(error).__name__}", str(shape)
+                wrong = f"not reached, {type(error).__name__}", str(shape)
         if wrong:
             stages[stage] = replace(stages[stage], found=wrong[0], expected=wrong[1])
             break
