@@ -143,7 +143,10 @@ def make_parser() -> argparse.ArgumentParser:
 
     site = add(site_command, SITE_HELP, "site --out ../website", "solutions")
     site.add_argument("--executed", metavar="FOLDER", type=Path,
-                      help="executed notebooks (default: build/embedded-smoke, brought up to date)")  # fmt: skip
+                      help="notebooks that have run (default: those of --data and --profile, brought up to date)")
+    site.add_argument("--data", metavar="SOURCE",
+                      help="as for run (default: the real images if they were downloaded, else embedded)")
+    site.add_argument("--profile", metavar="NAME", help="as for run (default: smoke on embedded, else laptop)")
     site.add_argument("--out", metavar="FOLDER", type=Path, help="folder for the pages (default build/site)")
 
     # benchmarks/__main__.py has the options, and so the help
@@ -360,7 +363,7 @@ def site_command(options: argparse.Namespace, _: list[str]) -> int:
     calm_threads()
     from workshop.publish.website import build_website
 
-    print(f"Website: {build_website(options.out, options.executed) / 'index.html'}")
+    print(f"Website: {build_website(options.out, options.executed, options.data, options.profile) / 'index.html'}")
     return 0
 
 

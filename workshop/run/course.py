@@ -15,7 +15,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -142,7 +142,8 @@ def run_notebooks(
     sources, folder = [source.absolute() for source in sources], folder.absolute()
     finished = folder / f".finished-{uuid.uuid4().hex}"  # what a worker has finished, in case it dies then
     finished.mkdir()
-    options = {"parameters": parameters, "cell_timeout": cell_timeout, "kernel_name": kernel_name}
+    options = {"parameters": parameters, "cell_timeout": cell_timeout, "kernel_name": kernel_name,
+               "others": {source.stem for source in sources}}  # fmt: skip
     run_one = partial(_run_once, folder=folder, finished=finished, **options)
     needs = {one: [other for other in sources if other.stem in NEEDS.get(one.stem, ())] for one in sources}
     results: dict[Path, NotebookResult] = {}
@@ -190,6 +191,7 @@ def run_notebook(
     kernel_name: str,
     say: Callable[[str], None],
     stop: threading.Event,
+    others: Collection[str] = (),
 ) -> NotebookResult:
     """Execute one notebook; see `run_notebooks`. Errors inside the notebook are part of the result."""
     name = source.stem
@@ -210,7 +212,7 @@ def run_notebook(
             failure = f"its scores in {scores_file} are not valid JSON: {error}"
     seconds = round(time.perf_counter() - started, 1)
     if executed.exists() and not stop.is_set():
-        write_html(executed, page, images_from=source.parent)
+        write_html(executed, page, images_from=source.parent, others=others)
     error, status = (f"{name} FAILED: {failure}", "failed") if failure else ("", "passed")
     say(f"{name}  {status} after {seconds:.1f} s")
     return NotebookResult(name, status, seconds, scores, error, now())
