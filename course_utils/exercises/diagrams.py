@@ -137,7 +137,8 @@ class Matches:
         _expect(type(self.iou) is np.ndarray and self.iou.dtype.kind == "f" and self.iou.ndim == 2, "a matrix")
         _expect(max(self.iou.shape) <= MAX_INSTANCES, f"at most {MAX_INSTANCES} instances")
         for labels in self.labels:
-            _expect(type(labels) is np.ndarray and labels.ndim == 2 and labels.size < 100_000, "label images")
+            _expect(type(labels) is np.ndarray and labels.ndim == 2 and labels.size < 10_000, "small label images")
+            _expect(np.unique(labels).size <= MAX_INSTANCES + 1, f"at most {MAX_INSTANCES} instances")
         width, far = 2 * max(1, *self.iou.shape), 2 + 0.6 * max(self.iou.shape)
         places, height = [[(2 * i + width / 2 - n, 0) for i in range(n)] for n in self.iou.shape], 1
         if self.labels:

@@ -59,9 +59,10 @@ def test_diagrams_travel_and_are_small(diagram):
     UNetShapes((replace(STAGES[0], part="cellar"),), "x"), UNetShapes((replace(STAGES[0], level="x"),), "x"),
     UNetShapes((5,), "x"), replace(MATCHES, iou=np.eye(MAX_INSTANCES + 1)), replace(MATCHES, iou="x"),
     replace(MATCHES, pairs=((7, 7),)), replace(MATCHES, labels=(np.zeros((999, 999), int),) * 2),
-    replace(MATCHES, title=5), replace(CURVES, x=np.zeros(10**6)), replace(CURVES, panels=()),
+    replace(MATCHES, labels=(np.arange(90).reshape(9, 10),) * 2), replace(MATCHES, title=5),
+    replace(CURVES, x=np.zeros(10**6)), replace(CURVES, panels=()),
     replace(CURVES, panels=(("loss", "x", "y"),) * 2),
-], ids=range(14))  # fmt: skip
+], ids=range(15))  # fmt: skip
 def test_what_is_not_as_described_is_not_drawn(diagram):
     assert as_html(diagram) == ""
 
