@@ -16,7 +16,7 @@ from course_utils.exercises.registry import Exercise, list_exercises
 # what a sentence calls them, and what they are in the tree
 _LOOPS = {"`while` loop": ast.While, "`for` loop": ast.For,
           "comprehension": (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)}  # fmt: skip
-_BOX = "border: 1px solid #888; padding: 0.5em; white-space: pre-wrap; overflow-wrap: anywhere; font-size: 0.85em;"
+_BOX = "border: 1px solid #888; padding: 0.5em; white-space: pre-wrap; overflow-wrap: anywhere; font: 0.85em monospace;"
 
 
 def comparison(exercise: Exercise, submission: Any) -> str:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from course_utils.exercises.diagrams import Curves, Matches, Stage, UNetShapes
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MAX_SIDE = 24  # pixels: of a larger array a window around the first difference is drawn
+MAX_WHOLE, MAX_SIDE = 36, 24  # pixels: of an array with a longer side, a window around the first difference is drawn
 MAX_NUMBERS = 12  # rows and columns of an array whose numbers are written into its cells
 MAX_PIXELS, MAX_PANELS, MAX_TEXT = 4_000_000, 6, 1000
 WIDTH, DPI = 2.2, 130  # of a panel, in inches
@@ -55,12 +54,12 @@ class Panels:
     def figure(self) -> Figure:
         from matplotlib.figure import Figure
 
-        scale = _scale([panel.array for panel in self.panels if panel.kind == "values"])
         height = max(_plane(panel.array).shape[0] / panel.array.shape[1] for panel in self.panels)
-        size = (WIDTH * len(self.panels), WIDTH * min(max(height, 0.3), 2) + 0.6)
+        lines = max(len(panel.title) // 20 for panel in self.panels)
+        size = (WIDTH * len(self.panels), WIDTH * min(max(height, 0.2), 2) + 0.7 + 0.2 * lines)
         figure = Figure(size, dpi=DPI, facecolor="white", layout="constrained")
         for axes, panel in zip(figure.subplots(1, len(self.panels), squeeze=False)[0], self.panels, strict=True):
-            _draw(axes, panel, scale)
+            _draw(axes, panel)
         return figure
 
 
@@ -87,7 +86,8 @@ def as_html(picture: Any) -> str:
         _expect(0 < len(picture.panels) <= MAX_PANELS, "panels")
         parts = [Panels((panel,), panel.title) for panel in picture.panels]
         images = [figure_as_html(draw(part), part.alt if part is not parts[0] else alt) for part in parts]
-        style = "width: 210px; max-width: 48%; height: auto; margin: 2px; display: inline-block; vertical-align: top"
+        width = 23.5 if len(parts) == 4 else 31.5  # percent: four or three in a row, two on a phone
+        style = f"width: {width}%; min-width: 150px; max-width: 230px; height: auto; margin: 2px; vertical-align: top"
         return "<div>" + "".join(image.replace("max-width: 100%", style) for image in images) + "</div>"
     except Exception:  # a picture that cannot be drawn is none
         return ""
@@ -99,7 +99,8 @@ def compared(
 ) -> Panels | None:
     """Input, yours, expected and difference, in a window around the first difference; None if they cannot be drawn.
 
-    Arrays of one shape, or tensors. Of more than two axes the plane with the first difference is drawn.
+    Arrays of one shape, or tensors. Of more than two axes the plane with the first difference is drawn. Several inputs
+    are given as {title: array}.
     """
     with contextlib.suppress(Exception), np.errstate(all="ignore"):  # whatever the student's code returned
         planes = [np.squeeze(_numbers(array)) for array in (found, expected)]
@@ -115,9 +116,11 @@ def compared(
         place = first[-2:]
         panels = [_cut("yours", planes[0], kind, place), _cut("expected", planes[1], kind, place)]
         panels.append(_cut("difference", difference, "difference", place))
-        if input is not None:
-            same = (given := np.squeeze(_numbers(input))).shape == wrong.shape
-            panels.insert(0, _cut("input", given, input_kind, place if same else None))
+        given = input if isinstance(input, dict) else {"input": input} if input is not None else {}
+        for title, array in reversed(given.items()):
+            with contextlib.suppress(Exception):  # an input that cannot be drawn is left out
+                same = (array := np.squeeze(_numbers(array))).shape == wrong.shape
+                panels.insert(0, _cut(title, _plane(array), input_kind, place if same else None))
         part = f" Drawn is the part around row {place[0]}, column {place[1]}." if panels[-1].array.size < n else ""
         alt = (f"{what}: found {shown[0]:.6g}, expected {shown[1]:.6g} at row {place[0]}, column {place[1]}, which is "
                f"marked. {n_wrong} of {n} values differ.{part}")  # fmt: skip
@@ -127,39 +130,11 @@ def compared(
 
 def _cut(title: str, array: np.ndarray, kind: str, place: tuple[int, int] | None) -> Panel:
     """A panel of an array, or of the part around a place."""
-    corner = [0, 0]
-    for axis, side in enumerate(array.shape):
-        middle = place[axis] if place else 0
-        corner[axis] = min(max(middle - MAX_SIDE // 2, 0), max(side - MAX_SIDE, 0))
-    part = array[corner[0] : corner[0] + MAX_SIDE, corner[1] : corner[1] + MAX_SIDE].copy()
-    mark = place and (place[0] - corner[0], place[1] - corner[1])
-    return Panel(title, part, kind, mark=mark, corner=(corner[0], corner[1]))
-
-
-def to_plain(picture: Any) -> Any:
-    """Nested tuples and dicts that can be sent to another process."""
-    if isinstance(picture, tuple):
-        return tuple(map(to_plain, picture))
-    if not is_dataclass(picture):
-        return picture
-    return type(picture).__name__, {field.name: to_plain(getattr(picture, field.name)) for field in fields(picture)}
-
-
-def from_plain(value: Any) -> Any:
-    """The picture that `to_plain` was given, or None. What comes from elsewhere is looked at when it is drawn."""
-    try:
-        picture = _from_plain(value)
-    except Exception:
-        return None
-    return picture if type(picture) in KINDS.values() else None
-
-
-def _from_plain(value: Any) -> Any:
-    if type(value) is not tuple:
-        return value
-    if len(value) == 2 and type(value[0]) is str and type(value[1]) is dict:
-        return KINDS[value[0]](**{name: _from_plain(part) for name, part in value[1].items()})
-    return tuple(map(_from_plain, value))
+    size = MAX_SIDE if max(array.shape) > MAX_WHOLE else MAX_WHOLE
+    top, left = (min(max(middle - size // 2, 0), max(side - size, 0))
+                 for middle, side in zip(place or (0, 0), array.shape, strict=True))  # fmt: skip
+    part = array[top : top + size, left : left + size].copy()
+    return Panel(title, part, kind, mark=place and (place[0] - top, place[1] - left), corner=(top, left))
 
 
 # drawing
@@ -188,27 +163,19 @@ def _plane(array: Any) -> np.ndarray:
     return array
 
 
-def _scale(arrays: Sequence[np.ndarray]) -> tuple[float, float]:
-    """One scale for all of them, so that equal numbers look alike."""
-    values = np.concatenate([[0.0], *(_plane(array).astype(np.float64).ravel() for array in arrays)])[bool(arrays) :]
-    values = values[np.isfinite(values)]
-    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
-    return (low, high) if high > low else (low - 1, high + 1)
-
-
-def _draw(axes: Any, panel: Panel, scale: tuple[float, float]) -> None:
+def _draw(axes: Any, panel: Panel) -> None:
     from matplotlib.patheffects import withStroke
     from matplotlib.ticker import MaxNLocator
 
-    array, title = _plane(panel.array), fill(_text(panel.title, 80), 26)
+    array, title = _plane(panel.array), fill(_text(panel.title, 80), 24)
     step = -(-max(array.shape) // 600)
-    axes.set_title(title, fontsize=11, parse_math=False)
+    axes.set_title(title, fontsize=12, parse_math=False)
     try:
-        note = _paint(axes, array[::step, ::step], panel.kind, scale)
+        note = _paint(axes, array[::step, ::step], panel.kind)
     except ValueError:  # classes that are none, negative ids
-        note = _paint(axes, array[::step, ::step], "values", scale)
-    axes.set_xlabel(fill(note, 32), fontsize=9)
-    axes.tick_params(labelsize=8, length=2)
+        note = _paint(axes, array[::step, ::step], "values")
+    axes.set_xlabel(fill(note, 28), fontsize=10)
+    axes.tick_params(labelsize=9, length=2)
     halo = [withStroke(linewidth=3, foreground="white")]
     for axis, first in zip((axes.yaxis, axes.xaxis), panel.corner, strict=True):
         axis.set_major_locator(MaxNLocator(3, integer=True, min_n_ticks=1))
@@ -216,19 +183,16 @@ def _draw(axes: Any, panel: Panel, scale: tuple[float, float]) -> None:
     if panel.outline is not None:
         _draw_outline(axes, _plane(panel.outline))
     if panel.mark is not None:
-        from matplotlib.patches import Rectangle
-
         row, column = map(int, panel.mark)
-        frame = {"fill": False, "edgecolor": "black", "linewidth": 1.6, "path_effects": halo}
-        axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **frame))
+        x, y = column + np.array([-0.5, 0.5, 0.5, -0.5, -0.5]), row + np.array([-0.5, -0.5, 0.5, 0.5, -0.5])
+        axes.plot(x, y, color="black", linewidth=1.6, path_effects=halo)
         if max(array.shape) > MAX_NUMBERS:  # else the frame is large enough
-            back = [3 if index < side / 2 else -3 for index, side in zip((row, column), array.shape, strict=True)]
+            away = np.where(np.array([column, row]) < np.array(array.shape[::-1]) / 2, 1, -1)
             arrow = {"arrowstyle": "-|>", "linewidth": 1.6, "color": "black", "path_effects": halo, "shrinkB": 0}
-            start = column + 1.6 * back[1], row + 1.6 * back[0]
-            axes.annotate("", (column + 0.5 * np.sign(back[1]), row + 0.5 * np.sign(back[0])), start, arrowprops=arrow)
+            axes.annotate("", (column, row) + 0.5 * away, (column, row) + 5 * away, arrowprops=arrow)
 
 
-def _paint(axes: Any, array: np.ndarray, kind: str, scale: tuple[float, float]) -> str:
+def _paint(axes: Any, array: np.ndarray, kind: str) -> str:
     """Draw the array; the result is a line that says how to read it."""
     from matplotlib import colormaps
     from matplotlib.colors import LinearSegmentedColormap, to_rgb
@@ -267,25 +231,28 @@ def _paint(axes: Any, array: np.ndarray, kind: str, scale: tuple[float, float]) 
         signs = {"orange: yours is larger": (number > 0).any(), "blue: yours is smaller": (number < 0).any()}
         note = ", ".join(sign for sign, seen in signs.items() if seen) + odd
     else:
-        low, high = scale if kind == "values" else (0, 1) if kind == "probability" else (
-            np.percentile(finite, [1, 99.8]) if finite.size else (0, 1))  # fmt: skip
+        known = kind == "probability" or not finite.size
+        low, high = (0, 1) if known else np.percentile(finite, [1, 99.8] if kind == "image" else [0, 100])
+        low, high = (low, high) if high > low else (low - 1, high + 1)
         colours = colormaps["cividis" if kind == "probability" else "gray"].with_extremes(bad=plotting.YELLOW)
-        axes.imshow(np.where(np.isfinite(number), number, np.nan), cmap=colours, vmin=low, vmax=max(high, low + 1e-6))
-        note = f"{finite.min():.3g} to {finite.max():.3g}{odd}" if finite.size else odd[2:]
+        axes.imshow(np.where(np.isfinite(number), number, np.nan), cmap=colours, vmin=low, vmax=high)
+        ends = sorted({f"{end:.6g}" for end in (finite.min(), finite.max())}, key=float) if finite.size else []
+        note = " to ".join(ends) + odd
         numbers = None if kind == "image" else array
-    if numbers is not None and max(array.shape) <= MAX_NUMBERS:
+    if numbers is not None and max(array.shape) <= MAX_NUMBERS:  # as far as they can be read
         texts = [_short(value) for value in numbers.ravel().tolist()]
-        size = min(10.0, 240 / max(array.shape) / max(map(len, texts)))
+        size = min(11.0, 190 / max(array.shape) / max(map(len, texts)))
         brightness = axes.images[0].make_image(None, unsampled=True)[0][..., :3].mean(axis=-1)
         brightness = brightness[(zoom := len(brightness) // len(array)) // 2 :: zoom, zoom // 2 :: zoom]
-        for place, text in zip(np.ndindex(array.shape), texts, strict=True):
+        for place, text in zip(np.ndindex(array.shape), texts, strict=True) if size > 4.5 else ():
             _write(axes, *place, text, size, dark=brightness[place] < 110)
     return note
 
 
 def _short(value: float) -> str:
-    text = f"{value:.3g}" if isinstance(value, float) else str(int(value))
-    return text if len(text) <= 6 else f"{value:.1e}".replace("e+0", "e").replace("e-0", "e-")
+    """The number in at most about seven characters."""
+    texts = [f"{value:.{digits}g}" for digits in (6, 3)] if isinstance(value, float) else [str(int(value))]
+    return next((text for text in texts if len(text) <= 7), f"{value:.1e}".replace("e+0", "e").replace("e-0", "e-"))
 
 
 def _write(axes: Any, row: float, column: float, text: str, size: float, dark: bool = False) -> None:
@@ -299,14 +266,11 @@ def _write(axes: Any, row: float, column: float, text: str, size: float, dark: b
 def _draw_outline(axes: Any, mask: np.ndarray) -> None:
     """A line between all neighbouring pixels whose ids differ."""
     from matplotlib.collections import LineCollection
-    from matplotlib.patheffects import withStroke
 
     from course_utils.plotting import ORANGE
 
     edged = np.pad(mask, 1)
-    rows, columns = np.nonzero(edged[:, 1:] != edged[:, :-1])
-    lines = [[(x - 0.5, y - 1.5), (x - 0.5, y - 0.5)] for y, x in zip(rows, columns, strict=True)]
-    rows, columns = np.nonzero(edged[1:] != edged[:-1])
-    lines += [[(x - 1.5, y - 0.5), (x - 0.5, y - 0.5)] for y, x in zip(rows, columns, strict=True)]
-    halo = [withStroke(linewidth=3.5, foreground="black")]
-    axes.add_collection(LineCollection(lines, colors=ORANGE, linewidths=1.8, path_effects=halo, capstyle="projecting"))
+    lines = [[(x - 0.5, y - 1.5), (x - 0.5, y - 0.5)] for y, x in np.argwhere(edged[:, 1:] != edged[:, :-1])]
+    lines += [[(x - 1.5, y - 0.5), (x - 0.5, y - 0.5)] for y, x in np.argwhere(edged[1:] != edged[:-1])]
+    for colour, width in (("black", 4), (ORANGE, 2.2)):
+        axes.add_collection(LineCollection(lines, colors=colour, linewidths=width, capstyle="round"))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from itertools import chain
 from types import SimpleNamespace
 from unittest import mock
@@ -30,7 +32,7 @@ from course_utils.exercises.feedback import (
     shown,
     untouched,
 )
-from course_utils.exercises.pictures import compared
+from course_utils.exercises.pictures import Panel, Panels, compared
 
 
 def check_count_shapes(count_shapes) -> None:
@@ -238,20 +240,21 @@ def check_random_crop(random_crop) -> None:
                 window, mask_window = random_crop(image, mask, size, rng)
                 start = _start(mask_window, mask)
                 if start is None or not np.array_equal(window, _image_of(mask_window)):
-                    fail("Value of the crop", "pixels from different places", "one window of image and mask")
+                    fail("Value of the crop", "pixels from different places", "one window of image and mask",
+                         picture=lambda: _pair_picture(_crops_of_scene(random_crop)))  # fmt: skip
                 starts.append(start)
         if size == 3:
             _expect_all_starts(starts, n_rows=3, n_columns=5)
         _expect_equal_shares(starts, height - size + 1, width - size + 1)
     image, mask = _positions((5, 7), np.float32)
-    draws = []
+    draws = {}
     for noise in (1, 2):  # global random states must not matter
         _seed_globally(noise)
         rng = np.random.default_rng(5)
-        draws.append([_start(random_crop(image, mask, 3, rng)[1], mask) for _ in range(10)])
-    if draws[0] != draws[1]:
+        draws[f"run {noise}"] = [random_crop(image, mask, 3, rng)[1] for _ in range(10)]
+    if not np.array_equal(*draws.values()):
         fail("Randomness", "other windows for two generators with the same seed", "the same windows",
-             "Draw every random number from rng.")  # fmt: skip
+             "Draw every random number from rng.", partial(_draws_picture, draws, "the same in both"))  # fmt: skip
 
 
 def _expect_equal_shares(starts: list[tuple[int, int]], n_rows: int, n_columns: int) -> None:
@@ -263,10 +266,11 @@ def _expect_equal_shares(starts: list[tuple[int, int]], n_rows: int, n_columns: 
         if n > len(starts) / 20:  # too many to count each
             found, n, name = found * 5 // n, 5, f"fifth of all {name}s"
         counts, share = np.bincount(found, minlength=n), len(starts) / n
+        picture = _counts_picture(starts, n_rows, n_columns) if n_rows * n_columns < 20 else None
         if np.square(counts - share).sum() / share > chdtri(n - 1, 1e-12):
             fail(f"Randomness: how often each {name} was drawn, from the first to the last", counts.tolist(),
                  f"about {share:.0f} each", "Every place is equally likely: rng.integers(n) draws each of n numbers "
-                 "alike; rounding, adding or clipping draws does not.")  # fmt: skip
+                 "alike; rounding, adding or clipping draws does not.", picture)  # fmt: skip
 
 
 def _check_one_crop(random_crop) -> None:
@@ -284,12 +288,15 @@ def _check_one_crop(random_crop) -> None:
                     expect_dtype(what, part, whole.dtype, "A window keeps the dtype.")
                 starts = [_start(found[0], image), _start(found[1], mask)]
             if None in starts:
-                name = "image" if starts[0] is None else "mask"
+                which = starts.index(None)
+                name, whole, (y, x) = ("image", "mask")[which], (image, mask)[which], starts[1 - which] or (0, 0)
                 fail(f"Value of the {name} window", "pixels that are not a window of it", f"a window of the {name}",
-                     "Are rows and columns mixed up, or image and mask?")  # fmt: skip
+                     "Are rows and columns mixed up, or image and mask?",
+                     compared(f"the {name} window", found[which], whole[y : y + size, x : x + size]))  # fmt: skip
             if starts[0] != starts[1]:
                 fail("Value of the crop", f"the image from {starts[0]}, the mask from {starts[1]}", "the same window",
-                     "Draw the window once and cut it from both.")  # fmt: skip
+                     "Draw the window once and cut it from both.",
+                     lambda: _pair_picture(_crops_of_scene(random_crop)))  # fmt: skip
 
 
 def _check_crop_too_large(random_crop) -> None:
@@ -370,7 +377,7 @@ def check_NucleiDataset(NucleiDataset) -> None:
         for index in range(len(images)):
             dataset[index]
     with untouched(images=images, masks=masks):
-        _check_items(make, masks)
+        _check_items(NucleiDataset, make, masks)
         dataset = make()
         _expect_all_starts([_start(_ids(dataset[2][0])[0], masks[2]) for _ in range(150)], n_rows=3, n_columns=2)
         _check_reproducible(make)
@@ -399,7 +406,7 @@ def _expect_mask(mask: np.ndarray) -> None:
 
 
 @check_part()
-def _check_items(make, masks) -> None:
+def _check_items(NucleiDataset, make, masks) -> None:
     """Length, and type, shape, dtype and pixels of the items without augmentation."""
     dataset = make()
     expect_type("the data set", dataset, Dataset, "Derive NucleiDataset from torch.utils.data.Dataset.")
@@ -419,10 +426,11 @@ def _check_items(make, masks) -> None:
             look = "The target is the result of target_transform for the mask, cut to the crop."
             expect_shape("the target of an item", target, shape, look)
             expect_dtype("the target of an item", target, dtype, look)
-            _expect_same_pixels(image, target)
+            _expect_same_pixels(image, target, lambda: _pair_picture(_items_of_scene(NucleiDataset, 16)))
             if _start(_ids(image)[0], masks[index]) is None:
                 fail(f"Value of item {index}", "pixels that are not one window of its image",
-                     f"a window of image {index}, unchanged")  # fmt: skip
+                     f"a window of image {index}, unchanged",
+                     picture=partial(_items_picture, NucleiDataset, "the image as it is", augment=False))  # fmt: skip
 
 
 def _check_defaults(NucleiDataset, make) -> None:
@@ -441,10 +449,12 @@ def _check_reproducible(make) -> None:
         first, again = _draw(make(augment=augment, noise=1)), _draw(make(augment=augment, noise=2))
         if not _same_draws(first, again):
             fail("Randomness", "other crops with the same seed and the same torch.manual_seed", "the same crops",
-                 "Numbers from random, np.random or an unseeded generator do not depend on torch's seed.")  # fmt: skip
-    if _same_draws(_draw(make(seed=0)), _draw(make(seed=1))):
+                 "Numbers from random, np.random or an unseeded generator do not depend on torch's seed.",
+                 _draws_picture({"run 1": first, "run 2": again}, "the same crops in both"))  # fmt: skip
+    if _same_draws(first := _draw(make(seed=0)), other := _draw(make(seed=1))):
         fail("Randomness", "the same crops with seed=0 and seed=1", "other crops for another seed",
-             "The choice of the window must depend on seed.")  # fmt: skip
+             "The choice of the window must depend on seed.",
+             _draws_picture({"seed=0": first, "seed=1": other}, "other crops for another seed"))  # fmt: skip
 
 
 @check_part()
@@ -463,13 +473,12 @@ def _check_workers(make, NucleiDataset) -> None:
             "A random generator kept in the data set is copied with its state into every worker. "
             "Torch's seed differs in each worker and epoch."
         )
-        same = ("two workers", "other crops in each worker") if _same_draws(draws[0, 1000], draws[1, 1000]) else None
-        if _same_draws(draws[0, 1000], draws[0, 2000]):
-            same = same or ("two epochs", "other crops in each epoch")
-        if same and _right_in_real_workers(NucleiDataset):
-            return
-        if same:
-            fail(what, f"the same crops in {same[0]}", same[1], look)
+        for one, other in (("worker", (1, 1000)), ("epoch", (0, 2000))):
+            if _same_draws(draws[0, 1000], draws[other]):
+                if _right_in_real_workers(NucleiDataset):
+                    return
+                both, expected = {f"{one} 1": draws[0, 1000], f"{one} 2": draws[other]}, f"other crops in each {one}"
+                fail(what, f"the same crops in two {one}s", expected, look, _draws_picture(both, expected))
 
 
 def _right_in_real_workers(NucleiDataset) -> bool:
@@ -510,10 +519,11 @@ def _check_choice(NucleiDataset) -> None:
     """All places can be drawn: 200 draws from 225 places give about 132 different ones, always (but for 1e-9) 104."""
     image, mask = _positions((20, 20), np.float32)
     dataset = NucleiDataset([image], [mask], _float_target, crop_size=CROP)
-    n = len({_start(_ids(dataset[0][0])[0], mask) for _ in range(200)})
-    if n < 104:
+    starts = [_start(_ids(dataset[0][0])[0], mask) for _ in range(200)]
+    if (n := len({*starts})) < 104:
         fail("Randomness: different crops among 200 of an image with 225 places", n, "about 132",
-             "Some places are drawn far too often: from how many seeds do you draw?")  # fmt: skip
+             "Some places are drawn far too often: from how many seeds do you draw?",
+             partial(_counts_picture, starts, 15, 15))  # fmt: skip
 
 
 @check_part()
@@ -531,18 +541,21 @@ def _check_augmentation(NucleiDataset) -> None:
         expect_dtype("the image of an augmented item", found, torch.float32)
         expect_shape("the target of an augmented item", target, (*transform(mask).shape[:-2], size, size))
         expect_dtype("the target of an augmented item", target, transform(mask).dtype)
-        _expect_quarter_turns(found, target, mask)
-        _expect_same_pixels(found, target, "Flip and rotate image and mask alike, by multiples of 90 degrees.")
+        turned = partial(_items_picture, NucleiDataset, "the image flipped, and turned by multiples of 90 degrees")
+        _expect_quarter_turns(found, target, mask, turned)
+        _expect_same_pixels(found, target, lambda: _pair_picture(_items_of_scene(NucleiDataset, 16, augment=True)),
+                            "Flip and rotate image and mask alike, by multiples of 90 degrees.")  # fmt: skip
         orientation = _orientation(_ids(found)[0], mask)
         if orientation is None:
-            fail("Value of an augmented item", "pixels that are not a flipped or rotated window", QUARTERS)
+            fail("Value of an augmented item", "pixels that are not a flipped or rotated window", QUARTERS,
+                 picture=turned)  # fmt: skip
         orientations.add(orientation)
         missing = next((kind for kind, some in ONLY.items() if orientations <= some), "")
         if number >= 40 and not missing:
             return
     missing = "only one orientation" if len(orientations) == 1 else missing
     fail("Randomness of the augmentation", f"{missing} among {number + 1} items", "flips and quarter turns",
-         "With augment=True crops are flipped, and rotated by multiples of 90 degrees, at random.")  # fmt: skip
+         "With augment=True crops are flipped, and rotated by multiples of 90 degrees, at random.", turned)  # fmt: skip
 
 
 # Sets of orientations, numbered as in `_orientation`, which do not generate all eight.
@@ -554,7 +567,7 @@ ONLY = {
 QUARTERS = "a window of the image, flipped or rotated by a multiple of 90 degrees"
 
 
-def _expect_quarter_turns(image: torch.Tensor, target: torch.Tensor, mask: np.ndarray) -> None:
+def _expect_quarter_turns(image: torch.Tensor, target: torch.Tensor, mask: np.ndarray, picture: Callable) -> None:
     """Name the transform if image and target went through the same one, but not a flip or a quarter turn."""
     ids, target_ids = _ids(image)[0], target.reshape(image.shape[1:]).numpy() / 2
     known = (target_ids == np.round(target_ids)) & (target_ids >= mask[0, 0]) & (target_ids <= mask[-1, -1])
@@ -574,14 +587,14 @@ def _expect_quarter_turns(image: torch.Tensor, target: torch.Tensor, mask: np.nd
     large, small = np.linalg.svd(fit[:2], compute_uv=False)
     what = "Value of an augmented item"
     if large > 1.02 * small:
-        fail(what, "image and target stretched or sheared", QUARTERS)
+        fail(what, "image and target stretched or sheared", QUARTERS, picture=picture)
     if abs(large - 1) > 0.02:
-        fail(what, f"image and target at about {1 / large:.2f} times their size", QUARTERS)
+        fail(what, f"image and target at about {1 / large:.2f} times their size", QUARTERS, picture=picture)
     if abs((angle + 45) % 90 - 45) > 0.5:
         fail(what, f"image and target rotated by about {min(angle, 360 - angle):.0f} degrees", QUARTERS,
-             "At other angles values are interpolated or repeated, and corners remain empty.")  # fmt: skip
+             "At other angles values are interpolated or repeated, and corners remain empty.", picture)  # fmt: skip
     if np.mean(np.abs(ids[known] - np.round(ids[known])) > 0.01) > 0.2:
-        fail(what, "an image of interpolated values", QUARTERS, "Those only change the order of the pixels.")
+        fail(what, "an image of interpolated values", QUARTERS, "Those only change the order of the pixels.", picture)
 
 
 def _draw(dataset: Dataset, n: int = 16) -> list[torch.Tensor]:
@@ -592,7 +605,7 @@ def _same_draws(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def _expect_same_pixels(image: torch.Tensor, target: torch.Tensor, look: str = "") -> None:
+def _expect_same_pixels(image: torch.Tensor, target: torch.Tensor, picture: Callable, look: str = "") -> None:
     """Image and target of an item show the same pixels; the values tell where each comes from."""
     target = target.reshape(image.shape[1:])
     if np.array_equal(_ids(image)[0] * 2, target.numpy()):
@@ -604,7 +617,7 @@ def _expect_same_pixels(image: torch.Tensor, target: torch.Tensor, look: str = "
         fail("Value of the target", f"the id {int(target.max() / 2)}", f"the id {int(_ids(image).max())}",
              "The type that you convert the mask to is too small for its ids.")  # fmt: skip
     look = look or "Cut the same window from the image and its mask, and keep the values of the image."
-    fail("Value of an item", "an image and a target of different pixels", "the same window of both", look)
+    fail("Value of an item", "an image and a target of different pixels", "the same window of both", look, picture)
 
 
 # Images whose values tell where each pixel comes from
@@ -644,17 +657,102 @@ def _orientation(window: np.ndarray, whole: np.ndarray) -> int | None:
 
 def _expect_all_starts(starts: list, n_rows: int, n_columns: int) -> None:
     """Every place where the window fits was drawn, including the first and the last."""
+    picture = _counts_picture(starts, n_rows, n_columns)
     if len(set(starts)) == 1:
         fail("Randomness", f"the same window {len(starts)} times", "another one at each call",
-             "Draw the window anew each time.")  # fmt: skip
+             "Draw the window anew each time.", picture)  # fmt: skip
     for axis, name, n in ((0, "first row", n_rows), (1, "first column", n_columns)):
         found = sorted({start[axis] for start in starts})
         if found != list(range(n)):
             fail(f"Range of the {name} of the crops", found, list(range(n)),
-                 "Every place where the crop fits is possible, including the first and the last.")  # fmt: skip
+                 "Every place where the crop fits is possible, including the first and the last.", picture)  # fmt: skip
     if len(set(starts)) != n_rows * n_columns:
         fail("Range of the crops", f"{len(set(starts))} different places", n_rows * n_columns,
-             "Draw row and column independently.")  # fmt: skip
+             "Draw row and column independently.", picture)  # fmt: skip
+
+
+# Pictures
+
+
+def _scene() -> tuple[np.ndarray, np.ndarray]:
+    """An image of 24 x 24 pixels with bright nuclei, so that every window of 16 has some, and its mask."""
+    rows, columns = np.mgrid[:24, :24]
+    mask = np.zeros((24, 24), dtype=np.int32)
+    for id_, (row, column, height, width) in enumerate([(5, 5, 4, 3), (7, 12, 3, 4), (16, 6, 5, 3), (4, 20, 2, 3),
+                                                        (15, 16, 3, 6), (21, 21, 2, 2)], start=1):  # fmt: skip
+        mask[((rows - row) / height) ** 2 + ((columns - column) / width) ** 2 <= 1] = id_
+    return np.where(mask > 0, 0.8, 0.1).astype(np.float32), mask
+
+
+def _crops_of_scene(random_crop: Callable) -> Callable:
+    rng = np.random.default_rng(0)
+
+    def draw() -> tuple[np.ndarray, np.ndarray]:
+        window, mask = random_crop(*_scene(), 16, rng)
+        return window, mask > 0
+
+    return draw
+
+
+def _items_of_scene(NucleiDataset, size: int, **options) -> Callable:
+    image, mask = _scene()
+    images, masks = [image, image.T.copy(), image], [mask, mask.T.copy(), mask]
+    dataset = NucleiDataset(images, masks, lambda mask: torch.from_numpy((mask > 0) * 1.0)[None], size, **options)
+    return lambda: dataset[0]
+
+
+def _pair_picture(draw: Callable) -> Panels | None:
+    """An image window and the foreground of its mask, as soon as they do not fit each other; None if they always do."""
+    for _ in range(20):
+        image, found = (np.array(part, dtype=np.float64).reshape(np.shape(part)[-2:]) for part in draw())
+        expected = (image > (image.min() + image.max()) / 2) * 1.0
+        if (picture := compared("the mask beside an image window", found, expected, image, input_kind="image")) is None:
+            continue
+        image, *rest = picture.panels
+        image = replace(image, title="your image, with the outline of your mask", outline=found, mark=None)
+        return Panels((image, *rest), f"{picture.alt} The outline of your mask is not that of the nuclei in the image.")
+    return None
+
+
+def _counts_picture(starts: list[tuple[int, int]], n_rows: int, n_columns: int) -> Panels | None:
+    counts, share = np.zeros((n_rows, n_columns)), len(starts) / n_rows / n_columns
+    for start in starts:
+        counts[start] += 1
+    wrong = np.where((counts == 0) & (share > 5), np.inf, np.abs(counts - share))  # first what was never drawn
+    worst = tuple(int(place) for place in np.unravel_index(np.argmax(wrong), counts.shape))
+    return Panels(
+        (Panel("yours: how often the window started here", counts, mark=worst),
+         Panel("expected, about", np.full(counts.shape, round(share, 1)), mark=worst)),
+        f"How often the window started at each row and column: found {counts[worst]:.0f} times at {worst}, which is "
+        f"marked, expected about {share:.3g} times everywhere. Places never drawn: {(counts == 0).sum()}.",
+    )  # fmt: skip
+
+
+def _draws_picture(draws: dict[str, list], expected: str) -> Panels:
+    """The first three crops of two series, as the ids of their pixels."""
+    panels = [Panel(f"{name}: crop {number + 1}", crop if crop.ndim == 2 else np.round(_ids(crop)[0]).astype(int))
+              for name, crops in draws.items() for number, crop in enumerate(crops[:3])]  # fmt: skip
+    found = [", ".join(str(int(panel.array[0, 0])) for panel in half) for half in (panels[:3], panels[3:])]
+    one, other = draws
+    return Panels(tuple(panels), f"Three crops of {one} and three of {other}; the number of a pixel says where in the "
+                  f"image it lies. First pixels of the crops: found {found[0]} in {one} and {found[1]} in {other}, "
+                  f"expected {expected}.")  # fmt: skip
+
+
+def _items_picture(NucleiDataset, expected: str, augment: bool = True) -> Panels | None:
+    """Some items of an image that is as large as the crop: they show how it was turned."""
+    image, draw = _scene()[0], _items_of_scene(NucleiDataset, 24, augment=augment)
+    items = [np.array(draw()[0], dtype=np.float64)[0] for _ in range(5)]
+    if not augment and all(np.array_equal(item, image) for item in items):
+        return None
+    turned = [np.rot90(side, turns) for side in (image, image.T) for turns in range(4)]
+    names = ["as it is", *(f"turned by {angle} degrees" for angle in (90, 180, 270)), *["flipped"] * 4]
+    words = [next((f"{number} {name}" for name, one in zip(names, turned, strict=True) if np.array_equal(item, one)),
+                  f"{number} changed in another way") for number, item in enumerate(items, start=1)]  # fmt: skip
+    panels = [Panel("the image", image, "image")]
+    panels += [Panel(f"your item {number}", item, "image") for number, item in enumerate(items, start=1)]
+    return Panels(tuple(panels), f"An image that is as large as the crop, and five items of it: found item "
+                  f"{', '.join(words)}, expected {expected}.")  # fmt: skip
 
 
 def _seed_globally(seed: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import ndimage
+from scipy.optimize import linear_sum_assignment
 from skimage.measure import label
 from skimage.segmentation import find_boundaries, watershed
 
@@ -29,8 +30,8 @@ from course_utils.exercises.feedback import (
     fail,
     untouched,
 )
-from course_utils.exercises.pictures import compared
-from course_utils.metrics import Matches, f1_score, match_instances
+from course_utils.exercises.pictures import Panel, Panels, compared
+from course_utils.metrics import Matches, f1_score, iou_matrix, match_instances
 from course_utils.segmentation import watershed_instances
 from course_utils.targets import boundary_target
 
@@ -83,11 +84,12 @@ def _expect_target(found: Any, mask: np.ndarray, mode: str, name: str, special: 
     expect_shape(what, found, mask.shape, "No axis for the batch or the channel: one class for each pixel.")
     expect_dtype(what, found, torch.int64, "The cross entropy of torch needs int64 classes.")
     values = found.cpu().numpy()
-    extra = sorted(set(np.unique(values).tolist()) - {0, 1, 2})
-    if extra:
-        fail(f"Range of {what}", f"the value {extra[0]}", "0, 1 and 2", "Classes, not ids: each interior is 1.")
     boundary = find_boundaries(mask, mode=mode)
     expected = np.where(boundary, 2, mask > 0)
+    extra = sorted(set(np.unique(values).tolist()) - {0, 1, 2})
+    if extra:
+        fail(f"Range of {what}", f"the value {extra[0]}", "0, 1 and 2", "Classes, not ids: each interior is 1.",
+             compared(what, values, expected, mask, "values", "labels"))  # fmt: skip
     # in mode "outer" scikit-image marks more pixels for int64 ids, and a solution may convert them to int64
     as_int64 = np.where(find_boundaries(mask.astype(np.int64), mode=mode), 2, mask > 0)
     places = np.argwhere(values != expected)
@@ -122,10 +124,14 @@ def _expect_target(found: Any, mask: np.ndarray, mode: str, name: str, special: 
 def check_watershed_instances(watershed_instances) -> None:
     expect_callable(watershed_instances, "watershed_instances")
 
+    last: list = []  # what the last result and its picture are made of
+
     def run(name: str, foreground: np.ndarray, boundary: np.ndarray, *arguments: float) -> np.ndarray:
+        last.clear()
         with untouched(foreground=foreground, boundary=boundary):
             found = watershed_instances(foreground, boundary, *arguments)
         expect_label_image(f"the result for {name}", found, foreground.shape)
+        last[:] = name, foreground, boundary, found, *(arguments or (0.5,))
         return found
 
     name_step = cache(partial(_name_step, watershed_instances))
@@ -138,7 +144,21 @@ def check_watershed_instances(watershed_instances) -> None:
                 named = name_step()
                 if named and not error.finding.startswith(("Type", "Shape", "dtype", "Range")):
                     error.args = (f"{error.finding} {named}",)
+                error.picture = _instances_picture(*last) if last else None
                 raise
+
+
+def _instances_picture(
+    name: str, foreground: np.ndarray, boundary: np.ndarray, found: np.ndarray, threshold: float
+) -> Panels | None:
+    """Both probabilities, and the instances found and expected: those that overlap most have the same id."""
+    found, expected = _in_order(found), _in_order(_variant()(foreground, boundary, threshold))
+    iou, names = iou_matrix(found, expected), np.arange(found.max() + 1) + expected.max()
+    names[0] = 0
+    for own, right in zip(*linear_sum_assignment(iou, maximize=True), strict=True):
+        names[own + 1] = right + 1 if iou[own, right] else names[own + 1]
+    return compared(f"the result for {name}, with ids matched to those expected", names[found], expected,
+                    {"foreground": foreground, "boundary": boundary}, "labels", "probability")  # fmt: skip
 
 
 def _name_step(watershed_instances: Callable) -> str:
@@ -255,8 +275,7 @@ def _expect_mask(name: str, found: np.ndarray, expected: np.ndarray, lost: str, 
         if len(places):
             y, x = (int(index) for index in places[0])
             fail(f"Value at ({y}, {x}) for {name}", f"{found[y, x]}{' (background)' if wanted else ''}",
-                 "the id of an instance" if wanted else "0 (background)", look,
-                 compared(name, found != 0, expected))  # fmt: skip
+                 "the id of an instance" if wanted else "0 (background)", look)  # fmt: skip
 
 
 def _rings() -> tuple[np.ndarray, np.ndarray]:
@@ -510,7 +529,21 @@ def _expect_mean_scores(cases: list[tuple], found: list[dict]) -> None:
         if not abs(value - right) < 1e-4:
             name, look = case[0], case[4]
             fail(f"Value of the mean F1 at threshold {threshold} ({name})", round(value, 4), round(right, 4),
-                 named or look)  # fmt: skip
+                 named or look, partial(_scores_picture, case, threshold, value, right))  # fmt: skip
+
+
+def _scores_picture(case: tuple, threshold: float, value: float, right: float) -> Panels:
+    """The instances of each image at this threshold, with the outlines of the true nuclei."""
+    iou_threshold = case[5].get("iou_threshold", 0.5)
+    panels, scores = [], []
+    for number, (foreground, boundary, truth) in enumerate(case[1], start=1):
+        labels = watershed_instances(foreground, boundary, threshold)
+        scores.append(f"{f1_score(labels, truth, iou_threshold):.3g}")
+        title = f"image {number}, F1 {scores[-1]}: the truth as outlines"
+        panels.append(Panel(title, labels, "labels", truth))
+    return Panels(tuple(panels), f"The instances of the watershed at threshold {threshold}, true nuclei as outlines. "
+                  f"F1 of each image at IoU {iou_threshold}: {', '.join(scores)}. Mean F1: found {value:.4g}, expected "
+                  f"{right:.4g}.")  # fmt: skip
 
 
 class _Measure:

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from course_utils.exercises import evaluate
 from course_utils.exercises.diagrams import BEHIND, MAX_INSTANCES, Curves, Matches, Stage, UNetShapes
-from course_utils.exercises.pictures import as_html, from_plain, to_plain
+from course_utils.exercises.pictures import as_html
+from workshop.grade.judge.plain_pictures import from_plain, to_plain
 
 STAGES = (
     Stage("encoder", 0, "block", "(1, 2, 8, 8)", "(1, 2, 8, 8)"),

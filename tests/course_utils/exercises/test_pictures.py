@@ -11,7 +11,8 @@ import torch
 
 from course_utils.exercises import evaluate, feedback, get_exercise
 from course_utils.exercises.feedback import CheckFailed, CheckResult, expect_close, fail, show_result
-from course_utils.exercises.pictures import MAX_SIDE, Panel, Panels, as_html, compared, draw, from_plain, to_plain
+from course_utils.exercises.pictures import MAX_SIDE, Panel, Panels, as_html, compared, draw
+from workshop.grade.judge.plain_pictures import from_plain, to_plain
 
 
 def thrown(call, *arguments, **options):

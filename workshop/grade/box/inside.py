@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import Any
 
 from course_utils.exercises import get_exercise
-from course_utils.exercises.pictures import to_plain
 from course_utils.exercises.sandbox import (
     CheckTimeout,
     describe_exception,
@@ -40,6 +39,7 @@ from course_utils.exercises.sandbox import (
 )
 from workshop.grade.box.guard import Guard
 from workshop.grade.judge import calls, values
+from workshop.grade.judge.plain_pictures import to_plain
 
 HEADER = 8
 LIVE_SECONDS = 600  # until a check in a process of its own is given up; usually the box is stopped earlier

@@ -32,7 +32,6 @@ from time import thread_time  # its own name, because `Calls.clocks` replaces th
 from typing import Any
 
 from course_utils.exercises.feedback import CheckResult
-from course_utils.exercises.pictures import from_plain
 from course_utils.exercises.registry import Exercise, get_exercise
 from course_utils.exercises.sandbox import CheckTimeout, run_check, time_limit
 from workshop.grade.box.box import Box, BoxEnded
@@ -40,6 +39,7 @@ from workshop.grade.judge import observations
 from workshop.grade.judge.calls import Calls
 from workshop.grade.judge.confirmation import OTHER_INPUTS, confirm
 from workshop.grade.judge.notebook import CodeCell, Notebook
+from workshop.grade.judge.plain_pictures import from_plain
 from workshop.grade.judge.values import pack, unpack
 from workshop.grade.report.table import Outcome
 

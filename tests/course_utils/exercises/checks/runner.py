@@ -10,7 +10,8 @@ from itertools import chain
 from mutation import BAR, report
 
 from course_utils.exercises import evaluate, get_exercise, list_exercises
-from course_utils.exercises.pictures import as_html, from_plain, to_plain
+from course_utils.exercises.pictures import as_html
+from workshop.grade.judge.plain_pictures import from_plain, to_plain
 
 
 class CheckTests:
@@ -20,6 +21,7 @@ class CheckTests:
     wrong: dict[str, dict]  # mistake -> (wrong solution, pattern of the first message, which names the mistake)
     equivalent: dict[str, dict[str, list[str]]]  # reason -> mutants of the reference that are right as well
     pictures: dict[str, dict[str, list[str]]] = {}  # kind of picture -> mistakes that are shown in one
+    pictured = "(?!)"  # pattern of first messages that say less than a picture: there is one
 
     def pytest_generate_tests(self, metafunc):
         if "mistake" in metafunc.fixturenames:
@@ -52,16 +54,18 @@ class CheckTests:
 
     def test_other_right_solutions_pass(self, exercise_id, solution):
         result = evaluate(exercise_id, solution)
-        assert result.status == "passed", result.messages
-        assert result.picture is None
+        assert result.status == "passed" and result.picture is None, result.messages
 
     def test_wrong_solutions_fail_with_a_message_that_names_the_mistake(self, exercise_id, solution, message):
         result = evaluate(exercise_id, solution)
         assert result.status == "failed", f"expected a message like {message}"
         assert re.search(message, result.messages[0]), result.messages[0]
         assert len(result.messages[0]) < 600
-        if result.picture is not None:
+        if result.picture is None:
+            assert not re.search(self.pictured, result.messages[0]), "it needs a picture"
+        else:
             assert re.search("found .*expected ", result.picture.alt), "what can be seen is said, too"
+            assert len(result.picture.alt) < 600
 
     def test_mistakes_are_shown_in_a_picture(self, exercise_id, kind, mistake):
         picture = evaluate(exercise_id, self.wrong[exercise_id][mistake][0]).picture
@@ -69,6 +73,11 @@ class CheckTests:
         again = from_plain(to_plain(picture))  # as grading sends it
         assert as_html(again).count("<img") == (len(picture.panels) if kind == "Panels" else 1)
         assert escape(picture.alt) in as_html(again)
+
+    def test_the_pictures_can_be_drawn(self, exercise_id):
+        results = [evaluate(exercise_id, solution) for solution, _ in self.wrong[exercise_id].values()]
+        pictures = [result.picture for result in results if result.picture is not None]
+        assert all(as_html(picture) for picture in pictures[::5])
 
     def test_there_are_enough_solutions_of_each_kind(self, exercise_id):
         assert len(self.right[exercise_id]) >= 2 and len(self.wrong[exercise_id]) >= 6

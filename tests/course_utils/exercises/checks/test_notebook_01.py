@@ -909,6 +909,8 @@ EQUIVALENT = {
 
 class TestChecks(CheckTests):
     right, wrong, equivalent = RIGHT, WRONG, EQUIVALENT
+    pictured = (r"^Value of (the result|the crop|an augmented|the target of|the (image|mask) window)|^Range of the"
+                r"|^Randomness(?!: how often each fifth)")  # fmt: skip
 
 
 def test_a_half_written_data_set_is_still_to_do():

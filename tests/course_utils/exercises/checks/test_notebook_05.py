@@ -529,3 +529,4 @@ EQUIVALENT = {
 
 class TestChecks(CheckTests):
     right, wrong, equivalent = RIGHT, WRONG, EQUIVALENT
+    pictured = r"^Value (?!of the best)|^Range of the target|^Number of instances"
