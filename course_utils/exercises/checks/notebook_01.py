@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain
 from types import SimpleNamespace
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -605,7 +606,7 @@ def _same_draws(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def _expect_same_pixels(image: torch.Tensor, target: torch.Tensor, picture: Callable, look: str = "") -> None:
+def _expect_same_pixels(image: torch.Tensor, target: torch.Tensor, picture: Any = None, look: str = "") -> None:
     """Image and target of an item show the same pixels; the values tell where each comes from."""
     target = target.reshape(image.shape[1:])
     if np.array_equal(_ids(image)[0] * 2, target.numpy()):
