@@ -3,7 +3,8 @@
 
     lab      open the first notebook in JupyterLab
     doctor   say whether this machine is ready for the course
-    run      execute the solved notebooks; results, web pages and a table of scores go to build/
+    run      execute the solved notebooks; results, web pages and a table of
+             scores go to build/
     test     run the tests
     build    generate the notebooks from their sources
     grade    check every exercise of submitted notebooks, and write a table
@@ -12,12 +13,15 @@
     bench    measure speed and memory
     install  install everything that the commands need
 
-The first use makes an environment in .venv beside this file and installs what notebooks need (some minutes, network
-needed). `test`, `build`, `release`, `site`, `bench` and the options --workers and --dask install further packages when
-they are first used, `install` all of them at once. Each command explains itself: python3 course.py run --help
+The first use makes an environment in .venv beside this file and installs what
+notebooks need (some minutes, network needed). `test`, `build`, `release`,
+`site`, `bench` and the options --workers and --dask install further packages
+when they are first used, `install` all of them at once. Each command explains
+itself: python3 course.py run --help
 
-Environment variables: COURSE_VENV names another folder for the environment; COURSE_DISK_GB is the free space that the
-installation requires (0: do not check); COURSE_LOCKED=yes installs the exact versions of requirements.lock.
+Environment variables: COURSE_VENV names another folder for the environment;
+COURSE_DISK_GB is the free space that the installation requires (0: do not
+check); COURSE_LOCKED=yes installs the exact versions of requirements.lock.
 """
 
 # This file uses the standard library only, because nothing else is installed yet. It must also parse on Python 3.6:
@@ -93,6 +97,7 @@ def main(arguments: list) -> int:
         return 1
     environment, extras = environment_folder(), needed_extras(arguments)
     if not is_ready(environment, extras):
+        answer_at_once(arguments)
         if not arguments or arguments[0] in ("-h", "--help", "help"):
             print(__doc__.strip())  # a question about the commands should not start a long installation
             return 0
@@ -105,6 +110,15 @@ def main(arguments: list) -> int:
             print("\ncourse.py: interrupted; the next start repeats the installation.", file=sys.stderr)
             return 130
     return hand_over(environment, arguments)
+
+
+def answer_at_once(arguments: list) -> None:
+    """What needs no installation ends here: the help of a command, the version, a mistake in the arguments."""
+    with contextlib.suppress(ImportError):
+        from workshop.parser import parse
+
+        if arguments:
+            parse(arguments)
 
 
 def old_python_message() -> str:

@@ -6,6 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from workshop.parser import HelpFormatter, refuse_unknown
+from workshop.run.machine import calm_threads
+
 DESCRIPTION = """Measure speed and memory, print tables, and write them to benchmarks/results.
 
 The numbers in docs/results.md come from the real images: --data dsb2018. Results for other images, and those of
@@ -17,19 +20,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         "course.py bench", description=DESCRIPTION, allow_abbrev=False,
         epilog="example:\n  python3 course.py bench --only training_step,evaluation --data ../dsb2018.zip",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="small sizes, once: does everything run?")
     parser.add_argument("--only", metavar="NAME[,NAME]", type=lambda text: text.replace(" ", "").split(","),
                         help="these benchmarks only")  # fmt: skip
     parser.add_argument("--data", metavar="SOURCE", default="embedded", help="as for run (default embedded)")
     parser.add_argument("--out", metavar="FOLDER", type=Path, help="where the result files go")
-    options = parser.parse_args(arguments)
-    from benchmarks.running import UnknownBenchmarkError, run_benchmarks  # loads torch: after the help
+    options, further = parser.parse_known_args(arguments)
+    refuse_unknown(parser, further)
+    busy = calm_threads()  # before torch is loaded
+    from benchmarks.running import UnknownBenchmarkError, run_benchmarks
     from course_utils.data import DataError
 
     try:
-        run_benchmarks(options.only, options.data, options.quick, options.out)
+        run_benchmarks(options.only, options.data, options.quick, options.out, busy)
     except (UnknownBenchmarkError, DataError) as error:
         print(f"course.py bench: {error}", file=sys.stderr)
         return 1

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.measuring import RESULTS, format_table, write
+from course_utils import did_you_mean
 from course_utils.data import load_data
 from workshop.paths import data_label
 
@@ -15,22 +16,26 @@ NAMES = ("training_step", "loading", "evaluation", "large_images", "alternatives
 TRIAL = RESULTS.parents[1] / "build" / "bench"
 
 
-def run_benchmarks(names: Sequence[str] | None, source: str, quick: bool, folder: Path | None) -> list[Path]:
+def run_benchmarks(
+    names: Sequence[str] | None, source: str, quick: bool, folder: Path | None, note: str = ""
+) -> list[Path]:
     """Run some benchmarks (all by default) on a data source, and return the result files.
 
     Results go to `folder`. Without it they go to `benchmarks/results`, or to `build/bench` if the run is quick or the
     images are not the real ones. A benchmark is left out, with a line that says so, if a package it compares with is
-    missing.
+    missing. A note for people is printed above the first table.
 
     Raises:
         UnknownBenchmarkError: a benchmark of that name does not exist.
     """
     for name in names or ():
         if name not in NAMES:
-            raise UnknownBenchmarkError(f"there is no benchmark {name!r}. Known: {', '.join(NAMES)}.")
+            raise UnknownBenchmarkError(
+                f"There is no benchmark {name!r}.{did_you_mean(name, NAMES)} Known: {', '.join(NAMES)}."
+            )
     data = load_data(source)
     folder = folder or (TRIAL if quick or data_label(data.source) != "dsb2018" else RESULTS)
-    print(data, flush=True)
+    print("\n".join(filter(None, [note, str(data)])), flush=True)
     written = []
     for name in names or NAMES:
         start = time.perf_counter()

@@ -19,9 +19,11 @@ Each module covers one topic of the notebooks; `data` loads the images, and `exe
     05_boundary_watershed: targets, segmentation
 """
 
+import difflib
 import functools
 import importlib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 __version__ = "0.1.0"
@@ -36,6 +38,16 @@ def modules_by_name() -> dict[str, str]:
         for name in re.findall(r"^(?:def|class) ([A-Za-z]\w*)", path.read_text(encoding="utf-8"), re.MULTILINE):
             found[name] = f"{__name__}.{module}"
     return found
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A sentence that names the most similar known word, with a space before it; empty if none is similar.
+
+    >>> did_you_mean("lapto", ["smoke", "laptop"])
+    ' Did you mean laptop?'
+    """
+    similar = difflib.get_close_matches(word, known, n=1)
+    return f" Did you mean {similar[0]}?" if similar else ""
 
 
 def __getattr__(name: str):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from course_utils import did_you_mean
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -60,5 +62,6 @@ def get_profile(name: str = "auto") -> Profile:
 
         name = "full" if choose_device().type == "cuda" else "laptop"
     if name not in _PROFILES:
-        raise ValueError(f"There is no profile {name!r}. Known: {', '.join(_PROFILES)}, or auto.")
+        hint = did_you_mean(name, _PROFILES)
+        raise ValueError(f"There is no profile {name!r}.{hint} Known: {', '.join(_PROFILES)}, or auto.")
     return _PROFILES[name]

@@ -69,7 +69,7 @@ def test_tiles_of_the_benchmark_agree_with_one_piece():
 
 def test_the_command_prints_every_column_and_writes_where_when_and_that_the_counts_agree(tmp_path, capsys):
     assert main(["--only", "speed"]) == 1
-    assert "no benchmark 'speed'" in capsys.readouterr().err
+    assert "There is no benchmark 'speed'" in capsys.readouterr().err
     assert main(["--quick", "--only", "evaluation", "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "stardist" in printed and "4096" not in printed

@@ -405,6 +405,21 @@ def test_help_does_not_install(tree, arguments):
     assert not (tree / ".venv").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [("rnu", 2, "Did you mean run?"), ("run --prfile x", 2, "Did you mean --profile?"), ("run --help", 0, "--profile"),
+     ("help grade", 0, "--roster"), ("--version", 0, "course.py 0."), ("run --seed x", 2, "not a whole number")],
+)  # fmt: skip
+def test_help_version_and_mistakes_in_typing_need_no_installation(tree, arguments, code, said):
+    (tree / "course_utils").mkdir()
+    for name in ("course_utils/__init__.py", "workshop/__init__.py", "workshop/paths.py", "workshop/parser.py"):
+        shutil.copy(CHECKOUT / name, tree / name)
+    done = start(tree, *arguments.split(), cwd=tree.parent)
+    assert done.returncode == code and said in done.stdout + done.stderr, done.stderr
+    assert not (tree / ".venv").exists() and "First use" not in done.stdout
+    assert max(map(len, done.stdout.splitlines()), default=0) <= 80 or arguments == "--version"
+
+
 def test_parses_on_old_pythons():
     ast.parse((CHECKOUT / "course.py").read_text(encoding="utf-8"), feature_version=(3, 6))
 

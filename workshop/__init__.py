@@ -5,6 +5,6 @@
     grade      checks submitted notebooks
     publish    makes the students' zip and the website
 
-`command_line` has the commands of course.py, `cluster` spreads notebooks over processes, `train` trains the networks
-outside the notebooks, `doctor` examines a machine.
+`command_line` has the commands of course.py, `parser` their arguments, `cluster` spreads notebooks over processes,
+`train` trains the networks outside the notebooks, `doctor` examines a machine.
 """

@@ -170,7 +170,7 @@ def check_folder(out: Path) -> Iterator[Check]:
             pass
     except OSError as error:
         advice = "Name another folder: python3 course.py run --out FOLDER"
-        yield Check("problem", "results", f"{out} cannot be written to ({error.strerror})", advice)
+        yield Check("problem", "results", f"{out} cannot be written ({error.strerror})", advice)
     else:
         yield Check("ok", "results", f"go to {out}")
     yield _compare("disk", shutil.disk_usage(existing).free / GIGABYTE, MIN_DISK, COMFORTABLE_DISK)

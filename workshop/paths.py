@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from course_utils import did_you_mean
+
 
 class RunError(ValueError):
     """The run cannot start; the message says what was found, what was expected and what to do."""
@@ -41,8 +43,9 @@ def select_notebooks(folder: Path, only: Sequence[str] | None = None, suffix: st
     for wanted in only:
         matches = [path for path in notebooks if wanted in (path.stem, path.stem[:2], path.stem[:2].lstrip("0"))]
         if not matches:
-            names = ", ".join(path.stem for path in notebooks)
-            raise RunError(f"There is no notebook {wanted!r}. Choose by number or name from: {names}.")
+            names = [path.stem for path in notebooks]
+            hint = did_you_mean(wanted, names)
+            raise RunError(f"There is no notebook {wanted!r}.{hint} Choose by number or name from: {', '.join(names)}.")
         chosen.update(matches)
     return [path for path in notebooks if path in chosen]
 

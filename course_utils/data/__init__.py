@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from course_utils import did_you_mean
 from course_utils.data.download import DownloadError, cache_folder, cached_dsb2018, fetch_dsb2018
 from course_utils.data.layouts import DataError, Sample, read_samples
 
@@ -88,7 +89,8 @@ def load_data(source: str | Path = "embedded") -> CourseData:
         names = ", ".join(f'"{name}"' for name in _LOADERS)
         raise DataError(
             f"There is no data source {str(source)!r}: it is not one of the names {names}, and the path "
-            f"{path.absolute()} was not found. Check the spelling, or give the full path."
+            f"{path.absolute()} was not found.{did_you_mean(str(source), _LOADERS)} Check the spelling, or give the "
+            "full path."
         )
     return _load(path, str(source), f"Read from {path.absolute()}")
 

@@ -12,10 +12,13 @@ from pathlib import Path
 
 import pytest
 
+import course_utils
 import workshop.build
 from workshop import command_line
 from workshop.command_line import main
-from workshop.run import course
+from workshop.grade.box.sandbox import KINDS
+from workshop.parser import SANDBOXES, make_parser
+from workshop.run import course, machine
 from workshop.run.summary import NotebookResult
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -100,11 +103,12 @@ def test_nonsense_is_refused(arguments, capsys, course_runs):
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
-    [("", ("embedded", "smoke", None, 0, None, None, 1, None)),
+    [("", ("embedded", "smoke", None, 0, None, None, 1, None, False)),
      ("--data x.zip --profile laptop --only 03,05 --seed 7 --out /x --timeout 60",
-      ("x.zip", "laptop", ["03", "05"], 7, Path("/x"), 60, 1, None)),
-     ("--workers 3", ("embedded", "smoke", None, 0, None, None, 3, None)),
-     ("--dask tcp://a:1", ("embedded", "smoke", None, 0, None, None, 1, "tcp://a:1"))],
+      ("x.zip", "laptop", ["03", "05"], 7, Path("/x"), 60, 1, None, False)),
+     ("-v", ("embedded", "smoke", None, 0, None, None, 1, None, True)),
+     ("--workers 3", ("embedded", "smoke", None, 0, None, None, 3, None, False)),
+     ("--dask tcp://a:1", ("embedded", "smoke", None, 0, None, None, 1, "tcp://a:1", False))],
 )  # fmt: skip
 def test_run_passes_its_options_on_and_a_termination_reaches_what_it_starts(course_runs, arguments, expected):
     previous = signal.getsignal(signal.SIGTERM)
@@ -120,6 +124,65 @@ def test_a_failed_notebook_is_a_failed_command(monkeypatch, course_runs):
     failed = NotebookResult("01_tiny", "failed", 1.0, error="it broke")
     monkeypatch.setattr(course, "run_course", lambda *_: [failed])
     assert main(["run"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "meant"),
+    [("rnu", 2, "run"), ("grad x", 2, "grade"), ("run --prfile smoke", 2, "--profile"), ("run --onyl=03", 2, "--only"),
+     ("doctor -gpu", 2, "--gpu"), ("grade x --sandbox dockr", 2, "docker"), ("run --profile lapto", 1, "laptop"),
+     ("run --data embeded", 1, "embedded"), ("run --only 03_binary_trainin", 1, "03_binary_training"),
+     ("build --only unet", 1, "02_unet"), ("lab 3_unet.ipynb", 1, "02_unet"), ("grade x --format exel", 1, ""),
+     ("grade x --format modle", 1, "moodle"), ("bench --quik", 2, "--quick"), ("run --fly", 2, ""), ("swim", 2, ""),
+     ("bench --only evalution", 1, "evaluation")],
+)  # fmt: skip
+def test_a_mistake_in_typing_is_answered_with_the_most_similar_word_and_nothing_before_it(arguments, code, meant):
+    variables = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "COLUMNS")}
+    command = [sys.executable, "-m", "workshop.command_line", *arguments.split()]
+    done = subprocess.run(command, cwd=CHECKOUT, env=variables, text=True, capture_output=True)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert re.findall(r"Did you mean (\S+)\?", done.stderr) == ([meant] if meant else [])
+    assert "here is no " in done.stderr.splitlines()[-1] and done.stderr.startswith(("course.py", "usage: ")[code - 1])
+
+
+def test_every_sandbox_can_be_named():
+    assert SANDBOXES == KINDS
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    assert exit_code("--version") == 0
+    assert capsys.readouterr().out.startswith(f"course.py {course_utils.__version__} in {CHECKOUT}")
+
+
+@pytest.mark.parametrize("columns", ["", "50", "80", "300"])
+@pytest.mark.parametrize("command", ["", *make_parser()[1]])
+def test_help_fits_into_80_columns_and_into_less(monkeypatch, capfd, command, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert exit_code(*command.split(), "--help") == 0
+    text = capfd.readouterr().out
+    assert f"usage: course.py {command}".strip() in text
+    whole = [line for line in text.splitlines() if not line.startswith("  python3")]  # an example is one line
+    assert max(map(len, whole)) <= min(80, int(columns or 80)) and max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes end otherwise on Windows")
+@pytest.mark.parametrize(("arguments", "code"), [("--help", 0), ("grade --help", 0), ("--version", 0), ("install", 1)])
+def test_a_reader_that_has_gone_gets_no_traceback(arguments, code):
+    program = "import sys; from workshop import command_line\n"
+    program += "command_line.install_command = lambda *_: print('a line') or 0\n"
+    program += f"sys.exit(command_line.main({arguments.split()}))"
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=CHECKOUT, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert done.stderr == "" and done.returncode in (code, 1)  # argparse passes over it in some versions of Python
+
+
+def test_lab_opens_a_notebook_by_its_number_or_name():
+    unet = str(command_line.first_notebook().parent / "02_unet.ipynb")
+    assert [command_line.named_notebook(one) for one in ("02", "02_unet", "02_unet.ipynb")] == [unet] * 3
+    for other in ("--port=8889", "8889", "solutions/02_unet.ipynb", "--ip", "README.md"):
+        assert command_line.named_notebook(other) == other
 
 
 @pytest.mark.parametrize(
@@ -157,15 +220,16 @@ def test_a_busy_machine_gets_fewer_threads_and_workers_share_them(monkeypatch, l
     for name in ("OMP_NUM_THREADS", "GOMP_SPINCOUNT"):
         monkeypatch.setenv(name, "x")
         monkeypatch.delenv(name)
-    command_line.calm_threads(workers)
+    said = machine.calm_threads(workers)
     assert os.environ.get("OMP_NUM_THREADS") == threads
-    assert os.environ["GOMP_SPINCOUNT"] == command_line.SPIN_COUNT
+    assert os.environ["GOMP_SPINCOUNT"] == machine.SPIN_COUNT
+    assert said.startswith("This machine is busy") == (load > 1)
 
 
 def test_the_users_number_of_threads_stays(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.setenv("GOMP_SPINCOUNT", "9")
-    command_line.calm_threads()
+    assert machine.calm_threads() == ""
     assert (os.environ["OMP_NUM_THREADS"], os.environ["GOMP_SPINCOUNT"]) == ("7", "9")
 
 
@@ -193,7 +257,7 @@ def test_bench_passes_its_arguments_on_to_benchmarks_from_any_folder(tmp_path, m
     assert main(["bench", "--help"]) == 0
     assert "--quick" in capfd.readouterr().out
     assert main(["bench", "--only", "speed"]) == 1
-    assert "no benchmark 'speed'" in capfd.readouterr().err
+    assert "There is no benchmark 'speed'" in capfd.readouterr().err
 
 
 def test_first_notebook(monkeypatch, tmp_path):

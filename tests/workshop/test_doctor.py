@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import re
 import subprocess
 import sys
 import warnings
@@ -33,6 +34,12 @@ def test_this_machine(tmp_path, capsys):
     assert set(by_name(checks)) >= {"Python", "packages", "device", "memory", "results", "disk", "data embedded",
                                     "data dsb2018", "Jupyter kernel", "notebooks"}  # fmt: skip
     assert not (tmp_path / "build").exists(), "it changes nothing"
+
+
+def test_it_promises_no_time(tmp_path, capsys):
+    """How long a machine takes is measured by `run`; an estimate on a busy machine once said hours."""
+    doctor.report(doctor.examine(tmp_path))
+    assert not re.search(r"\b(seconds?|minutes?|hours?|days?)\b", capsys.readouterr().out)
 
 
 def test_as_a_command(tmp_path):

@@ -76,18 +76,19 @@ def grade(
     if out.suffix.lower() in (".xlsx", ".html"):
         raise GradingError(f"--out {out}: the table is a CSV file; page and workbook (--format xlsx) come beside it.")
     box = find_sandbox(sandbox, image)
-    print(box.description, flush=True)
     wanted.read_points()  # a mistake in the file is told before hours of grading
     kept = Kept(out.with_name(out.name + RESULTS).absolute(), signing_key())
     with _writing(out):
         kept.folder.mkdir(parents=True, exist_ok=True)
-        if again:
-            kept.forget()
     with own_folder("unpacked-", kept.folder) as unpacked:
         own = all_files(out, wanted) | {kept.folder}
         handed_in = find_handed_in(folder, unpacked, wanted.roster, wanted.pattern, own)
         if not handed_in:
             raise GradingError(f"Nothing was handed in below {folder}: give the folder with the students' files.")
+        print(box.description, flush=True)
+        if again:
+            with _writing(out):
+                kept.forget()
         run = partial(_grade_some, kept=kept, workers=workers, limits=limits, dask=dask, sandbox=box)
         graded, jobs = _finished(handed_in, kept, limits, box)
         total = len(graded) + len(jobs)

@@ -27,7 +27,7 @@ from workshop.paths import checkout
 STUDENTS_PAGE = "docs/students.md"  # becomes their README.md
 FILES = ["LICENSE", "README.md", "course.py", "environment.yml", "pyproject.toml", "requirements.lock"]
 # What `lab`, `doctor` and `run` need of the workshop.
-FILES += [f"workshop/{name}.py" for name in ("__init__", "command_line", "doctor", "paths")]
+FILES += [f"workshop/{name}.py" for name in ("__init__", "command_line", "doctor", "parser", "paths")]
 PATTERNS = ["workshop/run/*.py", "workshop/run/page.*", "course_utils/**/*.py", "data/**/*"]
 PICTURES = (".png", ".svg", ".jpg", ".jpeg", ".gif")
 LEFT_OUT = ("solutions", "tests", "benchmarks")
@@ -78,7 +78,7 @@ def release(file: str | Path, root: str | Path | None = None) -> list[str]:
         with replacing(file) as unfinished:
             unfinished.write(stream.getvalue())
     except OSError as error:
-        raise ReleaseError(f"{file} cannot be written ({error.strerror}); name a file in another folder.") from error
+        raise ReleaseError(f"{file} cannot be written ({error.strerror}): name a file in another folder.") from error
     return sorted(contents)
 
 
@@ -117,7 +117,7 @@ def release_for_nbgrader(folder: str | Path, root: str | Path | None = None) -> 
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         except OSError as error:
-            raise ReleaseError(f"{path} cannot be written ({error.strerror}); name another folder.") from error
+            raise ReleaseError(f"{path} cannot be written ({error.strerror}): name another folder.") from error
         written.append(path)
     return written
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import sys
 import threading
 import time
 import uuid
@@ -24,7 +25,8 @@ from typing import Any
 from course_utils.results import prepare_output, replacing
 from workshop.paths import RunError, checkout, data_label, resolve_data_source, select_notebooks
 from workshop.run.kernel import Progress, execute, unknown_parameters
-from workshop.run.machine import machine, now
+from workshop.run.live import LiveLines, can_redraw
+from workshop.run.machine import calm_threads, machine, now
 from workshop.run.pages import write_html
 from workshop.run.summary import NotebookResult, format_table, write_summary
 
@@ -43,6 +45,7 @@ def run_course(
     cell_timeout: int | None = None,
     workers: int = 1,
     dask: str | None = None,
+    verbose: bool = False,
 ) -> list[NotebookResult]:
     """Execute the solved notebooks of this course, or those of the students if it has no others.
 
@@ -57,6 +60,7 @@ def run_course(
         cell_timeout: seconds one cell may take; by default what the profile needs.
         workers: notebooks at the same time.
         dask: address of the scheduler of a running cluster that executes them.
+        verbose: a line for each cell also on a terminal, where else each notebook has one live line.
 
     Returns:
         One result for each notebook, in order. A failed notebook does not stop the others.
@@ -67,10 +71,9 @@ def run_course(
         DataError: the data source cannot be read.
     """
     from course_utils.data import load_data
-    from course_utils.device import choose_device, describe_device
-    from course_utils.networks import model_path
     from course_utils.profiles import get_profile
 
+    busy = calm_threads(workers)  # before torch is imported
     solved = checkout() / "solutions"
     sources = select_notebooks(solved if solved.is_dir() else checkout() / "notebooks", only)
     try:
@@ -79,10 +82,15 @@ def run_course(
         raise RunError(str(error)) from None
     data = resolve_data_source(data)
     note = load_data(data).note  # a source that cannot be read should fail here, not in five notebooks
-    print(f"Data: {note}\nProfile: {profile}\nDevice: {describe_device(choose_device())}", flush=True)
-
     name = f"{data_label(data)}-{profile}" + (f"-seed{seed}" if seed else "")
     folder = (checkout() / "build" if out is None else Path(out).absolute()) / name
+    prepare_results(folder)
+
+    from course_utils.device import choose_device, describe_device
+    from course_utils.networks import model_path
+
+    lines = [busy, f"Data: {note}", f"Profile: {profile}", f"Device: {describe_device(choose_device())}"]
+    print("\n".join(filter(None, lines)), flush=True)
     parameters = {"data_source": data, "profile": profile, "seed": seed, "output": str(folder / "output")}
     facts = {"data": {"source": data, "note": note}, "profile": profile, "seed": seed,
              "machine": {**machine(), "device": describe_device(choose_device())}}  # fmt: skip
@@ -91,7 +99,18 @@ def run_course(
             print(f"Workers: {pool.description}", flush=True)
         if only is None:
             shutil.rmtree(model_path(folder / "output", "any").parent, ignore_errors=True)
-        return run_notebooks(sources, folder, parameters, facts, cell_timeout or CELL_TIMEOUT[profile], pool=pool)
+        return run_notebooks(
+            sources, folder, parameters, facts, cell_timeout or CELL_TIMEOUT[profile], pool=pool, verbose=verbose
+        )
+
+
+def prepare_results(folder: Path) -> None:
+    """Make the folder of a run; raises `RunError` if it cannot be written."""
+    try:
+        prepare_output(folder / "output" / "scores")
+    except OSError as error:
+        reason = getattr(error.__cause__, "strerror", None) or error
+        raise RunError(f"{folder} cannot be written ({reason}): name another --out.") from None
 
 
 def _executor(workers: int, dask: str | None) -> contextlib.AbstractContextManager:
@@ -115,6 +134,7 @@ def run_notebooks(
     kernel_name: str = "python3",
     say: Callable[[str], None] | None = None,
     pool: Any = None,
+    verbose: bool = False,
 ) -> list[NotebookResult]:
     """Execute notebooks and write `NN_topic.ipynb`, `NN_topic.html`, `summary.json` and `summary.md` into `folder`.
 
@@ -127,23 +147,21 @@ def run_notebooks(
         facts: further entries for the summary.
         cell_timeout: seconds one cell may take.
         kernel_name: "python3" is the Python that runs this.
-        say: takes one line of progress.
+        say: takes one line of progress, there is one for each cell; None prints them, or draws `LiveLines`.
+        verbose: print them also on a terminal.
         pool: `workshop.cluster.Cluster` that executes them; None for this process, one after another.
 
     Returns one result for each notebook, in the order of `sources`. Raises `RunError` if the folder cannot be written
     to, and `ClusterError` if a worker does not see it or the connection to the cluster was lost.
     """
-    say = say or partial(print, flush=True)
-    try:
-        prepare_output(folder / "output" / "scores")
-    except OSError as error:
-        raise RunError(f"Results cannot be written to {folder} ({error.__cause__}). Name another --out.") from None
-
+    live = say is None and not verbose and can_redraw(sys.stdout)
+    say = say or (LiveLines([source.stem for source in sources]) if live else partial(print, flush=True))
+    prepare_results(folder)
     sources, folder = [source.absolute() for source in sources], folder.absolute()
     finished = folder / f".finished-{uuid.uuid4().hex}"  # what a worker has finished, in case it dies then
     finished.mkdir()
     options = {"parameters": parameters, "cell_timeout": cell_timeout, "kernel_name": kernel_name,
-               "others": {source.stem for source in sources}}  # fmt: skip
+               "others": {source.stem for source in sources}, "live": live}  # fmt: skip
     run_one = partial(_run_once, folder=folder, finished=finished, **options)
     needs = {one: [other for other in sources if other.stem in NEEDS.get(one.stem, ())] for one in sources}
     results: dict[Path, NotebookResult] = {}
@@ -192,6 +210,7 @@ def run_notebook(
     say: Callable[[str], None],
     stop: threading.Event,
     others: Collection[str] = (),
+    live: bool = False,
 ) -> NotebookResult:
     """Execute one notebook; see `run_notebooks`. Errors inside the notebook are part of the result."""
     name = source.stem
@@ -201,7 +220,7 @@ def run_notebook(
         stale.unlink(missing_ok=True)
     say(f"{name}  starts")
     started = time.perf_counter()
-    progress = Progress(name, say, stop)
+    progress = Progress(name, say, stop, live)
     failure, scores = unknown_parameters(source, parameters), {}
     if not failure:
         failure = execute(source, executed, folder / "output", parameters, cell_timeout, kernel_name, progress)

@@ -92,12 +92,16 @@ def _code_cells(notebook: NotebookNode) -> list[NotebookNode]:
 
 
 class Progress:
-    """Says one line for each code cell and, while one runs long, a line every minute; knows which one is running."""
+    """Says one line for each code cell and, while one runs long, a line every minute; knows which one is running.
 
-    def __init__(self, name: str, say: Callable[[str], None], stop: threading.Event):
+    With `live` it says every second which cell is running, for a line that is drawn anew.
+    """
+
+    def __init__(self, name: str, say: Callable[[str], None], stop: threading.Event, live: bool = False):
         self.name = name
         self.say = say
         self.stop = stop
+        self.live = live
         self.cells: list[NotebookNode] = []
         self.current: int | None = None  # number of the code cell that began last, from 1
         self.started = self.said = time.monotonic()
@@ -106,21 +110,26 @@ class Progress:
         """A hook of nbclient: a cell begins."""
         self.current = next((number for number, one in enumerate(self.cells, start=1) if one is cell), None)
         self.started = self.said = time.monotonic()
+        if self.live and self.current:
+            self._say(f"{0:6} s  {first_words(cell.source)}")
 
     def wait(self) -> None:
         """The kernel has not answered yet."""
         if self.stop.is_set():
             raise InterruptedError("the run was interrupted")
-        if self.current and time.monotonic() - self.said > SECONDS_BETWEEN_SIGNS:
+        seconds = time.monotonic() - self.started
+        if self.current and time.monotonic() - self.said > (1 if self.live else SECONDS_BETWEEN_SIGNS):
             self.said = time.monotonic()
-            self.say(f"{self._label()}  still running, {self.said - self.started:.0f} s")
+            words = first_words(self.cells[self.current - 1].source)
+            self._say(f"{seconds:6.0f} s  {words}" if self.live else f"still running, {seconds:.0f} s")
 
     def end(self, cell: NotebookNode, **_: Any) -> None:
         """A hook of nbclient: a cell has ended."""
-        self.say(f"{self._label()}  {time.monotonic() - self.started:6.1f} s  {first_words(cell.source)}")
+        if not self.live:
+            self._say(f"{time.monotonic() - self.started:6.1f} s  {first_words(cell.source)}")
 
-    def _label(self) -> str:
-        return f"{self.name}  cell {self.current:2d}/{len(self.cells)}"
+    def _say(self, what: str) -> None:
+        self.say(f"{self.name}  cell {self.current:2d}/{len(self.cells)}  {what}")
 
 
 def first_words(source: str, width: int = 60) -> str:

@@ -41,7 +41,8 @@ def minimum_scores_for(data: str, profile: str) -> dict[Score, float]:
     pair = data_label(data), get_profile(profile).name
     if pair not in MINIMUM_SCORES:
         known = ", ".join(f"{one} in {other}" for one, other in MINIMUM_SCORES)
-        raise UnknownMinimumScoresError(f"no minimum scores for {pair[0]} in the profile {pair[1]}, only for {known}.")
+        which = f"{pair[0]} in the profile {pair[1]}"
+        raise UnknownMinimumScoresError(f"There are no minimum scores for {which}, only for {known}.")
     return MINIMUM_SCORES[pair]
 
 

@@ -17,10 +17,11 @@ import pytest
 
 from course_utils.exercises import list_exercises
 from workshop.build import build
-from workshop.command_line import main, make_parser
+from workshop.command_line import main
 from workshop.grade.box.sandbox import SandboxError, find_sandbox
 from workshop.grade.report.points import read_points
 from workshop.grade.report.questions import course_questions
+from workshop.parser import make_parser
 from workshop.publish import release as release_module
 from workshop.publish.release import ReleaseError, release, release_for_nbgrader
 
@@ -74,7 +75,7 @@ def test_it_holds_what_students_need_and_nothing_else(unpacked):
         assert below(folder) == {f"{folder}/{notebook}.ipynb" for notebook in NOTEBOOKS}
     assert "docs/figure.png" in files and "docs/private.png" not in files and "docs/instructors.md" not in files
     assert below("course_utils") == below("course_utils", CHECKOUT, "*.py")
-    parts = {f"workshop/{name}.py" for name in ("__init__", "command_line", "doctor", "paths")}
+    parts = {f"workshop/{name}.py" for name in ("__init__", "command_line", "doctor", "parser", "paths")}
     assert below("workshop") == parts | below("workshop/run", CHECKOUT, "*.py")
     assert below("data", CHECKOUT, "*.tif") and below("data", CHECKOUT, "*.tif") <= files
 
@@ -249,7 +250,7 @@ def commands():
 def test_commands_and_options_of_the_page_exist(capsys):
     assert {command[0] for command in commands()} == {"build", "test", "release", "grade"}
     for command in commands():
-        options, further = make_parser().parse_known_args(command)
+        options, further = make_parser()[0].parse_known_args(command)
         assert not further or options.passes_on
     for command in ("build", "grade", "release"):
         with pytest.raises(SystemExit):

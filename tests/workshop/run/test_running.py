@@ -6,6 +6,7 @@ Tiny notebooks, real kernels. The solved notebooks of the course are executed in
 import asyncio
 import base64
 import contextlib
+import io
 import json
 import os
 import queue
@@ -30,6 +31,7 @@ from workshop.run import course, summary
 from workshop.run import kernel as kernel_module
 from workshop.run.course import run_notebooks
 from workshop.run.kernel import first_words
+from workshop.run.live import LiveLines
 from workshop.run.pages import page_notebook
 
 PARAMETERS = 'data_source = "embedded"\nprofile = "auto"\nseed = 0\noutput = "output"'
@@ -126,6 +128,56 @@ def test_a_cell_that_runs_long_says_now_and_then_that_it_still_runs(run, monkeyp
     signs = [number for number, line in enumerate(run.lines) if "still running" in line]
     assert re.fullmatch(r"01_tiny  cell +\d+/\d+  still running, \d+ s", run.lines[signs[-1]])
     assert max(signs) < next(number for number, line in enumerate(run.lines) if "import time" in line)
+
+
+def screen(text):
+    """What a terminal shows after this text: its lines, of which the sequences "up" and "erase" change the last."""
+    lines = []
+    for up, line in re.findall(r"((?:\x1b\[\d+A\x1b\[J)?)([^\n]*)\n", text):
+        lines = lines[: len(lines) - int(up[2 : up.index("A")])] if up else lines
+        lines.append(line)
+    return lines
+
+
+def test_on_a_terminal_each_notebook_that_runs_has_one_line_and_what_ends_stays(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    stream = io.StringIO()
+    say = LiveLines(["01_a", "02_b"], stream)
+    say("01_a  starts")
+    say("01_a  cell  1/9  x")
+    say("02_b  cell  1/3  " + "long " * 20)
+    assert screen(stream.getvalue()) == ["01_a  cell  1/9  x", ("02_b  cell  1/3  " + "long " * 20)[:39]]
+    say("01_a  cell  2/9  y")
+    say("02_b  failed after 2.0 s")
+    say("02_b FAILED: code cell 1 of 3:\n\n    1 / 0\n")
+    shown = ["02_b  failed after 2.0 s", "02_b FAILED: code cell 1 of 3:", "", "    1 / 0", "", "01_a  cell  2/9  y"]
+    assert screen(stream.getvalue()) == shown
+    for line in ("01_a  passed after 3.0 s", "", "01_a  passed  3.0", "01_a", "  f1: 0.5"):
+        say(line)
+    assert screen(stream.getvalue())[5:] == ["01_a  passed after 3.0 s", "", "01_a  passed  3.0", "01_a", "  f1: 0.5"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(("stream", "term", "verbose", "live"), [
+    (Terminal, "xterm", False, True), (Terminal, "xterm", True, False), (Terminal, "dumb", False, False),
+    (io.StringIO, "xterm", False, False),
+])  # fmt: skip
+def test_a_log_a_simple_terminal_and_verbose_get_a_line_for_each_cell(run, monkeypatch, stream, term, verbose, live):
+    out = stream()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setenv("TERM", term)
+    source = write_notebook(run.sources, "01_tiny", "# Look at it\nx = 1")
+    values = {"data_source": "embedded", "profile": "smoke", "seed": 3, "output": str(run.folder / "output")}
+    run_notebooks([source], run.folder, values, verbose=verbose)
+    text = out.getvalue()
+    assert ("\x1b[1A\x1b[J" in text) == live and "Look at it" in text
+    lines = screen(text)
+    assert sum("  cell " in line for line in lines) == (0 if live else 3)
+    assert any(re.fullmatch(r"01_tiny  passed after \d+\.\d s", line) for line in lines)
 
 
 def test_summary_keeps_the_notebooks_of_an_earlier_run_into_the_same_folder(run):

@@ -97,7 +97,7 @@ def find_handed_in(
         HandInError: the folder, the roster or the pattern can't be used.
     """
     if not folder.exists():
-        raise HandInError(f"There is no {folder}: give the folder, or the archive, with what was handed in.")
+        raise HandInError(f"{folder} was not found: give the folder, or the archive, with what was handed in.")
     people = Roster(read_roster(roster)) if roster else None
     search = Search(unpacked, {path.absolute() for path in (*leave_out, *([roster] if roster else []))})
     search.look(folder.absolute())

@@ -202,7 +202,7 @@ def read_roster(path: Path) -> list[Person]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise RosterError(f"The roster {path} can't be read ({error.strerror}).") from error
+        raise RosterError(f"The roster {path} cannot be read ({error.strerror}): check the path.") from error
     if content.startswith((b"PK", b"\xd0\xcf")):
         raise RosterError(f"The roster {path.name} is a workbook or an archive: save it as CSV (UTF-8) and give that.")
     header, *rows = read_sheet(content).lines or [[]]

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
+from course_utils import did_you_mean
 from course_utils.exercises import list_exercises
 from course_utils.results import replacing
 from workshop.grade.collect.students import Person, read_roster
@@ -47,8 +48,9 @@ def parse_formats(text: str) -> list[str]:
     ['moodle', 'xlsx']
     """
     names = [name.strip().lower() for name in text.split(",") if name.strip()]
-    if not names or set(names) - set(FORMATS):
-        raise ExportError(f"{text!r} is not a list of formats; known: {', '.join(FORMATS)}.")
+    if unknown := [name for name in names or [text] if name not in FORMATS]:
+        hint = did_you_mean(unknown[0], FORMATS)
+        raise ExportError(f"There is no format {unknown[0]!r}.{hint} Known: {', '.join(FORMATS)}.")
     return names
 
 

@@ -86,7 +86,7 @@ def read_points(file: Path | None = None, questions: Collection[str] = ()) -> Po
         text = path.read_text(encoding="utf-8-sig")
         settings = tomllib.loads(text + "\n")  # an error "at end of document" would have no line
     except OSError as error:
-        raise PointsError(f"{path} cannot be read ({error.strerror}).") from error
+        raise PointsError(f"The points {path} cannot be read ({error.strerror}): check the path.") from error
     except ValueError as error:  # not UTF-8, or not TOML: the error names the line
         raise PointsError(f'{path} is not TOML: {error}. A line of it is, for example, "1.7" = 4') from error
 

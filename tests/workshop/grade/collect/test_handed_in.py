@@ -613,7 +613,7 @@ def test_a_roster_that_is_none_says_what_is_expected(tmp_path, content, message)
     (tmp_path / "roster.csv").write_bytes(content)
     with pytest.raises(RosterError, match=message):
         read_roster(tmp_path / "roster.csv")
-    with pytest.raises(RosterError, match="can't be read"):
+    with pytest.raises(RosterError, match="cannot be read"):
         read_roster(tmp_path / "none.csv")
 
 

@@ -166,5 +166,5 @@ def test_a_workbook_opens_in_a_reader(tmp_path, graded):
 def test_formats():
     assert parse_formats(" Moodle,canvas ,csv,xlsx") == ["moodle", "canvas", "csv", "xlsx"]
     for text in ("", "excel", "csv;xlsx"):
-        with pytest.raises(ExportError, match=re.escape("known: csv, xlsx, moodle, canvas")):
+        with pytest.raises(ExportError, match=re.escape("Known: csv, xlsx, moodle, canvas")):
             parse_formats(text)
