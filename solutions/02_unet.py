@@ -271,7 +271,7 @@ from course_utils import UNet
 ask(
     "02 skip connections",
     "Without skip connections, how many times as many pixels near the outlines are wrong?",
-    low=1.0, high=10.0, step=0.5, unit="times",
+    low=1.0, high=5.0, step=0.1, unit="times",
 )  # fmt: skip
 
 # %% [markdown]
@@ -332,7 +332,7 @@ compare("02 skip connections", times, "Wrong pixels near outlines, without skip 
 # %%
 for name in networks:
     print(f"wrong {name}: {100 * wrong_near[name]:.0f} % near outlines, {100 * wrong_elsewhere[name]:.1f} % elsewhere")
-claim(times > 1.2, "Without skip connections, over 1.2 times as many pixels near outlines are wrong.")
+claim(times > 1.1, "Without skip connections, more pixels near outlines are wrong, by over a tenth.")
 claim(max(wrong_elsewhere.values()) < 0.1, "Even without them, over 90 % of the pixels away from outlines are right.")
 
 # %% tags=["fold"]
