@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.collections import LineCollection
 from matplotlib.colors import hsv_to_rgb, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -130,14 +131,16 @@ def draw_tint(axes, strength: np.ndarray, colour: str) -> None:
 
 
 def draw_outlines(axes, image: np.ndarray, labels: np.ndarray, title: str = "", colour: str = ORANGE) -> None:
-    """Draw an image with the outline of each instance over it."""
-    from skimage.segmentation import find_boundaries
-
+    """Draw an image with a line around each instance, along the edges of its pixels."""
     check_arguments(image=image, labels=labels)
     draw_image(axes, image, title)
-    outline = np.zeros((*image.shape, 4))
-    outline[find_boundaries(labels, mode="inner")] = (*to_rgb(colour), 1)
-    axes.imshow(outline)
+    inside = np.pad(labels, 1)
+    rows, columns = np.nonzero(inside[1:] != inside[:-1])  # an edge below and above each other's pixel
+    across = np.stack([columns - 1.5, rows - 0.5, columns - 0.5, rows - 0.5], axis=-1)
+    rows, columns = np.nonzero(inside[:, 1:] != inside[:, :-1])
+    down = np.stack([columns - 0.5, rows - 1.5, columns - 0.5, rows - 0.5], axis=-1)
+    edges = np.concatenate([across, down]).reshape(-1, 2, 2)
+    axes.add_collection(LineCollection(edges, colors=colour, linewidths=1.8), autolim=False)
 
 
 def draw_errors(

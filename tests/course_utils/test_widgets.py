@@ -16,7 +16,7 @@ from ipywidgets import HTML, IntSlider, VBox
 
 from course_utils import plotting
 from course_utils.data import Sample
-from course_utils.widgets import browse_images, explore_threshold, explore_watershed, redraw_on_change
+from course_utils.widgets import browse_images, explore_iou, explore_threshold, explore_watershed, redraw_on_change
 
 
 def parts(box: VBox) -> tuple[dict, HTML]:
@@ -121,3 +121,10 @@ def test_a_file_name_is_a_name(name):
 def test_nothing_to_show_is_an_error(show, message):
     with pytest.raises(ValueError, match=message):
         show()
+
+
+def test_the_two_discs_are_a_page_that_knows_the_threshold_and_needs_no_kernel():
+    page = explore_iou(0.75).data
+    assert '{"threshold": 0.75}' in page and "<script>" in page
+    with pytest.raises(ValueError, match="iou_threshold"):
+        explore_iou(1.5)
