@@ -143,6 +143,14 @@ def draw_outlines(axes, image: np.ndarray, labels: np.ndarray, title: str = "", 
     axes.add_collection(LineCollection(edges, colors=colour, linewidths=1.8), autolim=False)
 
 
+def draw_line(axes, start: Sequence[float], end: Sequence[float]) -> None:
+    """Draw a line from a (row, column) to another, with A and B at its ends."""
+    edge = [withStroke(linewidth=2.5, foreground="black")]
+    axes.plot([start[1], end[1]], [start[0], end[0]], color="white", linewidth=1, path_effects=edge)
+    for name, (row, column) in {"A": start, "B": end}.items():
+        axes.text(column, row, name, color="white", size=12, weight="bold", ha="center", va="center", path_effects=edge)
+
+
 def draw_errors(
     axes, image: np.ndarray, prediction: np.ndarray, truth: np.ndarray, iou_threshold: float = 0.5, title: str = ""
 ) -> None:

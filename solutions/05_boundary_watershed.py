@@ -27,15 +27,15 @@ import pandas as pd
 import torch
 from IPython.display import display
 from scipy import ndimage
-from skimage.measure import label, regionprops
-from skimage.morphology import disk
+from skimage.measure import label, profile_line, regionprops
 from skimage.segmentation import find_boundaries, watershed
 
 from course_utils import connected_components, f1_score, get_profile, load_data, plotting, predict, remove_small
 from course_utils.arguments import check_arguments  # used by the course's own functions, not by yours
-from course_utils.display import LiveFigure, show
+from course_utils.display import LiveFigure, show, show_frames
 from course_utils.exercises import check
 from course_utils.exercises.claims import claim
+from course_utils.exercises.guesses import ask, compare
 from course_utils.exploration import normalize_percentiles, split_train_val
 from course_utils.metrics import classify_errors
 from course_utils.networks import BOUNDARY_WEIGHT, boundary_model
@@ -66,9 +66,14 @@ val_masks = [sample.mask for sample in val]
 
 # %%
 pair = np.zeros((15, 24), dtype=int)
-pair[2:13, 2:13][disk(5) > 0] = 1
-pair[2:13, 11:22][(disk(5) > 0) & (pair[2:13, 11:22] == 0)] = 2
+disc = np.hypot(*np.mgrid[-5:6, -5:6]) <= 5
+pair[2:13, 2:13][disc] = 1
+pair[2:13, 11:22][disc & (pair[2:13, 11:22] == 0)] = 2
+areas = {mode: int(np.sum((pair > 0) & ~find_boundaries(pair, mode=mode))) for mode in ("thick", "inner", "outer")}
+print("pixels of interior that remain:", areas)
+assert areas["thick"] == areas["inner"] < areas["outer"]
 
+# %% tags=["fold"]
 figure, axes = plotting.grid(1, 4, width=2.9, height=2.6)
 plotting.draw_labels(axes[0, 0], pair, "mask")
 for panel, mode in zip(axes[0, 1:], ("thick", "inner", "outer")):
@@ -80,13 +85,6 @@ show(
     "Two touching nuclei, eleven pixels wide, and three modes of their boundaries: background, "
     "interior and boundary as classes.",
 )
-areas = {
-    mode: int(np.sum((pair > 0) & ~find_boundaries(pair, mode=mode)))
-    for mode in ("thick", "inner", "outer")
-}
-print("pixels of interior that remain:", areas)
-assert areas["thick"] == areas["inner"] < areas["outer"]
-
 # %% [markdown]
 # * **thick** marks pixels on both sides of every edge: nuclei look larger than they are.
 # * **inner** marks the outermost pixels of each nucleus: interior and boundary *together are exactly the nucleus*.
@@ -134,18 +132,18 @@ from course_utils import boundary_target
 # %%
 sample = max(train, key=lambda sample: np.mean(find_boundaries(sample.mask, mode="inner")))
 target = boundary_target(sample.mask)
-side = 120
-figure, axes = plotting.grid(1, 3, width=3.3)
-plotting.draw_image(axes[0, 0], sample.image[:side, :side], "image")
-plotting.draw_labels(axes[0, 1], sample.mask[:side, :side], "mask")
-plotting.draw_classes(axes[0, 2], target[:side, :side], "target", legend=True)
-show(
-    figure,
-    "Part of a crowded training image, its mask, and the target with three classes.",
-)
 share = torch.bincount(target.flatten(), minlength=3) / target.numel()
 print("background {:.1%}, interior {:.1%}, boundary {:.1%}".format(*share.tolist()))
 assert target.dtype == torch.int64 and torch.equal(target > 0, torch.from_numpy(sample.mask > 0))
+
+# %% tags=["fold"]
+tiles = [np.s_[80 * i : 80 * i + 80, 80 * j : 80 * j + 80] for i, j in np.ndindex(*np.array(target.shape) // 80)]
+crowd = max(tiles, key=lambda tile: (target[tile] == 2).sum(), default=np.s_[:80, :80])
+figure, axes = plotting.grid(1, 3, width=3.6)
+plotting.draw_image(axes[0, 0], sample.image[crowd], "image")
+plotting.draw_labels(axes[0, 1], sample.mask[crowd], "mask")
+plotting.draw_classes(axes[0, 2], target[crowd], "target", legend=True)
+show(figure, "Part of a crowded training image, 80 x 80 pixels, its mask, and the target with three classes.")
 
 # %% [markdown]
 # ## From three classes to instances
@@ -210,11 +208,14 @@ from course_utils import watershed_instances
 # ## First test without a network
 #
 # Before training anything, run the pipeline on the **target itself**: a network that predicts perfectly. If the score
-# is not close to 1 now, no training will repair it. Compare it with a common variant, `watershed_without_rim`: it
-# leaves the boundary out of the mask, `mask = foreground > 0.5`. It looks harmless.
+# is not close to 1 now, no training will repair it.
 #
-# **Predict, then run.** What does the variant score on the *perfect* target: at an IoU threshold of 0.5? At 0.75?
+# **Break it**: a common variant, `watershed_without_rim`, leaves the boundary out: `mask = foreground > 0.5`.
+# It looks harmless. **Predict, then run**:
 
+# %%
+question = "What does the watershed without the rim score on the perfect target? Mean F1 at an IoU threshold of 0.75:"
+ask("05 without rim", question, 0.0, 1.0, 0.01)
 
 # %%
 test_masks = [sample.mask for sample in data.test]
@@ -229,7 +230,7 @@ oracle = {
     ],
 }
 
-# %% tags=["nbval-check-output"]
+# %%
 exact = {
     name: {
         f"IoU {t:g}": np.mean([f1_score(found, mask, t) for found, mask in zip(results, test_masks)])
@@ -238,10 +239,32 @@ exact = {
     for name, results in oracle.items()
 }
 exact = pd.DataFrame(exact).T
-print(exact.round(3).to_string())
 right, rimless = exact.loc["watershed, as in exercise 5.2"], exact.loc["watershed, boundary left out of the mask"]
+compare("05 without rim", rimless["IoU 0.75"], f"At 0.5 it is {rimless['IoU 0.5']:.2f}.")
 claim(right.min() > 0.99, "A perfect prediction gives more than 0.99 at every IoU threshold.")
 claim(rimless["IoU 0.75"] < 0.75, "Without the rim a quarter is lost at IoU 0.75.")
+
+# %% tags=["nbval-check-output"]
+print(exact.round(3).to_string())
+
+# %% tags=["fold"]
+regions = [(region.area, index, region) for index, mask in enumerate(test_masks) for region in regionprops(mask)]
+area, index, region = sorted(regions, key=lambda one: one[:2])[len(regions) // 4]  # smaller than most
+top, left, bottom, right_side = region.bbox
+part = np.s_[max(top - 5, 0) : bottom + 5, max(left - 5, 0) : right_side + 5]
+nucleus = (test_masks[index] == region.label)[part]
+figure, axes = plotting.grid(1, 3, width=3.4)
+plotting.draw_classes(axes[0, 0], targets[index][part], f"target: nucleus of {area:g} pixels", legend=True)
+for panel, name, title in zip(axes[0, 1:], list(oracle)[:0:-1], ("as in exercise 5.2", "boundary left out")):
+    found = oracle[name][index][part]
+    own = found == max(np.unique(found[nucleus]), key=lambda id_: (id_ > 0, np.sum(found[nucleus] == id_)))
+    iou = np.sum(own & nucleus) / np.sum(own | nucleus)
+    plotting.draw_outlines(panel, (found > 0).astype(float), test_masks[index][part], f"{title}: IoU {iou:.2f}")
+show(
+    figure,
+    "A small nucleus of the test images. White: what the watershed makes of the perfect target; the line is the true "
+    "outline. With the boundary in the mask it is filled up to the outline, without it a rim is missing.",
+)
 
 # %% [markdown]
 # On a *perfect* prediction the variant loses more than a quarter of the score at IoU 0.75: every nucleus is too small
@@ -297,8 +320,11 @@ print(f"weight of the boundary class in the loss: {BOUNDARY_WEIGHT:g}")
 #
 # Of all pixels to which the network gives 30 % boundary, 30 % should be boundary. A **reliability curve** shows whether
 # that is so: the predictions are sorted into ten bins, and for each the share that really is boundary is drawn against
-# the mean prediction. Break it on purpose: multiply the odds of the boundary class by its weight again, as the loss
-# asked for.
+# the mean prediction. **Break it**: multiply the odds of the boundary class by its weight again, as the loss asked for.
+
+# %%
+question = "With the weight left in, the network sees boundary where there is none."
+ask("05 weight", question + " By how much is its mask of interior and boundary too large?", -5, 20, 0.5, unit="%")
 
 # %%
 val_predictions = [predict(model, image) for image in val_images]
@@ -315,24 +341,29 @@ versions = {
 
 # %%
 n_foreground = sum(np.count_nonzero(mask) for mask in val_masks)
-figure, axes = plotting.grid(1, 1, width=4.5, height=3.6)
-distance, excess = {}, {}
-for (name, (predicted, outside)), style in zip(versions.items(), ("-o", "--s")):
+reliability, distance, excess = {}, {}, {}
+for name, (predicted, outside) in versions.items():
     bins = np.minimum((10 * predicted).astype(int), 9)
     n_pixels = np.maximum(np.bincount(bins, minlength=10), 1)
     mean, share = (np.bincount(bins, values, minlength=10) / n_pixels for values in (predicted, is_boundary))
-    axes[0, 0].plot(mean, share, style, label=name)
+    reliability[name] = mean, share
     distance[name] = np.abs(mean - share).max()
     excess[name] = np.count_nonzero(outside < 0.5) / n_foreground - 1
-axes[0, 0].plot([0, 1], [0, 1], ":", color="black", label="as it should be")
-axes[0, 0].set(xlabel="predicted probability of boundary", ylabel="share that is boundary")
-axes[0, 0].legend(frameon=False)
-show(figure, "Reliability curve of the boundary class on the validation images, with and without the weight.")
+compare("05 weight", round(100 * excess["weight left in"], 1), f"Without it: {excess['weight removed']:+.1%}.")
 for name in versions:
     print(f"{name}: shares off by up to {distance[name]:.2f}; mask against nuclei {excess[name]:+.1%}")
 without, weighted = distance.values()
 claim(without < 0.1 < 0.2 < weighted, "Without the weight, predicted and observed shares agree far better.")
 claim(abs(excess["weight removed"]) < excess["weight left in"], "With the weight the mask is too large.")
+
+# %% tags=["fold"]
+figure, axes = plotting.grid(1, 1, width=4.5, height=3.6)
+for (name, curve), style in zip(reliability.items(), ("-o", "--s")):
+    axes[0, 0].plot(*curve, style, label=name)
+axes[0, 0].plot([0, 1], [0, 1], ":", color="black", label="as it should be")
+axes[0, 0].set(xlabel="predicted probability of boundary", ylabel="share that is boundary")
+axes[0, 0].legend(frameon=False)
+show(figure, "Reliability curve of the boundary class on the validation images, with and without the weight.")
 
 # %% [markdown]
 # With the weight the network overestimates boundary: in the middle of the range, about twice. Without it, predicted and
@@ -363,44 +394,179 @@ for index, (inside, found, mask) in enumerate(zip(val_insides, val_instances, va
 print(f"{len(pairs)} components of the mask hold two nuclei; the watershed separates {len(separated)} of them")
 claim(0 < len(separated) < len(pairs), "The watershed separates some pairs of touching nuclei, not all.")
 
-# %%
-_, shown, (top, left, bottom, right) = sorted(separated or [(0, 0, (0, 0, *val_masks[0].shape))])[len(separated) // 2]
-window = np.s_[max(top - 12, 0) : bottom + 12, max(left - 12, 0) : right + 12]
-image, mask = val_images[shown], val_masks[shown]
-foreground, boundary = val_foregrounds[shown], val_boundaries[shown]
-inside, instances = val_insides[shown], val_instances[shown]
-seeds = label((foreground - boundary > 0.5) & inside)
+# %% [markdown]
+# Take the largest separated pair that fits into a window of 100 x 100 pixels, and compute the three inputs of the
+# watershed for its image. (If there is none in your data, two drawn discs take its place. Where the nuclei are small
+# the window has 60 x 60 pixels, so that they can be seen.)
 
-figure, axes = plotting.grid(2, 4, width=2.9, height=3.1)
+# %%
+fitting = [one for one in separated if max(one[2][2] - one[2][0], one[2][3] - one[2][1]) < 90]
+if fitting:
+    _, shown, box = max(fitting)
+    image, mask, foreground, boundary = (
+        arrays[shown] for arrays in (val_images, val_masks, val_foregrounds, val_boundaries)
+    )
+else:
+    classes = boundary_target(pair).numpy()
+    image, mask, box = (pair > 0).astype(float), pair, (0, 0, *pair.shape)
+    foreground, boundary = (classes == 1).astype(float), (classes == 2).astype(float)
+
+inside = foreground + boundary > 0.5
+seeds = label((foreground - boundary > 0.5) & inside)
+instances = watershed(boundary, seeds, mask=inside)
+
+# %% [markdown]
+# In all panels, and in the plot below them, a line runs from A to B: through both nuclei, and across the place where
+# they touch.
+
+# %%
+side = 60 if max(box[2] - box[0], box[3] - box[1]) < 45 else 100
+top, left = (int(np.clip((box[i] + box[i + 2] - side) // 2, 0, max(mask.shape[i] - side, 0))) for i in (0, 1))
+window = np.s_[top : top + side, left : left + side]
+ids, areas = np.unique(instances[box[0] : box[2], box[1] : box[3]], return_counts=True)
+two = [id_ for id_ in ids[np.argsort(-areas)] if id_ > 0][:2]  # the instances of the pair
+centres = np.array(ndimage.center_of_mass(inside, instances, two))
+touch = np.argwhere(ndimage.binary_dilation(instances == two[0]) & (instances == two[1]))
+middle = touch.mean(axis=0) if len(touch) else centres.mean(axis=0)
+last = np.array(image[window].shape) - 3
+start, end = (np.clip(middle + way * (centres[1] - centres[0]) - (top, left), 2, last) for way in (-1.1, 1.1))
+
+# %%
+along = {"interior": foreground, "boundary": boundary, "mask": inside, "marker": seeds, "instance": instances}
+along = {
+    name: profile_line(values[window].astype(float), start, end, order=values.dtype.kind == "f", mode="nearest")
+    for name, values in along.items()
+}
+changes = np.flatnonzero(np.diff(along["instance"]) * along["instance"][1:] * along["instance"][:-1])
+claim(len(changes) == 1, "On the line there is one border between two instances.")
+
+# %% tags=["fold"]
+matching = np.zeros(instances.max() + 1, int)  # the ids of the nuclei, for the colours
+matching[instances] = plotting.with_matching_ids(instances, mask)
+figure, axes = plotting.grid(3, 3, width=3.6)
 plotting.draw_image(axes[0, 0], image[window], "image")
-plotting.draw_probability(axes[0, 1], foreground[window], "foreground: interior")
-plotting.draw_probability(axes[0, 2], boundary[window], "boundary = height map")
-plotting.draw_probability(axes[0, 3], inside[window].astype(float), "mask")
-plotting.draw_labels(axes[1, 0], seeds[window], "markers")
-plotting.draw_labels(axes[1, 1], plotting.with_matching_ids(instances, mask)[window], "result")
-plotting.draw_labels(axes[1, 2], mask[window], "truth")
-plotting.draw_errors(axes[1, 3], image, instances, mask, title=f"whole image: F1 = {f1_score(instances, mask):.2f}")
-frame = dict(width=right - left + 24, height=bottom - top + 24, fill=False, color=plotting.ORANGE, linewidth=2)
-axes[1, 3].add_patch(plt.Rectangle((left - 12, top - 12), **frame))
+plotting.draw_probability(axes[0, 1], foreground[window], "interior")
+plotting.draw_probability(axes[0, 2], boundary[window], "boundary")
+plotting.draw_probability(axes[1, 0], inside[window].astype(float), "mask: interior + boundary > 0.5")
+plotting.draw_labels(axes[1, 1], matching[seeds][window], "markers: interior - boundary > 0.5")
+plotting.draw_probability(axes[1, 2], (boundary * inside)[window], "height map: boundary in the mask")
+plotting.draw_labels(axes[2, 0], matching[instances][window], "result")
+plotting.draw_labels(axes[2, 1], mask[window], "truth")
+plotting.draw_outlines(axes[2, 2], image[window], instances[window], "result on the image")
+for panel in axes.flat:
+    plotting.draw_line(panel, start, end)
 show(
     figure,
-    "Two touching nuclei on their way from the image to instances: the two probabilities, the mask, the markers, the "
-    "result of the watershed, the truth; then the whole image with the kind of error of each instance.",
+    "Two touching nuclei on their way from the image to instances: image, interior, boundary; mask, markers, height "
+    "map; result, truth, and the result as outlines on the image. The line from A to B crosses both nuclei.",
+)
+
+# %% tags=["fold"]
+place = np.arange(len(along["interior"]))
+figure, axes = plotting.grid(1, 1, width=9, height=3.6)
+axes[0, 0].plot(place, along["interior"], "-", color=plotting.BLUE, label="interior")
+axes[0, 0].plot(place, along["boundary"], "--", color=plotting.RED, label="boundary")
+for number, id_ in enumerate(two, start=1):
+    marker = place[along["marker"] == id_]
+    axes[0, 0].hlines(-0.07, marker.min(), marker.max(), color="black", linewidth=6)
+    axes[0, 0].text(marker.mean(), -0.17, f"marker {number}", ha="center", va="center")
+for change in changes:
+    axes[0, 0].axvline(change + 0.5, color="black", linestyle=":")
+    axes[0, 0].text(change + 0.5, 1.05, "border", ha="center")
+axes[0, 0].set(xlabel="pixels from A to B", ylabel="probability", ylim=(-0.25, 1.02))
+axes[0, 0].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+show(
+    figure,
+    "The probabilities on the line from A to B. Interior is high in both nuclei, with a valley between them; boundary "
+    "has a ridge there. The markers end on both sides of the ridge, the border lies on it.",
 )
 
 # %% [markdown]
 # In the mask the two nuclei are one region; in the boundary map a ridge runs between them. It is high enough for two
-# markers, and the watershed draws the border along the ridge. Where the ridge is too low, a pair stays one instance:
-# most of the other pairs counted above are of this kind.
+# markers, and the watershed draws the border along the ridge.
+#
+# ### The watershed as it floods
+#
+# Water rises from every marker, over the height map, and nowhere outside the mask. At each level it covers the pixels
+# that are not higher and can be reached. Water of different markers does not mix: where two of them meet is a border.
+
+# %%
+levels = np.linspace(0, 1, 11).round(1)
+floods = [watershed(boundary, seeds, mask=inside & ((boundary <= level) | (seeds > 0))) for level in levels]
+claim(np.array_equal(floods[-1], instances), "The last flood is the result of the watershed.")
+kept = [np.array_equal(flood, np.where(flood > 0, instances, 0)) for flood in floods]
+claim(all(kept), "A pixel once flooded stays with its marker.")
+
+
+def meet(flood):
+    return np.any(ndimage.binary_dilation(flood == two[0]) & (flood == two[1]))
+
+
+first = next((level for level, flood in zip(levels, floods) if meet(flood)), None)
+print(f"The water of the two markers meets when it stands at {first}.")
+
+# %% tags=["fold"]
+def draw_from_above(panel, flood):
+    plotting.draw_probability(panel, (boundary * inside)[window], "height map, and water from each marker")
+    water = matching[flood][window]
+    panel.imshow(np.dstack([plotting.label_colours(water), water > 0]))
+    plotting.draw_line(panel, start, end)
+
+
+def draw_section(side_view, level, flood):
+    ground = along["boundary"]
+    under = profile_line(flood[window].astype(float), start, end, order=0, mode="nearest")
+    side_view.bar(place, np.where(along["mask"] > 0, 0, 1.05), width=1, color="0.85", label="outside the mask")
+    side_view.bar(place, np.where(along["mask"] > 0, ground, 0), width=1, color="0.45", label="boundary")
+    for number, id_ in enumerate(two, start=1):
+        colour = plotting.label_colours(matching[[[id_]]])[0, 0]
+        wet = np.where(under == id_, np.maximum(level - ground, 0), 0)
+        side_view.bar(place, wet, width=1, bottom=ground, color=colour)
+        middle = place[along["marker"] == id_].mean()
+        side_view.text(middle, -0.08, f"marker {number}", ha="center", va="center", size=9)
+    side_view.axhline(level, color="black", linewidth=1)
+    side_view.set(xlabel="pixels from A to B", ylim=(-0.15, 1.35), yticks=(0, 0.5, 1), title=f"water up to {level}")
+    side_view.legend(fontsize=8, loc="upper center", ncols=2, frameon=False)
+
+
+# %% tags=["fold"]
+def draw_flood(level, flood):
+    figure, axes = plotting.grid(1, 2, width=3.6, height=3.9)
+    draw_from_above(axes[0, 0], flood)
+    draw_section(axes[0, 1], level, flood)
+    return figure
+
+
+show_frames(
+    (draw_flood(level, flood) for level, flood in zip(levels, floods)),
+    [f"water up to {level}" for level in levels],
+    "The watershed as it floods, seen from above and in the section from A to B: at first there is water in the "
+    "markers only; it rises, spreads over the rims and up both sides of the ridge; at the end it fills the mask.",
+    columns=2,
+)
+
+# %% [markdown]
+# The last frame is the result above. Where the ridge is too low, there is a single marker, and a pair stays one
+# instance: most of the other pairs counted above are of this kind. Now the whole image:
+
+# %% tags=["fold"]
+figure, axes = plotting.grid(1, 2, width=5.2, height=5.6)
+plotting.draw_labels(axes[0, 0], matching[instances], f"result: {np.count_nonzero(np.unique(instances))} instances")
+plotting.draw_errors(axes[0, 1], image, instances, mask, title=f"errors: F1 = {f1_score(instances, mask):.2f}")
+for panel in axes[0]:
+    panel.add_patch(plt.Rectangle((left, top), side, side, fill=False, color=plotting.ORANGE, linewidth=2))
+show(figure, "The result for the whole image, and the kind of error of each instance. The square is the window above.")
 
 # %% [markdown]
 # ## Which of the three inputs matters most?
 #
 # Change one input at a time, with the same network on the validation images: a **flat** height map in place of the
-# boundary probability, and a mask **without the rim**; each with few, medium and many pixels in the seeds.
-#
-# **Predict, then run.** Which of the two costs more at an IoU threshold of 0.75? Ten times as much as the other, twice,
-# or about the same?
+# boundary probability, and a mask **without the rim**; each with few, medium and many pixels in the seeds. **Predict,
+# then run**:
+
+# %%
+question = "Which of the two costs more, at an IoU threshold of 0.75 and with medium seeds?"
+ask("05 inputs", question, options=["flat height map", "mask without the rim", "about the same"])
 
 # %%
 variants = {
@@ -415,6 +581,10 @@ for threshold in (0.1, 0.5, 0.95):
         rows[threshold, name] = summarize_scores(score_images(found, val_masks))["mean_f1"]
 inputs = pd.DataFrame(rows).T.rename_axis(["threshold", "variant"])
 right, flat, rimless = (inputs.xs(name, level="variant") for name in variants)
+losses = [right.loc[0.5, 0.75] - other.loc[0.5, 0.75] for other in (flat, rimless)]
+larger = "flat height map" if losses[0] > losses[1] else "mask without the rim"
+measured = "about the same" if abs(losses[0] - losses[1]) < 0.01 else larger
+compare("05 inputs", measured, "The flat map costs {:.3f}, the missing rim {:.3f}.".format(*losses))
 claim((right - rimless)[0.75].min() > 0.1, "Without the rim more than 0.1 is lost at IoU 0.75, whatever the threshold.")
 claim((right - flat).loc[[0.1, 0.5]].max().max() < 0.01, "A flat height map costs less than 0.01 up to threshold 0.5.")
 claim(0 < (right - flat).loc[0.95].max() < 0.05, "At threshold 0.95, where the seeds are small, it costs a little.")
@@ -469,6 +639,8 @@ points.style.format("{:.3f}").format_index("IoU {:g}", axis=1)
 
 # %%
 candidates = (0.1, 0.5, 0.8, 0.95)
+
+# %% tags=["fold"]
 figure, axes = plotting.grid(2, 4, width=2.9, height=3.4)
 for (upper, lower), threshold in zip(axes.T, candidates):
     found = watershed_instances(foreground, boundary, threshold)
@@ -550,7 +722,7 @@ rng = np.random.default_rng(seed)
 low, high = np.percentile([rng.choice(at_best, len(at_best)).mean() for _ in range(2000)], [2.5, 97.5])
 print(f"95 % interval of this mean: {low:.3f} to {high:.3f}")
 
-# %%
+# %% tags=["fold"]
 figure, axes = plotting.grid(1, 1, width=5.5, height=3.2)
 axes[0, 0].plot(list(mean_f1), list(mean_f1.values()), "-o")
 axes[0, 0].plot(best, mean_f1[best], "*", markersize=16, label=f"best: {best}")
@@ -660,25 +832,17 @@ claim(splits["Otsu, watershed"] > splits["boundary U-Net, watershed"], "The clas
 # outline has a waist, rightly or wrongly. That costs split nuclei, on both (48 against 35, and 17 against 1), and its
 # outlines are rougher.
 
-# %%
-test_scores = [
-    f1_score(found, mask) for found, mask in zip(methods["boundary U-Net, watershed"], test_masks)
-]
+# %% tags=["fold"]
+found = methods["boundary U-Net, watershed"]
+test_scores = [f1_score(one, mask) for one, mask in zip(found, test_masks)]
 order = np.argsort(test_scores)
 figure, axes = plotting.grid(1, 3, width=3.8, height=4.4)
 for panel, index, name in zip(axes[0], order[[0, len(order) // 2, -1]], ["worst", "median", "best"]):
-    found = methods["boundary U-Net, watershed"][index]
-    plotting.draw_errors(
-        panel,
-        test_images[index],
-        found,
-        test_masks[index],
-        title=f"{name}: F1 = {test_scores[index]:.2f}",
-    )
+    title = f"{name}: F1 = {test_scores[index]:.2f}"
+    plotting.draw_errors(panel, test_images[index], found[index], test_masks[index], title=title)
 show(
     figure,
-    "The worst, the median and the best test image of the watershed, with the kind of error of"
-    " each instance.",
+    "The worst, the median and the best test image of the watershed, with the kind of error of each instance.",
 )
 
 # %% [markdown]
