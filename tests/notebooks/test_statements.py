@@ -156,7 +156,10 @@ def test_answer_3c_evaluation_mode_and_no_grad_are_different_things():
         assert torch.allclose(network(images)[:1], network(images[:1]), atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["01_data_exploration", "02_unet", "03_binary_training"])
+NAMES = ["01_data_exploration", "02_unet", "03_binary_training", "04_instance_evaluation", "05_boundary_watershed"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_notebook_asks_for_a_guess_and_breaks_something(name):
     source = (ROOT / "solutions" / f"{name}.py").read_text(encoding="utf-8")
     assert "**Predict, then run**" in source.replace("run.**", "run**")
