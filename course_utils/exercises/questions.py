@@ -69,7 +69,7 @@ def model_answer(question: str, answer: str = "") -> None:
     known = read_questions(SOLUTIONS)
     if question in known:
         _show(question, "passed", "answered", f"{kept} Compare it with the model answer.")
-        _show_text(known[question].answer)
+        _show_text(f"**Model answer**\n\n{known[question].answer}")
     else:
         lack = "This copy of the course has no model answers; your instructor has them."
         if known:

@@ -146,7 +146,7 @@ def test_in_a_notebook_it_is_a_box_and_the_model_answer_is_rendered(here, monkey
     monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data["text/markdown"]))
     model_answer("1a", "<script>")
     assert "✔ Question 1a: answered" in shown[0] and "<script>" not in shown[0]
-    assert shown[1] == "Because *of* this."
+    assert shown[1] == "**Model answer**\n\nBecause *of* this."
 
 
 def test_every_question_of_the_course_has_its_model_answer():
