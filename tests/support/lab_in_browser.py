@@ -271,8 +271,8 @@ THEME_IS = """theme => {
 }"""
 
 # Of each picture in a cell: its alternative text, whether it is a sign (SVG) or a figure, how wide it is drawn, how far
-# it sticks out of the cell, how many colours it has, and whether it is opaque everywhere. What the editor of a text puts
-# around a line that is too long for it (a picture's data) is none.
+# it sticks out of the cell, how many colours it has, and whether it is opaque everywhere. What the editor of a text
+# puts around a line that is too long for it (a picture's data) is none.
 PICTURES = f"""async id => Promise.all([...{NODE}.querySelectorAll("img:not(.cm-widgetBuffer)")].map(async picture => {{
     await picture.decode();
     const canvas = new OffscreenCanvas(picture.naturalWidth, picture.naturalHeight).getContext("2d");
