@@ -135,8 +135,8 @@ def expect_all_close(
 ) -> None:  # fmt: skip
     """The values of several cases are right; else the advice is that of a suspect, or what fits to the first case."""
     advice = diagnosis(found, expected, suspects, cases=cases)
-    for what, value, right, look in zip(whats, found, expected, looks, strict=True):
-        expect_close(what, value, right, advice or look, tolerance)
+    for number, (what, value, right, look) in enumerate(zip(whats, found, expected, looks, strict=True)):
+        expect_close(what, value, right, advice or look, tolerance, input=cases[number][0] if cases else None)
 
 
 def advice_for(found: Any, suspects: dict[str, Any], otherwise: str, tolerance: float = 1e-5) -> str:

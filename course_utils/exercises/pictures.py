@@ -112,7 +112,9 @@ def compared(
         n_wrong, n, shown = int(wrong.sum()), wrong.size, [plane[first].item() for plane in planes]
         planes, wrong = [plane[first[:-2]] for plane in planes], wrong[first[:-2]]
         signed = kind in ("values", "image", "probability") and planes[0].dtype.kind != "b"
-        difference = np.subtract(*(plane.astype(np.float64) for plane in planes)) if signed else wrong
+        difference = wrong
+        if signed:  # what rounding alone changes is no difference
+            difference = np.where(wrong, np.subtract(*(plane.astype(np.float64) for plane in planes)), 0)
         place = first[-2:]
         panels = [_cut("yours", planes[0], kind, place), _cut("expected", planes[1], kind, place)]
         panels.append(_cut("difference", difference, "difference", place))
@@ -240,8 +242,9 @@ def _paint(axes: Any, array: np.ndarray, kind: str) -> str:
         note = " to ".join(ends) + odd
         numbers = None if kind == "image" else array
     if numbers is not None and max(array.shape) <= MAX_NUMBERS:  # as far as they can be read
-        texts = [_short(value) for value in numbers.ravel().tolist()]
-        size = min(11.0, 190 / max(array.shape) / max(map(len, texts)))
+        few, many = ([_short(value, digits) for value in numbers.ravel().tolist()] for digits in (3, 6))
+        texts = few if len({*few}) > len({*many}) / 2 else many  # else different numbers would look alike
+        size = min(11.0, 190 / max(array.shape[1], array.shape[0] / 2) / max(map(len, texts)))
         brightness = axes.images[0].make_image(None, unsampled=True)[0][..., :3].mean(axis=-1)
         brightness = brightness[(zoom := len(brightness) // len(array)) // 2 :: zoom, zoom // 2 :: zoom]
         for place, text in zip(np.ndindex(array.shape), texts, strict=True) if size > 4.5 else ():
@@ -249,10 +252,10 @@ def _paint(axes: Any, array: np.ndarray, kind: str) -> str:
     return note
 
 
-def _short(value: float) -> str:
+def _short(value: float, digits: int) -> str:
     """The number in at most about seven characters."""
-    texts = [f"{value:.{digits}g}" for digits in (6, 3)] if isinstance(value, float) else [str(int(value))]
-    return next((text for text in texts if len(text) <= 7), f"{value:.1e}".replace("e+0", "e").replace("e-0", "e-"))
+    text = f"{value:.{digits}g}" if isinstance(value, float) else str(int(value))
+    return text if len(text) <= 7 else f"{value:.1e}".replace("e+0", "e").replace("e-0", "e-")
 
 
 def _write(axes: Any, row: float, column: float, text: str, size: float, dark: bool = False) -> None:
