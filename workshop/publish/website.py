@@ -18,9 +18,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import filelock
 import nbformat
 
-from course_utils import modules_by_name
+from course_utils import get_profile, load_data, modules_by_name
 from course_utils.data.download import cached_dsb2018
 from course_utils.exercises import list_exercises
 from workshop.paths import checkout, data_label, resolve_data_source
@@ -34,6 +35,7 @@ PAGES = ("docs/students.md", "docs/instructors.md", "docs/grading.md", "docs/res
 FILES = ("LICENSE", "docs/result.png", "docs/training_curve.png", "docs/badges/kaggle.svg", "docs/badges/colab.svg",
          "docs/badges/binder.svg", "docs/icon.svg")  # fmt: skip
 IN_HTML = ("docs/result.png", "docs/result-narrow.png")  # pictures named in HTML, which Sphinx leaves as it is
+LIST = ".files"  # in the website: its files, so that others are known
 SETTINGS = {
     "project": "Nucleus segmentation with a U-Net",
     "html_title": "Nucleus segmentation with a U-Net",
@@ -95,8 +97,9 @@ def build_website(
     """
     course = checkout()
     out = (out or course / "build" / "site").resolve()
-    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / ".buildinfo").exists()):
-        raise WebsiteError(f"{out} is not a website of the course: name an empty folder with --out.")
+    if others := _others(out):
+        what = f"{others[0]} and {len(others) - 1} more" if others[1:] else others[0]
+        raise WebsiteError(f"{out} holds what is not of the website ({what}): name an empty folder with --out.")
     if executed and (data or profile):
         raise WebsiteError("--executed names a finished run, --data and --profile ask for a new one: leave one out.")
     try:
@@ -105,8 +108,8 @@ def build_website(
         raise WebsiteError(
             "the website needs Sphinx, which is not installed: pip install -e '.[site]', then start again."
         ) from None
-    executed = executed or execute_changed(course, data, profile)
     with _replaced(out) as building:
+        executed = executed or execute_changed(course, data, profile)
         source, pages = building / "source", building / "pages"
         collect(course, executed, source)
         messages = io.StringIO()
@@ -123,7 +126,20 @@ def build_website(
             listed = "\n".join(f"  {line}" for line in faults)
             raise WebsiteError(f"Faults in the pages ({len(faults)}):\n{listed.replace(str(source), '')}")
         (pages / ".nojekyll").touch()  # GitHub Pages would leave out folders that start with an underscore
+        (pages / LIST).write_text("\n".join([*_files(pages), LIST]), encoding="utf-8")
     return out
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+
+
+def _others(out: Path) -> list[str]:
+    """What is in the place of the website and was not written by an earlier call: that is never replaced."""
+    if out.is_file():
+        return [out.name]
+    listed = (out / LIST).read_text(encoding="utf-8").splitlines() if (out / LIST).is_file() else []
+    return sorted(set(_files(out)) - set(listed))
 
 
 @contextmanager
@@ -135,28 +151,42 @@ def _replaced(out: Path) -> Iterator[Path]:
     def clean() -> None:
         if old.exists() and not out.exists():  # stopped between the two renames, perhaps in an earlier call
             old.rename(out)
-        shutil.rmtree(building, ignore_errors=True)
+        for path in building.glob("*/"):
+            shutil.rmtree(path, ignore_errors=True)
 
     try:
-        clean()
-        building.mkdir(parents=True)
-        yield building
-        if out.exists():
-            out.rename(old)
-        (building / "pages").rename(out)
+        building.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(building / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            advice = "wait for it, or name another folder with --out"
+            raise WebsiteError(f"another call is building {out}: {advice}.") from None
+        try:
+            clean()
+            yield building
+            if out.exists():
+                out.rename(old)
+            (building / "pages").rename(out)
+        finally:
+            clean()
+            lock.release()
+            shutil.rmtree(building, ignore_errors=True)
     except OSError as error:
         raise WebsiteError(f"the website was not written to {out}: {error}") from None
-    finally:
-        clean()
 
 
 def execute_changed(course: Path, data: str | None = None, profile: str | None = None) -> Path:
     """The folder with the executed notebooks of solutions/; those that have changed are executed first."""
     data = resolve_data_source(data or ("dsb2018" if cached_dsb2018() else "embedded"))
-    profile = profile or ("smoke" if data == "embedded" else "laptop")
+    try:
+        profile = get_profile(profile or ("smoke" if data == "embedded" else "laptop")).name
+    except ValueError as error:
+        raise WebsiteError(str(error)) from None
     folder = course / "build" / f"{data_label(data)}-{profile}"
     solved = sorted((course / "solutions").glob("[0-9][0-9]_*.ipynb"))
     if old := [one.stem for one in solved if not _is_run_of(folder / one.name, one)]:
+        load_data(data)  # a source that cannot be read should fail before anything is said
         print(f"Executing {', '.join(old)} first, on {data} in the profile {profile}.", flush=True)
         results = run_course(data, profile, only=old)
         if failed := [result.notebook for result in results if result.error]:

@@ -229,7 +229,7 @@ def earlier(small_course) -> Path:
     executed_copy(small_course)
     out = small_course / "build" / "site"
     out.mkdir()
-    (out / ".buildinfo").touch()
+    (out / ".files").write_text(".files\nearlier.html")
     (out / "earlier.html").touch()
     return out
 
@@ -334,11 +334,41 @@ def test_a_link_that_leads_nowhere_stops_the_building(small_course, text, fault)
         build_website()
 
 
-def test_a_folder_with_other_files_is_left_alone(tmp_path):
-    (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(WebsiteError, match="is not a website of the course"):
-        build_website(tmp_path, COURSE / "solutions")
-    assert (tmp_path / "thesis.txt").exists()
+@pytest.mark.parametrize("place", ["thesis.txt", ".git/config", "notebooks/mine/thesis.txt"])
+def test_a_folder_with_other_files_is_left_alone_also_where_a_website_is(earlier, place):
+    other = earlier / place
+    other.parent.mkdir(parents=True, exist_ok=True)
+    other.write_text("years of work")
+    with pytest.raises(WebsiteError, match=rf"holds what is not of the website \({place}\): name an empty folder"):
+        build_website(earlier)
+    assert other.exists() and (earlier / "earlier.html").exists()
+
+
+def test_a_file_in_the_place_of_the_website_is_left_alone(tmp_path):
+    (tmp_path / "site").write_text("years of work")
+    with pytest.raises(WebsiteError, match="holds what is not of the website"):
+        build_website(tmp_path / "site", COURSE / "solutions")
+
+
+def test_while_one_call_builds_a_second_one_says_so_and_disturbs_nothing(earlier, monkeypatch):
+    build = website.collect
+
+    def try_again(*arguments):
+        monkeypatch.setattr(website, "collect", build)
+        with pytest.raises(WebsiteError, match="another call is building .*: wait for it"):
+            build_website()
+        build(*arguments)
+
+    monkeypatch.setattr(website, "collect", try_again)
+    assert (build_website() / "index.html").is_file() and not (earlier / "earlier.html").exists()
+    assert sorted(path.name for path in earlier.parent.iterdir()) == ["embedded-smoke", "site"]
+
+
+@pytest.mark.parametrize("wrong", [{"profile": "lapto"}, {"data": "nosuch"}])
+def test_a_mistake_in_typing_is_answered_before_anything_else_is_said(small_course, capsys, wrong):
+    with pytest.raises(ValueError, match=f"There is no .*{next(iter(wrong.values()))}"):
+        build_website(**wrong)
+    assert capsys.readouterr().out == "" and not list((small_course / "build").glob("*"))
 
 
 def test_without_sphinx_a_sentence_says_what_to_install(tmp_path, monkeypatch, capsys):
