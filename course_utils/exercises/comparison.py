@@ -28,16 +28,20 @@ def comparison(exercise: Exercise, submission: Any) -> str:
         return ""
     if ast.dump(ast.parse(own)) == ast.dump(ast.parse(course)):
         return ""
-    said = re.sub("`(.*?)`", r"<code>\1</code>", html.escape(said))
     sides = "".join(
         f'<div style="flex: 1 1 24em; min-width: 0;"><strong>{title}</strong>'
         f'<pre style="{_BOX}">{html.escape(code)}</pre></div>'
         for title, code in (("Yours", own), ("The course's", course))
     )
     return (
-        f"<details><summary>Compare with the course's code</summary><p>{said}</p>"
+        f"<details><summary>Compare with the course's code</summary><p>{with_code(said)}</p>"
         f'<div style="display: flex; flex-wrap: wrap; gap: 1em;">{sides}</div></details>'
     )
+
+
+def with_code(text: str) -> str:
+    """The text as HTML, and what stands between backticks in it as code."""
+    return re.sub("`(.*?)`", r"<code>\1</code>", html.escape(text))
 
 
 def source(definition: Any, with_helpers: bool = False) -> str:

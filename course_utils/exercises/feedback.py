@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from course_utils.display import in_notebook, show_box
-from course_utils.exercises.comparison import comparison
+from course_utils.exercises.comparison import comparison, with_code
 from course_utils.exercises.pictures import as_html, compared
 from course_utils.exercises.registry import Exercise
 
@@ -75,7 +75,7 @@ def show_result(exercise: Exercise, result: CheckResult, kept: str = "", submiss
     box = (
         f'<div role="status" style="border-left: 6px solid {colour}; padding: 0.4em 0.8em; margin: 0.4em 0;">'
         f"<strong>{html.escape(title)}</strong>"
-        + "".join(f"<div>{html.escape(message)}</div>" for message in messages)
+        + "".join(f"<div>{with_code(message)}</div>" for message in messages)
         + (as_html(result.picture) if result.picture is not None and in_notebook() else "")
         + (comparison(exercise, submission) if result.status == "passed" and in_notebook() else "")
         + "</div>"
@@ -218,7 +218,9 @@ def expect_close(
         fail(f"Value of {what}", round(float(found_array), 6), round(float(expected_array), 6), look)
     place = tuple(int(index) for index in np.argwhere(~close)[0])
     picture = picture or compared(what, found_array, expected_array, input, tolerance=tolerance)
-    fail(f"Value of {what} at {place}", found_array[place].item(), expected_array[place].item(), look, picture)
+    found, right = (f"{array[place]:.6g}" if array.dtype.kind == "f" else array[place].item()
+                    for array in (found_array, expected_array))  # fmt: skip
+    fail(f"Value of {what} at {place}", found, right, look, picture)
 
 
 def _array(value: Any) -> np.ndarray:

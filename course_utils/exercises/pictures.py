@@ -86,9 +86,10 @@ def as_html(picture: Any) -> str:
         _expect(0 < len(picture.panels) <= MAX_PANELS, "panels")
         parts = [Panels((panel,), panel.title) for panel in picture.panels]
         images = [figure_as_html(draw(part), part.alt if part is not parts[0] else alt) for part in parts]
-        width = 23.5 if len(parts) == 4 else 31.5  # percent: four or three in a row, two on a phone
-        style = f"width: {width}%; min-width: 150px; max-width: 230px; height: auto; margin: 2px; vertical-align: top"
-        return "<div>" + "".join(image.replace("max-width: 100%", style) for image in images) + "</div>"
+        row = 4 if len(parts) == 4 else 3  # of panels, two on a phone
+        style = f"width: {94 / row}%; min-width: 150px; height: auto; margin: 2px; vertical-align: bottom"
+        images = [image.replace("max-width: 100%", style) for image in images]
+        return f'<div style="max-width: {245 * row}px">{"".join(images)}</div>'
     except Exception:  # a picture that cannot be drawn is none
         return ""
 
@@ -176,7 +177,7 @@ def _draw(axes: Any, panel: Panel) -> None:
         note = _paint(axes, array[::step, ::step], panel.kind)
     except ValueError:  # classes that are none, negative ids
         note = _paint(axes, array[::step, ::step], "values")
-    axes.set_xlabel(fill(note, 28), fontsize=10)
+    axes.set_xlabel(fill(note, 30), fontsize=10)
     axes.tick_params(labelsize=9, length=2)
     halo = [withStroke(linewidth=3, foreground="white")]
     for axis, first in zip((axes.yaxis, axes.xaxis), panel.corner, strict=True):
@@ -230,7 +231,7 @@ def _paint(axes: Any, array: np.ndarray, kind: str) -> str:
         colours = colours.with_extremes(bad=plotting.YELLOW)
         largest = np.abs(finite).max(initial=0) or 1
         axes.imshow(number, cmap=colours, vmin=-largest, vmax=largest)
-        signs = {"orange: yours is larger": (number > 0).any(), "blue: yours is smaller": (number < 0).any()}
+        signs = {"orange: larger": (number > 0).any(), "blue: smaller": (number < 0).any()}
         note = ", ".join(sign for sign, seen in signs.items() if seen) + odd
     else:
         known = kind == "probability" or not finite.size

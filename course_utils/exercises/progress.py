@@ -1,7 +1,7 @@
 """A record of the exercises solved and the guesses made so far, and its overview.
 
 The record is a JSON file in the user's data folder, or the file that `COURSE_PROGRESS` names. If it is deleted, only
-the overview is lost; if it cannot be written, the checks still work.
+the overview and the guesses are lost; if it cannot be written, the checks still work.
 """
 
 from __future__ import annotations

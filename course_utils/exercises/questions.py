@@ -59,11 +59,11 @@ def model_answer(question: str, answer: str = "") -> None:
     """
     written, file = (str(answer).strip(), "") if answer else _saved_answer(question)
     if not written:
-        advice = 'Double-click "Your answer", write, save the notebook (Ctrl+S), run this cell again. Or give it here:'
-        found = f"Nothing is written below the question in {file}, as it was last saved."
+        found = f"Nothing is written below the question in {file}, as it was last saved. Double-click 'Your answer', "
+        found += "write, save the notebook (Ctrl+S), run this cell again. Or give your answer here:"
         if not file:
-            found = "No saved notebook with this question was found, so what you wrote there cannot be read."
-        _show(question, "todo", "no answer yet", f'{found} {advice} model_answer("{question}", "...")')
+            found = "No saved notebook with this question was found. Give your answer here, too:"
+        _show(question, "todo", "no answer yet", f'{found} model_answer("{question}", """...""")')
         return
     kept = f"Your answer is kept in {file}." if file else "Write it into the cell above, too: there it is kept."
     known = read_questions(SOLUTIONS)

@@ -146,7 +146,7 @@ def students_line(error: BaseException) -> tuple[int, str, str] | None:
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if _is_students(frame.filename):
             line = (frame.line or linecache.getline(frame.filename, frame.lineno or 0)).strip()
-            return frame.lineno or 0, frame.name, line
+            return frame.lineno or 0, "your code" if frame.name.startswith("<") else frame.name, line
     return None
 
 

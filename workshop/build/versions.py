@@ -27,7 +27,7 @@ OWN_ANSWER = """<details><summary>Your answer</summary>
 PROGRESS = """## Your progress
 
 The exercises of this notebook, as their checks last found them, and folded those of the others. They are remembered in
-a small file on this computer; deleting it changes nothing else."""
+a small file on this computer, together with your guesses; deleting it changes nothing else."""
 MINUTES = "{{minutes}}"
 WORDS_PER_MINUTE = 100  # of a text with code and figures to look at
 MINUTES_PER_QUESTION = 5

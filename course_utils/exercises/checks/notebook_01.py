@@ -296,6 +296,7 @@ def _check_one_crop(random_crop) -> None:
                      compared(f"the {name} window", found[which], whole[y : y + size, x : x + size]))  # fmt: skip
             if starts[0] != starts[1]:
                 fail("Value of the crop", f"the image from {starts[0]}, the mask from {starts[1]}", "the same window",
+                     "Are rows and columns mixed up?" if starts[0] == starts[1][::-1] else
                      "Draw the window once and cut it from both.",
                      lambda: _pair_picture(_crops_of_scene(random_crop)))  # fmt: skip
 
@@ -352,7 +353,7 @@ def check_binary_target(binary_target) -> None:
                 look = "Does the id fit into the type that you convert the mask to?"
             fail(f"Value of the target of {what} where the id is {mask[place]}", target[0][place].item(),
                  float(mask[place] > 0), look,
-                 compared(what, target[0], mask > 0, mask, input_kind="labels"))  # fmt: skip
+                 compared(f"the target of {what}", target[0], mask > 0, mask, input_kind="labels"))  # fmt: skip
 
 
 # NucleiDataset
@@ -709,8 +710,9 @@ def _pair_picture(draw: Callable) -> Panels | None:
         expected = (image > (image.min() + image.max()) / 2) * 1.0
         if (picture := compared("the mask beside an image window", found, expected, image, input_kind="image")) is None:
             continue
-        image, *rest = picture.panels
-        image = replace(image, title="your image, with the outline of your mask", outline=found, mark=None)
+        titles = ("your image and mask", "your mask", "the mask that fits", "difference")
+        image, *rest = [replace(panel, title=title) for panel, title in zip(picture.panels, titles, strict=True)]
+        image = replace(image, outline=found, mark=None)
         return Panels((image, *rest), f"{picture.alt} The outline of your mask is not that of the nuclei in the image.")
     return None
 
@@ -722,7 +724,7 @@ def _counts_picture(starts: list[tuple[int, int]], n_rows: int, n_columns: int) 
     wrong = np.where((counts == 0) & (share > 5), np.inf, np.abs(counts - share))  # first what was never drawn
     worst = tuple(int(place) for place in np.unravel_index(np.argmax(wrong), counts.shape))
     return Panels(
-        (Panel("yours: how often the window started here", counts, mark=worst),
+        (Panel("yours: times drawn", counts, mark=worst),
          Panel("expected, about", np.full(counts.shape, round(share, 1)), mark=worst)),
         f"How often the window started at each row and column: found {counts[worst]:.0f} times at {worst}, which is "
         f"marked, expected about {share:.3g} times everywhere. Places never drawn: {(counts == 0).sum()}.",

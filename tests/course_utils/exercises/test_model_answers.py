@@ -58,7 +58,7 @@ def test_the_untouched_notebook_shows_no_model_answer(here, capsys):
     saved(here / "01_one.ipynb")
     text = said(capsys)
     assert text.startswith(NOT_YET) and "in 01_one.ipynb, as it was last saved" in text and "save the notebook" in text
-    assert 'model_answer("1a", "...")' in text and "Because" not in text
+    assert 'model_answer("1a", """...""")' in text and "Because" not in text
 
 
 def test_after_an_answer_was_typed_and_saved_the_model_answer_is_shown(here, capsys):
