@@ -23,6 +23,8 @@ HERE = Path(__file__).parent
 NOTE = "<p><em>This cell has an interactive part. It works when you run the cell in JupyterLab.</em></p>"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 TABLE = '<div class="scrolls" role="group" aria-label="Table">{}</div>'  # on a phone it scrolls, and not the page
+FIGURE = TABLE.replace("Table", "Figure")
+MAX_SHRUNK = 800  # pixels: a figure as wide as that can be read on a phone
 
 
 class _Text(IPythonRenderer):
@@ -118,7 +120,11 @@ def page_notebook(notebook: NotebookNode) -> NotebookNode:
             elif picture := data.get("image/png"):
                 alt = html.escape(output.metadata.get("image/png", {}).get("alt", ""))
                 encoded = "".join(picture.split())
-                output.data = NotebookNode({"text/html": f'<img alt="{alt}" src="data:image/png;base64,{encoded}">'})
+                width = int.from_bytes(base64.b64decode(encoded[:32])[16:20])  # of the header of a PNG
+                shown = f'<img alt="{alt}" src="data:image/png;base64,{encoded}">'
+                if width > MAX_SHRUNK:  # on a phone its letters would be too small
+                    shown = FIGURE.format(shown.replace("<img", f'<img style="min-width: {0.6 * width:.0f}px"'))
+                output.data = NotebookNode({"text/html": shown})
     return notebook
 
 

@@ -60,3 +60,28 @@ def test_links_to_other_notebooks_lead_to_their_pages_where_there_are_any(page):
 
 def test_words_that_are_widgets_in_jupyterlab_say_so(page):
     assert "It works when you run the cell in JupyterLab" in parsed(page).text
+
+
+PRINTED = """[getComputedStyle(document.body).backgroundColor,
+    ...[...document.querySelectorAll("details > :not(summary)")].map(one => one.checkVisibility()),
+    ...[...document.querySelectorAll("main pre")].map(one => one.scrollWidth <= innerWidth)]"""
+
+
+def test_on_paper_the_page_is_white_and_nothing_is_folded_or_cut_off(page):
+    with browser_window() as window:
+        shown = window.new_page()
+        shown.goto(page.as_uri())
+        shown.emulate_media(media="print", color_scheme="dark")
+        shown.set_viewport_size({"width": 700, "height": 1000})
+        found = shown.evaluate(PRINTED)
+    assert found[0] == "rgb(255, 255, 255)" and len(found) > 8 and set(found[1:]) == {True}
+
+
+def test_on_a_phone_a_wide_figure_scrolls_instead_of_shrinking_until_nobody_can_read_it(page):
+    with browser_window() as window:
+        shown = window.new_page()
+        shown.set_viewport_size({"width": 390, "height": 800})
+        shown.goto(page.as_uri())
+        figure = shown.get_by_role("group", name="Figure")
+        assert figure.locator("img").bounding_box()["width"] == 540 and figure.bounding_box()["width"] < 390
+        shown.wait_for_function("document.querySelector('[aria-label=Figure]').tabIndex === 0")

@@ -87,8 +87,9 @@ def _exercises(ids: Sequence[str], best: Mapping[tuple[str, str], Row], n_studen
 
 def _table(title: str, head: str, lines: Sequence[str], kind: str = "") -> str:
     body = "\n".join(lines)
+    scrolls = f'<div class="wide" tabindex="0" role="group" aria-label="{title or "More"}">'  # also from the keyboard
     return (
-        f'{title and f"<h2>{title}</h2>"}<div class="wide"><table class="{kind}"><thead><tr>{head}</tr></thead>'
+        f'{title and f"<h2>{title}</h2>"}{scrolls}<table class="{kind}"><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 

@@ -36,7 +36,7 @@ img {{ max-width: 100%; height: auto; }}
 .wide {{ overflow-x: auto; }} table {{ border-collapse: collapse; overflow-wrap: normal; }}
 th, td {{ text-align: left; vertical-align: top; padding: .25rem .6rem; border-bottom: 1px solid var(--line); }}
 td.number {{ text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }}
-a {{ color: inherit; }} a:focus-visible {{ outline: 3px solid #0072B2; }}
+a {{ color: inherit; }} :focus-visible {{ outline: 3px solid #0072B2; }}
 .columns {{ display: grid; gap: 1rem; grid-template-columns: minmax(0, 1fr); }}
 @media (min-width: 60rem) {{ .columns {{ grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); }} }}
 {style}</style></head><body><main>

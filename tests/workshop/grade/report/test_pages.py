@@ -4,6 +4,8 @@ import re
 
 import numpy as np
 import pytest
+from lab_in_browser import browser_window
+from pages_in_browser import faults_in_browser, served
 
 from course_utils.exercises import list_exercises
 from course_utils.exercises.pictures import Panel, Panels, compared
@@ -112,6 +114,16 @@ def test_the_page_of_the_class(tmp_path, class_of_three):
     for part in ("Handed in nothing: 1", "Late: 1", "To look at: 1", "Not graded: 1", "reads sys._getframe"):
         assert part in page, part
     assert "<img" not in page and "<i>Body" not in page and "\x1b" not in page
+
+
+def test_in_a_browser_the_pages_are_accessible_and_fit_a_phone(tmp_path, class_of_three):
+    rows, total, marks, points = class_of_three
+    drawn = picture(compared("the mask", np.eye(3), np.ones((3, 3)), np.eye(3)))
+    pages = write_feedback(tmp_path, rows, total, {("Ana", "1.2"): drawn}, {("Ana", "1a"): "Crop."}, marks, points)
+    write_overview(tmp_path / "class.html", rows, total)
+    with browser_window() as window, served(tmp_path) as address:
+        addresses = [f"{address}/{name}" for name in ("class.html", pages["Ana"].name)]
+        assert faults_in_browser(window, addresses, [(1400, "dark"), (390, "light")]) == []
 
 
 @pytest.mark.parametrize("n", [0, 1, 300])
