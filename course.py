@@ -150,7 +150,7 @@ def needed_extras(arguments: list) -> set:
 
 def environment_folder() -> Path:
     """The folder of the environment: COURSE_VENV, else .venv beside this file."""
-    return Path(os.environ.get("COURSE_VENV") or CHECKOUT / ".venv").expanduser().absolute()
+    return Path(os.path.expanduser(os.environ.get("COURSE_VENV") or str(CHECKOUT / ".venv"))).absolute()
 
 
 def environment_python(environment: Path) -> Path:

@@ -159,7 +159,7 @@ def speed() -> str:
         "loading, targets, metrics, averaging of weights": f"{overhead:.1f} % of an epoch's computing",
         "training of notebook 05 in `laptop` (75 times a measured epoch)": f"{loading[MINUTES]:.0f} minutes",
         "scoring 50 images at ten IoU thresholds": (
-            f"{times['stardist']:.0f} times as fast as StarDist's matching and {times['plain']:.0f} times as fast as "
+            f"{times['stardist']:.1f} times as fast as StarDist's matching and {times['plain']:.0f} times as fast as "
             "the plain functions, with the same counts"
         ),
         f"prediction of {large['image']} pixels, in tiles": f"{large['peak of the process, MB'] / 1000:.1f} GB",

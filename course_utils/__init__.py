@@ -46,8 +46,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     >>> did_you_mean("lapto", ["smoke", "laptop"])
     ' Did you mean laptop?'
     """
-    similar = difflib.get_close_matches(word, known, n=1)
-    return f" Did you mean {similar[0]}?" if similar else ""
+    by_small_letters = {one.lower(): one for one in known}
+    similar = difflib.get_close_matches(word.lower(), by_small_letters, n=1)
+    return f" Did you mean {by_small_letters[similar[0]]}?" if similar else ""
 
 
 def __getattr__(name: str):

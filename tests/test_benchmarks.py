@@ -278,9 +278,10 @@ def test_the_figures_of_the_readme_are_measured(monkeypatch):
     for method in ("boundary U-Net, watershed", "Otsu, watershed"):
         assert " / ".join(f"{ap:.3f}" for ap in scores[method]["mean_ap"].values()) in text
     quoted = re.search(r"StarDist in PyTorch .*?\| ([\d./ ]+) \|", page.PAGE.read_text(encoding="utf-8"))[1]
-    assert f"a port of StarDist quotes {quoted}" in text
+    best = re.search(r"EmbedSeg.*?\| ([\d.]+ at 0\.5) \|", page.PAGE.read_text(encoding="utf-8"))[1]
+    assert f"a port of StarDist quotes {quoted}, EmbedSeg {best}" in text
     times = {row["way"]: row["times as long as the course's"] for row in page.read("evaluation")["rows"]}
-    assert f"is {times['stardist']:.0f} times as fast as StarDist's matching and {times['plain']:.0f} times" in text
+    assert f"is {times['stardist']:.1f} times as fast as StarDist's matching and {times['plain']:.0f} times" in text
     assert f"compute in {page.read('course')['rows'][-1]['seconds'] / 60:.1f} minutes" in text
     checks = page.ROOT / "tests" / "course_utils" / "exercises" / "checks"
     monkeypatch.syspath_prepend(str(checks))  # as pytest does for these tests

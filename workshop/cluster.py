@@ -12,6 +12,7 @@ certificates of dask's own settings.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import logging
 import queue
@@ -196,8 +197,10 @@ def _local_cluster(workers: int) -> Iterator[Any]:
     """A client of a new cluster on this computer: on 127.0.0.1, with its own certificate, no dashboard."""
     import dask
     from distributed import LocalCluster
+    from distributed.deploy.spec import close_clusters
     from distributed.security import Security
 
+    atexit.unregister(close_clusters)  # `with` closes it; if Ctrl-C comes while it starts, that would be a traceback
     with (
         tempfile.TemporaryDirectory(prefix="course-workers-", ignore_cleanup_errors=True) as folder,
         dask.config.set({**SETTINGS, "temporary-directory": folder}),

@@ -165,10 +165,10 @@ def named_notebook(argument: str) -> str:
     Raises:
         RunError: it looks like a notebook, and there is none.
     """
-    looks_like_one = re.fullmatch(r"0\d|\d\d_\w+|[^-].*\.ipynb", argument)
+    looks_like_one = re.fullmatch(r"\d\d?|\d\d_\w+|[^-].*\.ipynb", argument)
     if not looks_like_one or Path(argument).exists() or (CHECKOUT / argument).exists():
         return argument
-    return str(select_notebooks(first_notebook().parent, [Path(argument).stem])[0])
+    return str(select_notebooks(first_notebook().parent, [argument])[0])
 
 
 def free_port(first: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ def course_code() -> str:
 
 
 def select_notebooks(folder: Path, only: Sequence[str] | None = None, suffix: str = ".ipynb") -> list[Path]:
-    """The notebooks `NN_topic.ipynb` of a folder in order, all or only those with a number or name in `only`.
+    """The notebooks `NN_topic.ipynb` of a folder in order, all or only those with a number, name or path in `only`.
 
     The suffix ".py" gives their sources. Raises `RunError` if the folder has none, or not all that `only` names.
     """
@@ -41,10 +42,11 @@ def select_notebooks(folder: Path, only: Sequence[str] | None = None, suffix: st
         return notebooks
     chosen = set()
     for wanted in only:
-        matches = [path for path in notebooks if wanted in (path.stem, path.stem[:2], path.stem[:2].lstrip("0"))]
+        name = re.sub(r"\.(ipynb|py)$", "", Path(wanted).name)
+        matches = [path for path in notebooks if name in (path.stem, path.stem[:2], path.stem[:2].lstrip("0"))]
         if not matches:
             names = [path.stem for path in notebooks]
-            hint = did_you_mean(wanted, names)
+            hint = did_you_mean(name, names)
             raise RunError(f"There is no notebook {wanted!r}.{hint} Choose by number or name from: {', '.join(names)}.")
         chosen.update(matches)
     return [path for path in notebooks if path in chosen]
@@ -58,7 +60,7 @@ def resolve_data_source(source: str) -> str:
     """
     from course_utils.data import available_sources
 
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     looks_like_path = path.exists() or path.suffix or len(path.parts) > 1
     return str(path.absolute()) if looks_like_path and source not in ("auto", *available_sources()) else source
 

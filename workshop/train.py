@@ -17,13 +17,14 @@ import os
 import sys
 from pathlib import Path
 
-from course_utils.data import available_sources, load_data
+from course_utils.data import load_data
 from course_utils.device import choose_device, describe_device
 from course_utils.distributed import join_process_group, launched_by_torchrun, leave_process_group
 from course_utils.networks import binary_model, boundary_model, model_path
 from course_utils.profiles import get_profile
 from course_utils.results import prepare_output
 from course_utils.training import EpochResult
+from workshop.paths import resolve_data_source
 
 NETWORKS = {"binary": "the foreground network of notebooks 03 and 04", "boundary": "the network of notebook 05"}
 
@@ -82,9 +83,7 @@ def train(data: str, profile: str, output: Path, seed: int, networks: list[str])
     if seed < 0:
         raise ValueError(f"The seed is {seed}: give 0 or a positive integer.")
     sizes = get_profile(profile)
-    if data not in ("auto", *available_sources()) and Path(data).expanduser().exists():
-        data = str(Path(data).expanduser().absolute())
-    images = load_data(data)
+    images = load_data(data := resolve_data_source(data))
     prepare_output(model_path(output, "any").parent)
     device = choose_device()
     group = join_process_group(device)

@@ -84,7 +84,7 @@ def load_data(source: str | Path = "embedded") -> CourseData:
     """
     if isinstance(source, str) and source in _LOADERS:
         return _LOADERS[source]()
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if not str(source).strip() or not path.exists():
         names = ", ".join(f'"{name}"' for name in _LOADERS)
         raise DataError(

@@ -48,7 +48,7 @@ class DownloadError(DataError):
 def cache_folder() -> Path:
     """Where downloads are kept: `COURSE_DATA_DIR` if set, else the operating system's cache folder for this user."""
     if chosen := os.environ.get("COURSE_DATA_DIR"):
-        return Path(chosen).expanduser().absolute()
+        return Path(os.path.expanduser(chosen)).absolute()
     import platformdirs
 
     return platformdirs.user_cache_path("course-utils", appauthor=False)

@@ -18,6 +18,7 @@ from workshop import command_line
 from workshop.command_line import main
 from workshop.grade.box.sandbox import KINDS
 from workshop.parser import SANDBOXES, make_parser
+from workshop.paths import select_notebooks
 from workshop.run import course, machine
 from workshop.run.summary import NotebookResult
 
@@ -133,7 +134,8 @@ def test_a_failed_notebook_is_a_failed_command(monkeypatch, course_runs):
      ("run --data embeded", 1, "embedded"), ("run --only 03_binary_trainin", 1, "03_binary_training"),
      ("build --only unet", 1, "02_unet"), ("lab 3_unet.ipynb", 1, "02_unet"), ("grade x --format exel", 1, ""),
      ("grade x --format modle", 1, "moodle"), ("bench --quik", 2, "--quick"), ("run --fly", 2, ""), ("swim", 2, ""),
-     ("bench --only evalution", 1, "evaluation")],
+     ("bench --only evalution", 1, "evaluation"), ("RUN", 2, "run"), ("--verison", 2, "--version"), ("-V", 2, ""),
+     ("run --data DSB-2018", 1, "dsb2018"), ("site --profile Smok --data embedded", 1, "smoke")],
 )  # fmt: skip
 def test_a_mistake_in_typing_is_answered_with_the_most_similar_word_and_nothing_before_it(arguments, code, meant):
     variables = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "COLUMNS")}
@@ -142,6 +144,23 @@ def test_a_mistake_in_typing_is_answered_with_the_most_similar_word_and_nothing_
     assert (done.returncode, done.stdout) == (code, "")
     assert re.findall(r"Did you mean (\S+)\?", done.stderr) == ([meant] if meant else [])
     assert "here is no " in done.stderr.splitlines()[-1] and done.stderr.startswith(("course.py", "usage: ")[code - 1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["run", "03"], "'03' is one argument too many. Did you mean --only 03?"), (["doctor", "03"], "too many. See"),
+     (["run", "--data", ""], "--data: its value is empty"), (["grade", ""], "FOLDER: its value is empty"),
+     ([""], "there is no command ''"), (["--"], "there is no option '--'"), (["run", "--out", " "], "value is empty"),
+     (["run", "--data", "~nobody/images"], "no data source")],
+)  # fmt: skip
+def test_what_does_not_belong_there_is_named(arguments, said, capsys):
+    assert exit_code(*arguments) in (1, 2)
+    assert said in capsys.readouterr().err
+
+
+def test_a_notebook_is_named_by_its_number_its_name_or_its_path():
+    for name in ("2", "02", "02_unet", "02_unet.ipynb", "notebooks/02_unet.ipynb", "solutions/02_unet.py"):
+        assert [path.stem for path in select_notebooks(CHECKOUT / "solutions", [name])] == ["02_unet"]
 
 
 def test_every_sandbox_can_be_named():

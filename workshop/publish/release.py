@@ -59,6 +59,8 @@ def release(file: str | Path, root: str | Path | None = None) -> list[str]:
     """
     file = Path(file)
     root = Path(root) if root is not None else checkout()
+    if file.is_dir():
+        raise ReleaseError(f"{file} is a folder: name the zip in it, as in {file / 'student.zip'}.")
     contents = {name: (root / name).read_bytes() for name in collect(root)}
     contents["README.md"] = student_readme(root).encode()
     try:
@@ -78,7 +80,7 @@ def release(file: str | Path, root: str | Path | None = None) -> list[str]:
         with replacing(file) as unfinished:
             unfinished.write(stream.getvalue())
     except OSError as error:
-        raise ReleaseError(f"{file} cannot be written ({error.strerror}): name a file in another folder.") from error
+        raise ReleaseError(f"{file} cannot be written ({error.strerror}): name another file.") from error
     return sorted(contents)
 
 
