@@ -123,7 +123,7 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
                        help="that a cell or check may compute (default 30)")  # fmt: skip
     grade.add_argument("--memory", metavar="GB", type=_count, default=4,
                        help="what a notebook may use besides torch itself (default 4)")  # fmt: skip
-    grade.add_argument("--roster", metavar="FILE", type=_path, help="CSV file with names, ids or addresses of the class")
+    grade.add_argument("--roster", metavar="FILE", type=_path, help="CSV file with names, ids, addresses of the class")
     grade.add_argument("--pattern", metavar="REGEX",
                        help="whose file it is, if no known system wrote the names: (?P<student>...)")  # fmt: skip
     grade.add_argument("--points", metavar="FILE", type=_path,
