@@ -271,7 +271,7 @@ from course_utils import UNet
 ask(
     "02 skip connections",
     "Without skip connections, how many times as many pixels near the outlines are wrong?",
-    low=1.0, high=5.0, step=0.1, unit="times",
+    low=1.0, high=5.0, step=0.1,
 )  # fmt: skip
 
 # %% [markdown]
@@ -327,7 +327,7 @@ for name, network in networks.items():
     wrong_near[name] = np.mean(np.concatenate([w[n] for w, n in zip(wrong, near)]))
     wrong_elsewhere[name] = np.mean(np.concatenate([w[~n] for w, n in zip(wrong, near)]))
 times = wrong_near["without skips"] / wrong_near["with skips"]
-compare("02 skip connections", times, "Wrong pixels near outlines, without skip connections against with them.")
+compare("02 skip connections", times, "So many times as many pixels near outlines are wrong without skip connections.")
 
 # %%
 for name in networks:
@@ -493,7 +493,7 @@ table = pd.DataFrame(
 table = table.groupby("maps").sum()
 table["share"] = (100 * table["parameters"] / n_parameters).round(1).astype(str) + " %"
 assert table["parameters"].sum() == n_parameters and table.loc[1024, "parameters"] > 0.4 * n_parameters
-table
+table.style.format({"parameters": "{:,}"})
 
 # %% [markdown]
 # Each row sums up the convolutions with that number of feature maps. The two in the bottleneck, with 1024 maps, hold
@@ -646,9 +646,9 @@ half = 110
 
 
 def place_in_an_image(sample, region):
-    """How far a window around a nucleus sticks out of its image, and how far the area is from the median."""
+    """How far a window around a nucleus sticks out, whether it is long, and how far its area is from the median."""
     inside = min(*region.centroid, *np.subtract(sample.image.shape, region.centroid))
-    return max(0, half - inside), abs(region.area - np.median(areas))
+    return max(0, half - inside), region.eccentricity > 0.7, abs(region.area - np.median(areas))
 
 
 nuclei = [(sample, region) for sample in data.train[:30] for region in regionprops(sample.mask)]

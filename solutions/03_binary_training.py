@@ -255,7 +255,7 @@ hazy = [(torch.where(target > 0, 1e4, np.log(0.03 / 0.97)), target) for _, targe
 hazy_soft = np.mean([dice_score(logits, target) for logits, target in hazy])
 hazy_hard = np.mean([hard_dice_score(logits, target) for logits, target in hazy])
 compare("03 soft Dice", float(hazy_soft), f"The hard Dice is {hazy_hard:.0f}.")
-claim(hazy_soft < 0.9 and hazy_hard == 1, "A haze of 0.03 on the background alone costs the soft Dice more than 0.1.")
+claim(hazy_soft < 0.9 and hazy_hard == 1, "The haze costs the soft Dice more than the hard one, which stays at 1.")
 
 # %% [markdown]
 # Most pixels are background, so a little probability on each of them adds up in the denominator. The soft Dice is
@@ -477,7 +477,7 @@ for column, (panel, ylabel) in enumerate(zip(axes[0], ["loss", "hard Dice"])):
     panel.set(xlabel="step", ylabel=f"{ylabel} (mean of 10 steps)", xlim=(10, 100))
 axes[0, 0].set(yscale="log")
 axes[0, 1].set(ylim=(0, 1))
-axes[0, 0].legend(frameon=False)
+axes[0, 1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 show(figure, "Loss and hard Dice on the training crops, without a bug and with three bugs, A, B and C.")
 
 # %%
@@ -491,15 +491,16 @@ ask("03 three bugs", question, options=answers)
 end = {bug or "no bug": history[-20:].mean(axis=0) for bug, history in trained.items()}
 means = "; ".join(f"{bug}: loss {loss:.2f}, hard Dice {dice:.2f}" for bug, (loss, dice) in end.items())
 compare("03 three bugs", ", ".join(map("{} {}".format, "ABC", shuffled)), f"Means of the last 20 steps: {means}.")
-claim(end["no zero_grad"][0] > 3 * end["no bug"][0], "Without zero_grad the loss is over three times as high.")
-claim(trained["sigmoid twice"][:, 0].min() > 0.31, "With the sigmoid twice the loss never comes below 0.31.")
-flipped = end["only the mask flipped"] / end["no bug"]
-claim(flipped[0] > 2 and flipped[1] < 0.5, "With flipped masks the loss is over twice as high, the Dice below half.")
+claim(min(end[bug][0] / end["no bug"][0] for bug in bugs) > 2, "With each bug the loss ends over twice as high.")
+jumps = trained["no zero_grad"][:, 0]
+doubled, flipped = trained["sigmoid twice"], trained["only the mask flipped"]
+as_told = jumps[20:].max() > jumps[0] and doubled[:, 0].min() > 0.31 and flipped[-20:, 1].mean() < end["no bug"][1] / 2
+claim(as_told, "Each curve does what is told about its bug below.")
 
 # %% [markdown]
 # <details><summary>Guess first, then unfold: what each bug does</summary>
 #
-# * **no zero_grad**: the loss falls at first and then **jumps**, again and again, far above its start. The sum of all
+# * **no zero_grad**: the loss falls at first and then **jumps**, again and again, above its start. The sum of all
 #   gradients so far acts like the momentum of a ball without friction: it rushes through the valley and up on the
 #   other side.
 # * **sigmoid twice**: the loss falls smoothly and **stops high**. The outputs lie between 0 and 1; taken for logits,
@@ -507,8 +508,8 @@ claim(flipped[0] > 2 and flipped[1] < 0.5, "With flipped masks the loss is over 
 #   pays 0.31 for each pixel of a nucleus and 0.69 for each pixel of the background. No logit is negative, so the mask
 #   is "nucleus" everywhere.
 # * **only the mask flipped**: the loss falls at first and **stays several times as high** as without the bug, and the
-#   Dice score goes **down**. Three of four masks do not belong to their image. What can still be learnt is the share
-#   of foreground, which is small: the network says "background" nearly everywhere.
+#   Dice score stays **low**. Three of four masks do not belong to their image. What can still be learnt is the share
+#   of foreground, which is small: the network mostly says "background".
 #
 # A loss curve alone can look healthy: look at a second number, and at predictions.
 #
@@ -646,7 +647,9 @@ claim(dice_of(2, hardest) < dice_of(all_crops, hardest), "On the new crop, it is
 #
 # **Overfitting is the gap** between known and new images, not a low score. It is wide after two crops, and nearly gone
 # after all, although (or rather because) that network is worse on its own crops: in a hundred steps it has seen each of
-# them a few times at most, and could not learn any by heart.
+# them a few times at most, and could not learn any by heart. A hundred steps are also too few to make the most of all
+# crops: on new images the network that saw eight may even have the lowest loss. The training below takes more steps,
+# and brings it lower still.
 #
 # How bad the overfitted network is on new images depends on how much those differ from the two crops. The real images
 # vary, and its hard Dice is clearly below that of the network that saw every image (0.84 against 0.90). The synthetic
@@ -772,7 +775,7 @@ _, hard = validate(model, val_loader, binary_cross_entropy, hard_dice_score)
 print(f"validation: loss {val_loss:.4f}, soft Dice {soft:.3f}, hard Dice {hard:.3f}")
 claim(hard > 0.8, "The hard Dice is above 0.8.")
 claim(hard > few["hard Dice, new"], "The hard Dice is higher than after two crops.")
-claim(val_loss < few["loss, new"], "The loss is lower than after two crops.")
+claim(val_loss < compared["loss, new"].min(), "The loss is lower than after a hundred steps, on however many crops.")
 claim(soft < hard, "The soft Dice is lower than the hard one.")
 
 # %% [markdown]
