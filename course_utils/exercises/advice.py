@@ -19,6 +19,11 @@ OF_LIBRARIES = {  # what their errors say, and what to do in an exercise
     r"^(high <= 0|low >= high)": "`rng.integers(low, high)` never draws `high`. How many positions are there?",
     r"^division by zero$": "Which case makes the denominator 0? The task says what the result is then.",
     r"should implement __getitem__": "The class needs a method __getitem__, indented as far as __init__ is.",
+    r"^tuple index out of range$": "A shape has one number for each axis, and not every array has as many axes.",
+    r"'generator' (object )?has no": "The loader may be any iterable, even one without a length: count in the loop.",
+    r"NVIDIA|CUDA": "Not every computer has a GPU: use the device of the model's parameters.",
+    r"(got|found) \(?(ReLU|Sigmoid|MaxPool2d|AvgPool2d|Conv2d|ConvTranspose2d)\b|^(ReLU|Sigmoid)\.__init__\(\) takes":
+        "A layer is made first, and then called with its input: two pairs of brackets.",
     r"on Tensor that requires grad": "No gradients are needed: let the model work inside `with torch.no_grad():`.",
 }  # fmt: skip
 NO_RETURN = "A function returns None if it ends without `return`; `print` only shows a value."

@@ -83,7 +83,10 @@ def differences(own: str, course: str) -> list[str]:
              for tree in trees]  # fmt: skip
     if loops[0] != loops[1]:
         has = [f"has a {' and a '.join(kinds)}" if kinds else "has no loop" for kinds in loops]
-        said.append(f"Yours {has[0]}; the course's {has[1]}{'' if loops[1] else ': it works on whole arrays at once'}.")
+        over = [node.iter for node in ast.walk(trees[0]) if isinstance(node, (ast.For, ast.comprehension))]
+        written_out = all(isinstance(items, (ast.Tuple, ast.List)) for items in over)  # two sides, not the pixels
+        why = "" if loops[1] or written_out else ": it works on whole arrays at once"
+        said.append(f"Yours {has[0]}; the course's {has[1]}{why}.")
     calls = [_library_calls(tree) for tree in trees]
     used = [{node.attr if isinstance(node, ast.Attribute) else node.id for node in ast.walk(tree)
              if isinstance(node, (ast.Attribute, ast.Name))} for tree in trees]  # fmt: skip
@@ -95,7 +98,7 @@ def differences(own: str, course: str) -> list[str]:
         said.append("The course's first checks its arguments, so that a caller's mistake gets a clear message.")
     n_lines = [len(re.findall(r"^\s*[^\s#]", text, re.MULTILINE)) for text in (own, course)]
     if not said:
-        said.append("Both have the same kinds of loops and call the same functions of libraries.")
+        said.append(f"Both have {'the same kinds of loops' if loops[0] else 'no loop'} and call the same functions.")
     return [*said, f"Yours has {n_lines[0]} {'line' if n_lines[0] == 1 else 'lines'}, the course's {n_lines[1]}."]
 
 

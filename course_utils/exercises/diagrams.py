@@ -81,7 +81,8 @@ class UNetShapes:
             elif below and part == "decoder":
                 arrow((x - 0.5, below[1]), (x - 0.1, low))
         for level, end in joined.items():
-            start = level + BOX / 2, edges["encoder", level][1] + 0.5
+            wide = 0.4 * (stacks["encoder", level][0] is wrong)
+            start = level + (BOX + wide) / 2, edges["encoder", level][1] + 0.5
             arrow(start, end, "--")
             x, y = (0.7 * first + 0.3 * last for first, last in zip(start, end, strict=True))
             axes.text(x, y - 0.1, "skip", fontsize=8, color=GREY)
@@ -211,7 +212,8 @@ class Curves:
             axes.set_title(title[:60], fontsize=9, parse_math=False)
             axes.set_xlabel(self.xlabel[:60], fontsize=8, parse_math=False)
             axes.tick_params(labelsize=8)
-            axes.legend(fontsize=7)
+        handles, labels = max((axes.get_legend_handles_labels() for axes in panels), key=lambda found: len(found[1]))
+        panels[0].figure.legend(handles, labels, fontsize=8, ncols=3, loc="outside lower center", frameon=False)
         return panels[0].figure
 
 

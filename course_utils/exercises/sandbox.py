@@ -17,6 +17,7 @@ import os
 import random
 import signal
 import sys
+import textwrap
 import threading
 import time
 import traceback
@@ -135,9 +136,11 @@ def with_advice(message: str, error: BaseException, submission: Any, printed: io
 
 def describe_exception(error: BaseException) -> str:
     """An error as a sentence: its type, its text, and the last line of the student's code that led to it."""
-    text = f"{type(error).__name__}: {_text(error)}".removesuffix(": ").removesuffix(".")
+    text = _text(error).split(", but expected one of:")[0]  # torch lists all it could have been given
+    text = f"{type(error).__name__}: {textwrap.shorten(text, 300, placeholder=' ...')}".removesuffix(": ").rstrip(".")
     if place := students_line(error):
-        return f"Error: your code raised {text}. Look at line {place[0]} of {place[1]}: `{place[2]}`."
+        function = "" if place[1].startswith("<") else f", in {place[1]}"  # else <genexpr> or the like
+        return f"Error: your code raised {text}. Look at line {place[0]} of your cell{function}: `{place[2]}`."
     return f"Error: calling your code raised {text}. Compare its arguments with the task."
 
 
@@ -146,7 +149,7 @@ def students_line(error: BaseException) -> tuple[int, str, str] | None:
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if _is_students(frame.filename):
             line = (frame.line or linecache.getline(frame.filename, frame.lineno or 0)).strip()
-            return frame.lineno or 0, "your code" if frame.name.startswith("<") else frame.name, line
+            return frame.lineno or 0, frame.name, line
     return None
 
 

@@ -135,6 +135,9 @@ class ShapeTrace(TorchFunctionMode):
             self._explain_channels(name + level, given[0], "a convolution", given[1].shape[1::-1], inputs)
         elif function == "conv_transpose2d" and given[0].shape[1] != given[1].shape[0]:
             self._explain_channels(name + level, given[0], "a transposed convolution", given[1].shape[:2], inputs)
+        elif "pool" in function and min(given[0].shape[2:]) < 2:
+            look = "There are depth steps down: does your code use its argument depth?"
+            fail(f"Pooling in {name}", f"maps of shape {tuple(given[0].shape)}", "sides of at least 2", look)
 
     def _explain_sizes(self, name: str, given: list, image: tuple, levels: bool) -> None:
         ups = [tuple(result.shape) for function, _, result in self.steps[:-1] if function == "conv_transpose2d"]
@@ -160,6 +163,8 @@ class ShapeTrace(TorchFunctionMode):
             look = "forward(x, skip): x is upsampled, skip is not."
         elif maps is inputs[0]:
             look = "The first layer takes in_channels and returns out_channels, in this order."
+        elif kind == "a transposed convolution" and "pool" in before:
+            look = "Between the last pooling and the first step up stands the bottleneck, one more block."
         elif kind == "a transposed convolution" and maps.shape[1] * 2 == channels[0]:
             look = "It takes the maps from below, not the skip connection."
         found = f"maps of shape {tuple(maps.shape)} for {kind} from {channels[0]} to {channels[1]} channels"
@@ -224,7 +229,7 @@ def beside(
 
 WORDS = {"conv2d": "convolution", "conv_transpose2d": "transposed convolution", "cat": "concatenation",
          "pool": "pooling", "interpolate": "interpolation"}  # fmt: skip
-ABOUT_SHAPES = ("Shape", "Channels", "Number", "Skip", "Size after", "Axis", "Use of", "Value")
+ABOUT_SHAPES = ("Shape", "Channels", "Pooling", "Number", "Skip", "Size after", "Axis", "Use of", "Value")
 
 
 def up_block_plan(level: int, n: int, channels: int, sides: Sequence[int]) -> list[tuple]:

@@ -333,7 +333,7 @@ def picture_of_padding(pad_to_multiple: Callable, error: Exception) -> Any:
     if not str(error).startswith(("Shape", "Position", "Value")):
         return None
     for height, width, multiple in [(6, 5, 4), (5, 3, 8), (4, 6, 4)]:
-        image = np.arange(1.5, height * width + 1, dtype=np.float32).reshape(height, width)
+        image = np.arange(1, height * width + 1, dtype=np.float32).reshape(height, width)
         found = pad_to_multiple(image.copy(), multiple)[0]
         expected = image[np.ix_(*(_reflected(side, -(-side // multiple) * multiple) for side in image.shape))]
         if not np.array_equal(found, expected):

@@ -209,20 +209,22 @@ def expect_dice_of_empty_maps(dice_score: Callable) -> None:
          (2 / 13 + 1) / 2, each_map),
     ]:  # fmt: skip
         score = dice_score(logits, target)
-        expect_scalar(score, "Return a tensor here, too.")
+        expect_scalar(score, f"Return a tensor for {what}, too.")
         with pictured(partial(dice_panels, logits, target)):
             expect_close(f"the result for {what}", score, expected, look, 1e-4)
 
 
 def dice_panels(logits: torch.Tensor, target: torch.Tensor, error: CheckFailed) -> Panels:
-    """Probability and target of the first maps, with the Dice of each."""
-    panels = []
-    for image, channel in list(np.ndindex(*logits.shape[:2]))[:3]:
+    """The probability of each map with the outline of its target, and its Dice."""
+    panels, scores = [], []
+    for image, channel in np.ndindex(*logits.shape[:2]):
         p, t = logits[image, channel].sigmoid(), target[image, channel]
-        dice = 2 * (p * t).sum() / (p + t).sum() if (p + t).any() else 1.0
-        panels += [Panel(f"probability, image {image}, channel {channel}", p.numpy(), "probability"),
-                   Panel(f"its target: Dice {dice:.3f}", t.numpy(), "probability")]  # fmt: skip
-    return Panels(tuple(panels), f"The first maps, with the Dice of each. {error.finding}")
+        scores.append(float(2 * (p * t).sum() / (p + t).sum() if (p + t).any() else 1))
+        title = f"maps [{image}, {channel}]: Dice {scores[-1]:.3f}"
+        panels.append(Panel(title, p.numpy().round(2), "probability", t.numpy().astype(bool)))
+    each = ", ".join(f"{score:.3f}" for score in scores)
+    alt = "Probabilities of the maps [image, channel], in orange the outline of the target. Dice of each"
+    return Panels(tuple(panels), f"{alt}: {each}; mean {np.mean(scores):.3f}. {error.finding}")
 
 
 def dice_by_hand(
@@ -272,7 +274,7 @@ def check_train_epoch(train_epoch) -> None:
     for number, batch_size in [(9, 4), (5, 2)]:  # batches of 4, 4 and 1, of 2, 2 and 1
         loader = loader_of(number, batch_size)
         model = Network().eval()
-        untrained, twin, careless = (copy.deepcopy(model) for _ in range(3))
+        untrained, twin, careless, hasty = (copy.deepcopy(model) for _ in range(4))
         found = train_epoch(model, loader, squared_error, Descent(model), agreement)
         modes = set(model.notes.modes)  # the copies write into the same notes
         losses, metrics = train_by_hand(twin.train(), loader, Descent(twin))
@@ -289,6 +291,10 @@ def check_train_epoch(train_epoch) -> None:
             if same_parameters(model, careless):
                 look = "Without a reset they accumulate from batch to batch."
                 fail("Gradients", "those of earlier batches, too", "those of one batch at each step", look)
+            train_by_hand(hasty.train(), [next(iter(loader))], Descent(hasty))
+            if same_parameters(model, hasty):
+                look = "Is the `return` indented too far? What stands in the loop ends it at the first batch."
+                fail("Parameters after the epoch", "those after one batch", "those after all 3", look)
             look = "For each batch once: reset the gradients, loss_fn(logits, targets), backward, step."
             fail("Parameters after the epoch", "other values", "those after one step for each of the 3 batches", look)
         cases.append((found, losses, metrics, [batch_size, batch_size, 1]))

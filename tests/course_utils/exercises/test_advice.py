@@ -228,3 +228,33 @@ def test_strange_objects_get_a_message_without_advice():
 def test_errors_of_libraries_are_explained(code, advice):
     found = message(code, lambda function: function())
     assert advice in found and ".." not in found
+
+
+def _ends_in_a_layer(self, x):
+    return nn.ReLU(self.first(x))
+
+
+def _layer_inside(self, x):
+    return self.first(nn.ReLU(x))
+
+
+def _layer_without_brackets(self, x):
+    return nn.Sigmoid(self.first(x))
+
+
+@pytest.mark.parametrize("forward", [_ends_in_a_layer, _layer_inside, _layer_without_brackets])
+def test_a_layer_that_is_given_data_in_place_of_its_options_is_named(forward):
+    def init(self):
+        nn.Module.__init__(self)
+        self.first = nn.Conv2d(1, 1, 3)
+
+    network = type("Network", (nn.Module,), {"__init__": init, "forward": forward})
+    said = message(network, lambda kind: expect_type("the result", kind()(torch.zeros(1, 1, 5, 5)), torch.Tensor))
+    assert "two pairs of brackets" in said and "(Tensor input" not in said and "\n" not in said
+
+
+def test_a_shape_with_fewer_axes_and_a_loader_without_a_length_are_explained():
+    assert "not every array has as many axes" in message(lambda: torch.zeros(3).shape[1], lambda function: function())
+    loader = (batch for batch in [1])
+    assert "any iterable" in message(lambda: len(loader), lambda function: function())
+    assert "any iterable" in message(lambda: loader.dataset, lambda function: function())

@@ -43,7 +43,7 @@ def test_what_has_no_partner_has_a_sign_and_a_word():
 
 
 def test_a_curve_says_where_it_has_no_number():
-    legend = [text.get_text() for text in CURVES.figure().axes[0].get_legend().get_texts()]
+    legend = [text.get_text() for text in CURVES.figure().legends[0].get_texts()]
     assert legend == ["expected", "yours", "yours: no finite number"]
 
 

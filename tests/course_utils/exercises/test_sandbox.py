@@ -302,7 +302,7 @@ class BreaksInForward(nn.Module):
     ("submission", "check", "error", "line"),
     [
         (lambda: 1 / 0, call, "ZeroDivisionError: division by zero", "1 / 0"),
-        (BreaksInInit, call, "TypeError", 'of __init__: `self.layer = nn.Linear(2, "three")`.'),
+        (BreaksInInit, call, "TypeError", 'in __init__: `self.layer = nn.Linear(2, "three")`.'),
         (BreaksInForward, lambda cls: cls()(torch.ones(2, 3)), "RuntimeError", "return x @ torch.ones(7, 7)"),
     ],
 )  # fmt: skip

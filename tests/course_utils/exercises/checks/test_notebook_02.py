@@ -143,7 +143,7 @@ RELU = nn.ReLU()
 WRONG_BLOCKS = {
     "an instance": (TwoLayers(1, 2), r"^Kind of ConvBlock: found an object of type TwoLayers, expected a class"),
     "not a module": (NotAModule, r"^Type of ConvBlock\(3, 8\): found NotAModule, expected a torch.nn.Module"),
-    "no super().__init__()": (NoSuper, r"^Error: .*AttributeError.*Look at line \d+ of __init__: `self.conv"),
+    "no super().__init__()": (NoSuper, r"^Error: .*AttributeError.*line \d+ of your cell, in __init__: `self.conv"),
     "printed": (with_forward(lambda self, x: print(x.shape)), r"^Type of .*found None.*Your code printed .torch.Size"),
     "a class": (lambda i, o: TwoLayers, r"^Type of .*found type.*It is a class: call it"),
     "foward": (type("Misspelt", (nn.Module,), {"__init__": TwoLayers.__init__, "foward": TwoLayers.forward}),
@@ -487,7 +487,9 @@ def unet_of(channels=doubling, block=TwoLayers, up=OtherOrder):
     return changed(rebuild=rebuild)
 
 
-def keeping(keep=lambda kept: kept.pop(), pool_first=False, before=False, reverse=False, last_pool=False, pool=True):
+def keeping(
+    keep=lambda kept: kept.pop(), pool_first=False, before=False, reverse=False, last_pool=False, pool=True, bottom=True
+):
     """A U-Net that keeps or uses its skip connections, or halves, at other places."""
 
     def forward(self, x):
@@ -499,7 +501,7 @@ def keeping(keep=lambda kept: kept.pop(), pool_first=False, before=False, revers
             pooled = self.pool(maps) if pool else maps
             kept.append(pooled if pool_first else x if before else maps)
             x = pooled
-        x = self.bottleneck(x)
+        x = self.bottleneck(x) if bottom else x
         x = self.pool(x) if last_pool else x
         for block in self.decoder:
             x = block(keep(kept), x) if reverse else block(x, keep(kept))
@@ -586,6 +588,10 @@ WRONG_UNETS = {
     "skips before the block": (keeping(before=True), r"^Channels .*level 1 .*\(2, 6, 4, 6\) .*joins 2 and 4 channels"),
     "x and skip swapped": (keeping(reverse=True), r"^Channels .*level 1 .*from 8 to 4.*not the skip connection"),
     "no pooling": (keeping(pool=False), r"^Skip .*one step up.* for each step down"),
+    "no bottleneck": (keeping(bottom=False), r"^Channels .*level 2 .*from 8 to 4.*stands the bottleneck"),
+    "always four levels": (
+        lambda depth=4, **sizes: UNet(**sizes, depth=4).apply(lambda model: vars(model).update(depth=depth)),
+        r"^Pooling in .*\(2, 16, 1, 1\).*does your code use its argument depth"),
     "pooled after the bottleneck": (keeping(last_pool=True), r"^Skip .*one step up.* for each step down"),
     "no padding": (unet_of(block=block_of(lambda i, o: [conv(i, o, padding=0), RELU, conv(o, o, padding=0), RELU])),
                    r"^Size after a 3x3 convolution .*\(2, 2, 8, 12\) turned into \(2, 2, 6, 10\).*padding 1"),
@@ -911,8 +917,8 @@ def test_a_network_whose_steps_cannot_be_followed_has_words_only(solution):
 def test_padded_pixels_can_be_read():
     _, yours, expected, _ = picture_of("2.5", "symmetric").panels
     assert yours.array.shape == (8, 8) and expected.mark == (0, 5)
-    assert yours.array[0].tolist() == [1.5, 2.5, 3.5, 4.5, 5.5, 5.5, 4.5, 3.5]
-    assert expected.array[0].tolist() == [1.5, 2.5, 3.5, 4.5, 5.5, 4.5, 3.5, 2.5]
+    assert yours.array[0].tolist() == [1, 2, 3, 4, 5, 5, 4, 3]
+    assert expected.array[0].tolist() == [1, 2, 3, 4, 5, 4, 3, 2]
     _, yours, expected = picture_of("2.5", "crops").panels
     assert yours.array.shape == (4, 4) and expected.outline.nonzero()[0].max() == 3
 
