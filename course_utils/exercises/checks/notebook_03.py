@@ -220,10 +220,10 @@ def dice_panels(logits: torch.Tensor, target: torch.Tensor, error: CheckFailed) 
     for image, channel in np.ndindex(*logits.shape[:2]):
         p, t = logits[image, channel].sigmoid(), target[image, channel]
         scores.append(float(2 * (p * t).sum() / (p + t).sum() if (p + t).any() else 1))
-        title = f"maps [{image}, {channel}]: Dice {scores[-1]:.3f}"
+        title = f"p[{image}, {channel}], target in orange: Dice {scores[-1]:.3f}"
         panels.append(Panel(title, p.numpy().round(2), "probability", t.numpy().astype(bool)))
     each = ", ".join(f"{score:.3f}" for score in scores)
-    alt = "Probabilities of the maps [image, channel], in orange the outline of the target. Dice of each"
+    alt = "Probabilities p[image, channel], in orange the outline of the target. Dice of each map"
     return Panels(tuple(panels), f"{alt}: {each}; mean {np.mean(scores):.3f}. {error.finding}")
 
 

@@ -812,7 +812,7 @@ def test_the_curves_show_where_the_loss_goes_wrong():
 def test_the_dice_of_each_map_stands_at_its_picture_and_their_mean_is_the_expected_one():
     picture = evaluate("3.2", WRONG["3.2"]["empty batch is 1"][0]).picture
     titles = [panel.title for panel in picture.panels]
-    assert titles == ["maps [0, 0]: Dice 0.154", "maps [0, 1]: Dice 1.000"]
+    assert titles == ["p[0, 0], target in orange: Dice 0.154", "p[0, 1], target in orange: Dice 1.000"]
     assert "mean 0.577." in picture.alt and "expected 0.576923" in picture.alt
     assert [panel.outline.sum() for panel in picture.panels] == [1, 0]
     assert len(evaluate("3.2", WRONG["3.2"]["all pixels"][0]).picture.panels) == 6  # all maps of the batch
