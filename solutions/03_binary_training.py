@@ -24,6 +24,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from scipy.ndimage import uniform_filter
 from torch.nn.functional import softplus
 from torch.utils.data import DataLoader, RandomSampler
 
@@ -747,16 +748,23 @@ claim(last.validation_loss < first.validation_loss, "The validation loss fell.")
 #   when no decision changes any more and the hard Dice stays the same.
 
 # %% tags=["fold"]
-shown = sorted({0, *np.linspace(1, settings.binary_epochs, 5).astype(int).tolist()})  # six at most
-figure, axes = plotting.grid(1, len(shown) + 2, width=1.7)
-plotting.draw_image(axes[0, 0], val_images[watched], "image")
-for panel, epoch in zip(axes[0, 1:], shown):
-    plotting.draw_probability(panel, snapshots[epoch], f"epoch {epoch}")
-plotting.draw_probability(axes[0, -1], (val_masks[watched] > 0).astype(float), "truth")
+shown = sorted({0, *np.linspace(1, settings.binary_epochs, 3).astype(int).tolist()})  # four at most
+side = min(64, *(length // 2 for length in val_images[watched].shape))
+change = uniform_filter(np.abs(snapshots[-1] - snapshots[1]), side)[side // 2 : -side // 2, side // 2 : -side // 2]
+top, left = np.unravel_index(change.argmax(), change.shape)  # of the window that changes most after the first epoch
+window = slice(top, top + side), slice(left, left + side)
+figure, axes = plotting.grid(2, len(shown) + 2, width=1.8)
+for panels, part in zip(axes, (np.s_[:, :], window)):
+    plotting.draw_image(panels[0], val_images[watched][part], "image" if part != window else "enlarged")
+    for panel, epoch in zip(panels[1:], shown):
+        plotting.draw_probability(panel, snapshots[epoch][part], f"epoch {epoch}")
+    plotting.draw_probability(panels[-1], (val_masks[watched][part] > 0).astype(float), "truth")
+for panel in axes[0]:
+    panel.add_patch(plt.Rectangle((left - 0.5, top - 0.5), side, side, fill=False, color="white", linestyle="--"))
 show(
     figure,
-    "The probability of foreground for one validation image before training (epoch 0) and "
-    "after some of the epochs.",
+    "The probability of foreground for one validation image before training (epoch 0) and after some of the epochs."
+    " Below, enlarged, the dashed square: the part that changes most after the first epoch.",
 )
 
 # %%
@@ -766,8 +774,8 @@ claim(certainty[0] < 0.5 < certainty[1] < certainty[-1], "The map becomes more c
 
 # %% [markdown]
 # Before training the map says nothing. The first epoch brings the nuclei out; later ones make the map more certain.
-# Look at the edges, at dim nuclei and at the narrow gaps between neighbours: few pixels change there, and a pixel score
-# hardly notices them, but notebook 04 depends on them.
+# Look at the edges in the lower row, at dim nuclei and at narrow gaps between neighbours: few pixels change there, and
+# a pixel score hardly notices them, but notebook 04 depends on them.
 
 # %%
 val_loss, soft = validate(model, val_loader, binary_cross_entropy, dice_score)
