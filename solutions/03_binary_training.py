@@ -24,7 +24,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from scipy.ndimage import uniform_filter
 from torch.nn.functional import softplus
 from torch.utils.data import DataLoader, RandomSampler
 
@@ -748,6 +747,8 @@ claim(last.validation_loss < first.validation_loss, "The validation loss fell.")
 #   when no decision changes any more and the hard Dice stays the same.
 
 # %% tags=["fold"]
+from scipy.ndimage import uniform_filter
+
 shown = sorted({0, *np.linspace(1, settings.binary_epochs, 3).astype(int).tolist()})  # four at most
 side = min(64, *(length // 2 for length in val_images[watched].shape))
 change = uniform_filter(np.abs(snapshots[-1] - snapshots[1]), side)[side // 2 : -side // 2, side // 2 : -side // 2]
