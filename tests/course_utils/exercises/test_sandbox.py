@@ -554,7 +554,7 @@ def test_unchanged_arguments_are_fine():
          "dtype of x: found torch.float32, expected torch.int64."),
         (lambda: expect_dtype("it", np.ones(1), np.float32), "dtype of it: found float64, expected float32."),
         (lambda: expect_close("it", 1.5, 1.0, "Look."), "Value of it: found 1.5, expected 1.0. Look."),
-        (lambda: expect_close("it", [1.0, np.nan], [1.0, 2.0]), "Value of it at (1,): found nan, expected 2.0."),
+        (lambda: expect_close("it", [1.0, np.nan], [1.0, 2.0]), "Value of it at (1,): found nan, expected 2."),
         (lambda: expect_close("it", [1.0], [1.0, 2.0]), "Shape of it: found (1,), expected (2,)."),
         (lambda: expect_error("a bad call", lambda: 1), "a bad call: found no error, expected a ValueError."),
     ],

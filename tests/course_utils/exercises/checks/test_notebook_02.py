@@ -792,7 +792,7 @@ WRONG_PADS = {
     "three results": (changed_result(lambda new, size: (new, *size)), r"^Type of the result .*tuple of 3"),
     "a tensor": (changed_result(lambda new, size: (torch.zeros(new.shape), size)), r"^Type of the padded"),
     "float64": (changed_result(lambda new, size: (new.astype(np.float64), size)), r"^dtype of .*found float64"),
-    "zeros": (padded("constant"), r"^Value of .*found 0.0.*mode=.constant"),
+    "zeros": (padded("constant"), r"^Value of .*found 0, .*mode=.constant"),
     "edge": (padded("edge"), r"^Value of .*mode=.edge.*edge pixel is not repeated"),
     "symmetric": (padded("symmetric"), r"^Value of .*mode=.symmetric.*edge pixel is not repeated"),
     "wrap": (padded("wrap"), r"^Value of .*mode=.wrap"),
