@@ -213,8 +213,8 @@ def _check_usable(train: list[Sample], test: list[Sample], path: Path, remark: s
     """Refuse data that would fail later, in the middle of a notebook, with an unrelated error."""
     if len(train) < MIN_TRAINING_IMAGES:
         raise DataError(
-            f"{path} holds {len(train)} training images, but the course needs at least {MIN_TRAINING_IMAGES}{remark}: "
-            "add some, or cut large images into several."
+            f"{path} holds {len(train)} training image{'s' * (len(train) != 1)}, but the course needs at least "
+            f"{MIN_TRAINING_IMAGES}{remark}: add some, or cut large images into several."
         )
     for sample in train + test:
         height, width = sample.image.shape

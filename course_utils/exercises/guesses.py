@@ -79,8 +79,8 @@ def _controls(name: str, step: float | None) -> Any:
             _unwritten[name] = control.value
             tell(f" Kept until the kernel stops: {progress.record_file()} cannot be written.")
         if name in _shown:
-            handle, measured, note = _shown[name]
-            handle.update(_comparison(name, measured, note), raw=True)
+            handle, *comparison = _shown[name]
+            handle.update(_comparison(name, *comparison), raw=True)
 
     def tell(more=""):
         said.value = html.escape(f"✔ Your guess: {_text(_guess(name), unit)}.{more}")
@@ -91,21 +91,22 @@ def _controls(name: str, step: float | None) -> Any:
     return VBox([control, HBox([button, said], layout={"flex_flow": "row wrap"})])
 
 
-def compare(name: str, measured: Any, note: str = "") -> None:
+def compare(name: str, measured: Any, note: str = "", table: Any = None) -> None:
     """Show the measurement beside the guess; it is folded until there is a guess.
 
     Args:
         name: as in `ask`.
         measured: the number, or the option that is right.
         note: a sentence that is shown with the measurement.
+        table: the `style` of a data frame, which is shown and folded with it, since it tells the answer.
     """
-    content = _comparison(name, measured, note)
+    content = _comparison(name, measured, note, table)
     if not display.in_notebook():
         print(content["text/plain"])
         return
     from IPython.display import display as show
 
-    _shown[name] = show(content, raw=True, display_id=True), measured, note
+    _shown[name] = show(content, raw=True, display_id=True), measured, note, table
 
 
 def _guess(name: str) -> Any:
@@ -117,15 +118,16 @@ def _guess(name: str) -> Any:
     return guess if fits and (asked["options"] or asked["low"] <= guess <= asked["high"]) else None
 
 
-def _comparison(name: str, measured: Any, note: str) -> dict[str, str]:
+def _comparison(name: str, measured: Any, note: str, table: Any) -> dict[str, str]:
     """Guess and measurement as HTML and as plain text."""
     guess, asked = _guess(name), _asked.get(name, {})
     unit = asked.get("unit", "")
     found = f"Measured: {_text(measured, unit)}. {note}".strip()
+    rows, text = (f"<div>{table.to_html()}</div>", f"\n{table.data.round(3)}") if table is not None else ("", "")
     if guess is None or _is_number(guess) != _is_number(measured):
         summary = "<summary>Guess first, then unfold: the measurement</summary>"
-        box = BOX % f"<details>{summary}<div>{html.escape(found)}</div></details>"
-        return {"text/html": box, "text/plain": found}
+        box = BOX % f"<details>{summary}<div>{html.escape(found)}</div>{rows}</details>"
+        return {"text/html": box, "text/plain": found + text}
     verdict, line = "Your guess is right.", ""
     if _is_number(measured) and _text(guess) != _text(measured):
         verdict = f"Your guess is {_text(abs(guess - measured), unit)} too {'high' if guess > measured else 'low'}."
@@ -134,7 +136,7 @@ def _comparison(name: str, measured: Any, note: str) -> dict[str, str]:
     if _is_number(measured):
         line = _number_line(guess, measured, [asked.get("low", guess), asked.get("high", guess), guess, measured])
     sentence = f"You guessed {_text(guess, unit)}. {verdict} {found}"
-    return {"text/html": BOX % f"<div>{html.escape(sentence)}</div>{line}", "text/plain": sentence}
+    return {"text/html": BOX % f"<div>{html.escape(sentence)}</div>{line}{rows}", "text/plain": sentence + text}
 
 
 def _number_line(guess: float, measured: float, shown: list[float]) -> str:

@@ -89,6 +89,8 @@ def as_html(picture: Any) -> str:
         row = 4 if len(parts) == 4 else 3  # of panels, two on a phone
         style = f"width: {94 / row}%; min-width: 150px; height: auto; margin: 2px; vertical-align: bottom"
         images = [image.replace("max-width: 100%", style) for image in images]
+        if len(images) == 5:  # two inputs, then yours, expected and difference
+            images.insert(2, "<br>")
         return f'<div style="max-width: {245 * row}px">{"".join(images)}</div>'
     except Exception:  # a picture that cannot be drawn is none
         return ""
@@ -239,7 +241,8 @@ def _paint(axes: Any, array: np.ndarray, kind: str) -> str:
         low, high = (low, high) if high > low else (low - 1, high + 1)
         colours = colormaps["cividis" if kind == "probability" else "gray"].with_extremes(bad=plotting.YELLOW)
         axes.imshow(np.where(np.isfinite(number), number, np.nan), cmap=colours, vmin=low, vmax=high)
-        ends = sorted({f"{end:.6g}" for end in (finite.min(), finite.max())}, key=float) if finite.size else []
+        digits = 4 if array.dtype.kind == "f" else 12
+        ends = sorted({f"{end:.{digits}g}" for end in (finite.min(), finite.max())}, key=float) if finite.size else []
         note = " to ".join(ends) + odd
         numbers = None if kind == "image" else array
     if numbers is not None and max(array.shape) <= MAX_NUMBERS:  # as far as they can be read

@@ -90,7 +90,7 @@ def _run_once(
         return CheckResult(exercise_id, "todo", (_text(error) or "Not written yet.",)), False
     message = str(error) if isinstance(error, CheckFailed) else describe_exception(error)
     message = with_advice(message, error, submission, printed)
-    messages = (message, *[f"{right} of {of} parts of the check are right."] * (right > 0))
+    messages = (message, *[f"{right} of {of} parts of the check {'is' if right == 1 else 'are'} right."] * (right > 0))
     picture = vars(error).get("picture")
     picture = picture if type(picture) in KINDS.values() else None
     result = CheckResult(exercise_id, "failed", messages, parts=(right, of), picture=picture)

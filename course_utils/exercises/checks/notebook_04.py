@@ -752,6 +752,8 @@ def check_average_precision(average_precision) -> None:
         one_each = "One score for each threshold, in the order in which they are given."
         if isinstance(found, (int, float)) and abs(found - np.mean(expected)) < 1e-5 and len(set(expected)) > 1:
             one_each = "That is their mean: return the list."
+        if isinstance(found, np.ndarray):
+            one_each = "The method tolist of an array makes a list of Python floats."
         expect_type(f"the result of {what}", found, (list, tuple), one_each)
         if len(found) != len(expected):
             one_each = one_each if truth.any() or prediction.any() else look

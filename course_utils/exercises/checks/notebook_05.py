@@ -100,6 +100,8 @@ def _expect_target(found: Any, mask: np.ndarray, mode: str, name: str, special: 
             find_boundaries(mask > 0, mode=mode),
         **{f"That is mode {other!r} instead of mode {mode!r}.": find_boundaries(mask, mode=other)
            for other in ("inner", "outer", "thick")},
+        "Nuclei that touch need a boundary between them: eroded together they get none.":
+            (mask > 0) & ~ndimage.binary_erosion(mask > 0),
         "In this mode the boundary includes pixels outside the nuclei.": boundary & (mask > 0),
         "The interior overwrites the boundary: set the boundary last.": boundary & (mask == 0),
         "These are boundaries between diagonal neighbours, too: find_boundaries(mask, mode=mode) has four.":
@@ -220,6 +222,10 @@ WRONG_STEPS = {
         _variant(seeds_of=lambda f, b, t: abs(f - b) > t),
     "The markers are where the boundary is larger than the foreground; it is the other way round.":
         _variant(seeds_of=lambda f, b, t: b - f > t),
+    "The water leaves the mask: give it to watershed, too.":
+        lambda f, b, t: watershed(b, label((f - b > t) & (f + b > 0.5))),
+    "With watershed_line=True the pixels between two instances are lost.":
+        lambda f, b, t: watershed(b, label((f - b > t) & (f + b > 0.5)), mask=f + b > 0.5, watershed_line=True),
     "The markers do not use the argument threshold.": _variant(seeds_of=lambda f, b, t: f - b > 0.5),
     "The markers have one id together: label gives each component its own.":
         _variant(label_of=lambda seeds: seeds.astype(int)),
@@ -594,6 +600,8 @@ WRONG_MEANS = {
     "This is the mean F1 at iou_threshold=0.5; pass iou_threshold on.": lambda m, x, t, iou: _mean_f1(m(x, t, 0.5)),
     "This is the mean F1 at the default threshold 0.5 of the watershed; pass the threshold on.":
         lambda m, x, t, iou: _mean_f1(m(x, 0.5, iou)),
+    "This is the mean F1 with the threshold given to f1_score; it belongs to watershed_instances.":
+        lambda m, x, t, iou: _mean_f1(m(x, 0.5, t)),
     "This is the mean F1 of the connected components of the foreground; use watershed_instances.":
         lambda m, x, t, iou: _mean_f1(m(x, t, iou, "foreground")),
     "This is the mean F1 of the connected components of foreground + boundary; use watershed_instances.":

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 
 import IPython
 import numpy as np
+import pandas as pd
 import pytest
 from ipywidgets import Widget
 
@@ -75,6 +77,16 @@ def test_without_a_guess_the_measurement_is_folded_and_opens_in_place_when_one_i
     assert "You guessed 0.5. Your guess is 0.4 too low." in notebook.page and "<details>" not in notebook.page
     notebook.answer(0.9)
     assert "Your guess is right." in notebook.page and len(notebook.outputs) == 2
+
+
+def test_a_table_that_tells_the_answer_is_folded_with_the_measurement(notebook):
+    table = pd.DataFrame({"F1": [0.87654]}, index=["exact target"]).style.format("{:.2f}")
+    guesses.ask("a", **F1)
+    guesses.compare("a", 0.9, table=table)
+    assert re.search(r"<details>.*Measured: 0.9..*0\.88.*</details>", notebook.page, re.DOTALL)
+    assert "exact target  0.877" in notebook.outputs[-1]["text/plain"]
+    notebook.answer(0.5)
+    assert "You guessed 0.5." in notebook.page and "0.88" in notebook.page and "<details>" not in notebook.page
 
 
 def test_a_choice_has_no_first_value_and_says_whether_it_is_right(notebook):

@@ -93,6 +93,8 @@ WRONG_TARGET = {
                       r"^Value .*other way"),
     "ignores the mode": (lambda mask, mode="inner": boundary_target(mask), r"^Value .*outer.*That is mode 'inner'"),
     "another default": (lambda mask, mode="thick": boundary_target(mask, mode), r"^Value .*default.*mode 'thick'"),
+    "eroded together": (lambda mask, mode="inner": torch.from_numpy(
+        (mask > 0) * 2 - ndimage.binary_erosion(mask > 0)).long(), r"^Value .*eroded together"),
     "of the foreground": (target_of(lambda mask, mode: boundary_in(mask > 0, mode)), r"^Value .*Nuclei that touch"),
     "inside the nuclei only": (target_of(lambda mask, mode: boundary_in(mask, mode) & (mask > 0)),
                                r"^Value .*outside the nuclei"),
@@ -248,7 +250,8 @@ WRONG_WATERSHED = {
     "low boundary": (pipeline(seeds_of=lambda f, b, t, mask: (1 - b > t) & mask), r"^Value .*the boundary is low"),
     "probability of the foreground as height map": (pipeline(height_of=lambda f, b, mask: f),
                                                     r"^Value .*height map is the foreground"),
-    "a line between": (pipeline(watershed_line=True), r"^Value at .*: found 0 .*connected to a marker"),
+    "a line between": (pipeline(watershed_line=True), r"^Value at .*: found 0 .*With watershed_line=True"),
+    "mask nowhere": (lambda f, b, threshold=0.5: watershed(b, label(f - b > threshold)), r"^Value .*leaves the mask"),
     "background is -1": (pipeline(finish=lambda labels: labels - 1), r"^Range of .*-1"),
     "background is 1": (pipeline(finish=lambda labels: labels + 1), r"^Value at .*found 1, expected 0"),
     "a mask": (pipeline(finish=lambda labels: labels > 0), r"^dtype of .*bool"),
