@@ -30,7 +30,8 @@ class One:
 
     def run(self, *names):
         raise ValueError(f"{self.x!r} is not {names}") if not None else """
-LOOKS = tuple((width, scheme) for scheme in ("light", "dark") for width in (1400, 390))  # a computer and a phone
+# A computer and a phone, by day and by night; and paper, printed at night.
+LOOKS = (*((width, scheme) for scheme in ("light", "dark") for width in (1400, 390)), (1000, "print"))
 # Only what a reader would call a fault: axe's "serious" and "critical". Folded parts are looked at unfolded.
 AXE = """async () => {
     const found = await axe.run(document, {resultTypes: ["violations"], preload: false});
@@ -44,7 +45,7 @@ UNFOLD = "document.querySelectorAll('details').forEach(one => { one.open = true;
 def faults_in_browser(
     window: BrowserContext, addresses: Iterable[str], looks: Iterable[tuple[int, str]] = LOOKS
 ) -> list[str]:
-    """A sentence for each fault of the pages, at each width and in each colour scheme."""
+    """A sentence for each fault of the pages, at each width, in each colour scheme ("print": on paper)."""
     page, faults = window.new_page(), []
     for address in addresses:
         notes = Notes(page)
@@ -54,10 +55,11 @@ def faults_in_browser(
         page.evaluate(UNFOLD)
         page.evaluate(AXE_SCRIPT)
         for width, scheme in looks:
-            page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+            media, scheme = ("print", "dark") if scheme == "print" else ("screen", scheme)
+            page.emulate_media(media=media, color_scheme=scheme, reduced_motion="reduce")
             page.set_viewport_size({"width": width, "height": 1000})
             page.wait_for_timeout(300)  # transitions of colours
-            faults += [f"{address} at {width} px, {scheme}: {fault}" for fault in _look(page)]
+            faults += [f"{address} at {width} px, {media}, {scheme}: {fault}" for fault in _look(page)]
     page.close()
     return faults
 
@@ -65,7 +67,7 @@ def faults_in_browser(
 def _look(page: Page) -> Iterator[str]:
     yield from page.evaluate(AXE)
     wider = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-    if wider > 0:
+    if wider > 0 and page.evaluate("matchMedia('screen').matches"):  # a printer shrinks it
         yield f"the page is {wider} px wider than the window"
     yield from (f"a broken picture: {words}" for words in page.evaluate(BROKEN))
 
