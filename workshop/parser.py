@@ -47,10 +47,8 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         hint = did_you_mean(first, commands)
         parser.error(f"there is no command {first!r}.{hint} Known: {', '.join(commands)}.")
     options, further = parser.parse_known_args(arguments or ["--help"])
-    if options.command is None:
-        refuse_unknown(parser, arguments)
     if not options.passes_on:
-        refuse_unknown(commands[options.command], further)
+        refuse_unknown(commands.get(options.command, parser), further if options.command else arguments)
     return options, further
 
 
@@ -60,11 +58,10 @@ def refuse_unknown(parser: argparse.ArgumentParser, further: list[str]) -> None:
         return
     known = re.findall(r"--([\w-]+)", parser.format_help())  # without dashes, which make all of them similar
     wrong = further[0].split("=")[0]
+    only = f" Did you mean --only {wrong}?" if "only" in known and wrong[:1].isdecimal() else ""
+    what = f"{wrong!r} is one argument too many.{only}"
     if wrong.startswith("-"):
         what = f"there is no option {wrong!r}." + did_you_mean(wrong.strip("-"), known).replace("mean ", "mean --")
-    else:
-        what = f"{wrong!r} is one argument too many."
-        what += f" Did you mean --only {wrong}?" if "only" in known and wrong[:1].isdecimal() else ""
     parser.error(f"{what} See: {parser.prog} --help")
 
 
@@ -74,6 +71,8 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
                                      formatter_class=HelpFormatter)  # fmt: skip
     version = f"course.py {__version__} in {checkout()}, Python {platform.python_version()} ({sys.executable})"
     parser.add_argument("--version", action="version", version=version, help="say the version of the course, and exit")
+    parser.set_defaults(passes_on=False)
+    path = partial(_filled, kind=Path)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
 
     def add(text: str, example: str, needs: str = "", passes_on: bool = False, add_help: bool = True):
@@ -88,7 +87,7 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
     doctor = add(DOCTOR_HELP, "doctor")
     doctor.add_argument("--gpu", action="store_true", help="a missing GPU is a problem, not a note")
     doctor.add_argument("--download", action="store_true", help="fetch the real images, if they are not there yet")
-    doctor.add_argument("--out", metavar="FOLDER", type=_path, help="the folder for results")
+    doctor.add_argument("--out", metavar="FOLDER", type=path, help="the folder for results")
 
     run = add(RUN_HELP, "run --data ../dsb2018.zip --profile laptop --only 03,05")
     run.add_argument("--data", metavar="SOURCE", type=_filled, default="embedded",
@@ -98,7 +97,7 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
     run.add_argument("--only", metavar="03[,05]", type=_names, help="these notebooks only, by number or name")
     run.add_argument("--seed", metavar="N", type=partial(_count, low=0), default=0,
                      help="for crops, weights and noise (default 0)")  # fmt: skip
-    run.add_argument("--out", metavar="FOLDER", type=_path, help="folder for results (default: build in the course)")
+    run.add_argument("--out", metavar="FOLDER", type=path, help="folder for results (default: build in the course)")
     run.add_argument("--timeout", metavar="SECONDS", type=_count, help="for one cell (default: by profile, smoke 600)")
     _add_workers(run)
     run.add_argument("-v", "--verbose", action="store_true",
@@ -114,8 +113,8 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
     build.add_argument("--check", action="store_true", help="write nothing; fail if a notebook is not up to date")
 
     grade = add(GRADE_HELP, "grade submissions --out grades.csv --workers 2", "workshop/grade")
-    grade.add_argument("folder", metavar="FOLDER", type=_path, help="what was handed in, as the LMS gives it")
-    grade.add_argument("--out", metavar="FILE", type=_path, default=Path("grades.csv"),
+    grade.add_argument("folder", metavar="FOLDER", type=path, help="what was handed in, as the LMS gives it")
+    grade.add_argument("--out", metavar="FILE", type=path, default=Path("grades.csv"),
                        help="the table (default grades.csv); finished results are kept in FILE.results")  # fmt: skip
     _add_workers(grade)
     grade.add_argument("--again", action="store_true", help="forget the results of earlier runs")
@@ -123,12 +122,12 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
                        help="that a cell or check may compute (default 30)")  # fmt: skip
     grade.add_argument("--memory", metavar="GB", type=_count, default=4,
                        help="what a notebook may use besides torch itself (default 4)")  # fmt: skip
-    grade.add_argument("--roster", metavar="FILE", type=_path, help="CSV file with names, ids, addresses of the class")
+    grade.add_argument("--roster", metavar="FILE", type=path, help="CSV file with names, ids, addresses of the class")
     grade.add_argument("--pattern", metavar="REGEX",
                        help="whose file it is, if no known system wrote the names: (?P<student>...)")  # fmt: skip
-    grade.add_argument("--points", metavar="FILE", type=_path,
+    grade.add_argument("--points", metavar="FILE", type=path,
                        help="points of exercises and questions (default: course.toml of the course, or 1)")  # fmt: skip
-    grade.add_argument("--feedback", metavar="FOLDER", type=_path, help="write a page for each student")
+    grade.add_argument("--feedback", metavar="FOLDER", type=path, help="write a page for each student")
     grade.add_argument("--format", metavar="NAME[,NAME]", help="also write files for moodle, canvas, csv, xlsx")
     confined = grade.add_mutually_exclusive_group()
     confined.add_argument("--sandbox", metavar="NAME", default="auto", type=partial(_one_of, SANDBOXES),
@@ -139,17 +138,17 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
     grade.add_argument("--image", metavar="NAME", help="for docker and podman: an image with this course")
 
     release = add(RELEASE_HELP, "release student.zip", "solutions")
-    release.add_argument("file", metavar="FILE", type=_path, help="the zip to write")
-    release.add_argument("--nbgrader", metavar="FOLDER", type=_path,
+    release.add_argument("file", metavar="FILE", type=path, help="the zip to write")
+    release.add_argument("--nbgrader", metavar="FOLDER", type=path,
                          help="also write assignments into the folder of a course in nbgrader")  # fmt: skip
 
     site = add(SITE_HELP, "site --out ../website", "solutions")
-    site.add_argument("--executed", metavar="FOLDER", type=_path,
+    site.add_argument("--executed", metavar="FOLDER", type=path,
                       help="notebooks that have run (default: those of --data and --profile, brought up to date)")
     site.add_argument("--data", metavar="SOURCE", type=_filled,
                       help="as for run (default: the real images if they were downloaded, else embedded)")
     site.add_argument("--profile", metavar="NAME", help="as for run (default: smoke on embedded, else laptop)")
-    site.add_argument("--out", metavar="FOLDER", type=_path, help="folder for the pages (default build/site)")
+    site.add_argument("--out", metavar="FOLDER", type=path, help="folder for the pages (default build/site)")
 
     # benchmarks/__main__.py has the options, and so the help
     add("Measure speed and memory.", "bench --quick", "benchmarks", passes_on=True, add_help=False)
@@ -214,14 +213,10 @@ def _names(text: str) -> list[str]:
     return names
 
 
-def _filled(text: str) -> str:
+def _filled(text: str, kind: type = str) -> str | Path:
     if not text.strip():  # as of a variable of the shell that is not set; as a path it is the current folder
         raise argparse.ArgumentTypeError("its value is empty")
-    return text
-
-
-def _path(text: str) -> Path:
-    return Path(_filled(text))
+    return kind(text)
 
 
 def _one_of(known: tuple[str, ...], text: str) -> str:

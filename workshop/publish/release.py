@@ -63,12 +63,7 @@ def release(file: str | Path, root: str | Path | None = None) -> list[str]:
         raise ReleaseError(f"{file} is a folder: name the zip in it, as in {file / 'student.zip'}.")
     contents = {name: (root / name).read_bytes() for name in collect(root)}
     contents["README.md"] = student_readme(root).encode()
-    try:
-        # What the sources give has every stub, and neither answers nor outputs.
-        build(only=_notebooks(), check=True, root=root)
-        contents |= {f"kaggle/{name}": content for name, content in stand_alone_notebooks(root).items()}
-    except BuildError as error:
-        raise ReleaseError(str(error)) from error
+    contents |= {f"kaggle/{name}": content for name, content in stand_alone_notebooks(root).items()}
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
         for name, content in sorted(contents.items()):
@@ -99,11 +94,7 @@ def release_for_nbgrader(folder: str | Path, root: str | Path | None = None) -> 
         PointsError: see `read_points`.
     """
     root = Path(root) if root is not None else checkout()
-    collect(root)  # what is missing is said there
-    try:
-        build(only=_notebooks(), check=True, root=root)
-    except BuildError as error:
-        raise ReleaseError(str(error)) from error
+    collect(root)  # what is missing or not up to date is said there
     points, written = read_points(questions=course_questions()), []
     for name in _notebooks():
         notebook = json.loads((root / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
@@ -149,6 +140,10 @@ def collect(root: Path) -> list[str]:
         raise ReleaseError(f"{STUDENTS_PAGE} has a link to the placeholder {PLACEHOLDER_ADDRESS}: {advice}.")
     for name, text in texts.items():
         names += _pictures(root, name, text)
+    try:  # what the sources give has every stub, and neither answers nor outputs
+        build(only=_notebooks(), check=True, root=root)
+    except BuildError as error:
+        raise ReleaseError(str(error)) from error
     return sorted(set(names))
 
 

@@ -117,11 +117,8 @@ def _executor(workers: int, dask: str | None) -> contextlib.AbstractContextManag
     """`workshop.cluster.executor` if a cluster is asked for."""
     if workers == 1 and dask is None:
         return contextlib.nullcontext()
-    try:
-        from workshop.cluster import executor
-    except ImportError:
-        needs = "--workers and --dask need workshop/cluster.py"
-        raise RunError(f"{needs}, which the students' version of the course does not have.") from None
+    from workshop.cluster import executor
+
     return executor(workers, dask)
 
 

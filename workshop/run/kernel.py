@@ -109,9 +109,8 @@ class Progress:
     def begin(self, cell: NotebookNode, **_: Any) -> None:
         """A hook of nbclient: a cell begins."""
         self.current = next((number for number, one in enumerate(self.cells, start=1) if one is cell), None)
-        self.started = self.said = time.monotonic()
-        if self.live and self.current:
-            self._say(f"{0:6} s  {first_words(cell.source)}")
+        self.started = time.monotonic()
+        self.said = 0.0 if self.live else self.started  # a live line is drawn at once
 
     def wait(self) -> None:
         """The kernel has not answered yet."""
