@@ -106,7 +106,8 @@ def _library_calls(tree: ast.AST) -> dict[str, str]:
     """Calls of what the code does not define itself: last name -> as written, such as "np.pad"."""
     nodes = [*ast.walk(tree)]
     local = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-    local |= {node.arg for node in nodes if isinstance(node, ast.arg)} | {getattr(node, "name", "") for node in nodes}
+    local |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    local |= {getattr(node, "name", "") for node in nodes if not isinstance(node, ast.alias)}
     found = {}
     for node in nodes:
         written = ast.unparse(node.func) if isinstance(node, ast.Call) else ""

@@ -65,6 +65,7 @@ def test_the_source_has_helpers_and_decorators_but_no_docstrings():
         ("y = y.sum()", "y = np.sum(y)", "Both have no loop"),
         ("z = np.pad(y)", "z = reflected(y)", "Only the course's calls `reflected`. Only yours calls `np.pad`."),
         ("def g(): pass\nz = g(len(y))", "z = y", "Both have no loop"),
+        ("import statistics\nz = statistics.fmean(y)", "z = y", "Only yours calls `statistics.fmean`."),
         ("z = y", "check_arguments(y=y)\nz = y", "The course's first checks its arguments"),
         ("assert y\nz = y", "check_arguments(y=y)\nz = y", "Both have no loop"),
         ("a\n\n# b\nc", "a", "Yours has 2 lines, the course's 1."),
