@@ -83,9 +83,8 @@ def differences(own: str, course: str) -> list[str]:
              for tree in trees]  # fmt: skip
     if loops[0] != loops[1]:
         has = [f"has a {' and a '.join(kinds)}" if kinds else "has no loop" for kinds in loops]
-        over = [node.iter for node in ast.walk(trees[0]) if isinstance(node, (ast.For, ast.comprehension))]
-        written_out = all(isinstance(items, (ast.Tuple, ast.List)) for items in over)  # two sides, not the pixels
-        why = "" if loops[1] or written_out else ": it works on whole arrays at once"
+        over = {type(node.iter) for node in ast.walk(trees[0]) if isinstance(node, (ast.For, ast.comprehension))}
+        why = "" if loops[1] or over <= {ast.Tuple, ast.List} else ": it works on whole arrays at once"
         said.append(f"Yours {has[0]}; the course's {has[1]}{why}.")
     calls = [_library_calls(tree) for tree in trees]
     used = [{node.attr if isinstance(node, ast.Attribute) else node.id for node in ast.walk(tree)

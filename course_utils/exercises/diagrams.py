@@ -81,8 +81,7 @@ class UNetShapes:
             elif below and part == "decoder":
                 arrow((x - 0.5, below[1]), (x - 0.1, low))
         for level, end in joined.items():
-            wide = 0.4 * (stacks["encoder", level][0] is wrong)
-            start = level + (BOX + wide) / 2, edges["encoder", level][1] + 0.5
+            start = level + BOX / 2 + 0.2 * (stacks["encoder", level][0] is wrong), edges["encoder", level][1] + 0.5
             arrow(start, end, "--")
             x, y = (0.7 * first + 0.3 * last for first, last in zip(start, end, strict=True))
             axes.text(x, y - 0.1, "skip", fontsize=8, color=GREY)

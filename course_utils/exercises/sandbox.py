@@ -139,8 +139,7 @@ def describe_exception(error: BaseException) -> str:
     text = _text(error).split(", but expected one of:")[0]  # torch lists all it could have been given
     text = f"{type(error).__name__}: {textwrap.shorten(text, 300, placeholder=' ...')}".removesuffix(": ").rstrip(".")
     if place := students_line(error):
-        function = "" if place[1].startswith("<") else f", in {place[1]}"  # else <genexpr> or the like
-        return f"Error: your code raised {text}. Look at line {place[0]} of your cell{function}: `{place[2]}`."
+        return f"Error: your code raised {text}. Look at line {place[0]} of your cell, in {place[1]}: `{place[2]}`."
     return f"Error: calling your code raised {text}. Compare its arguments with the task."
 
 
@@ -149,7 +148,7 @@ def students_line(error: BaseException) -> tuple[int, str, str] | None:
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if _is_students(frame.filename):
             line = (frame.line or linecache.getline(frame.filename, frame.lineno or 0)).strip()
-            return frame.lineno or 0, frame.name, line
+            return frame.lineno or 0, frame.name.strip("<>"), line
     return None
 
 

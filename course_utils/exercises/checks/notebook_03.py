@@ -222,9 +222,8 @@ def dice_panels(logits: torch.Tensor, target: torch.Tensor, error: CheckFailed) 
         scores.append(float(2 * (p * t).sum() / (p + t).sum() if (p + t).any() else 1))
         title = f"p[{image}, {channel}], target in orange: Dice {scores[-1]:.3f}"
         panels.append(Panel(title, p.numpy().round(2), "probability", t.numpy().astype(bool)))
-    each = ", ".join(f"{score:.3f}" for score in scores)
-    alt = "Probabilities p[image, channel], in orange the outline of the target. Dice of each map"
-    return Panels(tuple(panels), f"{alt}: {each}; mean {np.mean(scores):.3f}. {error.finding}")
+    alt = "Probabilities p[image, channel], in orange the outline of the target, and the Dice of each map;"
+    return Panels(tuple(panels), f"{alt} mean {np.mean(scores):.3f}. {error.finding}")
 
 
 def dice_by_hand(
@@ -293,8 +292,7 @@ def check_train_epoch(train_epoch) -> None:
                 fail("Gradients", "those of earlier batches, too", "those of one batch at each step", look)
             train_by_hand(hasty.train(), [next(iter(loader))], Descent(hasty))
             if same_parameters(model, hasty):
-                look = "Is the `return` indented too far? What stands in the loop ends it at the first batch."
-                fail("Parameters after the epoch", "those after one batch", "those after all 3", look)
+                fail("Parameters after the epoch", "those after one batch", "all", "Is the `return` indented too far?")
             look = "For each batch once: reset the gradients, loss_fn(logits, targets), backward, step."
             fail("Parameters after the epoch", "other values", "those after one step for each of the 3 batches", look)
         cases.append((found, losses, metrics, [batch_size, batch_size, 1]))
