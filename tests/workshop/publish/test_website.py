@@ -127,7 +127,7 @@ def test_in_a_browser_formulas_have_a_size_and_the_search_finds(address):
 
 
 def test_in_a_browser_the_pages_are_accessible_and_fit_a_phone(site, address):
-    pages = ["index.html", "reference/metrics.html", "docs/results.html", "docs/grading.html", "search.html"]
+    pages = ["index.html", "reference/training.html", "docs/results.html", "docs/grading.html", "search.html"]
     with browser_window() as window:
         looks = [(1400, "dark"), (390, "light")]
         assert faults_in_browser(window, [f"{address}/{page}" for page in pages], looks) == []
