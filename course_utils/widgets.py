@@ -119,7 +119,7 @@ def explore_iou(iou_threshold: float = 0.5) -> Page:
     Shows their IoU beside `iou_threshold`, and whether they match. It is a script in the page and needs no kernel.
     """
     check_arguments(iou_threshold=iou_threshold)
-    return Page(display.script_as_html(DISCS_SCRIPT, {"threshold": iou_threshold}))
+    return Page(display.script_as_html(DISCS_SCRIPT, {"threshold": float(iou_threshold)}))
 
 
 # Two discs of radius r, d apart, share 2 r² acos(d / 2r) - d/2 sqrt(4r² - d²); the part is drawn as two arcs.

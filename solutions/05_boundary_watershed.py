@@ -64,7 +64,7 @@ val_masks = [sample.mask for sample in val]
 #
 # `skimage.segmentation.find_boundaries` offers several modes. Look at two small nuclei that touch:
 
-# %%
+# %% tags=["nbval-check-output"]
 pair = np.zeros((15, 24), dtype=int)
 disc = np.hypot(*np.mgrid[-5:6, -5:6]) <= 5
 pair[2:13, 2:13][disc] = 1
@@ -85,6 +85,7 @@ show(
     "Two touching nuclei, eleven pixels wide, and three modes of their boundaries: background, "
     "interior and boundary as classes.",
 )
+
 # %% [markdown]
 # * **thick** marks pixels on both sides of every edge: nuclei look larger than they are.
 # * **inner** marks the outermost pixels of each nucleus: interior and boundary *together are exactly the nucleus*.

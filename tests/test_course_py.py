@@ -437,11 +437,20 @@ def test_old_python_gets_one_sentence(tree):
         assert not (tree / ".venv").exists()
 
 
-def test_uses_the_standard_library_only():
-    tree = ast.parse((CHECKOUT / "course.py").read_text(encoding="utf-8"))
-    names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
-    names += [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    assert {name.split(".")[0] for name in names} <= set(sys.stdlib_module_names)
+@pytest.mark.parametrize(
+    ("file", "own"),
+    [
+        ("course.py", {"workshop.parser"}),
+        ("workshop/parser.py", {"course_utils", "workshop.paths"}),
+        ("workshop/paths.py", {"course_utils", "course_utils.data"}),
+        ("course_utils/__init__.py", set()),
+    ],
+)
+def test_before_the_installation_the_standard_library_is_enough(file, own):
+    tree = ast.parse((CHECKOUT / file).read_text(encoding="utf-8"))
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {name for name in names if name.split(".")[0] not in sys.stdlib_module_names} <= own
 
 
 @pytest.mark.parametrize("code", [0, 3, 130])

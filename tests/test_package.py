@@ -119,7 +119,7 @@ def test_no_module_has_more_than_400_lines():
 # each common mistake took 1,300 of the exercises, pictures of wrong answers 1,000; guesses, code side by side and model
 # answers 400. Grading what strangers hand in is larger than the rest of the workshop: a box (1,500 lines), a judge
 # outside (2,700), archives and names of seven platforms (1,300), files for those (1,300).
-MAX_LINES = [("course_utils", 5450), ("exercises", 5850), ("workshop", 3950), ("grading", 7220)]
+MAX_LINES = [("course_utils", 5450), ("exercises", 5900), ("workshop", 3950), ("grading", 7220)]
 
 
 @pytest.mark.parametrize(("name", "lines"), MAX_LINES)

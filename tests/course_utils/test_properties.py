@@ -56,6 +56,7 @@ RIGHT = {
     "low": 1.0, "high": 99.0, "samples": [1, 2, 3], "iou": np.eye(3, 2), "mode": "inner", "target": CLASSES,
     "methods": {"one": [LABELS, LABELS[:7]]}, "logits": LOGITS, "rng": np.random.default_rng(0),
     "model": torch.nn.Conv2d(1, 1, 1), "axes": AXES,
+    "strength": IMAGE, "start": (1, 2), "end": (8, 7),
     "target_transform": lambda mask: torch.from_numpy(mask.astype(np.float32))[None],
 }  # fmt: skip
 FLOATS = (torch.from_numpy(IMAGE[None, None] > 0.5).float(), torch.from_numpy(CLASSES[None].astype(np.int64)))
@@ -77,14 +78,14 @@ NO_ARRAYS = {
         leave_process_group use_course_style""",
     "files, folders and words, tested with what they read": """save_model load_model load_data find_kaggle_input
         fetch_dsb2018 read_samples decode get_profile prepare_output record_scores replacing writing_into model_path
-        load_or_train summarize_error main write_dataset""",
+        load_or_train summarize_error main write_dataset did_you_mean script_as_html""",
     "objects of the course, made by its own functions": """load_pretrained fingerprint normalized_arrays training_config
         binary_dataset boundary_dataset train_network binary_model boundary_model foreground_model resumable
         plot_training plot_f1_curves score_table summarize_scores browse_images redraw_on_change training_loader""",
     "networks and devices, of which nothing is asked but torch's own methods": """choose_precision in_precision
         prepare_model fast_layout describe_device join_process_group count_parameters without_boundary_weight""",
     "training, tested with loaders": "train_epoch validate fit",
-    "figures and progress, shown as they are": "show figure_as_html show_box",
+    "figures and progress, shown as they are": "show show_frames figure_as_html show_box",
     "the synthetic images, drawn from values of their own": """log_uniform smooth_noise draw_shape paste draw_nucleus
         free_part place_freely slide_against place_nuclei render_nuclei draw_spot draw_fibres render_background expose
         shuffle_ids image_order generate_image""",

@@ -129,6 +129,8 @@ sys.addaudithook(guard)
 SETTINGS = {
     "apputils-extension/notification": '{"fetchNews": "true"}',
     "extensionmanager-extension/plugin": '{"disclaimed": true}',
+    # tests save themselves: on a busy machine two savings at once make JupyterLab ask whose file it is
+    "docmanager-extension/plugin": '{"autosave": false}',
 }
 
 
