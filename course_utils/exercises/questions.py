@@ -57,6 +57,10 @@ def model_answer(question: str, answer: str = "") -> None:
         question: as in "1a".
         answer: the student's own words. Without them, what the saved notebook has below the question counts.
     """
+    known = read_questions(SOLUTIONS)
+    if known and question not in known:
+        _show(question, "failed", "unknown", f"There is no question {question!r}; there are {', '.join(known)}.")
+        return
     written, file = (str(answer).strip(), "") if answer else _saved_answer(question)
     if not written:
         found = f"Nothing is written below the question in {file}, as it was last saved. Double-click 'Your answer', "
@@ -66,14 +70,11 @@ def model_answer(question: str, answer: str = "") -> None:
         _show(question, "todo", "no answer yet", f'{found} model_answer("{question}", """...""")')
         return
     kept = f"Your answer is kept in {file}." if file else "Write it into the cell above, too: there it is kept."
-    known = read_questions(SOLUTIONS)
-    if question in known:
+    if known:
         _show(question, "passed", "answered", f"{kept} Compare it with the model answer.")
         _show_text(f"**Model answer**\n\n{known[question].answer}")
     else:
         lack = "This copy of the course has no model answers; your instructor has them."
-        if known:
-            lack = f"There is no question {question!r}; there are {', '.join(known)}."
         _show(question, "passed", "answered", f"{kept} {lack}")
 
 
