@@ -28,13 +28,14 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import course_utils
-from course_utils import get_profile, load_data, normalize_percentiles, plotting, predict
+from course_utils import NucleiDataset, binary_target, get_profile, load_data, normalize_percentiles, plotting, predict
 from course_utils.arguments import check_arguments  # used by the course's own functions, not by yours
 from course_utils.display import show
 from course_utils.exercises import check
 from course_utils.exercises.claims import claim
 from course_utils.exercises.guesses import ask, compare
-from course_utils.exploration import nucleus_areas
+from course_utils.exploration import nucleus_areas, split_train_val
+from course_utils.losses import binary_cross_entropy
 from course_utils.results import record_scores
 
 plotting.use_course_style()
@@ -284,11 +285,11 @@ def without_skips(network):
     return network
 
 
-train, val = course_utils.split_train_val(data.train, every=8)
+train, val = split_train_val(data.train, every=8)
 images = [normalize_percentiles(sample.image) for sample in train]
 size = min(96, *(side // 16 * 16 for image in images for side in image.shape))
-crops = course_utils.NucleiDataset(
-    images, [sample.mask for sample in train], course_utils.binary_target, size, augment=True, seed=seed
+crops = NucleiDataset(
+    images, [sample.mask for sample in train], binary_target, size, augment=True, seed=seed
 )
 torch.manual_seed(seed)
 sampler = torch.utils.data.RandomSampler(crops, replacement=True, num_samples=320)
@@ -299,7 +300,7 @@ def train_briefly(network):
     optimizer = torch.optim.Adam(network.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=len(batches))
     for image, target in batches:
-        loss = course_utils.binary_cross_entropy(network(image), target)
+        loss = binary_cross_entropy(network(image), target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -284,9 +284,6 @@ explore_iou()
 # `np.bincount` counts how often each number occurs; its `minlength` makes room for pairs that never do. Reshaped, the
 # counts are the matrix of intersections, with the background as a row and a column like any other id.
 #
-# </details>
-# <details><summary>Hint 5</summary>
-#
 # What does a row of this matrix add up to, what a column? From these areas and the intersection follows the union.
 # Leave out the background last; it need not be there, for example if nuclei fill the image.
 #

@@ -38,6 +38,11 @@ class Notebook:
         self.replaced.append((content, raw, metadata))
 
 
+@pytest.fixture(autouse=True)
+def no_figures_of_other_tests():
+    plt.close("all")
+
+
 @pytest.fixture
 def notebook(monkeypatch) -> Notebook:
     notebook = Notebook()

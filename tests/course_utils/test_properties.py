@@ -56,7 +56,7 @@ RIGHT = {
     "low": 1.0, "high": 99.0, "samples": [1, 2, 3], "iou": np.eye(3, 2), "mode": "inner", "target": CLASSES,
     "methods": {"one": [LABELS, LABELS[:7]]}, "logits": LOGITS, "rng": np.random.default_rng(0),
     "model": torch.nn.Conv2d(1, 1, 1), "axes": AXES,
-    "strength": IMAGE, "start": (1, 2), "end": (8, 7),
+    "strength": IMAGE,
     "target_transform": lambda mask: torch.from_numpy(mask.astype(np.float32))[None],
 }  # fmt: skip
 FLOATS = (torch.from_numpy(IMAGE[None, None] > 0.5).float(), torch.from_numpy(CLASSES[None].astype(np.int64)))
@@ -68,6 +68,7 @@ OWN = {  # where a name means something else
     ),
     "jitter_intensity": {"images": LOGITS},
     "grid": {"width": 1.0, "height": 1.0},
+    "draw_tint": {"colour": "#0072B2"},
 }
 FIXED = {"axes", "target_transform", "title", "colorbar", "legend", "colour", "width", "height", "names"}
 
@@ -85,7 +86,7 @@ NO_ARRAYS = {
     "networks and devices, of which nothing is asked but torch's own methods": """choose_precision in_precision
         prepare_model fast_layout describe_device join_process_group count_parameters without_boundary_weight""",
     "training, tested with loaders": "train_epoch validate fit",
-    "figures and progress, shown as they are": "show show_frames figure_as_html show_box",
+    "figures and progress, shown as they are": "show show_frames figure_as_html show_box draw_line",
     "the synthetic images, drawn from values of their own": """log_uniform smooth_noise draw_shape paste draw_nucleus
         free_part place_freely slide_against place_nuclei render_nuclei draw_spot draw_fibres render_background expose
         shuffle_ids image_order generate_image""",

@@ -203,7 +203,7 @@ def test_what_is_not_for_students_is_refused(course, changed, tmp_path, name, ch
 def test_a_place_that_cannot_be_written(course, tmp_path):
     (tmp_path / "folder.zip").mkdir()
     for place in (tmp_path / "nowhere" / "student.zip", tmp_path / "folder.zip"):
-        with pytest.raises(ReleaseError, match="cannot be written"):
+        with pytest.raises(ReleaseError, match="cannot be written|is a folder"):
             release(place, course)
     assert [path.name for path in tmp_path.iterdir()] == ["folder.zip"]
 
