@@ -35,7 +35,6 @@ from course_utils.exercises import check
 from course_utils.exercises.claims import claim
 from course_utils.exercises.guesses import ask, compare
 from course_utils.exploration import nucleus_areas, split_train_val
-from course_utils.losses import binary_cross_entropy
 from course_utils.results import record_scores
 
 plotting.use_course_style()
@@ -300,7 +299,7 @@ def train_briefly(network):
     optimizer = torch.optim.Adam(network.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=len(batches))
     for image, target in batches:
-        loss = binary_cross_entropy(network(image), target)
+        loss = nn.functional.binary_cross_entropy_with_logits(network(image), target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
