@@ -158,6 +158,12 @@ def figure_as_html(figure: Figure, caption: str) -> str:
     return f'<img src="data:image/png;base64,{data}" alt="{html.escape(caption)}" style="max-width: 100%;">'
 
 
+def framed(content: str, colour: str, attributes: str = "") -> str:
+    """HTML with a line of this colour at its left; `attributes` are further ones of its `div`."""
+    style = f"border-left: 6px solid {colour}; padding: 0.4em 0.8em; margin: 0.4em 0;"
+    return f'<div {attributes} style="{style}">{content}</div>'.replace("<div  ", "<div ")
+
+
 def show_box(box: str, text: str) -> None:
     """Show a box, given as HTML; outside a notebook its text is printed."""
     if not in_notebook():

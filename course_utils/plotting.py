@@ -134,13 +134,34 @@ def draw_outlines(axes, image: np.ndarray, labels: np.ndarray, title: str = "", 
     """Draw an image with a line around each instance, along the edges of its pixels."""
     check_arguments(image=image, labels=labels)
     draw_image(axes, image, title)
+    draw_edges(axes, labels, colour)
+
+
+def draw_edges(axes, labels: np.ndarray, colour: str = ORANGE, width: float = 1.8) -> None:
+    """Draw a line between neighbouring pixels whose ids differ; beyond the border of the image there is background."""
+    check_arguments(labels=labels)
     inside = np.pad(labels, 1)
     rows, columns = np.nonzero(inside[1:] != inside[:-1])  # an edge below and above each other's pixel
     across = np.stack([columns - 1.5, rows - 0.5, columns - 0.5, rows - 0.5], axis=-1)
     rows, columns = np.nonzero(inside[:, 1:] != inside[:, :-1])
     down = np.stack([columns - 0.5, rows - 1.5, columns - 0.5, rows - 0.5], axis=-1)
     edges = np.concatenate([across, down]).reshape(-1, 2, 2)
-    axes.add_collection(LineCollection(edges, colors=colour, linewidths=1.8), autolim=False)
+    axes.add_collection(LineCollection(edges, colors=colour, linewidths=width, capstyle="round"), autolim=False)
+
+
+def centre_pixels(labels: np.ndarray) -> dict[int, tuple[int, int]]:
+    """Row and column of each instance's pixel nearest to its centre, by id in ascending order.
+
+    >>> centre_pixels(np.array([[0, 7, 7, 7, 3]]))
+    {3: (0, 4), 7: (0, 2)}
+    """
+    check_arguments(labels=labels)
+    inside = labels != 0
+    order = np.argsort(labels[inside], kind="stable")
+    ids, starts = np.unique(labels[inside][order], return_index=True)
+    parts = np.split(np.argwhere(inside)[order], starts[1:])  # one, and empty, if there is no instance
+    nearest = [part[((part - part.mean(axis=0)) ** 2).sum(axis=1).argmin()] for part in parts if len(part)]
+    return {int(id_): (int(row), int(column)) for id_, (row, column) in zip(ids, nearest, strict=True)}
 
 
 def draw_line(axes, start: Sequence[float], end: Sequence[float]) -> None:
@@ -172,12 +193,11 @@ def draw_errors(
     tint = np.zeros((*image.shape, 4))
     for kind, (labels, ids) in kinds.items():
         tint[np.isin(labels, ids)] = (*to_rgb(ERROR_COLOURS[kind]), 0.55)
-        for instance in ids if ERROR_SIGNS[kind] else []:
-            rows, columns = np.nonzero(labels == instance)
-            place = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)
+        centres = centre_pixels(labels) if ERROR_SIGNS[kind] and ids else {}
+        for row, column in (centres[instance] for instance in ids if centres):
             axes.text(
-                columns[place], rows[place], ERROR_SIGNS[kind], color="white", fontsize=7, ha="center", va="center",
-                clip_on=True, path_effects=[withStroke(linewidth=1.5, foreground="black")],
+                column, row, ERROR_SIGNS[kind], color="white", fontsize=7, ha="center", va="center", clip_on=True,
+                path_effects=[withStroke(linewidth=1.5, foreground="black")],
             )  # fmt: skip
     axes.imshow(tint)
     handles = [

@@ -46,10 +46,10 @@ class UNetShapes:
 
     def figure(self) -> Figure:
         """The encoder goes down, the decoder up. The first wrong stage has a red frame, a cross and the right value."""
-        _expect(0 < len(self.stages) < 60, "stages")
+        expect_drawable(0 < len(self.stages) < 60, "stages")
         stacks: dict[tuple[str, int], list[Stage]] = {}
         for stage in self.stages:
-            _expect(stage.part in COLOURS and stage.level in range(9), "a place in the network")
+            expect_drawable(stage.part in COLOURS and stage.level in range(9), "a place in the network")
             stacks.setdefault((stage.part, stage.level), []).append(stage)
         wrong = next((stage for stage in self.stages if stage.found not in (stage.expected, BEHIND)), None)
         depth = max(level for _, level in stacks)
@@ -132,17 +132,19 @@ class Matches:
         """The prediction above, the truth below, a line for each pair; what has no partner has a sign and a word."""
         from matplotlib.patheffects import withStroke
 
-        from course_utils.plotting import ERROR_COLOURS, label_colours
+        from course_utils.plotting import ERROR_COLOURS, centre_pixels, label_colours
 
-        _expect(type(self.iou) is np.ndarray and self.iou.dtype.kind == "f" and self.iou.ndim == 2, "a matrix")
-        _expect(max(self.iou.shape) <= MAX_INSTANCES, f"at most {MAX_INSTANCES} instances")
+        expect_drawable(type(self.iou) is np.ndarray and self.iou.dtype.kind == "f" and self.iou.ndim == 2, "a matrix")
+        expect_drawable(max(self.iou.shape) <= MAX_INSTANCES, f"at most {MAX_INSTANCES} instances")
         for labels in self.labels:
-            _expect(type(labels) is np.ndarray and labels.ndim == 2 and labels.size < 10_000, "small label images")
-            _expect(np.unique(labels).size <= MAX_INSTANCES + 1, f"at most {MAX_INSTANCES} instances")
+            small = type(labels) is np.ndarray and labels.ndim == 2 and labels.size < 10_000
+            expect_drawable(small, "small label images")
+            expect_drawable(np.unique(labels).size <= MAX_INSTANCES + 1, f"at most {MAX_INSTANCES} instances")
         width, far = 2 * max(1, *self.iou.shape), 2 + 0.6 * max(self.iou.shape)
         places, height = [[(2 * i + width / 2 - n, 0) for i in range(n)] for n in self.iou.shape], 1
         if self.labels:
-            (height, width), places = self.labels[0].shape, [_centres(labels) for labels in self.labels]
+            height, width = self.labels[0].shape
+            places = [[(x, y) for y, x in centre_pixels(labels).values()] for labels in self.labels]
             far = 1.6 * height + 1.4
         places = [[(x, y + far * side) for x, y in instances] for side, instances in enumerate(places)]
         scale = min(6 / (width + 4), 2.8 / (far + height + 2))  # inches for a pixel
@@ -179,12 +181,6 @@ class Matches:
         return axes.figure
 
 
-def _centres(labels: np.ndarray) -> list[tuple[int, int]]:
-    """Column and row of each instance's pixel nearest to its centre, in ascending order of the ids."""
-    pixels = [np.argwhere(labels == id_)[:, ::-1] for id_ in np.unique(labels[labels != 0])]
-    return [tuple(own[((own - own.mean(axis=0)) ** 2).sum(axis=1).argmin()].tolist()) for own in pixels]
-
-
 @dataclass(frozen=True)
 class Curves:
     """The student's curves beside the expected ones: panels `(title, yours, expected)` over the same `x`."""
@@ -198,7 +194,7 @@ class Curves:
         """Yours is dashed and orange, with crosses at the lower edge where it is no finite number."""
         from course_utils.plotting import BLUE, RED
 
-        _expect(0 < len(self.panels) < 4 and self.x.size < 1000, "few curves")
+        expect_drawable(0 < len(self.panels) < 4 and self.x.size < 1000, "few curves")
         panels = _axes(3 * len(self.panels), 2.7, len(self.panels))
         for axes, (title, yours, expected) in zip(panels, self.panels, strict=True):
             axes.axis("on")
@@ -227,6 +223,6 @@ def _axes(width: float, height: float, columns: int = 1) -> Any:
     return panels if columns > 1 else panels[0]
 
 
-def _expect(condition: bool, what: str) -> None:
+def expect_drawable(condition: bool, what: str) -> None:
     if not condition:
-        raise ValueError(f"a diagram needs {what}")
+        raise ValueError(f"a picture needs {what}")

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from course_utils.display import in_notebook, show_box
+from course_utils.display import framed, in_notebook, show_box
 from course_utils.exercises.comparison import comparison, with_code
 from course_utils.exercises.pictures import as_html, compared
 from course_utils.exercises.registry import Exercise
@@ -72,17 +72,15 @@ def show_result(exercise: Exercise, result: CheckResult, kept: str = "", submiss
         start = "Write yours" if result.status == "todo" else f"Yours is kept as `{kept}`; edit your cell"
         what_next = f"{start if kept else 'Edit your cell'}, run it, then run this check again."
         messages = [*result.messages, f"From here on the notebook uses the reference `{exercise.name}`. {what_next}"]
-    box = (
-        f'<div role="status" style="border-left: 6px solid {colour}; padding: 0.4em 0.8em; margin: 0.4em 0;">'
+    content = (
         f"<strong>{html.escape(title)}</strong>"
         + "".join(f"<div>{with_code(message)}</div>" for message in messages)
         + (as_html(result.picture) if result.picture is not None and in_notebook() else "")
         + (comparison(exercise, submission) if result.status == "passed" and in_notebook() else "")
-        + "</div>"
     )
     if result.picture is not None:
         messages.append(f"Picture: {result.picture.alt}")
-    show_box(box, "\n  ".join([title, *messages]))
+    show_box(framed(content, colour, 'role="status"'), "\n  ".join([title, *messages]))
 
 
 def fail(what: str, found: Any, expected: Any, look: str = "", picture: Any = None) -> None:

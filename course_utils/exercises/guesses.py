@@ -16,7 +16,6 @@ from course_utils import display
 from course_utils.exercises import progress
 
 BLUE, ORANGE = "#0072B2", "#E69F00"
-BOX = f'<div style="border-left: 6px solid {BLUE}; padding: 0.4em 0.8em; margin: 0.4em 0;">%s</div>'
 
 _asked: dict[str, dict] = {}  # the questions of this kernel
 _shown: dict[str, tuple] = {}  # its comparisons, to be updated in place
@@ -42,7 +41,7 @@ def ask(
         raise ValueError(f"A guess needs low < high or at least two options; found low {low}, high {high}, {options=}.")
     _asked[name] = {"low": low, "high": high, "options": list(options), "unit": unit}
     choices = ", ".join(options) or f"{_text(low)} to {_text(high, unit)}"
-    box = BOX % f"<strong>Predict:</strong> {html.escape(question)}"
+    box = display.framed(f"<strong>Predict:</strong> {html.escape(question)}", BLUE)
     display.show_box(box, f"Predict: {question} ({choices})")
     if display.in_notebook():
         from IPython.display import display as show
@@ -126,7 +125,7 @@ def _comparison(name: str, measured: Any, note: str, table: Any) -> dict[str, st
     rows, text = (f"<div>{table.to_html()}</div>", f"\n{table.data.round(3)}") if table is not None else ("", "")
     if guess is None or _is_number(guess) != _is_number(measured):
         summary = "<summary>Guess first, then unfold: the measurement</summary>"
-        box = BOX % f"<details>{summary}<div>{html.escape(found)}</div>{rows}</details>"
+        box = display.framed(f"<details>{summary}<div>{html.escape(found)}</div>{rows}</details>", BLUE)
         return {"text/html": box, "text/plain": found + text}
     verdict, line = "Your guess is right.", ""
     if _is_number(measured) and _text(guess) != _text(measured):
@@ -136,7 +135,8 @@ def _comparison(name: str, measured: Any, note: str, table: Any) -> dict[str, st
     if _is_number(measured):
         line = _number_line(guess, measured, [asked.get("low", guess), asked.get("high", guess), guess, measured])
     sentence = f"You guessed {_text(guess, unit)}. {verdict} {found}"
-    return {"text/html": BOX % f"<div>{html.escape(sentence)}</div>{line}{rows}", "text/plain": sentence + text}
+    box = display.framed(f"<div>{html.escape(sentence)}</div>{line}{rows}", BLUE)
+    return {"text/html": box, "text/plain": sentence + text}
 
 
 def _number_line(guess: float, measured: float, shown: list[float]) -> str:

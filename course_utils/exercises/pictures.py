@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from course_utils.display import figure_as_html
-from course_utils.exercises.diagrams import Curves, Matches, Stage, UNetShapes
+from course_utils.exercises.diagrams import Curves, Matches, Stage, UNetShapes, expect_drawable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,7 +83,7 @@ def as_html(picture: Any) -> str:
             style = f"width: min({pixels:.0f}px, max(100%, {0.62 * pixels:.0f}px)); max-width: none"
             image = figure_as_html(figure, alt).replace("max-width: 100%", style)
             return f'<div tabindex="0" style="overflow-x: auto;">{image}</div>'
-        _expect(0 < len(picture.panels) <= MAX_PANELS, "panels")
+        expect_drawable(0 < len(picture.panels) <= MAX_PANELS, "panels")
         parts = [Panels((panel,), panel.title) for panel in picture.panels]
         images = [figure_as_html(draw(part), part.alt if part is not parts[0] else alt) for part in parts]
         row = 4 if len(parts) == 4 else 3  # of panels, two on a phone
@@ -107,7 +107,7 @@ def compared(
     """
     with contextlib.suppress(Exception), np.errstate(all="ignore"):  # whatever the student's code returned
         planes = [np.squeeze(_numbers(array)) for array in (found, expected)]
-        _expect(planes[0].shape == planes[1].shape and planes[0].ndim > 1, "arrays of one shape")
+        expect_drawable(planes[0].shape == planes[1].shape and planes[0].ndim > 1, "arrays of one shape")
         wrong = planes[0] != planes[1]
         if {planes[0].dtype.kind, planes[1].dtype.kind} & {*"f"}:
             wrong = ~np.isclose(*planes, rtol=tolerance, atol=tolerance, equal_nan=True)
@@ -145,32 +145,29 @@ def _cut(title: str, array: np.ndarray, kind: str, place: tuple[int, int] | None
 # drawing
 
 
-def _expect(condition: bool, what: str) -> None:
-    if not condition:
-        raise ValueError(f"a picture needs {what}")
-
-
 def _text(value: Any, length: int) -> str:
-    _expect(type(value) is str, "text")
+    expect_drawable(type(value) is str, "text")
     return value if len(value) <= length else value[: length - 3] + "..."
 
 
 def _numbers(array: Any) -> np.ndarray:
     """A copy of an array or a tensor of numbers."""
     array = np.array(array.detach().cpu().numpy() if hasattr(array, "detach") else array)
-    _expect(array.dtype.kind in "biuf" and array.size <= MAX_PIXELS, "numbers")
+    expect_drawable(array.dtype.kind in "biuf" and array.size <= MAX_PIXELS, "numbers")
     return array
 
 
 def _plane(array: Any) -> np.ndarray:
     plane = type(array) is np.ndarray and array.ndim == 2 and array.dtype.kind in "biuf"
-    _expect(plane and 0 < array.size <= MAX_PIXELS, "an array (H, W) of numbers")
+    expect_drawable(plane and 0 < array.size <= MAX_PIXELS, "an array (H, W) of numbers")
     return array
 
 
 def _draw(axes: Any, panel: Panel) -> None:
     from matplotlib.patheffects import withStroke
     from matplotlib.ticker import MaxNLocator
+
+    from course_utils import plotting
 
     array, title = _plane(panel.array), fill(_text(panel.title, 80), 24)
     step = -(-max(array.shape) // 600)
@@ -186,7 +183,8 @@ def _draw(axes: Any, panel: Panel) -> None:
         axis.set_major_locator(MaxNLocator(3, integer=True, min_n_ticks=1))
         axis.set_major_formatter(lambda value, _, first=first: f"{first + value:.0f}")
     if panel.outline is not None:
-        _draw_outline(axes, _plane(panel.outline))
+        for colour, width in (("black", 4), (plotting.ORANGE, 2.2)):
+            plotting.draw_edges(axes, _plane(panel.outline).astype(np.int64).clip(0), colour, width)
     if panel.mark is not None:
         row, column = map(int, panel.mark)
         x, y = column + np.array([-0.5, 0.5, 0.5, -0.5, -0.5]), row + np.array([-0.5, -0.5, 0.5, 0.5, -0.5])
@@ -216,10 +214,8 @@ def _paint(axes: Any, array: np.ndarray, kind: str) -> str:
         ids = np.unique(array[array != 0])
         note = f"{len(ids)} {'id' if len(ids) == 1 else 'ids'}"
         if max(array.shape) > MAX_NUMBERS and len(ids) <= MAX_NUMBERS:
-            for id_ in ids:
-                rows, columns = np.nonzero(array == id_)
-                nearest = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)
-                _write(axes, rows[nearest], columns[nearest], str(id_), 8)
+            for id_, place in plotting.centre_pixels(array.astype(np.int64)).items():
+                _write(axes, *place, str(id_), 8)
     elif kind == "classes":
         colours = np.array([to_rgb(colour) for colour in plotting.CLASS_COLOURS.values()])
         plotting.check_arguments(classes=array)
@@ -268,16 +264,3 @@ def _write(axes: Any, row: float, column: float, text: str, size: float, dark: b
     colour, around = ("white", "black") if dark else ("black", "white")
     halo = [withStroke(linewidth=1.5, foreground=around)]
     axes.text(column, row, text, fontsize=size, ha="center", va="center", color=colour, path_effects=halo)
-
-
-def _draw_outline(axes: Any, mask: np.ndarray) -> None:
-    """A line between all neighbouring pixels whose ids differ."""
-    from matplotlib.collections import LineCollection
-
-    from course_utils.plotting import ORANGE
-
-    edged = np.pad(mask, 1)
-    lines = [[(x - 0.5, y - 1.5), (x - 0.5, y - 0.5)] for y, x in np.argwhere(edged[:, 1:] != edged[:, :-1])]
-    lines += [[(x - 1.5, y - 0.5), (x - 0.5, y - 0.5)] for y, x in np.argwhere(edged[1:] != edged[:-1])]
-    for colour, width in (("black", 4), (ORANGE, 2.2)):
-        axes.add_collection(LineCollection(lines, colors=colour, linewidths=width, capstyle="round"))

@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from course_utils.display import in_notebook, show_box
+from course_utils.display import framed, in_notebook, show_box
 from course_utils.exercises.feedback import LOOKS
 
 SOLUTIONS = Path(__file__).resolve().parents[2] / "solutions"
@@ -81,9 +81,8 @@ def model_answer(question: str, answer: str = "") -> None:
 def _show(question: str, status: str, words: str, message: str) -> None:
     symbol, _, colour = LOOKS[status]
     title = f"{symbol} Question {question}: {words}"
-    style = f"border-left: 6px solid {colour}; padding: 0.4em 0.8em; margin: 0.4em 0;"
-    box = f'<div style="{style}"><strong>{html.escape(title)}</strong><div>{html.escape(message)}</div></div>'
-    show_box(box, f"{title}\n  {message}")
+    content = f"<strong>{html.escape(title)}</strong><div>{html.escape(message)}</div>"
+    show_box(framed(content, colour), f"{title}\n  {message}")
 
 
 def _show_text(markdown: str) -> None:

@@ -79,7 +79,7 @@ NO_ARRAYS = {
         leave_process_group use_course_style""",
     "files, folders and words, tested with what they read": """save_model load_model load_data find_kaggle_input
         fetch_dsb2018 read_samples decode get_profile prepare_output record_scores replacing writing_into model_path
-        load_or_train summarize_error main write_dataset did_you_mean script_as_html""",
+        load_or_train summarize_error main write_dataset did_you_mean script_as_html framed""",
     "objects of the course, made by its own functions": """load_pretrained fingerprint normalized_arrays training_config
         binary_dataset boundary_dataset train_network binary_model boundary_model foreground_model resumable
         plot_training plot_f1_curves score_table summarize_scores browse_images redraw_on_change training_loader""",
