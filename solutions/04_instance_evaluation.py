@@ -613,6 +613,8 @@ for kind, column in zip([kind for kind in examples(mask, mask) if kind in galler
     plotting.draw_image(column[0], image, f"{kind}\n({method})")
     plotting.draw_outlines(column[1], image, found, "prediction")
     plotting.draw_outlines(column[2], image, truth, "truth", colour=plotting.SKY)
+for panel in axes[:, len(gallery) :].flat:  # of a result without errors
+    panel.axis("off")
 show(
     figure,
     f"Errors of {len(gallery)} kinds (merged, split, missed, invented); from top to bottom the image, the outlines of "

@@ -17,6 +17,7 @@ from docutils.utils.math.latex2mathml import tex2mathml
 from jinja2 import pass_context
 from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbconvert.preprocessors.coalescestreams import CoalesceStreamsPreprocessor
 from nbformat import NotebookNode
 
 HERE = Path(__file__).parent
@@ -63,6 +64,7 @@ def write_html(notebook: Path, page: Path, images_from: Path, others: Collection
     """
     exporter = _Exporter(raw_template=(HERE / "page.html.j2").read_text(encoding="utf-8"))
     exporter.log.setLevel(logging.ERROR)
+    exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)  # lines printed one after another
     shown = page_notebook(nbformat.read(notebook, as_version=4))
     for cell in shown.cells:
         if cell.cell_type == "markdown":  # nbconvert's embed_images would also close each <details> at its first line
