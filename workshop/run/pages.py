@@ -96,8 +96,7 @@ def _embed(folder: Path, link: re.Match) -> str:
     path = folder / link[2]
     if not path.is_file():  # a page with a broken picture is better than none
         return link[0]
-    encoded = base64.b64encode(path.read_bytes()).decode()
-    return f"{link[1]}data:{mimetypes.guess_type(link[2])[0]};base64,{encoded}"
+    return f"{link[1]}data:{mimetypes.guess_type(link[2])[0]};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def page_notebook(notebook: NotebookNode) -> NotebookNode:
