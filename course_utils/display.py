@@ -161,7 +161,7 @@ def figure_as_html(figure: Figure, caption: str) -> str:
 def framed(content: str, colour: str, attributes: str = "") -> str:
     """HTML with a line of this colour at its left; `attributes` are further ones of its `div`."""
     style = f"border-left: 6px solid {colour}; padding: 0.4em 0.8em; margin: 0.4em 0;"
-    return f'<div {attributes} style="{style}">{content}</div>'.replace("<div  ", "<div ")
+    return f'<div style="{style}" {attributes}>{content}</div>'
 
 
 def show_box(box: str, text: str) -> None:

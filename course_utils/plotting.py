@@ -192,9 +192,9 @@ def draw_errors(
     draw_image(axes, image, title)
     tint = np.zeros((*image.shape, 4))
     for kind, (labels, ids) in kinds.items():
-        tint[np.isin(labels, ids)] = (*to_rgb(ERROR_COLOURS[kind]), 0.55)
-        centres = centre_pixels(labels) if ERROR_SIGNS[kind] and ids else {}
-        for row, column in (centres[instance] for instance in ids if centres):
+        shown = np.where(np.isin(labels, ids), labels, 0)
+        tint[shown != 0] = (*to_rgb(ERROR_COLOURS[kind]), 0.55)
+        for row, column in centre_pixels(shown).values() if ERROR_SIGNS[kind] else ():
             axes.text(
                 column, row, ERROR_SIGNS[kind], color="white", fontsize=7, ha="center", va="center", clip_on=True,
                 path_effects=[withStroke(linewidth=1.5, foreground="black")],

@@ -224,5 +224,6 @@ def _axes(width: float, height: float, columns: int = 1) -> Any:
 
 
 def expect_drawable(condition: bool, what: str) -> None:
+    """Raise `ValueError` where a picture lacks what drawing it needs: it may come from code that nobody trusts."""
     if not condition:
         raise ValueError(f"a picture needs {what}")
