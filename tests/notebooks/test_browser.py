@@ -355,7 +355,7 @@ def test_requests_to_the_outside_and_errors_of_a_page_are_noted(window, faulty_p
 
 
 FAULTS = """\
-import os, urllib.request
+import os, time, urllib.request
 from IPython.display import HTML, Javascript, display
 os.environ["OUTSIDE_REQUESTS"] = "requests.txt"
 try:
@@ -363,6 +363,7 @@ try:
 except OSError as error:
     print(error)
 display(HTML('<img src="http://outside.example/picture.png">'), Javascript('console.error("a complaint")'))
+time.sleep(2)  # a kernel drops only those cells that already wait when one fails
 1 / 0"""
 
 
