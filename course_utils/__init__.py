@@ -17,6 +17,9 @@ Each module covers one topic of the notebooks; `data` loads the images, and `exe
     03_binary_training: losses, training, checkpoints, device, networks
     04_instance_evaluation: segmentation, metrics
     05_boundary_watershed: targets, segmentation
+    06_losses_and_tuning: losses, results
+    07_denoising: denoising
+    08_own_images: measurements, own_images
 """
 
 import difflib

@@ -118,8 +118,11 @@ def test_no_module_has_more_than_400_lines():
 # Reading other people's data without silent mistakes took 700 lines of course_utils (decoding, arguments). Messages for
 # each common mistake took 1,300 of the exercises, pictures of wrong answers 1,000; guesses, code side by side and model
 # answers 400. Grading what strangers hand in is larger than the rest of the workshop: a box (1,500 lines), a judge
-# outside (2,700), archives and names of seven platforms (1,300), files for those (1,300).
-MAX_LINES = [("course_utils", 5450), ("exercises", 5900), ("workshop", 3950), ("grading", 7220)]
+# outside (2,700), archives and names of seven platforms (1,300), files for those (1,300). Notebooks 06 to 08 brought
+# 800 lines to course_utils (losses 90, denoising 230, measurements 90, images of any kind and size 250, networks and
+# checkpoints for them 100), 1,100 of checks, 400 to the workshop (`segment`: folders, files to write, its page) and
+# 200 to what is observed of their exercises in grading.
+MAX_LINES = [("course_utils", 6250), ("exercises", 7000), ("workshop", 4350), ("grading", 7420)]
 
 
 @pytest.mark.parametrize(("name", "lines"), MAX_LINES)
@@ -127,7 +130,7 @@ def test_each_room_stays_small(name, lines):
     grading = [module for module in MODULES if module.startswith("workshop.grade")]
     modules = grading if name == "grading" else [one for one in MODULES if room(one) == name and one not in grading]
     assert sum(LINES[module] for module in modules) <= lines
-    assert name != "course_utils" or len(modules) <= 24
+    assert name != "course_utils" or len(modules) <= 28
 
 
 # importing

@@ -71,6 +71,20 @@ _TABLE = {
         ("5.2", "watershed_instances", "segmentation", "Grow instances with the watershed", 2, 10),
         ("5.3", "find_best_threshold", "segmentation", "Choose the threshold on validation images", 3, 15),
     ],
+    "06_losses_and_tuning": [
+        ("6.1", "multiclass_dice_loss", "losses", "The Dice loss of several classes", 3, 15),
+        ("6.2", "class_weights", "losses", "Weights for unequal classes", 2, 10),
+        ("6.3", "paired_bootstrap", "results", "Better, or only luck? A paired bootstrap", 3, 15),
+    ],
+    "07_denoising": [
+        ("7.1", "add_noise", "denoising", "Add noise of mean zero", 1, 5),
+        ("7.2", "psnr", "denoising", "The peak signal-to-noise ratio", 2, 10),
+        ("7.3", "NoisyPairDataset", "denoising", "A dataset of noisy pairs", 4, 25),
+    ],
+    "08_own_images": [
+        ("8.1", "median_diameter", "measurements", "The diameter of a typical nucleus", 2, 10),
+        ("8.2", "measure_instances", "measurements", "Measure every nucleus", 3, 20),
+    ],
 }
 
 _EXERCISES = {
