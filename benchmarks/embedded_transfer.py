@@ -25,7 +25,7 @@ from course_utils.data import Sample, embedded_folder, load_data
 from course_utils.exploration import normalize_percentiles, split_train_val
 from course_utils.networks import boundary_model
 from course_utils.profiles import Profile, get_profile
-from course_utils.results import compare_methods, score_images, score_table
+from course_utils.results import compare_methods, paired_bootstrap, score_images, score_table
 from course_utils.segmentation import (
     connected_components,
     find_best_threshold,
@@ -37,14 +37,6 @@ from course_utils.segmentation import (
 
 THRESHOLDS = [round(0.2 + 0.1 * step, 1) for step in range(8)]
 TRAINING_SHARE = 6  # --parts train takes every sixth real training image
-
-
-def bootstrap_interval(values: np.ndarray, seed: int, repeats: int = 10_000) -> tuple[float, float]:
-    """95 % interval of the mean: what it would be on other images of the same kind."""
-    rng = np.random.default_rng(seed)
-    means = rng.choice(values, (repeats, len(values))).mean(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def score(model: torch.nn.Module, threshold: float, samples: list[Sample], seed: int) -> dict:
@@ -59,7 +51,7 @@ def score(model: torch.nn.Module, threshold: float, samples: list[Sample], seed:
     }
     scores = compare_methods(methods, truths)
     f1 = score_images(methods["U-Net, watershed"], truths, [0.5])["f1"].to_numpy()
-    low, high = bootstrap_interval(f1, seed)
+    _, low, high = paired_bootstrap(f1, np.zeros(len(f1)), np.random.default_rng(seed), repeats=10_000)
     shapes = np.array([f"{sample.image.shape[0]}x{sample.image.shape[1]}" for sample in samples])
     by_shape = {str(shape): f1[shapes == shape] for shape in np.unique(shapes)}
     print(score_table(scores).round(3).to_string())

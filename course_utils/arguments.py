@@ -27,13 +27,14 @@ _TABLE = (
     ("iou", "a matrix of overlaps from 0 to 1", "f", lambda v: (v >= 0) & (v <= 1 + 1e-6)),
     ("classes", "a target of the classes 0, 1, 2", "biu", lambda v: (v >= 0) & (v <= 2)),
     ("size crop_size min_size multiple every tile min_distance in_channels out_channels base_channels batch_size side "
-     "crops_per_epoch epochs rows columns", "a whole number of at least 1", _WHOLE, lambda v: 1 <= v < 2**31),
+     "crops_per_epoch epochs rows columns n_classes repeats", "a whole number of at least 1", _WHOLE,
+     lambda v: 1 <= v < 2**31),
     ("margin min_area depth workers seed", "a whole number of at least 0", _WHOLE, lambda v: 0 <= v < 2**31),
     ("percentile", "a number from 0 to 100", numbers.Real, lambda v: 0 <= v <= 100),
-    ("threshold mean", "a finite number", numbers.Real, math.isfinite),
+    ("threshold mean score other_score", "a finite number", numbers.Real, math.isfinite),
     ("std learning_rate", "a finite number above 0", numbers.Real, lambda v: 0 < v < np.inf),
     ("sigma", "a number from 0 to 1000", numbers.Real, lambda v: 0 <= v <= 1000),
-    ("iou_threshold", "a number above 0 and at most 1", numbers.Real, lambda v: 0 < v <= 1),
+    ("iou_threshold level", "a number above 0 and at most 1", numbers.Real, lambda v: 0 < v <= 1),
     ("mode", "'inner', 'outer' or 'thick'", str, lambda v: v in ("inner", "outer", "thick")),
     ("model", "a torch.nn.Module with parameters", object,
      lambda v: hasattr(v, "parameters") and len(list(v.parameters())) > 0),
@@ -143,15 +144,34 @@ def check_logits(logits: Tensor, target: Tensor, ndim: int | None = None, larges
         shapes = f"{tuple(logits.shape)} and {tuple(target.shape)}"
         raise ValueError(f"logits and target must have {ndim or 'any'} dimensions and hold pixels, but have {shapes}.")
     if target.device.type == "cpu" or not torch.is_grad_enabled():
-        values = target if target.is_floating_point() else target.to(torch.int64)  # uint16 has no minimum
-        low, high = values.min().item(), values.max().item()
-        if not 0 <= low <= high <= largest:
-            raise ValueError(f"target must have values from 0 to {largest}, but they are from {low} to {high}.")
+        _check_values(target, largest)
 
 
-def check_class_logits(logits: Tensor, target: Tensor) -> None:
-    """`check_logits` for logits `(N, 3, H, W)` and a target `(N, H, W)` of the classes 0, 1, 2; else a `ValueError`."""
-    check_logits(logits, target, ndim=4, largest=2)
-    if logits.shape != (*target.shape[:1], 3, *target.shape[1:]) or target.is_floating_point():
+def _check_values(target: Tensor, largest: int) -> None:
+    values = target if target.is_floating_point() else target.long()  # uint16 has no minimum
+    low, high = values.min().item(), values.max().item()
+    if not 0 <= low <= high <= largest:
+        raise ValueError(f"target must have values from 0 to {largest}, but they are from {low} to {high}.")
+
+
+def check_classes(target: Tensor, n_classes: int) -> None:
+    """Check that a target is a tensor of integers from 0 to `n_classes` - 1; else a `ValueError`."""
+    found = getattr(target, "dtype", type(target).__name__)
+    if not hasattr(target, "is_floating_point") or target.is_floating_point() or target.is_complex():
+        raise ValueError(f"target must be a tensor of integers, but is of {found}.")
+    if target.numel():
+        _check_values(target, n_classes - 1)
+
+
+def check_class_logits(logits: Tensor, target: Tensor, n_classes: int | None = 3) -> None:
+    """`check_logits` for logits `(N, C, H, W)` and a target `(N, H, W)` of the classes 0 to C - 1; else a `ValueError`.
+
+    Args:
+        n_classes: the number of classes C; None for any from 2.
+    """
+    if n_classes is None:
+        n_classes = max(2, logits.shape[1]) if getattr(logits, "ndim", 0) == 4 else 2
+    check_logits(logits, target, ndim=4, largest=n_classes - 1)
+    if logits.shape != (*target.shape[:1], n_classes, *target.shape[1:]) or target.is_floating_point():
         shapes = f"{tuple(logits.shape)} and {tuple(target.shape)} of {target.dtype}"
-        raise ValueError(f"logits (N, 3, H, W) and target (N, H, W) of integers must fit, but have {shapes}.")
+        raise ValueError(f"logits (N, {n_classes}, H, W) and target (N, H, W) of integers must fit, but have {shapes}.")

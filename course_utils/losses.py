@@ -1,14 +1,16 @@
-"""Losses and pixel scores (notebook 03). All take logits, the linear output of the network.
+"""Losses and pixel scores (notebooks 03 and 06). All take logits, the linear output of the network.
 
 Other targets than described, such as 255 for nuclei, are a `ValueError`.
 """
 
 from __future__ import annotations
 
-import torch
-from torch.nn.functional import softplus
+from collections.abc import Iterable
 
-from course_utils.arguments import check_class_logits, check_logits
+import torch
+from torch.nn.functional import one_hot, softplus
+
+from course_utils.arguments import as_list, check_arguments, check_class_logits, check_classes, check_logits
 
 
 def binary_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -87,3 +89,62 @@ def foreground_dice_score(logits: torch.Tensor, target: torch.Tensor) -> torch.T
     check_class_logits(logits, target)
     background = torch.softmax(logits, dim=1)[:, :1]
     return hard_dice_score(0.5 - background, (target > 0).float()[:, None])
+
+
+def multiclass_dice_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """One minus the mean Dice over the classes 1, 2, ... of the softmax; the background, class 0, does not count.
+
+    Every class counts the same, however few pixels it has. Dice is `2 * sum(p * t) / (sum(p) + sum(t))` over the pixels
+    of the whole batch, without squares in the denominator (Milletari et al. 2016 had them): as nnU-Net does it, so that
+    a class that is absent from one image of the batch does no harm.
+
+    Args:
+        logits: float tensor `(N, C, H, W)` with at least two classes.
+        target: integer tensor `(N, H, W)` of the classes 0 to C - 1.
+
+    Returns:
+        Scalar float32 tensor in [0, 1], with finite gradients. A class that is neither there nor predicted has Dice 1;
+        one that is absent but predicted, however little, has Dice 0.
+
+    Raises:
+        ValueError: logits and target do not fit, or there is one class only.
+
+    >>> multiclass_dice_loss(torch.zeros(1, 2, 1, 4), torch.tensor([[[0, 0, 1, 1]]]))  # 1 - 2 * 1 / (2 + 2)
+    tensor(0.5000)
+    """
+    check_class_logits(logits, target, n_classes=None)
+    # the sums of an image overflow in float16, whose largest number is 65504
+    probability = torch.softmax(logits.float(), dim=1)
+    truth = one_hot(target.long(), logits.shape[1]).movedim(-1, 1)
+    overlap = (probability * truth).sum(dim=(0, 2, 3))[1:]
+    total = (probability + truth).sum(dim=(0, 2, 3))[1:]
+    both_empty = total == 0
+    dice = torch.where(both_empty, 1.0, 2 * overlap / torch.where(both_empty, 1.0, total))
+    return 1 - dice.mean()
+
+
+def class_weights(targets: Iterable[torch.Tensor], n_classes: int = 3) -> torch.Tensor:
+    """Weights for the classes of a cross entropy: the inverse of their frequency, scaled to a mean of 1.
+
+    Args:
+        targets: integer tensors of the classes 0 to `n_classes` - 1, of any shapes.
+        n_classes: number of classes.
+
+    Returns:
+        Float32 tensor `(n_classes,)` whose mean is 1. A class without pixels has the weight 0: no pixel asks for it.
+
+    Raises:
+        ValueError: a target holds something else, or there are no pixels.
+
+    >>> class_weights([torch.tensor([[0, 0, 0, 0, 0, 0, 1, 1, 1, 2]])])
+    tensor([0.3333, 0.6667, 2.0000])
+    """
+    check_arguments(n_classes=n_classes)
+    counts = torch.zeros(n_classes, dtype=torch.float64)
+    for target in as_list(targets=targets):
+        check_classes(target, n_classes)
+        counts += torch.bincount(target.flatten().long().cpu(), minlength=n_classes)
+    if counts.sum() == 0:
+        raise ValueError("targets hold no pixels: pass at least one target.")
+    weights = torch.where(counts > 0, 1 / counts.clamp(min=1), 0)
+    return (weights / weights.mean()).float()

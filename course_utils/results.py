@@ -156,6 +156,42 @@ def _scores(
     }  # fmt: skip
 
 
+def paired_bootstrap(
+    scores: Sequence[float],
+    other_scores: Sequence[float],
+    rng: np.random.Generator,
+    repeats: int = 2000,
+    level: float = 0.95,
+) -> tuple[float, float, float]:
+    """How much better one method is than another on the same images, and how sure that is.
+
+    The images are drawn again and again with replacement (a *bootstrap*, Efron 1979), both methods on the same draw. If
+    0 lies within the interval, other images of this kind could have given the opposite order.
+
+    Args:
+        scores, other_scores: of each image by the two methods, in the same order.
+        rng: generator of the draws.
+        repeats: number of draws, each of as many images as there are.
+        level: share of the draws whose mean difference lies in the interval.
+
+    Returns:
+        `(mean, low, high)` of `scores - other_scores` as Python floats: the mean over the images as they are, and the
+        interval that holds the middle `level` of the means of the draws.
+
+    Raises:
+        ValueError: the lists differ in length or are empty; or a value is something else.
+
+    >>> paired_bootstrap([0.9, 0.8, 0.75], [0.65, 0.55, 0.5], np.random.default_rng(0))  # on each image by 0.25
+    (0.25, 0.25, 0.25)
+    """
+    check_arguments(scores=scores, other_scores=other_scores, least=1)
+    check_arguments(rng=rng, repeats=repeats, level=level)
+    difference = np.array([float(one) - float(other) for one, other in zip(scores, other_scores, strict=True)])
+    means = rng.choice(difference, (repeats, len(difference))).mean(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(difference.mean()), float(low), float(high)
+
+
 def score_table(
     scores: dict[str, dict[str, dict[float | str, float]]], measures: Sequence[str] = TABLE_MEASURES
 ) -> pd.DataFrame:

@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from course_utils.losses import binary_cross_entropy, dice_score, foreground_dice_score, hard_dice_score
+from course_utils.losses import (
+    binary_cross_entropy,
+    class_weights,
+    dice_score,
+    foreground_dice_score,
+    hard_dice_score,
+    multiclass_dice_loss,
+)
 from course_utils.networks import boundary_loss
 
 torch.set_num_threads(1)
@@ -118,6 +125,29 @@ def test_dice_of_a_large_image_is_the_same_in_every_precision(dtype, score):
     assert found.item() == pytest.approx(score(logits.to(dtype).float(), target).item(), rel=1e-5)
 
 
+# 6.1 multiclass_dice_loss
+
+
+@st.composite
+def logits_and_classes(draw):
+    n, classes, height, width = (draw(st.integers(*limits)) for limits in [(1, 3), (2, 4), (1, 4), (1, 4)])
+    logits = draw(hnp.arrays(np.float32, (n, classes, height, width), elements=st.floats(-20, 20, width=32)))
+    target = draw(hnp.arrays(np.int64, (n, height, width), elements=st.integers(0, classes - 1)))
+    return torch.from_numpy(logits), torch.from_numpy(target)
+
+
+@given(logits_and_classes())
+def test_multiclass_dice_is_that_of_loops_over_the_classes(pair):
+    logits, target = pair
+    loss = multiclass_dice_loss(logits, target)
+    assert loss.shape == () and loss.dtype == torch.float32 and -1e-6 <= loss.item() <= 1
+    exponential = np.exp(logits.numpy().astype(np.float64))
+    probability = exponential / exponential.sum(axis=1, keepdims=True)
+    batch = np.moveaxis(probability, 1, 0).reshape(1, logits.shape[1], -1)  # as one image
+    classes = [dice_by_loops(batch[:, [k]], (target.numpy() == k).reshape(1, 1, -1)) for k in range(1, logits.shape[1])]
+    assert loss.item() == pytest.approx(1 - np.mean(classes), rel=1e-4, abs=1e-5)
+
+
 # targets and logits that are something else
 
 LOGITS, TARGET = torch.full((1, 1, 4, 4), 10.0), torch.ones(1, 1, 4, 4)
@@ -161,14 +191,14 @@ def test_logits_of_nan_have_no_score(function):
     assert function(LOGITS * float("nan"), 0 * TARGET).isnan()
 
 
-@pytest.mark.parametrize("function", [foreground_dice_score, boundary_loss])
+@pytest.mark.parametrize("function", [foreground_dice_score, boundary_loss, multiclass_dice_loss])
 @pytest.mark.parametrize(
     ("logits", "target", "message"),
     [
         (torch.zeros(1, 3, 4, 4), CLASSES + 3, "from 0 to 2, but they are from 3 to 3"),
         (torch.zeros(1, 3, 4, 4), CLASSES[:, :3], r"but have \(1, 3, 4, 4\) and \(1, 3, 4\)"),
         (torch.zeros(1, 3, 4, 4), CLASSES[:, None], r"and \(1, 1, 4, 4\)"),
-        (torch.zeros(1, 2, 4, 4), CLASSES, r"but have \(1, 2, 4, 4\)"),
+        (torch.zeros(1, 1, 4, 4), CLASSES, r"but have \(1, 1, 4, 4\)"),
         (torch.zeros(3, 4, 4), CLASSES, "4 dimensions"),
         (torch.zeros(1, 3, 4, 4), CLASSES.float(), "of integers"),
         (torch.zeros(1, 3, 4, 4, dtype=torch.int64), CLASSES, "tensor of floats"),
@@ -177,3 +207,36 @@ def test_logits_of_nan_have_no_score(function):
 def test_logits_and_classes_must_fit(function, logits, target, message):
     with pytest.raises(ValueError, match=message):
         function(logits, target)
+
+
+# 6.2 class_weights
+
+
+@given(st.lists(hnp.arrays(np.int64, hnp.array_shapes(min_dims=2, max_dims=2, max_side=5), elements=st.integers(0, 3))))
+def test_class_weights_are_inverse_frequencies_of_mean_1(targets):
+    counts = [sum(np.count_nonzero(target == k) for target in targets) for k in range(4)]
+    if not sum(counts):
+        return
+    weights = class_weights([torch.from_numpy(target) for target in targets], n_classes=4)
+    assert weights.shape == (4,) and weights.dtype == torch.float32
+    assert weights.mean().item() == pytest.approx(1, rel=1e-5)
+    shares = [weights[k].item() * counts[k] for k in range(4) if counts[k]]
+    assert shares == pytest.approx([shares[0]] * len(shares), rel=1e-5), "every class that is there counts the same"
+    assert all(weights[k] == 0 for k in range(4) if not counts[k])
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        ([], "no pixels"),
+        ([CLASSES[:0]], "no pixels"),
+        ([CLASSES + 3], "from 0 to 2, but they are from 3 to 3"),
+        ([CLASSES - 1], "from -1 to -1"),
+        ([CLASSES.float()], r"integers, but is of torch\.float32"),
+        ([CLASSES.numpy()], "integers, but is of int64"),
+        (None, "must be a list"),
+    ],
+)
+def test_targets_that_are_not_classes_have_no_weights(targets, message):
+    with pytest.raises(ValueError, match=message):
+        class_weights(targets)

@@ -56,14 +56,15 @@ RIGHT = {
     "low": 1.0, "high": 99.0, "samples": [1, 2, 3], "iou": np.eye(3, 2), "mode": "inner", "target": CLASSES,
     "methods": {"one": [LABELS, LABELS[:7]]}, "logits": LOGITS, "rng": np.random.default_rng(0),
     "model": torch.nn.Conv2d(1, 1, 1), "axes": AXES,
-    "strength": IMAGE,
+    "strength": IMAGE, "scores": [0.5, 0.75, 1.0], "other_scores": [0.25, 1.0, 0.0], "repeats": 20, "level": 0.9,
+    "targets": [torch.from_numpy(CLASSES.astype(np.int64))], "n_classes": 3,
     "target_transform": lambda mask: torch.from_numpy(mask.astype(np.float32))[None],
 }  # fmt: skip
 FLOATS = (torch.from_numpy(IMAGE[None, None] > 0.5).float(), torch.from_numpy(CLASSES[None].astype(np.int64)))
 OWN = {  # where a name means something else
     **dict.fromkeys(("binary_cross_entropy", "dice_score", "hard_dice_score"), {"target": FLOATS[0]}),
     **dict.fromkeys(
-        ("foreground_dice_score", "boundary_loss"),
+        ("foreground_dice_score", "boundary_loss", "multiclass_dice_loss"),
         {"target": FLOATS[1], "logits": torch.zeros(1, 3, 12, 10)},
     ),
     "jitter_intensity": {"images": LOGITS},
@@ -92,7 +93,7 @@ NO_ARRAYS = {
         shuffle_ids image_order generate_image""",
     "files that were read, tested with data sets": """decode_file reason check_image check_mask
         merge_masks has_dark_nuclei check_label_images""",
-    "the checks themselves": "as_list check_arguments check_logits check_class_logits",
+    "the checks themselves": "as_list check_arguments check_logits check_class_logits check_classes",
 }
 NO_ARRAYS = {name: reason for reason, names in NO_ARRAYS.items() for name in names.split()}
 DATA_SETS = ("NucleiDataset", "FullImageDataset")

@@ -15,6 +15,7 @@ from course_utils.metrics import IOU_THRESHOLDS, MSA_THRESHOLDS, average_precisi
 from course_utils.results import (
     SCORE_NAMES,
     compare_methods,
+    paired_bootstrap,
     prepare_output,
     record_scores,
     replacing,
@@ -198,3 +199,43 @@ def test_the_scores_of_a_method_are_those_of_its_images(seed, iou_thresholds):
         "RQ": np.mean([one.f1 for one in at_half]),
     })  # fmt: skip
     assert list(MSA_THRESHOLDS) == [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
+
+
+# 6.3 paired_bootstrap
+
+
+def test_the_bootstrap_is_that_of_loops_over_draws_of_whole_images():
+    rng = np.random.default_rng(3)
+    scores, other_scores = rng.random(12), rng.random(12)
+    mean, low, high = paired_bootstrap(scores, other_scores, np.random.default_rng(0), repeats=4000, level=0.9)
+    means = []
+    for _ in range(4000):
+        images = rng.integers(0, 12, 12)
+        means.append(np.mean([scores[image] for image in images]) - np.mean([other_scores[image] for image in images]))
+    means.sort()
+    assert mean == pytest.approx(scores.mean() - other_scores.mean())
+    assert (low, high) == pytest.approx((means[200], means[3800]), abs=0.02)
+    assert low < mean < high and all(type(value) is float for value in (mean, low, high))
+
+
+def test_the_bootstrap_of_the_exchanged_methods_is_the_mirror_image():
+    scores, other_scores = [0.1, 0.5, 0.9, 0.3], [0.2, 0.2, 0.8, 0.9]
+    mean, low, high = paired_bootstrap(scores, other_scores, np.random.default_rng(0))
+    exchanged = paired_bootstrap(other_scores, scores, np.random.default_rng(0))
+    assert exchanged == pytest.approx((-mean, -high, -low))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([0.5], [0.5, 0.6]), "same length, but have 1 and 2"),
+        (([], []), "scores must hold at least 1, but is empty"),
+        (([np.nan], [0.5]), r"scores\[0\] must be a finite number"),
+        (([0.5], [0.5], 0), "rng must be a generator"),
+        (([0.5], [0.5], np.random.default_rng(0), 0), "repeats must be a whole number of at least 1"),
+        (([0.5], [0.5], np.random.default_rng(0), 20, 95), "level must be a number above 0 and at most 1"),
+    ],
+)
+def test_scores_that_are_no_pairs_have_no_bootstrap(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        paired_bootstrap(*arguments, *[np.random.default_rng(0)][len(arguments) - 2 :])
