@@ -51,7 +51,7 @@ RIGHT = {
     **dict.fromkeys(("size", "crop_size", "multiple", "every", "min_size", "rows", "columns", "side", "batch_size"), 4),
     **dict.fromkeys(("tile", "margin"), 16),
     **dict.fromkeys(("min_area", "min_distance", "depth", "base_channels", "ndim", "largest"), 1),
-    **dict.fromkeys(("mean", "std", "sigma", "threshold", "iou_threshold", "width", "height"), 0.5),
+    **dict.fromkeys(("mean", "std", "sigma", "threshold", "iou_threshold", "width", "height", "pixel_size"), 0.5),
     **dict.fromkeys(("thresholds", "iou_thresholds"), [0.5, 0.7]),
     "low": 1.0, "high": 99.0, "samples": [1, 2, 3], "iou": np.eye(3, 2), "mode": "inner", "target": CLASSES,
     "methods": {"one": [LABELS, LABELS[:7]]}, "logits": LOGITS, "rng": np.random.default_rng(0),
