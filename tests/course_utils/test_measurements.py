@@ -88,11 +88,8 @@ def test_any_integer_dtype_gives_the_same_types_of_columns_with_and_without_inst
     empty = measure_instances(labels, image)
     labels[1:3, 1:4], labels[4:, 5:] = 9, 200
     full = measure_instances(labels[:, ::-1], image)
-    kinds = ["number"] * 6 + ["bool"]
     for table, n in ((empty, 0), (full, 2)):
-        assert len(table) == n
-        assert ["bool" if t == bool else "number" for t in table.dtypes] == kinds
-        assert (table.dtypes[1:6] == np.float64).all()
+        assert [kind.kind for kind in table.dtypes[1:]] == [*"fffffb"]
         assert table.dtypes.iloc[0].kind in "iu"
         assert table.index.tolist() == list(range(n))
     assert pd.concat([empty, full]).dtypes.equals(full.dtypes)
