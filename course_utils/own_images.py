@@ -1,0 +1,399 @@
+"""Images of one's own: from any image to a label image, with warnings where it should not be believed (notebook 08).
+
+A network is at its best on images like those it was trained on. `segment_image` makes an image like them, as far as
+that goes: one channel, intensities by percentiles, nuclei of the trained size. It works in tiles: besides the image and
+its label image, memory does not grow with the number of pixels. What it cannot mend it says, as `ImageWarning`s.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from course_utils.arguments import check_arguments
+from course_utils.exploration import nucleus_areas, standardize
+from course_utils.measurements import median_diameter
+from course_utils.metrics import count_matches, iou_matrix
+from course_utils.segmentation import predict, remove_small, watershed_instances
+
+MAX_CHANNELS = 5  # more planes are rather a stack
+MULTIPLE = 16  # sides of what a U-Net of depth 4 is given
+CONTEXT = 112  # the receptive field reaches up to 107 pixels to each side
+NUCLEUS = 80  # pixels around a tile in which its nuclei may reach; the largest of DSB2018 has a diameter of 91
+MIN_AREA = 20  # pixels at the trained size: smaller objects are specks, the smallest nucleus of DSB2018 has 21
+
+# Limits of the warnings. The 497 images of DSB2018 and the 119 embedded ones stay on the right side of all of them.
+MAX_MEDIAN = 0.6  # of the median on the scale of the percentiles: there at most 0.19, in the inverted images from 0.81
+MIN_LEVELS = 8  # grey levels between the percentiles: there at least 23
+MIN_CONTRAST = 10  # distance of the percentiles in standard deviations of the noise: there at least 22, of noise 5.2
+MAX_SATURATED = 0.02  # share of the pixels with the largest value: there at most 0.01
+MIN_AGREEMENT = 0.8  # F1 between the label images of two views
+
+
+@dataclass(frozen=True)
+class ImageWarning:
+    """A reason not to believe a segmentation: a short `kind` to sort by, and a `text` for people."""
+
+    kind: str
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class TrainedSizes:
+    """The nuclei that a network was trained on, as diameters of circles of equal area in pixels.
+
+    `median` is that of all nuclei; `smallest` and `largest` are the 1st and 99th percentile of the images' medians.
+    """
+
+    median: float
+    smallest: float
+    largest: float
+
+    @classmethod
+    def of(cls, masks: Sequence[np.ndarray]) -> TrainedSizes:
+        """Measure the masks of a training set.
+
+        >>> TrainedSizes.of([np.ones((10, 10), dtype=int)]).median
+        11.3
+        """
+        check_arguments(masks=masks, least=1)
+        diameters = [2 * np.sqrt(nucleus_areas(mask) / np.pi) for mask in masks if mask.any()]
+        medians = [np.median(found) for found in diameters]
+        values = np.median(np.concatenate(diameters)), *np.percentile(medians, [1, 99])
+        return cls(*(round(float(value), 1) for value in values))
+
+
+# `TrainedSizes.of` the training masks, which are not in the repository; `benchmarks.own_images` measures them again.
+DSB2018_SIZES = TrainedSizes(median=21.1, smallest=8.8, largest=51.8)
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """What `segment_image` found.
+
+    Args:
+        labels: int32 `(H, W)`, ids 1, 2, ... without gaps.
+        grey: `(H, W)`, the channel that was segmented, not normalised.
+        agreement: F1 at IoU 0.5 between the label images of the image and of its mirror image; nan if not compared.
+        warnings: reasons not to believe it; empty if none is known.
+    """
+
+    labels: np.ndarray
+    grey: np.ndarray
+    agreement: float
+    warnings: tuple[ImageWarning, ...]
+
+
+def segment_image(
+    model: torch.nn.Module,
+    image: np.ndarray,
+    diameter: float | None = None,
+    threshold: float = 0.8,
+    sizes: TrainedSizes = DSB2018_SIZES,
+    channel: int | None = None,
+    compare_views: bool = True,
+    tile: int = 1024,
+) -> Segmentation:
+    """Segment an image of any size, with the network of notebook 05.
+
+    Args:
+        model: as for `predict`, with the classes background, interior, boundary.
+        image: as for `to_grey`; it is not changed.
+        diameter: of your nuclei, in pixels, if they are not of the trained size: the image is scaled by
+            `sizes.median / diameter` before the network sees it, and the labels back. Use one value for all images
+            that were taken alike.
+        threshold: of `watershed_instances`; the default is the best one on DSB2018's validation images.
+        sizes: the nuclei that the model was trained on.
+        channel: as for `to_grey`.
+        compare_views: whether to segment the mirror image, too, for `agreement`. It doubles the time.
+        tile: side of a tile in pixels of the scaled image. Each is predicted and segmented with a margin, and keeps the
+            instances whose centroid is in it.
+
+    Returns:
+        A `Segmentation`. Its labels are those of the whole image segmented at once up to their ids, and up to the
+        rounding of the network. Only objects that reach over the margin may be cut; a warning says so.
+
+    Raises:
+        ValueError: as for `to_grey`, or an argument is not what it must be.
+
+    >>> model = torch.nn.Conv2d(1, 3, 1)
+    >>> [str(warning) for warning in segment_image(model, np.zeros((20, 30))).warnings][0]
+    'All pixels have the value 0.'
+    """
+    check_arguments(model=model, threshold=threshold, tile=tile)
+    least, most = sizes.median / 8, sizes.median * 20
+    if diameter is not None and not least <= diameter <= most:
+        raise ValueError(f"diameter must be a number of pixels from {least:.1f} to {most:.0f}, but is {diameter!r}.")
+    scale = 1.0 if diameter is None else sizes.median / diameter
+    grey, warnings = to_grey(image, channel)
+    low, high = percentile_range(grey)
+    warnings += _warnings_before(grey, low, high)
+    labels = np.zeros(grey.shape, dtype=np.int32)
+    if high == low:
+        return Segmentation(labels, grey, math.nan, tuple(warnings))
+    n_found = n_cut = n_matched = n_compared = 0
+    for window in _windows(grey.shape, scale, tile):
+        piece = standardize(window.cut(grey), mean=low, std=high - low)
+        found = window.instances(model, piece, threshold, mirrored=False)
+        own = window.owned(found)
+        n_cut += len(np.intersect1d(own, window.at_seams(found)))
+        if compare_views:
+            other = window.instances(model, piece, threshold, mirrored=True)
+            n_compared += len(own) + len(window.owned(other))
+            n_matched += count_matches(iou_matrix(np.where(np.isin(found, own), found, 0), other))
+        n_found = window.paint(labels, found, own, n_found)
+    agreement = math.nan
+    if compare_views:
+        agreement = min(1.0, 2 * n_matched / n_compared) if n_compared else 1.0
+    warnings += _warnings_after(labels, n_found, agreement, sizes, scale, n_cut)
+    return Segmentation(labels, grey, agreement, tuple(warnings))
+
+
+def to_grey(image: np.ndarray, channel: int | None = None) -> tuple[np.ndarray, list[ImageWarning]]:
+    """One channel of an image, and a warning if there was a choice.
+
+    Args:
+        image: `(H, W)`; or `(H, W, C)` with up to 4 channels, as red, green, blue and perhaps alpha; or `(C, H, W)`
+            with up to 5, as in a TIFF of a microscope. Axes of length 1 are dropped. Any real dtype, finite.
+        channel: which one, from 1 on; then there may be more. Without it the colours of an 8-bit image are averaged,
+            and of other channels the first is taken.
+
+    Returns:
+        `(H, W)`, the dtype of the image or float32, and the warnings.
+
+    Raises:
+        ValueError: it is something else, such as a stack or a time series, or has not that many channels.
+
+    >>> grey, warnings = to_grey(np.array([[[0, 0, 9]]], dtype=np.uint8))
+    >>> grey.tolist(), [warning.kind for warning in warnings]
+    ([[3.0]], ['colour'])
+    """
+    check_arguments(image=image, ndim=None)
+    image = image.astype(np.uint8) if image.dtype == bool else image
+    shape = image.shape
+    while image.ndim > 3 and 1 in image.shape:
+        image = image.squeeze(image.shape.index(1))
+    if image.ndim == 3 and image.shape[2] > 4 and (image.shape[0] <= MAX_CHANNELS or channel is not None):
+        image = np.moveaxis(image, 0, -1)
+    elif image.ndim != 2 and not (image.ndim == 3 and image.shape[2] <= 4):
+        raise ValueError(
+            f"An image must be (H, W), (H, W, C) with up to 4 channels, or (C, H, W) with up to {MAX_CHANNELS}, but "
+            f"has the shape {shape}. Of a stack or a time series, save each plane, or their maximum, as an image."
+        )
+    n_channels = image.shape[2] if image.ndim == 3 else 1
+    if channel is not None and not 1 <= channel <= n_channels:
+        raise ValueError(f"There is no channel {channel}: the image has {n_channels}. The first is 1.")
+    if n_channels == 1:
+        image = image.reshape(image.shape[:2])
+        check_arguments(image=image)
+        return image, []
+    if channel is not None:
+        return np.ascontiguousarray(image[..., channel - 1]), []
+    choose = "if the nuclei are in one of them, choose it as `channel`"
+    if n_channels > 4 or n_channels == 2 or image.dtype != np.uint8:
+        text = f"Channel 1 of {n_channels} was segmented: {choose}."
+        return np.ascontiguousarray(image[..., 0]), [ImageWarning("channel", text)]
+    colours = [image[..., at] for at in range(3)]
+    if all(np.array_equal(colours[0], other) for other in colours[1:]):
+        return np.ascontiguousarray(colours[0]), []
+    grey = sum(colour.astype(np.float32) for colour in colours) / 3
+    text = f"A colour image: the mean of red, green and blue was segmented; {choose}."
+    return grey, [ImageWarning("colour", text)]
+
+
+def percentile_range(grey: np.ndarray) -> tuple[float, float]:
+    """What `normalize_percentiles` maps to 0 and 1, found with less memory.
+
+    >>> percentile_range(np.array([[0, 10]], dtype=np.uint8))
+    (0.1, 9.98)
+    """
+    low, high = (float(value) for value in np.percentile(grey, [1.0, 99.8]))
+    return (low, high) if high > low else (float(grey.min()), float(grey.max()))
+
+
+def subtract_background(image: np.ndarray, size: int = 101) -> np.ndarray:
+    """Remove uneven light: subtract what is left of an image after a smoothed morphological opening.
+
+    Args:
+        image: `(H, W)`, with bright nuclei.
+        size: side in pixels of the square whose darkest pixel counts; larger than the nuclei and than what they touch.
+
+    Returns:
+        float32 `(H, W)`, not below 0.
+
+    >>> subtract_background(np.full((5, 5), 7)).max()
+    np.float32(0.0)
+    """
+    check_arguments(image=image, size=size)
+    smooth = ndimage.gaussian_filter(image.astype(np.float32), 2)
+    opened = ndimage.grey_opening(smooth, (size, size))
+    return np.maximum(image - ndimage.gaussian_filter(opened, size / 4), 0).astype(np.float32)
+
+
+# --- tiles ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """One axis of a tile, in pixels of the scaled image: `size` pixels there are `length` ones of the image.
+
+    The tile owns `start` to `stop`, has instances from `first` to `last`, and needs the image from `begin` to `end`.
+    """
+
+    length: int
+    size: int
+    start: int
+    stop: int
+
+    @property
+    def first(self) -> int:
+        return max(0, self.start - NUCLEUS)
+
+    @property
+    def last(self) -> int:
+        return min(self.size, self.stop + NUCLEUS)
+
+    @property
+    def begin(self) -> int:
+        return max(0, self.start - NUCLEUS - CONTEXT)
+
+    @property
+    def end(self) -> int:
+        return min(self.size, self.stop + NUCLEUS + CONTEXT)
+
+    def back(self) -> tuple[slice, np.ndarray]:
+        """The pixels of the image from `first` to `last`, and for each its place in there (nearest neighbour)."""
+        factor = self.size / self.length
+        low, high = (math.ceil(edge / factor - 0.5) for edge in (self.first, self.last))
+        place = ((np.arange(low, high) + 0.5) * factor).astype(int) - self.first
+        return slice(low, high), np.clip(place, 0, self.last - self.first - 1)
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A tile of an image, see `_Axis`."""
+
+    rows: _Axis
+    columns: _Axis
+
+    def cut(self, grey: np.ndarray) -> np.ndarray:
+        """The piece of the scaled image that the network needs: by cubic splines, smoothed first to become smaller."""
+        axes = self.rows, self.columns
+        if all(axis.size == axis.length for axis in axes):
+            return grey[tuple(slice(axis.begin, axis.end) for axis in axes)]
+        steps = [axis.length / axis.size for axis in axes]
+        sigmas = [max(0.0, (step - 1) / 2) for step in steps]
+        around = [5 * sigma + 20 for sigma in sigmas]  # so far reach the filters
+        low = [max(0, int(axis.begin * step - far)) for axis, step, far in zip(axes, steps, around, strict=True)]
+        high = [int(axis.end * step + far) for axis, step, far in zip(axes, steps, around, strict=True)]
+        piece = grey[tuple(map(slice, low, high))].astype(np.float64)
+        piece = ndimage.gaussian_filter(piece, sigmas, mode="nearest")
+        offsets = [(axis.begin + 0.5) * step - 0.5 - at for axis, step, at in zip(axes, steps, low, strict=True)]
+        shape = tuple(axis.end - axis.begin for axis in axes)
+        return ndimage.affine_transform(piece, steps, offsets, shape, order=3, mode="nearest")
+
+    def instances(self, model: torch.nn.Module, piece: np.ndarray, threshold: float, mirrored: bool) -> np.ndarray:
+        """Label image of the tile and the margin of its nuclei, from what `cut` gave, or from its mirror image."""
+        probability = predict(model, np.ascontiguousarray(piece[:, ::-1]) if mirrored else piece, MULTIPLE)
+        probability = probability[:, :, ::-1] if mirrored else probability
+        cut = (slice(axis.first - axis.begin, axis.last - axis.begin) for axis in (self.rows, self.columns))
+        _, foreground, boundary = probability[:, *cut]
+        return remove_small(watershed_instances(foreground, boundary, threshold), MIN_AREA)
+
+    def owned(self, labels: np.ndarray) -> np.ndarray:
+        """Ids of the instances whose centroid is in the tile. In whole numbers: a centroid on a seam has one owner."""
+        areas = np.bincount(labels.ravel())
+        ours = areas > 0
+        ours[0] = False
+        for axis, places in zip((self.rows, self.columns), np.indices(labels.shape, sparse=True), strict=True):
+            sums = np.bincount(labels.ravel(), np.broadcast_to(places, labels.shape).ravel())
+            ours &= (sums >= (axis.start - axis.first) * areas) & (sums < (axis.stop - axis.first) * areas)
+        return np.flatnonzero(ours)
+
+    def at_seams(self, labels: np.ndarray) -> np.ndarray:
+        """Ids of the instances at an edge that is not one of the image: there may be more of them beyond."""
+        edges = []
+        for axis, turned in ((self.rows, labels), (self.columns, labels.T)):
+            edges += [turned[0]] * (axis.first > 0) + [turned[-1]] * (axis.last < axis.size)
+        return np.unique(np.concatenate(edges)) if edges else np.zeros(0, dtype=int)
+
+    def paint(self, labels: np.ndarray, found: np.ndarray, own: np.ndarray, n_before: int) -> int:
+        """Write the tile's own instances into the label image of the whole, with the next ids; returns the last."""
+        (rows, row_places), (columns, column_places) = self.rows.back(), self.columns.back()
+        here = np.where(np.isin(found, own), found, 0)[np.ix_(row_places, column_places)]
+        there = labels[rows, columns]
+        here[there > 0] = 0
+        ids, index = np.unique(here, return_inverse=True)
+        new = np.cumsum(ids > 0) + n_before
+        there[here > 0] = new[index].reshape(here.shape)[here > 0]
+        return n_before + int(np.count_nonzero(ids))
+
+
+def _windows(shape: tuple[int, ...], scale: float, tile: int) -> Iterator[_Window]:
+    """The tiles of an image, of nearly equal size, row by row."""
+
+    def along(length: int) -> list[_Axis]:
+        size = max(1, round(length * scale))
+        step = MULTIPLE * math.ceil(size / math.ceil(size / tile) / MULTIPLE)
+        return [_Axis(length, size, start, min(size, start + step)) for start in range(0, size, step)]
+
+    rows, columns = map(along, shape)
+    return (_Window(row, column) for row in rows for column in columns)
+
+
+# --- warnings ---------------------------------------------------------------------------------------------------------
+
+
+def _warnings_before(grey: np.ndarray, low: float, high: float) -> list[ImageWarning]:
+    """What can be seen in the image itself."""
+    lowest, highest = float(grey.min()), float(grey.max())
+    if lowest == highest:
+        return [ImageWarning("empty", f"All pixels have the value {lowest:g}.")]
+    found = []
+    some = grey[:: max(1, len(grey) // 500)].astype(np.float64)
+    noise = np.median(np.abs(np.diff(some, axis=1))) / 0.954 if some.shape[1] > 1 else 0.0
+    if grey.dtype.kind in "iu" and high - low < MIN_LEVELS:
+        text = f"Nearly all pixels lie within {high - low:.0f} grey levels: use a longer exposure, or more bits."
+        found.append(ImageWarning("low contrast", text))
+    elif high - low < MIN_CONTRAST * noise:
+        text = f"Its contrast is only {(high - low) / noise:.0f} times its noise: there may be nothing in it."
+        found.append(ImageWarning("low contrast", text))
+    if (np.median(some) - low) / (high - low) > MAX_MEDIAN:
+        text = "Dark nuclei on bright ground? The network knows bright ones on dark ground: invert the image."
+        found.append(ImageWarning("inverted", text))
+    share = np.count_nonzero(grey == highest) / grey.size
+    if share > MAX_SATURATED:
+        text = f"{share:.0%} of the pixels have the largest value, {highest:g}: saturated, intensities are wrong."
+        found.append(ImageWarning("saturated", text))
+    return found
+
+
+def _warnings_after(
+    labels: np.ndarray, n_found: int, agreement: float, sizes: TrainedSizes, scale: float, n_cut: int
+) -> list[ImageWarning]:
+    """What can be seen in the result."""
+    if n_found == 0:
+        return [ImageWarning("empty", "No nucleus was found.")]
+    found = []
+    median = median_diameter(labels)
+    if not sizes.smallest <= median * scale <= sizes.largest:
+        text = (
+            f"The nuclei have a median diameter of {median:.1f} pixels, those of the training images at this scale "
+            f"from {sizes.smallest / scale:.1f} to {sizes.largest / scale:.1f}: try the diameter {median:.0f}."
+        )
+        found.append(ImageWarning("size", text))
+    if n_cut:
+        text = f"{n_cut} objects reach over the margin of a tile and may be cut: they are larger than nuclei."
+        found.append(ImageWarning("cut", text))
+    if agreement < MIN_AGREEMENT:
+        text = f"The image and its mirror image give different nuclei (F1 {agreement:.2f}): look at the outlines."
+        found.append(ImageWarning("views", text))
+    return found
