@@ -1,8 +1,8 @@
-"""Saved networks, and the pretrained ones with which notebooks 04 and 05 start in seconds.
+"""Saved networks, and the pretrained ones with which notebooks 04, 05, 07 and 08 start in seconds.
 
-Each pretrained network was trained with `networks.boundary_model` on the training images of one data set, the one for
-the real images then a second time. `data/checkpoints/README.md` says on what they were trained, how, and what they
-score. There is none for other data.
+Each pretrained network was trained on the training images of one data set: with `networks.boundary_model`, the one for
+the real images then a second time, or with `denoising.denoising_model`. `data/checkpoints/README.md` says on what they
+were trained, how, and what they score. There is none for other data.
 """
 
 from __future__ import annotations
@@ -20,10 +20,14 @@ from course_utils.results import replacing, summarize_error, writing_into
 from course_utils.training import EpochResult
 from course_utils.unet import UNet
 
-# What `fingerprint` gives for the data set -> the file, and its SHA-256
+# What `fingerprint` gives for the data set -> for each kind of network the file, and its SHA-256
 PRETRAINED = {
-    "2eda5cb8": ("boundary_embedded.pt", "33ca6728afd7c85d79f4cab9695870a6e8c76970db13c8d85a25ea1021e5d34a"),
-    "70d482ea": ("boundary_dsb2018.pt", "01f36c3eb222aca685a94849fcd44eb4cee0f70df9aade57b21b12f53c3c172c"),
+    "2eda5cb8": {
+        "boundary": ("boundary_embedded.pt", "33ca6728afd7c85d79f4cab9695870a6e8c76970db13c8d85a25ea1021e5d34a"),
+    },
+    "70d482ea": {
+        "boundary": ("boundary_dsb2018.pt", "01f36c3eb222aca685a94849fcd44eb4cee0f70df9aade57b21b12f53c3c172c"),
+    },
 }
 
 
@@ -32,18 +36,21 @@ def checkpoint_folder() -> Path:
     return embedded_folder().with_name("checkpoints")
 
 
-def load_pretrained(data: CourseData, validation_every: int) -> tuple[UNet, list[EpochResult]] | None:
+def load_pretrained(
+    data: CourseData, validation_every: int, kind: str = "boundary"
+) -> tuple[UNet, list[EpochResult]] | None:
     """The pretrained network for a data set, and the results of its training epochs.
 
     Args:
         data: the data set.
         validation_every: with 8, every 8th training image is set aside for validation. The network must have been
             trained with the same number; otherwise it has seen the validation images.
+        kind: "boundary", or one of `denoising.DENOISERS`.
 
     Returns:
         None if there is no network for these data, or if its file is missing or not the published one.
     """
-    name, expected = PRETRAINED.get(fingerprint(data), ("", ""))
+    name, expected = PRETRAINED.get(fingerprint(data), {}).get(kind, ("", ""))
     path = checkpoint_folder() / name
     if not name or not path.is_file():
         return None

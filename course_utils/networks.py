@@ -27,7 +27,7 @@ from course_utils.losses import binary_cross_entropy, foreground_dice_score, har
 from course_utils.profiles import Profile
 from course_utils.results import prepare_output
 from course_utils.targets import binary_target, boundary_target
-from course_utils.training import FitOptions, LossFunction, Metric, OnEpoch, fit
+from course_utils.training import FitOptions, LossFunction, Metric, OnEpoch, fit, jitter_intensity
 from course_utils.unet import UNet
 
 BOUNDARY_WEIGHT = 3.0  # the boundary class is thin: about 2 % of the pixels
@@ -43,11 +43,17 @@ def normalized_arrays(samples: list[Sample], min_size: int = 1) -> tuple[list[np
             with, wrong for scores.
     """
     check_arguments(min_size=min_size)
-    images = [_pad_to(normalize_percentiles(sample.image), min_size) for sample in samples]
-    return images, [_pad_to(sample.mask, min_size) for sample in samples]
+    images = [pad_to_size(normalize_percentiles(sample.image), min_size) for sample in samples]
+    return images, [pad_to_size(sample.mask, min_size) for sample in samples]
 
 
-def _pad_to(image: np.ndarray, size: int) -> np.ndarray:
+def pad_to_size(image: np.ndarray, size: int) -> np.ndarray:
+    """Pad an image by reflection at the bottom and at the right until no side is shorter than `size` pixels.
+
+    Raises:
+        ValueError: `image` is not an image, or `size` not a whole number of at least 1.
+    """
+    check_arguments(image=image, size=size, values=False)
     if min(image.shape) >= size:
         return image
     return np.pad(image, [(0, max(0, size - side)) for side in image.shape], mode="reflect")
@@ -94,6 +100,8 @@ def training_config(kind: str, data: CourseData, profile: Profile, seed: int) ->
     """What a network is trained on: one saved with other values is trained anew."""
     sizes = asdict(profile)
     del sizes["workers"], sizes["compiled"], sizes["pretrained"]  # they do not change the result of a training
+    for name in ["denoising_epochs"] if kind in ("binary", "boundary") else ["binary_epochs", "boundary_epochs"]:
+        del sizes[name]  # of another kind of network
     return {
         "kind": kind,
         "data": data.source,
@@ -173,6 +181,10 @@ class Task:
         target_transform: makes the target of a validation mask.
         loss_fn, metric: as for `fit`.
         epochs: how long a profile trains it.
+        validation_arrays: makes images and masks of the validation samples, or what takes their place.
+        batch_norm: of the network.
+        batch_transform: as for `fit`.
+        learning_rate: as a multiple of the profile's.
     """
 
     kind: str
@@ -182,6 +194,10 @@ class Task:
     loss_fn: LossFunction
     metric: Metric
     epochs: Callable[[Profile], int]
+    validation_arrays: Callable[[list[Sample]], tuple[list[np.ndarray], list[np.ndarray]]] = normalized_arrays
+    batch_norm: bool = True
+    batch_transform: Callable[[torch.Tensor], torch.Tensor] | None = jitter_intensity
+    learning_rate: float = 1.0
 
 
 BINARY = Task(
@@ -214,16 +230,16 @@ def train_network(
             f"{len(data.train)}: use more images, or a profile with a smaller validation_every."
         )
     dataset = task.make_dataset(train, profile.crop_size, seed)
-    model = start or UNet(1, task.out_channels, profile.base_channels, profile.depth, batch_norm=True)
+    model = start or UNet(1, task.out_channels, profile.base_channels, profile.depth, task.batch_norm)
     if task is BOUNDARY and start is not None:
         _add_to_boundary_logit(model, math.log(BOUNDARY_WEIGHT))  # as the loss expects it
     fit(
         model.to(choose_device()),
         training_loader(dataset, profile.batch_size, profile.crops_per_epoch, profile.workers),
-        validation_loader(*normalized_arrays(val), task.target_transform, multiple=2**profile.depth),
+        validation_loader(*task.validation_arrays(val), task.target_transform, multiple=2**profile.depth),
         task.loss_fn,
         epochs=task.epochs(profile),
-        learning_rate=profile.learning_rate,
+        learning_rate=profile.learning_rate * task.learning_rate,
         metric=task.metric,
         options=replace(options, compiled=profile.compiled),
     )
@@ -234,7 +250,7 @@ def binary_model(
     data: CourseData, profile: Profile, seed: int, output: str | Path, on_epoch: OnEpoch | None = None
 ) -> UNet:
     """The foreground network of notebook 03, with one output channel: loaded from `output`, else trained."""
-    return _own_network(BINARY, data, profile, seed, output, on_epoch)
+    return own_network(BINARY, data, profile, seed, output, on_epoch)
 
 
 def boundary_model(
@@ -253,17 +269,27 @@ def boundary_model(
         on_epoch: gets the results after every epoch; for a pretrained network, those of its training.
         pretrained: whether a pretrained network may be taken; None leaves it to the profile.
     """
-    if profile.pretrained if pretrained is None else pretrained:
-        if found := _pretrained(data, profile, model_path(output, "boundary"), on_epoch):
-            return found
-    return _own_network(BOUNDARY, data, profile, seed, output, on_epoch)
+    return own_network(BOUNDARY, data, profile, seed, output, on_epoch, pretrained)
 
 
-def _own_network(
-    task: Task, data: CourseData, profile: Profile, seed: int, output: str | Path, on_epoch: OnEpoch | None
+def own_network(
+    task: Task,
+    data: CourseData,
+    profile: Profile,
+    seed: int,
+    output: str | Path,
+    on_epoch: OnEpoch | None = None,
+    pretrained: bool | None = False,
 ) -> UNet:
+    """The network of a task: loaded from `output`, else the pretrained one if it may be taken, else trained.
+
+    Arguments as for `boundary_model`.
+    """
     path, wanted = model_path(output, task.kind), training_config(task.kind, data, profile, seed)
-    options = resumable(path, wanted, on_epoch)
+    if profile.pretrained if pretrained is None else pretrained:
+        if found := _pretrained(task.kind, data, profile, path, on_epoch):
+            return found
+    options = replace(resumable(path, wanted, on_epoch), batch_transform=task.batch_transform)
     return load_or_train(path, wanted, lambda: train_network(task, data, profile, seed, options))
 
 
@@ -295,16 +321,18 @@ def foreground_model(
 
     The one that notebook 03 left in `output`; else the pretrained one; else `binary_model` trains one.
     """
-    if profile.pretrained and (found := _pretrained(data, profile, model_path(output, "binary"), on_epoch)):
+    if profile.pretrained and (found := _pretrained("boundary", data, profile, model_path(output, "binary"), on_epoch)):
         return Foreground(found).eval()
     return binary_model(data, profile, seed, output, on_epoch)
 
 
-def _pretrained(data: CourseData, profile: Profile, own: Path, on_epoch: OnEpoch | None) -> UNet | None:
+def _pretrained(
+    kind: str, data: CourseData, profile: Profile, own: Path, on_epoch: OnEpoch | None
+) -> UNet | None:
     """The pretrained network, unless the user's own one lies at `own`, or an interrupted training of it."""
     if own.exists() or own.with_suffix(".resume").exists():
         return None
-    if (found := load_pretrained(data, profile.validation_every)) is None:
+    if (found := load_pretrained(data, profile.validation_every, kind)) is None:
         return None
     model, curve = found
     print(f"Loaded the pretrained network, trained for {len(curve)} epochs.")

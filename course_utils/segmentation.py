@@ -5,7 +5,7 @@ An argument that is not what its description says, or has NaN or infinite values
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -21,7 +21,12 @@ from course_utils.targets import looks_like_boundary_target
 from course_utils.unet import pad_to_multiple
 
 
-def predict(model: torch.nn.Module, image: np.ndarray, multiple: int = 16) -> np.ndarray:
+def predict(
+    model: torch.nn.Module,
+    image: np.ndarray,
+    multiple: int = 16,
+    activation: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> np.ndarray:
     """Predict probabilities for a whole image of any size.
 
     The image is padded to a size that the network accepts, and the result is cut back to the original size.
@@ -31,9 +36,11 @@ def predict(model: torch.nn.Module, image: np.ndarray, multiple: int = 16) -> np
             gradients; then its previous mode is restored.
         image: `(H, W)`, normalised like the training images; it is not changed.
         multiple: the sides are padded to a multiple of this; a U-Net of depth d needs `2**d`.
+        activation: makes the result of the logits `(C, H, W)`, for networks that predict something else.
 
     Returns:
-        float32 array `(C, H, W)`: the sigmoid of the logits for one channel, their softmax for more.
+        float32 array `(C, H, W)`: the sigmoid of the logits for one channel, their softmax for more, or what
+        `activation` makes of them.
 
     >>> predict(torch.nn.Conv2d(1, 3, 1), np.zeros((5, 7))).shape
     (3, 5, 7)
@@ -49,7 +56,10 @@ def predict(model: torch.nn.Module, image: np.ndarray, multiple: int = 16) -> np
     finally:
         for module, mode in was_training.items():
             module.training = mode
-    probability = torch.sigmoid(logits) if len(logits) == 1 else torch.softmax(logits, dim=0)
+    if activation is None:
+        probability = torch.sigmoid(logits) if len(logits) == 1 else torch.softmax(logits, dim=0)
+    else:
+        probability = activation(logits)
     return probability[:, :height, :width].float().cpu().numpy()
 
 

@@ -44,7 +44,7 @@ AXES = Figure().subplots()
 
 # A right value for every argument, by its name; a list stands for a plural. Of numbers the first is used.
 RIGHT = {
-    **dict.fromkeys(("image", "probability", "foreground", "boundary"), IMAGE),
+    **dict.fromkeys(("image", "reference", "probability", "foreground", "boundary"), IMAGE),
     **dict.fromkeys(("mask", "labels", "prediction", "truth"), LABELS),
     **dict.fromkeys(("images", "probabilities", "foregrounds", "boundaries"), [IMAGE, IMAGE[:7]]),
     **dict.fromkeys(("masks", "truths", "predictions"), [LABELS, LABELS[:7]]),
@@ -52,6 +52,7 @@ RIGHT = {
     **dict.fromkeys(("tile", "margin"), 16),
     **dict.fromkeys(("min_area", "min_distance", "depth", "base_channels", "ndim", "largest"), 1),
     **dict.fromkeys(("mean", "std", "sigma", "threshold", "iou_threshold", "width", "height", "pixel_size"), 0.5),
+    **dict.fromkeys(("data_range", "factor"), 0.5),
     **dict.fromkeys(("thresholds", "iou_thresholds"), [0.5, 0.7]),
     "low": 1.0, "high": 99.0, "samples": [1, 2, 3], "iou": np.eye(3, 2), "mode": "inner", "target": CLASSES,
     "methods": {"one": [LABELS, LABELS[:7]]}, "logits": LOGITS, "rng": np.random.default_rng(0),
@@ -83,6 +84,7 @@ NO_ARRAYS = {
         load_or_train summarize_error main write_dataset did_you_mean script_as_html framed""",
     "objects of the course, made by its own functions": """load_pretrained fingerprint normalized_arrays training_config
         binary_dataset boundary_dataset train_network binary_model boundary_model foreground_model resumable
+        own_network noisy_arrays denoising_model
         plot_training plot_f1_curves score_table summarize_scores browse_images redraw_on_change training_loader""",
     "networks and devices, of which nothing is asked but torch's own methods": """choose_precision in_precision
         prepare_model fast_layout describe_device join_process_group count_parameters without_boundary_weight""",
@@ -96,7 +98,7 @@ NO_ARRAYS = {
     "the checks themselves": "as_list check_arguments check_logits check_class_logits check_classes",
 }
 NO_ARRAYS = {name: reason for reason, names in NO_ARRAYS.items() for name in names.split()}
-DATA_SETS = ("NucleiDataset", "FullImageDataset")
+DATA_SETS = ("NucleiDataset", "FullImageDataset", "NoisyPairDataset", "ClippedPairDataset")
 
 
 @functools.cache

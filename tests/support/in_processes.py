@@ -27,7 +27,7 @@ from workshop import train
 
 TINY = replace(
     get_profile("smoke"), base_channels=2, depth=2, crop_size=16, batch_size=4, crops_per_epoch=6, binary_epochs=2,
-    boundary_epochs=2,
+    boundary_epochs=2, denoising_epochs=2,
 )  # fmt: skip
 EPOCHS = 3
 
