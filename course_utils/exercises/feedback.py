@@ -177,6 +177,13 @@ def expect_float(what: str, value: Any, expected: str = "float") -> None:
         fail(f"Type of {what}", kind_of(value), expected, look)
 
 
+def expect_python_float(name: str, value: Any) -> None:
+    """A float that is not one of NumPy's: its float64 is a subclass."""
+    if type(value) is not float:
+        full_name = f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")
+        fail(f"Type of the {name}", full_name, "a Python float", "Convert the number at the end.")
+
+
 def expect_whole_number(what: str, value: Any) -> None:
     """An int, or a whole number of one of NumPy's types."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):

@@ -27,6 +27,7 @@ from course_utils.exercises.feedback import (
     expect_dtype,
     expect_error,
     expect_pair,
+    expect_python_float,
     expect_shape,
     expect_type,
     fail,
@@ -97,9 +98,7 @@ def check_intensity_statistics(intensity_statistics) -> None:
             result = intensity_statistics(images)
         expect_pair("the result", result, "(mean, std)")
         for name, value in zip(("mean", "std"), result, strict=True):
-            if type(value) is not float:  # np.float64 is a subclass of float, but the task asks for a float
-                full_name = f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")
-                fail(f"Type of the {name}", full_name, "a Python float", "Convert the number at the end.")
+            expect_python_float(name, value)
         found.append(result)
 
     flat = [[image.astype(np.float64).ravel() for image in images] for _, images, _ in cases]

@@ -186,7 +186,7 @@ def check_dice_score(dice_score) -> None:
             look = look or "Each score is from 0 to 1, and so is their mean: apply the sigmoid to the logits."
             fail(f"Range of {what}", score, "a number from 0 to 1", look)
         look = look or "For each image and channel: 2 * sum(p * t) / (sum(p) + sum(t))."
-        with pictured(partial(dice_panels, *pair)):
+        with pictured(partial(dice_panels, pair[0].sigmoid(), pair[1])):
             expect_close(what, score, expected, look, 1e-4)
     expect_dice_of_empty_maps(dice_score)
 
@@ -210,17 +210,17 @@ def expect_dice_of_empty_maps(dice_score: Callable) -> None:
     ]:  # fmt: skip
         score = dice_score(logits, target)
         expect_scalar(score, f"Return a tensor for {what}, too.")
-        with pictured(partial(dice_panels, logits, target)):
+        with pictured(partial(dice_panels, logits.sigmoid(), target)):
             expect_close(f"the result for {what}", score, expected, look, 1e-4)
 
 
-def dice_panels(logits: torch.Tensor, target: torch.Tensor, error: CheckFailed) -> Panels:
-    """The probability of each map with the outline of its target, and its Dice."""
+def dice_panels(probability: torch.Tensor, target: torch.Tensor, error: CheckFailed, first: int = 0) -> Panels:
+    """The probability of each map with the outline of its target, and its Dice; `first` is the first channel."""
     panels, scores = [], []
-    for image, channel in np.ndindex(*logits.shape[:2]):
-        p, t = logits[image, channel].sigmoid(), target[image, channel]
+    for image, channel in np.ndindex(*probability.shape[:2]):
+        p, t = probability[image, channel], target[image, channel]
         scores.append(float(2 * (p * t).sum() / (p + t).sum() if (p + t).any() else 1))
-        title = f"p[{image}, {channel}], target in orange: Dice {scores[-1]:.3f}"
+        title = f"p[{image}, {first + channel}], target in orange: Dice {scores[-1]:.3f}"
         panels.append(Panel(title, p.numpy().round(2), "probability", t.numpy().astype(bool)))
     alt = "Probabilities p[image, channel], in orange the outline of the target, and the Dice of each map;"
     return Panels(tuple(panels), f"{alt} mean {np.mean(scores):.3f}. {error.finding}")
@@ -522,8 +522,11 @@ def expect_scalar(value: Any, look: str) -> None:
         fail("dtype of the result", str(value.dtype), "a floating point type")
 
 
-def expect_gradient(what: str, loss_fn: Callable, logits: torch.Tensor, target: torch.Tensor) -> None:
-    """The gradient is that of torch's cross entropy in float64."""
+def expect_gradient(
+    what: str, loss_fn: Callable, logits: torch.Tensor, target: torch.Tensor,
+    exact_loss: Callable = binary_cross_entropy_with_logits,
+) -> None:  # fmt: skip
+    """The gradient is that of the exact loss in float64."""
     x, exact = logits.clone().requires_grad_(), logits.double().requires_grad_()
     result = loss_fn(x, target)
     if not result.requires_grad:
@@ -532,7 +535,8 @@ def expect_gradient(what: str, loss_fn: Callable, logits: torch.Tensor, target: 
     found = torch.autograd.grad(result, x, allow_unused=True)[0]
     if found is None:
         fail(f"Gradient of {what}", "none", "one with respect to the logits", "Does the result depend on the logits?")
-    expected = torch.autograd.grad(binary_cross_entropy_with_logits(exact, target.double()), exact)[0].numpy()
+    exact_target = target.double() if target.is_floating_point() else target
+    expected = torch.autograd.grad(exact_loss(exact, exact_target), exact)[0].numpy()
     close = np.isclose(found.numpy(), expected, rtol=1e-3, atol=1e-5 / expected.size)
     if not close.all():
         place = tuple(np.argwhere(~close)[0])
