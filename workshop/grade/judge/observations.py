@@ -3,10 +3,10 @@
     found = observe("count_shapes", submission, seed)    # beside the student's code
     text = confirm("count_shapes", found, seed)          # elsewhere (`confirmation`): empty if it is right
 
-For each exercise `observe_...` draws inputs, lets the object work on them, and returns what came out. It compares
-nothing, because nothing is believed that is decided beside the student's code. With a seed that is new in each run, no
-table of answers fits. Two float32 numbers may nearly tie in the gradient of a `UNet`, at one of 10^5 seeds: a
-difference counts if it shows for a second seed, too.
+For each exercise `observe_...` draws inputs, lets the object work on them, and returns what came out (those of
+notebooks 06 to 08 are in `observations_06_to_08`). It compares nothing, because nothing is believed that is decided
+beside the student's code. With a seed that is new in each run, no table of answers fits. Two float32 numbers may nearly
+tie in the gradient of a `UNet`, at one of 10^5 seeds: a difference counts if it shows for a second seed, too.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from course_utils.exercises.sandbox import preserved_state
 from course_utils.metrics import iou_matrix
 from course_utils.targets import boundary_target
 from workshop.grade.judge import inputs as draw
+from workshop.grade.judge import observations_06_to_08
+from workshop.grade.judge.observing import plain, raised, use
 
 Rng = np.random.Generator
 
@@ -39,30 +41,8 @@ def observe(name: str, submission: Any, seed: int) -> list:
     """
     with preserved_state(), torch.enable_grad():
         torch.manual_seed(seed)
-        return _plain(globals()[f"observe_{name}"](submission, np.random.default_rng(seed)))
-
-
-def _plain(value: Any) -> Any:
-    if torch.is_tensor(value) or isinstance(value, np.ndarray):
-        return value.detach().cpu().as_subclass(torch.Tensor).clone() if torch.is_tensor(value) else np.array(value)
-    if isinstance(value, dict):
-        return [[_plain(key), _plain(item)] for key, item in sorted(value.items())]
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def _raised(call: Callable[[], Any], text: bool = False) -> str:
-    """The class of the error of a call that must be refused, perhaps with its text."""
-    try:
-        call()
-    except Exception as error:
-        kind = "ValueError" if isinstance(error, ValueError) else type(error).__name__
-        return f"{kind}: {error}" if text else kind
-    return "no error"
-
-
-def _use(function: Callable, *arguments: Any, **options: Any) -> list:
-    """The result, before another call may overwrite it, and the arguments, which the call must not change."""
-    return [_plain(function(*arguments, **options)), arguments]
+        observer = globals().get(f"observe_{name}") or getattr(observations_06_to_08, f"observe_{name}")
+        return plain(observer(submission, np.random.default_rng(seed)))
 
 
 # Notebook 01
@@ -79,7 +59,7 @@ def observe_count_shapes(count_shapes: Callable, rng: Rng) -> list:
 
 def observe_intensity_statistics(intensity_statistics: Callable, rng: Rng) -> list:
     sizes, near = rng.integers(2, 12, (3, 2)), rng.uniform(2500, 3500)
-    found = [_use(intensity_statistics, images) for images in (
+    found = [use(intensity_statistics, images) for images in (
         [rng.random((2, 3)) * 10],
         [rng.integers(0, 256, size, dtype=np.uint8) // (1 + i) for i, size in enumerate(sizes)],
         [rng.integers(9, 65536, size).astype(np.uint16) for size in sizes],
@@ -91,7 +71,7 @@ def observe_intensity_statistics(intensity_statistics: Callable, rng: Rng) -> li
 
 def observe_standardize(standardize: Callable, rng: Rng) -> list:
     mean, std, shape = rng.uniform(20, 90), rng.uniform(2, 30), rng.integers(3, 9, 2)
-    return [_use(standardize, image, *numbers) for image, *numbers in (
+    return [use(standardize, image, *numbers) for image, *numbers in (
         (rng.random(shape, dtype=np.float32), mean, std),
         (rng.random(shape, dtype=np.float32), np.float64(mean / 99), np.float64(std / 99)),
         (rng.random(shape), -mean, std),
@@ -116,15 +96,15 @@ def observe_random_crop(random_crop: Callable, rng: Rng) -> list:
         for number in (n, n // 10 + 1):  # with other global random states
             notebook_01._seed_globally(number)
             generator = np.random.default_rng(n)
-            crops = [_plain(list(random_crop(image, mask, size, generator))) for _ in range(number)]
+            crops = [plain(list(random_crop(image, mask, size, generator))) for _ in range(number)]
             runs.append([np.stack(windows) for windows in zip(*crops, strict=True)])
-        errors = [_raised(partial(random_crop, image, mask, side + 1, rng), text=True) for side in mask.shape]
+        errors = [raised(partial(random_crop, image, mask, side + 1, rng), text=True) for side in mask.shape]
         found.append([runs, [image, mask], errors])
     return found
 
 
 def observe_binary_target(binary_target: Callable, rng: Rng) -> list:
-    return [_use(binary_target, mask) for pair in draw.label_pairs(rng) for mask in pair]
+    return [use(binary_target, mask) for pair in draw.label_pairs(rng) for mask in pair]
 
 
 def observe_NucleiDataset(NucleiDataset: Callable, rng: Rng) -> list:
@@ -154,7 +134,7 @@ def _run_network(model: nn.Module, rng: Rng, *inputs: torch.Tensor) -> list:
     found, constant = [count(model)], float(rng.uniform(0.05, 0.15))
     for sign, training in ((-1, True), (-1, False), (1, True), (1, False)):
         set_parameters(model.train(training), sign * constant)
-        found.append(_use(model, *inputs))
+        found.append(use(model, *inputs))
     # with positive numbers no ReLU is near its corner, where rounding would decide
     positive = [value.abs().requires_grad_() for value in inputs]
     result = model(*positive)
@@ -183,7 +163,7 @@ def observe_UNet(UNet: Callable, rng: Rng) -> list:
         model = UNet(in_channels=a, out_channels=b, base_channels=base, depth=depth)
         found.append(_run_network(model, rng, draw.normal_tensor(rng, 2, a, height, width)))
         for shape in ((height + 2 ** (depth - 1), width), (height, width + 1)):
-            found.append(_raised(partial(model, torch.zeros(1, a, *shape))))
+            found.append(raised(partial(model, torch.zeros(1, a, *shape))))
     for model in (UNet(base_channels=2), UNet(depth=1)):  # the defaults
         found += [list(model(torch.zeros(1, 1, 16, 16)).shape), count(model)]
     return found
@@ -206,8 +186,8 @@ def observe_pad_to_multiple(pad_to_multiple: Callable, rng: Rng) -> list:
     for shape, dtype in ((long, np.float32), (short, np.uint16), ((1, short[0]), np.int32), ((short[1], 1), np.uint8),
                          ((16, long[0]), np.uint8), ((32, 16), np.float64)):  # fmt: skip
         image = rng.integers(1, 256, shape) * (1 if dtype == np.uint8 else 250.5)
-        found.append(_use(pad_to_multiple, image.astype(dtype)))
-        found.append(_use(pad_to_multiple, image.astype(dtype), multiple=int(rng.integers(1, 40))))
+        found.append(use(pad_to_multiple, image.astype(dtype)))
+        found.append(use(pad_to_multiple, image.astype(dtype), multiple=int(rng.integers(1, 40))))
     return found
 
 
@@ -222,9 +202,9 @@ def observe_binary_cross_entropy(binary_cross_entropy: Callable, rng: Rng) -> li
             with notebook_03.TorchsOwn() as torchs_own:
                 loss = binary_cross_entropy(logits, target)
             gradient = torch.autograd.grad(loss * loss.new_tensor(logits.numel()), logits)
-            found.append(_plain([loss.double(), gradient, logits, target, torchs_own.called]))
+            found.append(plain([loss.double(), gradient, logits, target, torchs_own.called]))
     shapes = [((4, 1, 3, 3), (4, 3, 3)), ((3, 4), (4,)), ((2, 1), (1, 2))]
-    return [*found, [_raised(partial(binary_cross_entropy, *map(torch.ones, pair))) for pair in shapes]]
+    return [*found, [raised(partial(binary_cross_entropy, *map(torch.ones, pair))) for pair in shapes]]
 
 
 def observe_dice_score(dice_score: Callable, rng: Rng) -> list:
@@ -232,14 +212,14 @@ def observe_dice_score(dice_score: Callable, rng: Rng) -> list:
     for shape in rng.integers(1, 6, (4, 4)).tolist():
         target = draw.binary_tensor(rng, shape)
         target[..., 0, 0] = 1  # no map is empty yet
-        found.append(_use(dice_score, 2 * draw.normal_tensor(rng, *shape), target))
+        found.append(use(dice_score, 2 * draw.normal_tensor(rng, *shape), target))
     nothing, target = torch.full((2, 3, 3, 4), -1e4), draw.binary_tensor(rng, (2, 3, 3, 4))
     target[:, 0] = 0
     target[:, 1:, 0, 0] = 1
     logits = torch.where(draw.binary_tensor(rng, target.shape) > 0, 1e4, nothing)
     logits[0, 0] = -1e4
     pairs = [(nothing, target), (logits, target), (nothing, target * 0), (-nothing, target * 0), (-nothing, target)]
-    found += [_use(dice_score, *(part.clone() for part in pair)) for pair in pairs]
+    found += [use(dice_score, *(part.clone() for part in pair)) for pair in pairs]
     return [[result.double(), after] for result, after in found]
 
 
@@ -291,7 +271,7 @@ def observe_predict(predict: Callable, rng: Rng) -> list:
         (1, 3, (32, height), np.float32), (3, 1, (1, width), np.float32), (1, 1, (1, 1), np.float64),
     ]):  # fmt: skip
         model, image = draw.NormalizingModel(rng, channels, kernel_size), rng.random(shape).astype(dtype)
-        probability, (_, after) = _use(predict, model.train(number % 2 == 0), image)
+        probability, (_, after) = use(predict, model.train(number % 2 == 0), image)
         rim = slice(kernel_size // 2, -(kernel_size // 2) or None)  # depends on how the image is padded
         found += [list(probability.shape), probability[:, rim, rim], after, _state(model), model.notes.gradients]
         found += [list(model.buffers()), [part.training for part in model.modules()], torch.is_grad_enabled()]
@@ -305,30 +285,30 @@ def observe_connected_components(connected_components: Callable, rng: Rng) -> li
         above = rng.random(rng.integers(4, 30, 2)) < rng.uniform(0.2, 0.6)
         away = 10 ** rng.uniform(-3.5, -0.8, above.shape)
         image = np.where(above, cut + away, cut - away).astype(dtype)
-        found.append(_use(connected_components, image, *threshold))
+        found.append(use(connected_components, image, *threshold))
     many = np.zeros((33, 41), np.float32)
     many[::2, ::2] = rng.uniform(0.6, 1, (17, 21))
-    return [*found, *(_use(connected_components, image) for image in (many, many * 0, many * 0 + 0.9))]
+    return [*found, *(use(connected_components, image) for image in (many, many * 0, many * 0 + 0.9))]
 
 
 def _raised_for_shapes(function: Callable) -> list[str]:
     shapes = [((4, 6), (6, 4)), ((1, 6), (4, 6)), ((4, 6), (4, 5))]
-    return [_raised(partial(function, *(np.ones(shape, np.int32) for shape in pair))) for pair in shapes]
+    return [raised(partial(function, *(np.ones(shape, np.int32) for shape in pair))) for pair in shapes]
 
 
 def observe_iou_matrix(iou_matrix: Callable, rng: Rng) -> list:
     huge = draw.label_pair(rng, np.int64, 0, 2**32)
-    return [[_use(iou_matrix, *pair) for pair in (*draw.label_pairs(rng), huge)], _raised_for_shapes(iou_matrix)]
+    return [[use(iou_matrix, *pair) for pair in (*draw.label_pairs(rng), huge)], _raised_for_shapes(iou_matrix)]
 
 
 def observe_count_matches(count_matches: Callable, rng: Rng) -> list:
     found = []
     for n in (*rng.integers(1, 7, 9), 0):  # not above 0.5, where no instance has two partners
         iou = rng.choice([0, 0, 0.125, 0.25, 0.3, 0.375, 0.45, 0.5], (n, rng.integers(2, 7)))
-        found += [_use(count_matches, iou), count_matches(iou.T.copy(), float(rng.choice([0.25, 0.28, 0.375])))]
+        found += [use(count_matches, iou), count_matches(iou.T.copy(), float(rng.choice([0.25, 0.28, 0.375])))]
     for prediction, truth in draw.label_pairs(rng):
         iou = iou_matrix(prediction, truth)
-        found += [_use(count_matches, iou), *(count_matches(iou, float(cut)) for cut in rng.uniform(0.1, 0.9, 2))]
+        found += [use(count_matches, iou), *(count_matches(iou, float(cut)) for cut in rng.uniform(0.1, 0.9, 2))]
     for contested in ([[0.45, 0.4], [0.42, 0]], [[0.3, 0.2, 0], [0, 0.3, 0.2], [0, 0.25, 0]], [[0.66, 0.2], [0.2, 0]]):
         iou = np.pad(np.array(contested), (0, int(rng.integers(0, 4))))
         iou = iou[rng.permutation(len(iou))][:, rng.permutation(len(iou))]
@@ -339,7 +319,7 @@ def observe_count_matches(count_matches: Callable, rng: Rng) -> list:
 def observe_f1_score(f1_score: Callable, rng: Rng) -> list:
     found = []
     for pair in draw.label_pairs(rng):
-        found += [_use(f1_score, *pair), *(f1_score(*pair, iou_threshold=float(x)) for x in rng.uniform(0.2, 0.95, 2))]
+        found += [use(f1_score, *pair), *(f1_score(*pair, iou_threshold=float(x)) for x in rng.uniform(0.2, 0.95, 2))]
     return [*found, *_limits(f1_score, rng), _raised_for_shapes(f1_score)]
 
 
@@ -352,7 +332,7 @@ def _limits(score: Callable, rng: Rng) -> list:
 
 def observe_average_precision(average_precision: Callable, rng: Rng) -> list:
     found = [average_precision(*pair, rng.uniform(0.2, 0.95, 3).tolist()) for pair in draw.label_pairs(rng)]
-    found.append(_use(average_precision, *draw.label_pair(rng), (0.5, 0.75, float(rng.uniform(0.2, 0.4)), 0.5)))
+    found.append(use(average_precision, *draw.label_pair(rng), (0.5, 0.75, float(rng.uniform(0.2, 0.4)), 0.5)))
     limits = _limits(lambda prediction, truth, cut=0.5: average_precision(prediction, truth, [cut, 0.51]), rng)
     return [*found, *limits, _raised_for_shapes(lambda *pair: average_precision(*pair, [0.5]))]
 
@@ -363,22 +343,22 @@ def observe_average_precision(average_precision: Callable, rng: Rng) -> list:
 def observe_boundary_target(boundary_target: Callable, rng: Rng) -> list:
     masks = [labels for pair in draw.label_pairs(rng) for labels in pair]
     modes = [[], *([mode] for mode in rng.permutation(["inner", "thick", "inner"]).tolist())]
-    found = [_use(boundary_target, mask, *modes[number % 4]) for number, mask in enumerate(masks)]
+    found = [use(boundary_target, mask, *modes[number % 4]) for number, mask in enumerate(masks)]
     ids_1_and_2, apart = np.searchsorted(np.unique(masks[0]), masks[0]).clip(0, 2).astype(np.uint8), masks[1] * 0
     apart[2 : rng.integers(4, 9), 3 : rng.integers(5, 20)] = rng.integers(1, 300)
-    return [*found, _use(boundary_target, ids_1_and_2), _use(boundary_target, apart, mode="outer")]
+    return [*found, use(boundary_target, ids_1_and_2), use(boundary_target, apart, mode="outer")]
 
 
 def observe_watershed_instances(watershed_instances: Callable, rng: Rng) -> list:
     found = []
     for picture in (draw.bars(rng), draw.patches(rng)):
         thresholds = (), (0.25,), (0.5,), (0.7,), (float(rng.uniform(0.8, 0.85)),), (1.0,)
-        found += [_use(watershed_instances, *picture, *threshold) for threshold in thresholds]
+        found += [use(watershed_instances, *picture, *threshold) for threshold in thresholds]
     bridge = np.zeros((9, 30))
     bridge[3:6], bridge[2:7, 2 : rng.integers(5, 9)], bridge[2:7, -rng.integers(5, 9) : -2] = 0.3, 0.9, 0.9
     grid = np.zeros((37, 36))
     grid[::2, ::2] = rng.uniform(0.8, 0.99, (19, 18))
-    return [*found, *_use(watershed_instances, bridge, bridge * 0, 0.1), *_use(watershed_instances, grid, grid * 0)]
+    return [*found, *use(watershed_instances, bridge, bridge * 0, 0.1), *use(watershed_instances, grid, grid * 0)]
 
 
 def observe_find_best_threshold(find_best_threshold: Callable, rng: Rng) -> list:
@@ -391,9 +371,9 @@ def observe_find_best_threshold(find_best_threshold: Callable, rng: Rng) -> list
         cuts = [rng.uniform(*cut) for cut in [(0.3, 0.55), (0.61, 0.64), (0.7, 0.9)] * 2 + [(0.95, 0.99)]]
         options = {"iou_threshold": float(rng.uniform(*strict))} if strict else {}
         given = list(map(list, zip(*images, strict=True))), rng.permutation(cuts).tolist()
-        found.append(_use(find_best_threshold, *given[0], given[1], **options))
+        found.append(use(find_best_threshold, *given[0], given[1], **options))
     found.append(find_best_threshold(*([part] for part in dim), rng.uniform(0.7, 0.9, 4).tolist()))
     search = partial(find_best_threshold, [touching[0]] * 2, [touching[1]] * 2, thresholds=[0.5, 0.7])
     target = boundary_target(touching[2].astype(np.int32)).numpy()
     pairs = [(touching[2], target), (target, touching[2]), (target.astype(np.uint8), touching[2])]
-    return [*found, [_raised(partial(search, truths=list(pair))) for pair in pairs]]
+    return [*found, [raised(partial(search, truths=list(pair))) for pair in pairs]]

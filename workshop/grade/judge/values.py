@@ -23,6 +23,8 @@ from typing import Any
 
 import numpy as np
 
+from workshop.grade.judge.tables import is_table, table_from_plain, table_to_plain
+
 MAX_BYTES = 2**28  # of one message
 MAX_PARTS = 2_000_000
 MAX_DEPTH = 60
@@ -111,6 +113,10 @@ class _Writer:
         if self.size > MAX_BYTES:
             raise ValueError(f"it has more than {MAX_BYTES // 10**6} MB")
 
+    def tagged(self, tag: bytes, content: Any, depth: int) -> None:
+        self.write(tag)
+        self.put(content, depth + 1)
+
     def put(self, value: Any, depth: int) -> None:
         self.parts += 1
         if self.parts > MAX_PARTS:
@@ -130,8 +136,7 @@ class _Writer:
     def put_other(self, value: Any, kind: type, kinds: tuple[type, ...], depth: int) -> None:
         plain = next((one for one in kinds if one in PLAIN), None)
         if np.generic in kinds and (data := _array_bytes(np.array(value))):
-            self.write(b"n")
-            self.put(data, depth + 1)
+            self.tagged(b"n", data, depth)
         elif np.ndarray in kinds:
             self.put_array(value, kind, depth)
         elif is_tensor(value):
@@ -139,21 +144,19 @@ class _Writer:
         elif kind is Counter or kind is OrderedDict or kind is defaultdict:
             factory = value.default_factory if kind is defaultdict else None
             named = next((name for name, one in FACTORIES.items() if one is factory), "")
-            self.write(b"C")
-            self.put((_name(kind), named, [*dict.items(value)]), depth + 1)
+            self.tagged(b"C", (_name(kind), named, [*dict.items(value)]), depth)
         elif kind.__module__ == "torch" and kind.__name__ == "Size":
-            self.write(b"z")
-            self.put(READ[tuple](value), depth + 1)
+            self.tagged(b"z", READ[tuple](value), depth)
         elif plain:
             fields = getattr(kind, "_fields", ()) if plain is tuple else ()
             fields = tuple(map(str, fields)) if isinstance(fields, tuple) else ()
-            self.write(b"K", PLAIN[plain])
-            self.put((_name(kind), _module(kind), fields, READ[plain](value)), depth + 1)
+            self.tagged(b"K" + PLAIN[plain], (_name(kind), _module(kind), fields, READ[plain](value)), depth)
+        elif is_table(kinds):
+            self.tagged(b"D", table_to_plain(value), depth)
         elif BaseException in kinds:
             self.put_exception(value, kinds, depth)
         else:
-            self.write(b"O")
-            self.put((_name(kind), _module(kind), _shown(value)), depth + 1)
+            self.tagged(b"O", (_name(kind), _module(kind), _shown(value)), depth)
 
     def put_plain(self, value: Any, kind: type, depth: int) -> None:
         tag = PLAIN[kind]
@@ -180,15 +183,13 @@ class _Writer:
         array = np.ndarray.view(value, np.ndarray)
         name = "" if kind is np.ndarray else _name(kind)
         if data := _array_bytes(array):
-            self.write(b"a")
-            self.put((name, *data), depth + 1)
+            self.tagged(b"a", (name, *data), depth)
         elif array.dtype.kind in "OUS":
             self.write(b"A")
             items = array.ravel().tolist()
             self.put((name, array.dtype.kind, array.shape, items), depth + 1)
         else:
-            self.write(b"O")
-            self.put((name or "ndarray", "numpy", _shown(array)), depth + 1)
+            self.tagged(b"O", (name or "ndarray", "numpy", _shown(array)), depth)
 
     def put_tensor(self, value: Any, depth: int) -> None:
         import torch
@@ -197,14 +198,12 @@ class _Writer:
             tensor = value.detach().as_subclass(torch.Tensor)
             dtype = str(tensor.dtype).removeprefix("torch.")
             if dtype not in TENSORS or tensor.layout is not torch.strided or tensor.device.type == "meta":
-                self.write(b"O")
-                self.put(("Tensor", "torch", _shown(tensor)), depth + 1)
+                self.tagged(b"O", ("Tensor", "torch", _shown(tensor)), depth)
                 return
             _expect_size(tensor.numel() * tensor.element_size())
             flat = tensor.cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
             data = flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
-            self.write(b"T")
-            self.put((dtype, tuple(tensor.shape), bool(value.requires_grad), data), depth + 1)
+            self.tagged(b"T", (dtype, tuple(tensor.shape), bool(value.requires_grad), data), depth)
 
     def put_exception(self, value: BaseException, kinds: tuple[type, ...], depth: int) -> None:
         base = next(one for one in kinds if getattr(builtins, one.__name__, None) is one)
@@ -213,8 +212,7 @@ class _Writer:
         except BaseException:  # an exception class that the student wrote may fail here
             text = ""
         arguments = [one for one in value.args if type(one) in (int, float, str, bool, type(None))]
-        self.write(b"E")
-        self.put((base.__name__, _name(kinds[0]), _module(kinds[0]), text[:100_000], arguments), depth + 1)
+        self.tagged(b"E", (base.__name__, _name(kinds[0]), _module(kinds[0]), text[:100_000], arguments), depth)
 
 
 def _name(kind: type) -> str:
@@ -288,7 +286,7 @@ class _Reader:
         if tag == b"K":
             return self.kin(self.bytes(1), depth)
         make = {b"n": _scalar, b"a": _array, b"A": _array_of_items, b"T": _tensor, b"C": _mapping, b"z": _size,
-                b"E": _exception, b"O": _opaque}[tag]  # fmt: skip
+                b"D": table_from_plain, b"E": _exception, b"O": _opaque}[tag]  # fmt: skip
         content = self.take(depth)
         if type(content) is not tuple:
             raise ValueError("its description is none")

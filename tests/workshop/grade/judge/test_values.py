@@ -8,6 +8,7 @@ from collections import Counter, OrderedDict, defaultdict, namedtuple
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -119,6 +120,28 @@ def test_arrays_and_tensors_of_subclasses_are_those_of_their_base():
     assert type(found) is torch.Tensor and found.tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("table", [
+    pd.DataFrame({"id": [3, 2**40], "area": [1.5, np.nan], "touches_border": [True, False], "name": ["a", "b"]}),
+    pd.DataFrame(columns=["id", "area"]), pd.DataFrame([[1, 2], [3, 4]], columns=["area", "area"]), pd.DataFrame(),
+    pd.DataFrame({"id": [4], "area": [9]}).set_index("id"), pd.DataFrame({"id": [2, 1]}, index=[7, 7]),
+    pd.DataFrame({("a", "x"): [1], ("b", "y"): [2]}), pd.DataFrame({"ids": [[1, 2], None]}),
+    pd.DataFrame({"id": [1]}, index=pd.MultiIndex.from_tuples([(1, "a")], names=["image", "id"])),
+], ids=range(9))  # fmt: skip
+def test_a_table_arrives_as_a_table(table):
+    class Own(pd.DataFrame):
+        pass
+
+    for value in (table, Own(table)):
+        found = unpack(pack([value]))[0]
+        assert type(found) is pd.DataFrame
+        assert [*found.columns] == [*table.columns] and [*found.index] == [*table.index]
+        assert found.index.names == table.index.names
+        assert found.to_numpy().shape == table.shape and repr(found.to_numpy()) == repr(table.to_numpy())
+        assert [*found.dtypes] == [*table.dtypes]
+    odd = unpack(pack(pd.DataFrame({"id": [1], "day": pd.to_datetime(["2020-01-01"])})))
+    assert odd["id"].tolist() == [1] and isinstance(odd["day"][0], Opaque)
+
+
 def test_other_objects_arrive_by_name():
     for value in (Always(), len, (n for n in ()), enum.Enum("Colour", "red"), np.datetime64("2020-01-01")):
         found = unpack(pack([value]))[0]
@@ -147,13 +170,14 @@ def test_what_is_too_large_is_refused_at_once(value):
 def test_bytes_that_nobody_packed_are_refused():
     """Every cut and many changes of a message: a value or a `ValueError`, never anything else, and soon."""
     whole = pack({"a": [1, (2.5, "x")], "b": np.arange(4), "t": torch.ones(2), "e": ValueError("x"), "o": len,
-                  "c": Counter("aa"), "n": np.float32(1), "k": always(int)(3), "g": {1, 2}})  # fmt: skip
+                  "c": Counter("aa"), "n": np.float32(1), "k": always(int)(3), "g": {1, 2},
+                  "d": pd.DataFrame({"id": [1, 2]})})  # fmt: skip
     rng = random.Random(0)
     cases = [whole[:end] for end in range(len(whole))] + [whole + b"0"]
     for _ in range(3000):
         changed = bytearray(whole)
         for _ in range(rng.choice([1, 1, 2, 8])):
-            changed[rng.randrange(len(changed))] = rng.choice([rng.randrange(256), 0xFF, *b"ltdnaATKEOC"])
+            changed[rng.randrange(len(changed))] = rng.choice([rng.randrange(256), 0xFF, *b"ltdnaATKEOCD"])
         cases.append(bytes(changed))
     refused = 0
     for data in cases:
