@@ -5,6 +5,7 @@
     doctor   say whether this machine is ready for the course
     run      execute the solved notebooks; results, web pages and a table of
              scores go to build/
+    segment  segment and measure a folder of your own images
     test     run the tests
     build    generate the notebooks from their sources
     grade    check every exercise of submitted notebooks, and write a table
@@ -14,10 +15,10 @@
     install  install everything that the commands need
 
 The first use makes an environment in .venv beside this file and installs what
-notebooks need (some minutes, network needed). `test`, `build`, `release`,
-`site`, `bench` and the options --workers and --dask install further packages
-when they are first used, `install` all of them at once. Each command explains
-itself: python3 course.py run --help
+notebooks need (some minutes, network needed). `segment`, `test`, `build`,
+`release`, `site`, `bench` and the options --workers and --dask install further
+packages when they are first used, `install` all of them at once. Each command
+explains itself: python3 course.py run --help
 
 Environment variables: COURSE_VENV names another folder for the environment;
 COURSE_DISK_GB is the free space that the installation requires (0: do not
@@ -44,7 +45,8 @@ CHECKOUT = Path(__file__).resolve().parent
 # Extras of pyproject.toml that a command needs besides "notebooks", which all commands need.
 EXTRAS = {
     "build": {"authoring"}, "release": {"authoring"}, "site": {"site"}, "bench": {"bench"},
-    "test": {"authoring", "cluster", "site", "test"}, "install": {"authoring", "bench", "cluster", "site", "test"},
+    "segment": {"segment"}, "test": {"authoring", "cluster", "segment", "site", "test"},
+    "install": {"authoring", "bench", "cluster", "segment", "site", "test"},
 }  # fmt: skip
 OLDEST_PYTHON = (3, 11)
 # On Linux torch brings its CUDA libraries: 6.3 GB once installed, and pip keeps the downloads until it has finished.
@@ -136,12 +138,15 @@ def old_python_message() -> str:
 
 
 def needed_extras(arguments: list) -> set:
-    """The extras of pyproject.toml that a command needs. Its help and the students' version need one only."""
+    """The extras of pyproject.toml that a command needs. Its help needs one only, as most commands for students do."""
     extras = {"notebooks"}
-    if arguments and (CHECKOUT / "solutions").is_dir() and not {"-h", "--help"} & set(arguments):
+    if not arguments or {"-h", "--help"} & set(arguments):
+        return extras
+    whole_course = (CHECKOUT / "solutions").is_dir()
+    if whole_course or arguments[0] == "segment":
         extras |= EXTRAS.get(arguments[0], set())
-        if {"--workers", "--dask"} & {argument.split("=")[0] for argument in arguments}:
-            extras.add("cluster")
+    if whole_course and {"--workers", "--dask"} & {argument.split("=")[0] for argument in arguments}:
+        extras.add("cluster")
     return extras
 
 

@@ -239,12 +239,15 @@ def test_exact_versions_are_refused_where_there_are_none(course, monkeypatch, tm
     [("", ""), ("lab", ""), ("doctor --gpu", ""), ("run --only 03", ""), ("grade submissions", ""),
      ("build --check", "authoring"), ("release a.zip", "authoring"), ("site", "site"), ("bench --quick", "bench"),
      ("run --workers 2", "cluster"), ("grade x --dask=tcp://a:1", "cluster"), ("site --help", ""),
-     ("test -k x", "authoring cluster site test"), ("install", "authoring bench cluster site test")],
+     ("test -k x", "authoring cluster segment site test"),
+     ("install", "authoring bench cluster segment site test"), ("segment images --out results", "segment"),
+     ("segment --help", "")],
 )  # fmt: skip
 def test_extras_of_a_command(course, arguments, further):
     assert course.needed_extras(arguments.split()) == {"notebooks", *further.split()}
     shutil.rmtree(course.CHECKOUT / "solutions")
-    assert course.needed_extras(arguments.split()) == {"notebooks"}, "students need nothing else"
+    of_students = {"notebooks", *further.split()} if arguments.startswith("segment") else {"notebooks"}
+    assert course.needed_extras(arguments.split()) == of_students, "students need nothing else"
 
 
 def test_a_command_installs_what_it_needs_when_it_is_first_used(own_tree):
@@ -256,10 +259,10 @@ def test_a_command_installs_what_it_needs_when_it_is_first_used(own_tree):
     assert installed_by("lab") == ["notebooks"]  # a copy that was moved
     assert installed_by("run", "--workers", "2") == ["cluster,notebooks"]
     assert installed_by("run", "--workers", "2") == installed_by("lab") == installed_by("test", "--help") == []
-    assert installed_by("test") == ["authoring,cluster,notebooks,site,test"]
+    assert installed_by("test") == ["authoring,cluster,notebooks,segment,site,test"]
     assert installed_by("build") == installed_by("site") == []
     (own_tree / "pyproject.toml").write_text(PYPROJECT + "# changed\n")
-    assert installed_by("lab") == ["authoring,cluster,notebooks,site,test"], "what is there is kept up to date"
+    assert installed_by("lab") == ["authoring,cluster,notebooks,segment,site,test"], "what is there is kept up to date"
     assert installed_by("test") == []
 
 

@@ -133,7 +133,7 @@ def test_sliders_moved_by_keys_draw_another_figure(notebook):
 
 def test_hints_are_folded_and_open_when_clicked(notebook):
     hints = notebook.page.locator(".jp-MarkdownOutput details")
-    assert hints.count() == count_in_text("<details>", notebook) > 10
+    assert hints.count() == count_in_text("<details>", notebook) >= 2 * len(exercises_of(notebook.name))
     for hint in hints.all():
         text = hint.locator(":scope > :not(summary)").first
         assert not text.is_visible()
@@ -235,8 +235,8 @@ def theme(request, notebook, said):
 
 
 def test_texts_and_shapes_stand_out_from_their_ground_in_both_themes(notebook, theme):
-    states = {verdict(notebook, exercise)[0][0] for exercise in exercises_of(notebook.name)}
-    assert states == {"✔", "✘", "○"}
+    states = [verdict(notebook, exercise)[0][0] for exercise in exercises_of(notebook.name)]
+    assert set(states) == {*"✔✘○"[: len(states)]}  # one is solved, one is wrong, and the others, if any, are to do
     found = notebook.measured(CONTRASTS)
     assert sum(one["kind"] == "text" for one in found) > 100 and sum(one["kind"] == "shape" for one in found) > 5
     least = {"text": 4.5, "shape": 3}
@@ -246,14 +246,15 @@ def test_texts_and_shapes_stand_out_from_their_ground_in_both_themes(notebook, t
 
 def test_every_kind_of_content_is_there_to_be_photographed(notebook, theme):
     one, other = two_short_exercises(notebook.name)
-    todo = next(exercise for exercise in exercises_of(notebook.name) if exercise not in (one, other))
     page = notebook.page
     places = {
         "top": page.locator("h1").first, "passed": check_box(notebook, one), "failed": check_box(notebook, other),
-        "todo": check_box(notebook, todo), "figure": page.locator(".jp-OutputArea-output img").first,
+        "figure": page.locator(".jp-OutputArea-output img").first,
         "table": page.locator(".jp-Notebook table >> visible=true").first, "hint": page.locator("details").first,
         "progress": page.locator(".jp-Notebook table >> visible=true").last,
     }  # fmt: skip
+    if todo := [exercise for exercise in exercises_of(notebook.name) if exercise not in (one, other)]:
+        places["todo"] = check_box(notebook, todo[0])
     if notebook.name in SLIDERS:
         places["slider"] = page.locator("[role=slider]").first
     for what, place in places.items():

@@ -81,7 +81,7 @@ def run_course(
     except ValueError as error:
         raise RunError(str(error)) from None
     data = resolve_data_source(data)
-    note = load_data(data).note  # a source that cannot be read should fail here, not in five notebooks
+    note = load_data(data).note  # a source that cannot be read should fail here, not in every notebook
     name = f"{data_label(data)}-{profile}" + (f"-seed{seed}" if seed else "")
     folder = (checkout() / "build" if out is None else Path(out).absolute()) / name
     prepare_results(folder)
