@@ -13,6 +13,7 @@
     course          how long do the notebooks compute?
 
 `quality` trains and scores the network of notebook 05, `ablation` changes one part of its recipe at a time,
-`embedded_transfer` trains on synthetic images and scores on real ones; they take hours and are started by hand. `page`
-fills in the tables of docs/results.md from the files in results/, `readme_picture` draws the picture of the README.
+`losses` its loss, `embedded_transfer` trains on synthetic images and scores on real ones; they take hours and are
+started by hand. `page` fills in the tables of docs/results.md from the files in results/, `readme_picture` draws the
+picture of the README.
 """

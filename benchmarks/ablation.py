@@ -27,7 +27,7 @@ from course_utils.data import CourseData, Sample, load_data
 from course_utils.dataset import NucleiDataset, training_loader, validation_loader
 from course_utils.device import choose_device, prepare_model
 from course_utils.exploration import normalize_percentiles, split_train_val, standardize
-from course_utils.losses import foreground_dice_score
+from course_utils.losses import foreground_dice_score, multiclass_dice_loss
 from course_utils.networks import boundary_loss, without_boundary_weight
 from course_utils.segmentation import predict, remove_small, watershed_instances
 from course_utils.targets import boundary_target
@@ -39,12 +39,8 @@ THRESHOLDS = [0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
 
 
 def dice_and_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """The weighted cross entropy plus one minus the mean Dice of interior and boundary over the batch."""
-    probability = torch.softmax(logits, dim=1)[:, 1:]
-    wanted = torch.stack([target == 1, target == 2], dim=1).float()
-    overlap = (probability * wanted).sum(dim=(0, 2, 3))
-    dice = 2 * overlap / (probability.sum(dim=(0, 2, 3)) + wanted.sum(dim=(0, 2, 3)) + 1)
-    return boundary_loss(logits, target) + 1 - dice.mean()
+    """The weighted cross entropy plus the Dice loss of interior and boundary."""
+    return boundary_loss(logits, target) + multiclass_dice_loss(logits, target)
 
 
 def separating_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

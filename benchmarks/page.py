@@ -16,12 +16,15 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.loading import MINUTES
 from benchmarks.measuring import RESULTS, as_text
 from benchmarks.quality import FIRST
 from benchmarks.running import NAMES
+from course_utils.metrics import IOU_THRESHOLDS
 from course_utils.plotting import plot_training, use_course_style
-from course_utils.results import SCORE_NAMES, score_table
+from course_utils.results import SCORE_NAMES, paired_bootstrap, score_table
 from course_utils.training import EpochResult
 from workshop.paths import data_label
 
@@ -115,6 +118,28 @@ def ablation() -> str:
     return f"{table(rows)}\n\n{origin({'command': command} | result)}"
 
 
+def losses() -> str:
+    """One row for each loss: means over the images and seeds, and differences from plain cross entropy in pairs."""
+    result, rows = read("losses"), []
+    scores = {
+        name: {t: np.mean([seed["f1"][str(t)] for seed in seeds.values()], axis=0) for t in IOU_THRESHOLDS}
+        for name, seeds in result["rows"].items()
+    }
+    for name, seeds in result["rows"].items():
+        thresholds = sorted({threshold for seed in seeds.values() for threshold in seed["thresholds"]})
+        row = {"loss": name, "threshold": " to ".join(map(str, dict.fromkeys((thresholds[0], thresholds[-1]))))}
+        row |= in_columns(values.mean() for values in scores[name].values())
+        for t in (0.5, 0.9) if name != "cross entropy" else ():
+            mean, low, high = paired_bootstrap(scores[name][t], scores["cross entropy"][t], np.random.default_rng(0))
+            sign = "" if low <= 0 <= high else "**"
+            row[f"difference at {t:g}, 95 % interval"] = f"{sign}{mean:+.3f}{sign} ({low:+.3f} to {high:+.3f})"
+        rows.append(row | in_columns(
+            (np.mean([seed[measure] for seed in seeds.values()]) for measure in ("boundary_recall", "boundary_dice")),
+            ("boundary recall", "boundary Dice"),
+        ))  # fmt: skip
+    return f"{table(rows)}\n\n{origin(result)}"
+
+
 def measured(name: str) -> str:
     """The tables of one benchmark.
 
@@ -171,7 +196,7 @@ def speed() -> str:
 TABLES = {
     **{name: partial(quality, name) for name in TRAINED},
     **{name: partial(measured, name) for name in NAMES},
-    **{function.__name__: function for function in (networks, errors, ablation, scores, speed)},
+    **{function.__name__: function for function in (networks, errors, ablation, losses, scores, speed)},
 }
 
 

@@ -23,6 +23,7 @@ from benchmarks import (
     evaluation,
     large_images,
     loading,
+    losses,
     measuring,
     page,
     quality,
@@ -221,6 +222,33 @@ def test_the_ablation_script_trains_each_row_once(results, monkeypatch, capsys):
     capsys.readouterr()
     ablation.main()
     assert "---" not in capsys.readouterr().out
+
+
+def test_each_loss_is_trained_once_and_compared_in_pairs(results, monkeypatch, capsys):
+    size = ["--crops", "8", "--epochs", "1", "--base-channels", "4", "--json", str(results / "losses.json")]
+    monkeypatch.setattr(sys, "argv", ["losses", "--real", "embedded", *size])
+    monkeypatch.setattr(losses, "THRESHOLDS", [0.5])
+    all_losses = losses.losses
+    few = ("cross entropy", "cross entropy, inverse frequencies as weights")
+    monkeypatch.setattr(losses, "losses", lambda train: {name: all_losses(train)[name] for name in few})
+    losses.main()
+    result = page.read("losses")
+    assert list(result["rows"]) == [*few, few[1] + losses.TAKEN_OUT]
+    assert all(len(row["0"]["f1"]["0.5"]) == 12 for row in result["rows"].values()), "all validation images"
+    assert "+0.000 (+0.000 to +0.000)" in page.losses() and "--crops 8" in page.losses()
+    capsys.readouterr()
+    losses.main()
+    assert "---" not in capsys.readouterr().out
+
+
+def test_taking_weights_out_divides_the_odds_by_them():
+    model, weights = networks.UNet(1, 3, 2, 1), torch.tensor([0.5, 1.0, 3.0])
+    image = torch.rand(1, 1, 8, 8)
+    with torch.no_grad():
+        before = model(image).softmax(1)
+        after = losses.without_weights(model, weights)(image).softmax(1)
+    right = before / weights[:, None, None]
+    assert torch.allclose(after, right / right.sum(dim=1, keepdim=True), atol=1e-6)
 
 
 @pytest.mark.parametrize("change", ablation.VARIANTS)
