@@ -21,9 +21,9 @@ from course_utils.profiles import Profile, get_profile
 # Sizes chosen on validation images
 REAL = replace(
     get_profile("laptop"), base_channels=16, depth=3, crop_size=128, batch_size=4, crops_per_epoch=2000,
-    denoising_epochs=12, learning_rate=4e-3, pretrained=False,
+    denoising_epochs=7, learning_rate=4e-3, pretrained=False,
 )  # fmt: skip
-SYNTHETIC = replace(REAL, base_channels=8, denoising_epochs=6)
+SYNTHETIC = replace(REAL, base_channels=8, denoising_epochs=3)
 
 
 def profile_for(data: CourseData) -> Profile:
