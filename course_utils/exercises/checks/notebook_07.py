@@ -467,7 +467,7 @@ def _check_reproducible(make) -> None:
         for part, first, again in zip(PARTS, *draws, strict=True):
             if first != again:
                 fail("Randomness", f"other {part} with the same seed and torch.manual_seed", f"the same {part}",
-                     "Numbers from random, np.random or an unseeded generator do not depend on torch's seed.")  # fmt: skip
+                     "random, np.random and unseeded generators do not depend on torch's seed.")  # fmt: skip
     for part, first, other in zip(PARTS, _draw(make(seed=0)), _draw(make(seed=1)), strict=True):
         if first == other:
             fail("Randomness", f"the same {part} with seed=0 and seed=1", "others for another seed",
