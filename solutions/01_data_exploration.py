@@ -45,6 +45,11 @@
 # | 03 Binary training | How does it learn which pixels belong to a nucleus? |
 # | 04 Instances, and how to score them | How do pixels become nuclei, and how many of them are right? |
 # | 05 Boundaries and watershed | How do nuclei that touch come apart? |
+# | *06 Losses and tuning* | When is one network better than another, and when was it only luck? |
+# | *07 Denoising* | Can the same network learn to remove noise without ever seeing a clean image? |
+# | *08 Your own images* | What does all this find in images of your own, and when should you not believe it? |
+#
+# 01 to 05 are the course, 06 and 07 continue it, and 08 takes it home.
 #
 # Before any learning, look at what there is to learn from: a mistake made here shows up only later, as a score that is
 # too low or too good to be true.
