@@ -302,12 +302,19 @@ def setup(app) -> dict:
 
     def mark_code(app, what, name, obj, options, lines):
         lines[:] = [re.sub(r"(?<!`)`([^`]+)`(?!`)", r"``\1``", line) for line in lines]
+        lines[:] = [re.sub(r"(?<=\w``)(?=\w)", r"\\ ", line) for line in lines]  # the plural of `code`: ``code``\ s
+
+    def name_defaults(app, what, name, obj, options, signature, returned):
+        """`= <function mean>` is no Python: Sphinx would show the whole signature unparsed, with every module."""
+        if signature:
+            return re.sub(r"<function (\w+)>", r"\1", signature).replace("<factory>", "..."), returned
 
     def wrap_tables(app, pagename, templatename, context, doctree):
         if "body" in context:
             context["body"] = with_scrolling_tables(context["body"])
 
     app.connect("html-page-context", wrap_tables)
+    app.connect("autodoc-process-signature", name_defaults)
     app.connect("autodoc-process-docstring", mark_code, priority=100)  # before napoleon, which splits lines at colons
     app.add_html_math_renderer("mathml", (draw, None), (draw, None))
     return {"parallel_read_safe": True}

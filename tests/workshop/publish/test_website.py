@@ -64,6 +64,9 @@ def test_the_reference_shows_arguments_types_examples_and_code(site):
     assert "<span class=\"pre\">{(H,</span>" in text_of(site, "reference/exploration.html")  # a colon in code
     assert "`" not in re.sub(r"<pre>.*?</pre>", "", page, flags=re.DOTALL).split("<article")[1]
     assert "Should be overridden" not in text_of(site, "reference/unet.html")  # of torch
+    for path in (site / "reference").glob("*.html"):
+        signatures = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser").select("dt.sig")
+        assert [one.text for one in signatures if re.search(r"~|<\w+ |<factory|collections\.abc", one.text)] == []
 
 
 def test_the_reference_has_a_page_for_every_module_that_notebooks_import():
