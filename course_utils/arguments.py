@@ -155,13 +155,21 @@ def _check_values(target: Tensor, largest: int) -> None:
         raise ValueError(f"target must have values from 0 to {largest}, but they are from {low} to {high}.")
 
 
-def check_classes(target: Tensor, n_classes: int) -> None:
-    """Check that a target is a tensor of integers from 0 to `n_classes` - 1; else a `ValueError`."""
-    found = getattr(target, "dtype", type(target).__name__)
-    if not hasattr(target, "is_floating_point") or target.is_floating_point() or target.is_complex():
-        raise ValueError(f"target must be a tensor of integers, but is of {found}.")
-    if target.numel():
-        _check_values(target, n_classes - 1)
+def check_targets(targets: list[Tensor], n_classes: int) -> None:
+    """Check that targets are tensors of integers from 0 to `n_classes` - 1, at least one pixel.
+
+    Raises:
+        ValueError: they are something else, or `n_classes` is no number of classes.
+    """
+    check_arguments(n_classes=n_classes)
+    for target in targets:
+        found = getattr(target, "dtype", type(target).__name__)
+        if not hasattr(target, "is_floating_point") or target.is_floating_point() or target.is_complex():
+            raise ValueError(f"targets must be tensors of integers, but one is of {found}.")
+        if target.numel():
+            _check_values(target, n_classes - 1)
+    if not any(target.numel() for target in targets):
+        raise ValueError("targets hold no pixels: pass at least one target.")
 
 
 def check_class_logits(logits: Tensor, target: Tensor, n_classes: int | None = 3) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import torch
 from torch.nn.functional import one_hot, softplus
 
-from course_utils.arguments import as_list, check_arguments, check_class_logits, check_classes, check_logits
+from course_utils.arguments import as_list, check_class_logits, check_logits, check_targets
 
 
 def binary_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -139,12 +139,8 @@ def class_weights(targets: Iterable[torch.Tensor], n_classes: int = 3) -> torch.
     >>> class_weights([torch.tensor([[0, 0, 0, 0, 0, 0, 1, 1, 1, 2]])])
     tensor([0.3333, 0.6667, 2.0000])
     """
-    check_arguments(n_classes=n_classes)
-    counts = torch.zeros(n_classes, dtype=torch.float64)
-    for target in as_list(targets=targets):
-        check_classes(target, n_classes)
-        counts += torch.bincount(target.flatten().long().cpu(), minlength=n_classes)
-    if counts.sum() == 0:
-        raise ValueError("targets hold no pixels: pass at least one target.")
-    weights = torch.where(counts > 0, 1 / counts.clamp(min=1), 0)
-    return (weights / weights.mean()).float()
+    targets = as_list(targets=targets)
+    check_targets(targets, n_classes)
+    counts = sum(torch.bincount(target.flatten().long(), minlength=n_classes) for target in targets)
+    weights = torch.where(counts > 0, counts.sum() / counts, 0)
+    return weights / weights.mean()

@@ -58,7 +58,7 @@ class UNetShapes:
                                for level in range(depth + 1))]  # fmt: skip
         columns = 2 * depth + 1
         width = min(9, max(3.4, 2.2 * depth + 1.8))
-        axes = _axes(width, 0.4 + 0.26 * tops[-1])
+        (axes,) = _axes(width, 0.4 + 0.26 * tops[-1])
         edges, joined = {}, {}
         for (part, level), stack in stacks.items():
             x = {"encoder": level, "bottleneck": depth, "decoder": 2 * depth - level}[part]
@@ -148,7 +148,7 @@ class Matches:
             far = 1.6 * height + 1.4
         places = [[(x, y + far * side) for x, y in instances] for side, instances in enumerate(places)]
         scale = min(6 / (width + 4), 2.8 / (far + height + 2))  # inches for a pixel
-        axes = _axes(max(4.2, scale * (width + 4)), 0.7 + scale * (far + height + 2))
+        (axes,) = _axes(max(4.2, scale * (width + 4)), 0.7 + scale * (far + height + 2))
         axes.set_title(self.title[:120], fontsize=9, parse_math=False)
 
         def write(x: float, y: float, text: str, **look: Any) -> None:
@@ -195,7 +195,7 @@ class Curves:
         from course_utils.plotting import BLUE, RED
 
         expect_drawable(0 < len(self.panels) < 4 and self.x.size < 1000, "few curves")
-        panels = _axes(3 * len(self.panels), 2.7, len(self.panels))
+        panels = _axes(max(3.6, 3 * len(self.panels)), 2.7, len(self.panels))
         for axes, (title, yours, expected) in zip(panels, self.panels, strict=True):
             axes.axis("on")
             odd = ~np.isfinite(yours)
@@ -213,14 +213,14 @@ class Curves:
 
 
 def _axes(width: float, height: float, columns: int = 1) -> Any:
-    """The axes of a new figure; a list of them for more than one column."""
+    """The axes of a new figure, side by side."""
     from matplotlib.figure import Figure
 
     figure = Figure((width, height), dpi=130, facecolor="white", layout="constrained")
     panels = figure.subplots(1, columns, squeeze=False)[0]
     for panel in panels:
         panel.axis("off")
-    return panels if columns > 1 else panels[0]
+    return panels
 
 
 def expect_drawable(condition: bool, what: str) -> None:

@@ -232,8 +232,8 @@ def test_class_weights_are_inverse_frequencies_of_mean_1(targets):
         ([CLASSES[:0]], "no pixels"),
         ([CLASSES + 3], "from 0 to 2, but they are from 3 to 3"),
         ([CLASSES - 1], "from -1 to -1"),
-        ([CLASSES.float()], r"integers, but is of torch\.float32"),
-        ([CLASSES.numpy()], "integers, but is of int64"),
+        ([CLASSES.float()], r"integers, but one is of torch\.float32"),
+        ([CLASSES.numpy()], "integers, but one is of int64"),
         (None, "must be a list"),
     ],
 )

@@ -95,7 +95,9 @@ def _expect_values(multiclass_dice_loss: Callable) -> None:
     cases = [_logits_and_target(seed, *shape) for seed, shape in
              enumerate([(2, 3, 6, 8), (3, 3, 5, 7), (1, 3, 4, 9)])]  # fmt: skip
     found = [_loss_of(multiclass_dice_loss, *case) for case in cases]
-    _expect_one_of_both(found, cases, [f"the result for logits {tuple(logits.shape)}" for logits, _ in cases])
+    look = "For each class from 1: 2 * sum(p * t) / (sum(p) + sum(t)), with p from the softmax."
+    whats = [f"the result for logits {tuple(logits.shape)}" for logits, _ in cases]
+    _expect_one_of_both(found, cases, whats, look, MISTAKES_IN_DICE_LOSS)
     axes = _matching(found, cases)
     for logits, target in cases:
         what = f"the result for logits {tuple(logits.shape)}"
@@ -108,14 +110,15 @@ def _matching(found: list[float], cases: list[tuple]) -> Any:
     return next((axes for axes, losses in right.items() if np.allclose(found, losses, atol=1e-4)), None)
 
 
-def _expect_one_of_both(found: list[float], cases: list[tuple], whats: list[str], otherwise: str = "") -> None:
+def _expect_one_of_both(
+    found: list[float], cases: list[tuple], whats: list[str], look: str, suspects: dict[str, Callable]
+) -> None:
     if _matching(found, cases) is not None:
         return
     both = [[_exact(*case, axes).item() for case in cases] for axes in (BATCH, EACH_IMAGE)]
-    look = otherwise or "For each class from 1: 2 * sum(p * t) / (sum(p) + sum(t)), with p from the softmax."
     for axes, right in zip((BATCH, EACH_IMAGE), both, strict=True):
         arguments = [(*_flat(*case), axes) for case in cases]
-        look = diagnosis(found, right, MISTAKES_IN_DICE_LOSS, cases=arguments) or look
+        look = diagnosis(found, right, suspects, cases=arguments) or look
     for what, value, over_batch, over_images, (logits, target) in zip(whats, found, *both, cases, strict=True):
         if not np.isclose(value, [over_batch, over_images], atol=1e-4).any() or len(found) == whats.index(what) + 1:
             right = f"{over_batch:.6g}"
@@ -196,10 +199,10 @@ MISTAKES_IN_DICE_LOSS: dict[str, Callable] = {
     "That is the cross entropy.": lambda x, p, t, a: cross_entropy(x, t.argmax(1)),
     "That is cross entropy and Dice loss together: here the Dice loss alone.":
         lambda x, p, t, a: cross_entropy(x, t.argmax(1)) + _one_minus(_dice(p, t, a)),
-    "The sums run over the classes of each pixel: they run over the pixels of each class.":
-        lambda x, p, t, a: 1 - (p * t).sum(1).mean(),
     "Target and prediction are of other classes: is the order of the classes reversed?":
         lambda x, p, t, a: _one_minus(_dice(p.flip(1), t, a)),
+}  # fmt: skip
+MISTAKES_WITH_ABSENT_CLASSES: dict[str, Callable] = {
     "A class that is absent counts, too, as soon as some of it is predicted: then its Dice is 0.":
         lambda x, p, t, a: 1 - torch.nanmean(torch.where(t.sum(a) > 0, _dice(p, t, a), torch.nan)[..., 1:]),
     "A class that is absent has Dice 1 only if none of it is predicted either; else 0.":
@@ -223,7 +226,8 @@ def _expect_absent_classes(multiclass_dice_loss: Callable) -> None:
                               f"unless they are told their number. {error}",)  # fmt: skip
                 raise
         look = "An absent class counts, too: with the softmax above 0 its Dice is 0."
-        _expect_one_of_both(found, cases, [f"the result where {what}"] * 2, look)
+        suspects = MISTAKES_WITH_ABSENT_CLASSES | MISTAKES_IN_DICE_LOSS
+        _expect_one_of_both(found, cases, [f"the result where {what}"] * 2, look, suspects)
     logits, _ = _logits_and_target(7, 2, 3, 6, 7)
     loss = _loss_of(multiclass_dice_loss, logits, torch.zeros(2, 6, 7, dtype=torch.int64))
     expect_close("the result for targets without nuclei", loss, 1.0, "Something is predicted: each Dice is 0.", 1e-3)
@@ -235,7 +239,7 @@ def _expect_other_numbers_of_classes(multiclass_dice_loss: Callable) -> None:
         cases = [_logits_and_target(10 + seed, 2, classes, 5, 7) for seed in range(2)]
         found = [_loss_of(multiclass_dice_loss, *case) for case in cases]
         look = "There are as many classes as logits have channels."
-        _expect_one_of_both(found, cases, [f"the result for {classes} classes"] * 2, look)
+        _expect_one_of_both(found, cases, [f"the result for {classes} classes"] * 2, look, MISTAKES_IN_DICE_LOSS)
 
 
 @check_part()
@@ -391,8 +395,7 @@ def _expect_finite_weights(class_weights: Callable) -> None:
 
 def check_paired_bootstrap(paired_bootstrap) -> None:
     expect_callable(paired_bootstrap, "paired_bootstrap")
-    with pictured(partial(_intervals_picture, paired_bootstrap)):
-        _expect_intervals(paired_bootstrap)
+    _expect_intervals(paired_bootstrap)
     _expect_repeats(paired_bootstrap)
     _expect_draws_from_rng(paired_bootstrap)
     _expect_pairs(paired_bootstrap)
@@ -407,6 +410,7 @@ def _scores(seed: int, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _bootstrap(run: Callable, scores: Any, other_scores: Any, *options: Any, seed: int = 0) -> tuple:
+    scores, other_scores = scores.copy(), other_scores.copy()  # some are used again
     with untouched(scores=scores, other_scores=other_scores):
         found = run(scores, other_scores, np.random.default_rng(seed), *options)
     names = "(mean, low, high)"
@@ -450,6 +454,11 @@ def _expect_intervals(paired_bootstrap: Callable) -> None:
     for (name, *_), own, mean in zip(cases, found, means, strict=True):
         what = f"the mean ({name})"
         expect_close(what, own[0], mean, look or "It is the mean of scores - other_scores over the images.", 1e-7)
+    with pictured(partial(_intervals_picture, paired_bootstrap)):
+        _expect_ends(cases, found)
+
+
+def _expect_ends(cases: list[tuple], found: list[tuple]) -> None:
     for (name, scores, other_scores, options, level), (_, low, high) in zip(cases, found, strict=True):
         if not low <= high:
             fail(f"Order of the interval ({name})", f"{low:.4g} to {high:.4g}", "low <= high", "Exchange them.")
@@ -465,18 +474,19 @@ def _expect_intervals(paired_bootstrap: Callable) -> None:
 
 
 @cache
-def _known_draws(seed: int, n: int, paired: bool) -> np.ndarray:
+def _known_draws(seed: int, n: int, others: str) -> np.ndarray:
     scores, other_scores = _scores(seed, n)
     rng = np.random.default_rng(99)
     images = rng.integers(0, n, (50_000, n))
-    others = images if paired else rng.integers(0, n, images.shape)
-    return scores[images].mean(axis=1) - other_scores[others].mean(axis=1)
+    means = {"same": lambda: other_scores[images].mean(axis=1), "none": lambda: 0,
+             "drawn": lambda: other_scores[rng.integers(0, n, images.shape)].mean(axis=1)}  # fmt: skip
+    return scores[images].mean(axis=1) - means[others]()
 
 
-def _draws(scores: np.ndarray, other_scores: np.ndarray, paired: bool = True) -> np.ndarray:
-    """Mean differences of many draws of images, the same images for both methods or not."""
+def _draws(scores: np.ndarray, other_scores: np.ndarray, others: str = "same") -> np.ndarray:
+    """Mean differences of many draws of images: the same images for the other method, others drawn, or none."""
     seed = next(seed for seed in (1, 2, 3) if _scores(seed, len(scores))[0] is scores)
-    return _known_draws(seed, len(scores), paired)
+    return _known_draws(seed, len(scores), others)
 
 
 def _middle(values: np.ndarray, level: float) -> np.ndarray:
@@ -490,7 +500,7 @@ def _around_mean(a: np.ndarray, b: np.ndarray, factor: float) -> np.ndarray:
 # The interval that each mistake makes of scores a and b and of the level.
 MISTAKEN_INTERVALS: dict[str, Callable] = {
     "The draws of the two methods are not paired: take the same images for both.":
-        lambda a, b, level: _middle(_draws(a, b, paired=False), level),
+        lambda a, b, level: _middle(_draws(a, b, "drawn"), level),
     "Without replacement every draw holds all images, and their mean is always the same.":
         lambda a, b, level: np.repeat((a - b).mean(), 2),
     "It is always that of level 0.95: use the argument level.": lambda a, b, level: _middle(_draws(a, b), 0.95),
@@ -500,14 +510,12 @@ MISTAKEN_INTERVALS: dict[str, Callable] = {
         lambda a, b, level: np.percentile(_draws(a, b), [(1 - level) / 2, (1 + level) / 2]),
     "low is the right one, but above high (1 - level) / 2 of the draws lie, too.":
         lambda a, b, level: np.quantile(_draws(a, b), [(1 - level) / 2, level]),
-    "This is the smallest and the largest draw: the interval holds only the middle level of them.":
-        lambda a, b, level: np.quantile(_draws(a, b), [1 / 2000, 1 - 1 / 2000]),
     "The sign is wrong: other_scores are subtracted from scores.":
         lambda a, b, level: -_middle(_draws(a, b), level)[::-1],
     "These are quantiles of the images' differences: take them of the mean of each draw.":
-        lambda a, b, level: _middle(a - b, level),
+        lambda a, b, level: np.quantile(a - b, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf"),
     "This is the interval of the draws of scores alone: take the differences.":
-        lambda a, b, level: _middle(_draws(a, b), level) + b.mean(),
+        lambda a, b, level: _middle(_draws(a, b, "none"), level),
     "This is the interval around 0: do not subtract the mean from the draws.":
         lambda a, b, level: _middle(_draws(a, b), level) - (a - b).mean(),
     "This is the interval mirrored at the mean (the basic bootstrap): take the quantiles of the draws themselves.":
@@ -530,12 +538,10 @@ def _mistaken_interval(cases: list[tuple], found: list[tuple]) -> str:
     return ""
 
 
-def _intervals_picture(paired_bootstrap: Callable, error: CheckFailed) -> Curves | None:
+def _intervals_picture(paired_bootstrap: Callable, error: CheckFailed) -> Curves:
     """Both ends of the interval against the level."""
-    if not str(error).startswith(("Value of the interval", "Order")):
-        return None
     levels, (scores, other_scores) = np.array([0.2, 0.5, 0.8, 0.95]), _scores(1, 15)
-    found = np.array([paired_bootstrap(scores, other_scores, np.random.default_rng(0), 500, x)[1:] for x in levels])
+    found = np.array([_bootstrap(paired_bootstrap, scores, other_scores, 500, float(x))[1:] for x in levels])
     right = np.array([_middle(_draws(scores, other_scores), level) for level in levels])
     curves = tuple((name, found[:, end], right[:, end]) for end, name in enumerate(("low", "high")))
     return Curves(levels, curves, "level", f"low and high of the interval against the level. {error.finding}")
@@ -570,7 +576,8 @@ def _expect_draws_from_rng(paired_bootstrap: Callable) -> None:
         fail("Randomness: low and high for two generators with different seeds", f"{runs[0][1:]} twice",
              "different ones", "Draw from the argument rng, not from a generator of your own.")  # fmt: skip
     rng = np.random.default_rng(5)
-    if paired_bootstrap(*pair, rng, 200) == paired_bootstrap(*pair, rng, 200):
+    copies = [list(scores) for scores in pair]
+    if paired_bootstrap(*copies, rng, 200) == paired_bootstrap(*copies, rng, 200):
         fail("Randomness: low and high of two calls with the same generator", "the same", "different ones",
              "Draw from rng itself, not from a copy, and do not reset it.")  # fmt: skip
 
