@@ -493,7 +493,7 @@ WRONG_BOOTSTRAP = {
     "ignores repeats": (lambda a, b, rng, repeats=2000, level=0.95: paired_bootstrap(a, b, rng, 2000, level),
                         "^Value of the interval for repeats=1"),
     "Python's random": (bootstrap(python_random), "^Randomness: .*same seed.*from rng"),
-    "NumPy's random": (bootstrap(lambda a, b, rng, repeats: np.random.choice(a - b, (repeats, len(a))).mean(1)),
+    "NumPy's random": (bootstrap(lambda a, b, rng, repeats: np.random.choice(a - b, (repeats, len(a))).mean(1)),  # noqa: NPY002
                        "^Randomness: .*same seed.*from rng"),
     "torch's random": (bootstrap(lambda a, b, rng, repeats: (a - b)[torch.randint(len(a), (repeats, len(a)))].mean(1)),
                        "^Randomness: .*same seed.*from rng"),
