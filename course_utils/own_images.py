@@ -7,26 +7,27 @@ its label image, memory does not grow with the number of pixels. What it cannot 
 
 from __future__ import annotations
 
+import contextlib
+import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import tifffile
 import torch
 from scipy import ndimage
 
 from course_utils.arguments import check_arguments
+from course_utils.data import DataError
+from course_utils.data.decoding import decode_file
 from course_utils.exploration import nucleus_areas, standardize
 from course_utils.measurements import median_diameter
 from course_utils.metrics import count_matches, iou_matrix
-from course_utils.segmentation import predict, remove_small, watershed_instances
+from course_utils.tiles import tiles_of
 
 MAX_CHANNELS = 5  # more planes are rather a stack
-MULTIPLE = 16  # sides of what a U-Net of depth 4 is given
-CONTEXT = 112  # the receptive field reaches up to 107 pixels to each side
-NUCLEUS = 80  # pixels around a tile in which its nuclei may reach; the largest of DSB2018 has a diameter of 91
-MIN_AREA = 20  # pixels at the trained size: smaller objects are specks, the smallest nucleus of DSB2018 has 21
-
 # Limits of the warnings. The 497 images of DSB2018 and the 119 embedded ones stay on the right side of all of them.
 MAX_MEDIAN = 0.6  # of the median on the scale of the percentiles: there at most 0.19, in the inverted images from 0.81
 MIN_LEVELS = 8  # grey levels between the percentiles: there at least 23
@@ -101,6 +102,7 @@ def segment_image(
     channel: int | None = None,
     compare_views: bool = True,
     tile: int = 1024,
+    on_tile: Callable[[int, int], None] | None = None,
 ) -> Segmentation:
     """Segment an image of any size, with the network of notebook 05.
 
@@ -116,6 +118,7 @@ def segment_image(
         compare_views: whether to segment the mirror image, too, for `agreement`. It doubles the time.
         tile: side of a tile in pixels of the scaled image. Each is predicted and segmented with a margin, and keeps the
             instances whose centroid is in it.
+        on_tile: called after each tile with the number of finished ones and of all.
 
     Returns:
         A `Segmentation`. Its labels are those of the whole image segmented at once up to their ids, and up to the
@@ -140,7 +143,8 @@ def segment_image(
     if high == low:
         return Segmentation(labels, grey, math.nan, tuple(warnings))
     n_found = n_cut = n_matched = n_compared = 0
-    for window in _windows(grey.shape, scale, tile):
+    windows = tiles_of(grey.shape, scale, tile)
+    for number, window in enumerate(windows, start=1):
         piece = standardize(window.cut(grey), mean=low, std=high - low)
         found = window.instances(model, piece, threshold, mirrored=False)
         own = window.owned(found)
@@ -150,6 +154,8 @@ def segment_image(
             n_compared += len(own) + len(window.owned(other))
             n_matched += count_matches(iou_matrix(np.where(np.isin(found, own), found, 0), other))
         n_found = window.paint(labels, found, own, n_found)
+        if on_tile:
+            on_tile(number, len(windows))
     agreement = math.nan
     if compare_views:
         agreement = min(1.0, 2 * n_matched / n_compared) if n_compared else 1.0
@@ -209,6 +215,24 @@ def to_grey(image: np.ndarray, channel: int | None = None) -> tuple[np.ndarray, 
     return grey, [ImageWarning("colour", text)]
 
 
+def read_image(path: str | Path) -> np.ndarray:
+    """Read a TIFF, PNG, BMP, GIF or JPEG file for `to_grey`: `(H, W)`, `(H, W, C)` or `(C, H, W)`.
+
+    Raises:
+        DataError: it is damaged, an animation, a stack, a time series, or no image; the message begins with its name.
+        OSError: it cannot be read.
+    """
+    path = Path(path)
+    data, sizes = path.read_bytes(), {}
+    if data[:2] in (b"II", b"MM"):
+        with contextlib.suppress(Exception), tifffile.TiffFile(io.BytesIO(data)) as tiff:
+            sizes = dict(zip(tiff.series[0].axes, tiff.series[0].shape, strict=True))
+    for axis, kind in (("Z", "planes of a stack"), ("T", "points in time")):
+        if sizes.get(axis, 1) > 1:
+            raise DataError(f"{path.name} holds {sizes[axis]} {kind}: save each, or their maximum, as an image.")
+    return decode_file(path.name, data, path.name)
+
+
 def percentile_range(grey: np.ndarray) -> tuple[float, float]:
     """What `normalize_percentiles` maps to 0 and 1, found with less memory.
 
@@ -236,117 +260,6 @@ def subtract_background(image: np.ndarray, size: int = 101) -> np.ndarray:
     smooth = ndimage.gaussian_filter(image.astype(np.float32), 2)
     opened = ndimage.grey_opening(smooth, (size, size))
     return np.maximum(image - ndimage.gaussian_filter(opened, size / 4), 0).astype(np.float32)
-
-
-# --- tiles ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Axis:
-    """One axis of a tile, in pixels of the scaled image: `size` pixels there are `length` ones of the image.
-
-    The tile owns `start` to `stop`, has instances from `first` to `last`, and needs the image from `begin` to `end`.
-    """
-
-    length: int
-    size: int
-    start: int
-    stop: int
-
-    @property
-    def first(self) -> int:
-        return max(0, self.start - NUCLEUS)
-
-    @property
-    def last(self) -> int:
-        return min(self.size, self.stop + NUCLEUS)
-
-    @property
-    def begin(self) -> int:
-        return max(0, self.start - NUCLEUS - CONTEXT)
-
-    @property
-    def end(self) -> int:
-        return min(self.size, self.stop + NUCLEUS + CONTEXT)
-
-    def back(self) -> tuple[slice, np.ndarray]:
-        """The pixels of the image from `first` to `last`, and for each its place in there (nearest neighbour)."""
-        factor = self.size / self.length
-        low, high = (math.ceil(edge / factor - 0.5) for edge in (self.first, self.last))
-        place = ((np.arange(low, high) + 0.5) * factor).astype(int) - self.first
-        return slice(low, high), np.clip(place, 0, self.last - self.first - 1)
-
-
-@dataclass(frozen=True)
-class _Window:
-    """A tile of an image, see `_Axis`."""
-
-    rows: _Axis
-    columns: _Axis
-
-    def cut(self, grey: np.ndarray) -> np.ndarray:
-        """The piece of the scaled image that the network needs: by cubic splines, smoothed first to become smaller."""
-        axes = self.rows, self.columns
-        if all(axis.size == axis.length for axis in axes):
-            return grey[tuple(slice(axis.begin, axis.end) for axis in axes)]
-        steps = [axis.length / axis.size for axis in axes]
-        sigmas = [max(0.0, (step - 1) / 2) for step in steps]
-        around = [5 * sigma + 20 for sigma in sigmas]  # so far reach the filters
-        low = [max(0, int(axis.begin * step - far)) for axis, step, far in zip(axes, steps, around, strict=True)]
-        high = [int(axis.end * step + far) for axis, step, far in zip(axes, steps, around, strict=True)]
-        piece = grey[tuple(map(slice, low, high))].astype(np.float64)
-        piece = ndimage.gaussian_filter(piece, sigmas, mode="nearest")
-        offsets = [(axis.begin + 0.5) * step - 0.5 - at for axis, step, at in zip(axes, steps, low, strict=True)]
-        shape = tuple(axis.end - axis.begin for axis in axes)
-        return ndimage.affine_transform(piece, steps, offsets, shape, order=3, mode="nearest")
-
-    def instances(self, model: torch.nn.Module, piece: np.ndarray, threshold: float, mirrored: bool) -> np.ndarray:
-        """Label image of the tile and the margin of its nuclei, from what `cut` gave, or from its mirror image."""
-        probability = predict(model, np.ascontiguousarray(piece[:, ::-1]) if mirrored else piece, MULTIPLE)
-        probability = probability[:, :, ::-1] if mirrored else probability
-        cut = (slice(axis.first - axis.begin, axis.last - axis.begin) for axis in (self.rows, self.columns))
-        _, foreground, boundary = probability[:, *cut]
-        return remove_small(watershed_instances(foreground, boundary, threshold), MIN_AREA)
-
-    def owned(self, labels: np.ndarray) -> np.ndarray:
-        """Ids of the instances whose centroid is in the tile. In whole numbers: a centroid on a seam has one owner."""
-        areas = np.bincount(labels.ravel())
-        ours = areas > 0
-        ours[0] = False
-        for axis, places in zip((self.rows, self.columns), np.indices(labels.shape, sparse=True), strict=True):
-            sums = np.bincount(labels.ravel(), np.broadcast_to(places, labels.shape).ravel())
-            ours &= (sums >= (axis.start - axis.first) * areas) & (sums < (axis.stop - axis.first) * areas)
-        return np.flatnonzero(ours)
-
-    def at_seams(self, labels: np.ndarray) -> np.ndarray:
-        """Ids of the instances at an edge that is not one of the image: there may be more of them beyond."""
-        edges = []
-        for axis, turned in ((self.rows, labels), (self.columns, labels.T)):
-            edges += [turned[0]] * (axis.first > 0) + [turned[-1]] * (axis.last < axis.size)
-        return np.unique(np.concatenate(edges)) if edges else np.zeros(0, dtype=int)
-
-    def paint(self, labels: np.ndarray, found: np.ndarray, own: np.ndarray, n_before: int) -> int:
-        """Write the tile's own instances into the label image of the whole, with the next ids; returns the last."""
-        (rows, row_places), (columns, column_places) = self.rows.back(), self.columns.back()
-        here = np.where(np.isin(found, own), found, 0)[np.ix_(row_places, column_places)]
-        there = labels[rows, columns]
-        here[there > 0] = 0
-        ids, index = np.unique(here, return_inverse=True)
-        new = np.cumsum(ids > 0) + n_before
-        there[here > 0] = new[index].reshape(here.shape)[here > 0]
-        return n_before + int(np.count_nonzero(ids))
-
-
-def _windows(shape: tuple[int, ...], scale: float, tile: int) -> Iterator[_Window]:
-    """The tiles of an image, of nearly equal size, row by row."""
-
-    def along(length: int) -> list[_Axis]:
-        size = max(1, round(length * scale))
-        step = MULTIPLE * math.ceil(size / math.ceil(size / tile) / MULTIPLE)
-        return [_Axis(length, size, start, min(size, start + step)) for start in range(0, size, step)]
-
-    rows, columns = map(along, shape)
-    return (_Window(row, column) for row in rows for column in columns)
 
 
 # --- warnings ---------------------------------------------------------------------------------------------------------

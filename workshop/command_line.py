@@ -97,6 +97,21 @@ def run_command(options: argparse.Namespace, _: list[str]) -> int:
     return 1 if missed or len(ended) < len(results) else 0
 
 
+def segment_command(options: argparse.Namespace, _: list[str]) -> int:
+    from workshop.run.machine import calm_threads
+
+    if note := calm_threads():  # before torch is imported
+        print(note, flush=True)
+    from workshop.segment import Options, segment_folder
+
+    chosen = Options(options.diameter, options.pixel_size, options.channel)
+    n_images, skipped = segment_folder(options.folder, options.out, chosen)
+    print(f"{n_images} images done, {len(skipped)} files skipped. Open {options.out / 'summary.html'}")
+    for name, reason in skipped.items():
+        print(f"  skipped: {name}: {reason}", file=sys.stderr)
+    return 1 if skipped else 0
+
+
 def test_command(_: argparse.Namespace, further: list[str]) -> int:
     cores = os.cpu_count() or 1
     defaults = []

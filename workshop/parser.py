@@ -6,6 +6,7 @@ Standard library only: before the first installation course.py asks here for hel
 from __future__ import annotations
 
 import argparse
+import math
 import platform
 import re
 import shutil
@@ -105,6 +106,15 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
     run.add_argument("--minimum-scores", action="store_true",
                      help="fail if a score is below the minimum for this data and profile")  # fmt: skip
 
+    segment = add(SEGMENT_HELP, "segment my_images --out results --pixel-size 0.325")
+    segment.add_argument("folder", metavar="FOLDER", type=path, help="the folder with your images")
+    segment.add_argument("--out", metavar="RESULTS", type=path, required=True, help="another folder, for the results")
+    segment.add_argument("--diameter", metavar="D", type=_size,
+                         help="of your nuclei in pixels, if it is far from the 21 of the training images")  # fmt: skip
+    segment.add_argument("--pixel-size", metavar="P", type=_size,
+                         help="side of a pixel in micrometres: areas and diameters are given in them")  # fmt: skip
+    segment.add_argument("--channel", metavar="N", type=_count, help="segment this channel; the first is 1")
+
     add(TEST_HELP, "test -k watershed", "tests", passes_on=True)
     build = add(BUILD_HELP, "build --only 03", "solutions")
     build.add_argument("--only", metavar="03[,05]", type=_names, help="these notebooks only, by number or name")
@@ -179,6 +189,12 @@ RUN_HELP = """Execute the solved notebooks from start to end.
 Writes the executed notebooks, a web page of each, and summary.json with times and scores into
 build/<data>-<profile>/. If a cell fails it is shown, the other notebooks still run, and the exit code is not 0."""
 
+SEGMENT_HELP = """Segment your own images with the pretrained network.
+
+Reads every TIFF, PNG, BMP, GIF and JPEG file below the folder. Writes a label image, outlines and ROIs of each, and
+measurements.csv and summary.html for all. Interrupted, it goes on where it stopped. Files that cannot be read are named
+and skipped; the exit code is then 1."""
+
 TEST_HELP = """Run the tests.
 
 Arguments are passed on to pytest. Tests marked slow are left out unless -m asks for them: -m slow, or -m "" for all."""
@@ -223,6 +239,16 @@ def _one_of(known: tuple[str, ...], text: str) -> str:
     if text not in known:
         raise argparse.ArgumentTypeError(f"there is no {text!r}.{did_you_mean(text, known)} Known: {', '.join(known)}.")
     return text
+
+
+def _size(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0, as in 0.325")
+    return value
 
 
 def _count(text: str, low: int = 1) -> int:

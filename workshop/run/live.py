@@ -1,11 +1,12 @@
-"""One live line for each notebook that runs, drawn anew on a terminal while it runs."""
+"""Live lines for what runs, drawn anew on a terminal: one for each notebook, or one for an image."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection
 from typing import TextIO
 
 
@@ -37,3 +38,39 @@ class LiveLines:
         width = shutil.get_terminal_size().columns - 1  # a line that wraps would be two
         self.stream.write(text + "".join(f"{one[:width]}\n" for one in self.running.values()))
         self.stream.flush()
+
+
+class Progress:
+    """A line for each image with the time left; on a terminal also while it is segmented."""
+
+    def __init__(self, sizes: list[int], stream: TextIO | None = None):
+        self.sizes, self.stream = sizes, stream or sys.stdout
+        self.finished, self.start = 0, time.monotonic()
+        self.redraw = can_redraw(self.stream)
+
+    def tile(self, name: str) -> Callable[[int, int], None]:
+        """For `segment_image`: called with the number of finished tiles and of all."""
+
+        def show(done: int, of: int) -> None:
+            if self.redraw:
+                width = shutil.get_terminal_size().columns - 1
+                line = f"[{self.finished + 1} of {len(self.sizes)}] {name}: tile {done} of {of}{self.left(done / of)}"
+                self.stream.write(f"\r\x1b[K{line[:width]}")
+                self.stream.flush()
+
+        return show
+
+    def done(self, text: str) -> None:
+        """An image is finished."""
+        self.finished += 1
+        line = f"[{self.finished} of {len(self.sizes)}] {text}{self.left()}"
+        self.stream.write(f"\r\x1b[K{line}\n" if self.redraw else f"{line}\n")
+        self.stream.flush()
+
+    def left(self, part: float = 0.0) -> str:
+        """The time left, by the sizes of the files."""
+        done = sum(self.sizes[: self.finished]) + part * sum(self.sizes[self.finished : self.finished + 1])
+        if not done or self.finished == len(self.sizes):
+            return ""
+        seconds = (time.monotonic() - self.start) * (sum(self.sizes) / done - 1)
+        return f"; {seconds:.0f} s left" if seconds < 100 else f"; {seconds / 60:.0f} min left"
