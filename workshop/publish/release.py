@@ -26,9 +26,9 @@ from workshop.paths import checkout
 
 STUDENTS_PAGE = "docs/students.md"  # becomes their README.md
 FILES = ["LICENSE", "README.md", "course.py", "environment.yml", "pyproject.toml", "requirements.lock"]
-# What `lab`, `doctor` and `run` need of the workshop.
+# What `lab`, `doctor`, `run` and `segment` need of the workshop.
 FILES += [f"workshop/{name}.py" for name in ("__init__", "command_line", "doctor", "parser", "paths")]
-PATTERNS = ["workshop/run/*.py", "workshop/run/page.*", "course_utils/**/*.py", "data/**/*"]
+PATTERNS = ["workshop/run/*.py", "workshop/run/page.*", "workshop/segment*.*", "course_utils/**/*.py", "data/**/*"]
 PICTURES = (".png", ".svg", ".jpg", ".jpeg", ".gif")
 LEFT_OUT = ("solutions", "tests", "benchmarks")
 FIRST_DATE = (1980, 1, 1, 0, 0, 0)  # the oldest date in a zip; with real dates no two zips would be the same
