@@ -115,6 +115,7 @@ def test_no_module_has_more_than_400_lines():
     assert long == {}
 
 
+# Own images, of any size and kind, with reasons for doubt, took 450 of course_utils and 600 of the workshop.
 # Reading other people's data without silent mistakes took 700 lines of course_utils (decoding, arguments). Messages for
 # each common mistake took 1,300 of the exercises, pictures of wrong answers 1,000; guesses, code side by side and model
 # answers 400. Grading what strangers hand in is larger than the rest of the workshop: a box (1,500 lines), a judge
@@ -122,7 +123,7 @@ def test_no_module_has_more_than_400_lines():
 # 800 lines to course_utils (losses 90, denoising 230, measurements 90, images of any kind and size 250, networks and
 # checkpoints for them 100), 1,100 of checks, 400 to the workshop (`segment`: folders, files to write, its page) and
 # 200 to what is observed of their exercises in grading.
-MAX_LINES = [("course_utils", 6250), ("exercises", 7000), ("workshop", 4350), ("grading", 7420)]
+MAX_LINES = [("course_utils", 6550), ("exercises", 7000), ("workshop", 4600), ("grading", 7420)]
 
 
 @pytest.mark.parametrize(("name", "lines"), MAX_LINES)

@@ -327,8 +327,9 @@ def overlay(grey: np.ndarray, labels: np.ndarray, most: int = OVERLAY_SIDE) -> n
     if (step := -(-max(labels.shape) // most)) > 1:
         rows = range(0, len(grey), step * 64)  # in pieces: the mean of a whole slide takes much memory
         grey = np.concatenate([block_reduce(grey[row : row + step * 64], step, np.mean) for row in rows])
-        labels = labels[step // 2 :: step, step // 2 :: step]
-        grey = grey[: len(labels), : labels.shape[1]]
+        sides = zip(grey.shape, labels.shape, strict=True)
+        middle = [np.minimum(np.arange(small) * step + step // 2, side - 1) for small, side in sides]
+        labels = labels[np.ix_(*middle)]
     larger = min(4, max(1, most // 2 // max(labels.shape)))
     shown = np.clip((grey - low) / (high - low if high > low else 1), 0, 1) * 255
     shown, labels = (np.repeat(np.repeat(one, larger, axis=0), larger, axis=1) for one in (shown, labels))
