@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset
 
 from course_utils.arguments import check_arguments, check_class_logits
 from course_utils.checkpoints import load_model, load_pretrained, save_model
 from course_utils.data import CourseData, Sample
-from course_utils.dataset import NucleiDataset, TargetTransform, training_loader, validation_loader
 from course_utils.device import choose_device
 from course_utils.distributed import current_process_group
 from course_utils.exploration import normalize_percentiles, split_train_val
@@ -150,17 +150,21 @@ def load_or_train(path: Path, wanted: dict, train: Callable[[], UNet]) -> UNet:
     return model
 
 
-def binary_dataset(samples: list[Sample], crop_size: int, seed: int) -> NucleiDataset:
+def binary_dataset(samples: list[Sample], crop_size: int, seed: int) -> Dataset:
     """Augmented crops with the target of notebook 03."""
+    from course_utils.dataset import NucleiDataset  # with torchvision: only to train, it takes a second to import
+
     images, masks = normalized_arrays(samples, crop_size)
     return NucleiDataset(images, masks, binary_target, crop_size, augment=True, seed=seed)
 
 
-def boundary_dataset(samples: list[Sample], crop_size: int, seed: int) -> NucleiDataset:
+def boundary_dataset(samples: list[Sample], crop_size: int, seed: int) -> Dataset:
     """Augmented crops with the target of notebook 05.
 
     The target of each image is made once and cropped with it, not made anew for every crop.
     """
+    from course_utils.dataset import NucleiDataset
+
     images, masks = normalized_arrays(samples, crop_size)
     targets = [boundary_target(mask).numpy().astype(np.uint8) for mask in masks]
     return NucleiDataset(images, targets, _class_tensor, crop_size, augment=True, seed=seed)
@@ -189,8 +193,8 @@ class Task:
 
     kind: str
     out_channels: int
-    make_dataset: Callable[[list[Sample], int, int], NucleiDataset]
-    target_transform: TargetTransform
+    make_dataset: Callable[[list[Sample], int, int], Dataset]
+    target_transform: Callable[[np.ndarray], torch.Tensor]
     loss_fn: LossFunction
     metric: Metric
     epochs: Callable[[Profile], int]
@@ -222,6 +226,8 @@ def train_network(
     Raises:
         ValueError: there are too few images to set some aside for validation.
     """
+    from course_utils.dataset import training_loader, validation_loader
+
     torch.manual_seed(seed)
     train, val = split_train_val(data.train, profile.validation_every)
     if not val:

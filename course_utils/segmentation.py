@@ -5,7 +5,7 @@ An argument that is not what its description says, or has NaN or infinite values
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -21,12 +21,7 @@ from course_utils.targets import looks_like_boundary_target
 from course_utils.unet import pad_to_multiple
 
 
-def predict(
-    model: torch.nn.Module,
-    image: np.ndarray,
-    multiple: int = 16,
-    activation: Callable[[torch.Tensor], torch.Tensor] | None = None,
-) -> np.ndarray:
+def predict(model: torch.nn.Module, image: np.ndarray, multiple: int = 16, activation=None) -> np.ndarray:
     """Predict probabilities for a whole image of any size.
 
     The image is padded to a size that the network accepts, and the result is cut back to the original size.
@@ -36,7 +31,8 @@ def predict(
             gradients; then its previous mode is restored.
         image: `(H, W)`, normalised like the training images; it is not changed.
         multiple: the sides are padded to a multiple of this; a U-Net of depth d needs `2**d`.
-        activation: makes the result of the logits `(C, H, W)`, for networks that predict something else.
+        activation: a function that makes the result of the logits `(C, H, W)`, for networks that predict something
+            else than probabilities; not part of the exercise.
 
     Returns:
         float32 array `(C, H, W)`: the sigmoid of the logits for one channel, their softmax for more, or what
