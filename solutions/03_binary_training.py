@@ -580,12 +580,11 @@ assert unchanged and pupil.training
 # images?
 
 # %%
-rows, pupils = {}, {}
-for n in (2, 8, len(crops)):
-    pupil, _ = learn(crops[:n])
-    pupils[n] = pupil
-    known = validate(pupil, DataLoader(crops[:n], batch_size=2), binary_cross_entropy, hard_dice_score)
-    new = validate(pupil, val_loader, binary_cross_entropy, hard_dice_score)
+pupils = {2: pupil, 8: learn(crops[:8])[0], len(crops): learn(crops)[0]}  # the first was trained above
+rows = {}
+for n, one in pupils.items():
+    known = validate(one, DataLoader(crops[:n], batch_size=2), binary_cross_entropy, hard_dice_score)
+    new = validate(one, val_loader, binary_cross_entropy, hard_dice_score)
     rows[n] = [known[0], new[0], new[0] / known[0], known[1], new[1], known[1] - new[1]]
 columns = ["loss, known", "loss, new", "ratio", "hard Dice, known", "hard Dice, new", "difference"]
 compared = pd.DataFrame(rows, index=columns).T.rename_axis("crops")
