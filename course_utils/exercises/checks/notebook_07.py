@@ -134,7 +134,7 @@ def _expect_gaussian(what: str, noise: np.ndarray, level: float, sigma: float, p
     advice = next((text for text, (m, s) in suspects.items()
                    if abs(mean - m) < CERTAIN * s / np.sqrt(n) + 1e-6 and abs(deviation / max(s, 1e-9) - 1) < 0.05
                    and not (abs(m) < error and abs(s / sigma - 1) < 0.05)), "")  # fmt: skip
-    if not abs(mean) < error:
+    if not abs(mean) < CERTAIN * max(sigma, deviation) / np.sqrt(n):
         fail(f"Mean of {what}", f"{mean:.4g}", "0 up to chance", advice or "Positive and negative noise cancel out.",
              picture)  # fmt: skip
     if not abs(deviation / sigma - 1) < CERTAIN / np.sqrt(2 * n):
@@ -199,11 +199,11 @@ def check_psnr(psnr) -> None:
             found.append(psnr(reference, image, data_range))
         expect_float(f"the result for {name}", found[-1])
     _check_psnr_values(cases, found)
-    _check_identical(psnr, dim, bright)
     default = psnr(dim, noisy)
     expect_float("the result with data_range left out", default)
     look = "Its default is 1."
     expect_close("the result with data_range left out", default, _psnr(dim, noisy), look, tolerance=1e-4)
+    _check_identical(psnr, dim, bright)
     named = psnr(data_range=0.5, image=noisy, reference=dim)
     expect_close("the result with arguments by name", named, _psnr(dim, noisy, 0.5), tolerance=1e-4)
 
@@ -323,7 +323,7 @@ def check_NoisyPairDataset(NoisyPairDataset) -> None:
         """A data set made with torch's seed 0, and with other global random states for another `noise`."""
         torch.manual_seed(0)
         _seed_globally(noise)
-        return NoisyPairDataset(images, **{"sigma": SIGMA, "crop_size": CROP} | options)
+        return NoisyPairDataset(images, **{"sigma": SIGMA, "crop_size": CROP, "clean_target": False} | options)
 
     with untouched(images=images):
         for clean in (False, True):
@@ -348,12 +348,6 @@ def _without_equal_pixels(shape: tuple[int, int], dtype: Any) -> np.ndarray:
 def _numbers(view: torch.Tensor) -> np.ndarray:
     """Which pixels of an image of `_without_equal_pixels` a view shows."""
     return np.floor(view.detach().double().numpy()[0] / STEP).astype(int)
-
-
-def _split(view: torch.Tensor) -> tuple[bytes, bytes]:
-    """The window of a view, and its noise."""
-    numbers = _numbers(view)
-    return numbers.tobytes(), (view.detach().double().numpy()[0] - numbers * STEP).tobytes()
 
 
 @check_part()
@@ -393,11 +387,11 @@ def _check_noise_of_pairs(NoisyPairDataset, clean: bool) -> None:
                 look = "Both views are noisy." if not clean else "The network gets the noisy view."
                 fail(f"Value of the {view} {option}", "no noise", "noise of deviation sigma", look, picture)
         if not clean:
-            correlation = (input * target).mean() / (input.std() * target.std() + 1e-12)
             if np.array_equal(input, target):
                 fail(f"Independence of the two views {option}", "the same noise twice", "other noise in each",
                      "Add noise twice, with new numbers. Else the network learns to keep it.", picture)  # fmt: skip
-            if abs(correlation) > CERTAIN / side and input.min() < 0 < input.max():
+            correlation = np.corrcoef(input.ravel(), target.ravel())[0, 1] if input.std() and target.std() else 0
+            if abs(correlation) > CERTAIN / side:
                 fail(f"Independence of the two views {option}", f"a correlation of {correlation:.2f}", "0",
                      "Both views start from the clean crop, and each gets its own noise.", picture)  # fmt: skip
         for view, noise in (("input", input),) if clean else (("input", input), ("target", target)):
@@ -450,10 +444,16 @@ def _check_fresh_noise(NoisyPairDataset) -> None:
                  )  # fmt: skip
 
 
-def _draw(dataset: Dataset, n: int = 16) -> list[tuple[bytes, ...]]:
+def _draw(dataset: Dataset, n: int = 16) -> list[np.ndarray]:
     """The windows of some items of one image, the noise of their inputs, and that of their targets."""
-    items = [[_split(view) for view in dataset[0]] for _ in range(n)]
-    return [tuple(item[0][0] for item in items), *(tuple(item[view][1] for item in items) for view in (0, 1))]
+    items = [[view.detach().double().numpy()[0] for view in dataset[0]] for _ in range(n)]
+    windows = [[np.floor(view / STEP) for view in item] for item in items]
+    noise = np.array(items) - np.array(windows) * STEP
+    return [np.array(windows)[:, 0], noise[:, 0], noise[:, 1]]
+
+
+def _same(first: np.ndarray, second: np.ndarray) -> bool:
+    return np.allclose(first, second, rtol=0, atol=SIGMA / 100)  # float32 rounds differently at other grey values
 
 
 PARTS = "crops", "noise in the input", "noise in the target"
@@ -465,11 +465,11 @@ def _check_reproducible(make) -> None:
     for clean in (False, True):
         draws = [_draw(make(noise=noise, clean_target=clean)) for noise in (1, 2)]
         for part, first, again in zip(PARTS, *draws, strict=True):
-            if first != again:
+            if not _same(first, again):
                 fail("Randomness", f"other {part} with the same seed and torch.manual_seed", f"the same {part}",
                      "random, np.random and unseeded generators do not depend on torch's seed.")  # fmt: skip
     for part, first, other in zip(PARTS, _draw(make(seed=0)), _draw(make(seed=1)), strict=True):
-        if first == other:
+        if _same(first, other):
             fail("Randomness", f"the same {part} with seed=0 and seed=1", "others for another seed",
                  "Crops and noise must depend on seed.")  # fmt: skip
 
@@ -478,8 +478,11 @@ def _check_reproducible(make) -> None:
 def _check_workers(make, NoisyPairDataset) -> None:
     """A loader's workers get copies of one data set, and each copy must draw other crops and other noise."""
 
-    def as_nuclei(images, masks, transform, crop_size):
-        return NoisyPairDataset([(image - image.min()) / np.ptp(image) for image in images], SIGMA, crop_size=crop_size)
+    def only_crops(images, masks, transform, crop_size):
+        return NoisyPairDataset([(image - image.min()) / np.ptp(image) for image in images], 0.0, crop_size=crop_size)
+
+    def only_noise(images, masks, transform, crop_size):
+        return NoisyPairDataset([np.full(image.shape, 0.5) for image in images], SIGMA, crop_size=crop_size)
 
     for used in (False, True):
         draws = {}
@@ -492,8 +495,8 @@ def _check_workers(make, NoisyPairDataset) -> None:
         what = "Randomness in loader workers" + (" that start after an item was drawn" if used else "")
         for one, other in (("worker", (1, 1000)), ("epoch", (0, 2000))):
             for part, first, second in zip(PARTS, draws[0, 1000], draws[other], strict=True):
-                if first == second:
-                    if _right_in_real_workers(as_nuclei):
+                if _same(first, second):
+                    if _right_in_real_workers(only_crops) and _right_in_real_workers(only_noise):
                         return
                     fail(what, f"the same {part} in two {one}s", f"other {part} in each {one}", COPIED)
 
@@ -504,7 +507,7 @@ def _check_defaults(NoisyPairDataset, make) -> None:
     expect_shape("an item with crop_size left out", input, (1, 256, 256))
     if float(target.std()) < 1e-6:
         fail("Value of the target with clean_target left out", "a clean crop", "a noisy one", "Its default is False.")
-    if _draw(make()) != _draw(make(seed=0)):
+    if not all(map(_same, _draw(make()), _draw(make(seed=0)))):
         fail("Randomness with seed left out", "other crops than with seed=0", "the same crops", "Its default is 0.")
 
 
