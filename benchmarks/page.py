@@ -1,4 +1,4 @@
-"""Fill in the tables of docs/results.md from the files in benchmarks/results, and draw the curve.
+"""Fill in the tables of docs/results.md, and the minutes in README.md, from benchmarks/results, and draw the curve.
 
     python -m benchmarks.page
     python -m benchmarks.page --notebooks build/dsb2018-laptop/summary.json    # first take over the scores of a run
@@ -218,6 +218,9 @@ def main() -> None:
     figure = plot_training([EpochResult(**epoch) for epoch in read("quality_pretrained")["curve"]], "hard Dice")
     figure.savefig(CURVE, dpi=100, metadata={"Software": None})
     PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    readme, minutes = ROOT / "README.md", read("course")["rows"][-1]["seconds"] / 60
+    text = re.sub(r"compute in [\d.]+ minutes", f"compute in {minutes:.1f} minutes", readme.read_text(encoding="utf-8"))
+    readme.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -314,8 +314,8 @@ def test_the_figures_of_the_readme_are_measured(monkeypatch):
     checks = page.ROOT / "tests" / "course_utils" / "exercises" / "checks"
     monkeypatch.syspath_prepend(str(checks))  # as pytest does for these tests
     counts = count_solutions(sorted(checks.glob("test_notebook_*.py")))
-    more = re.search(r"more than (\d+) right solutions, which they accept, and (\d+) wrong ones", text)
-    for said, counted in zip(map(int, more.groups()), counts, strict=True):
+    more = re.search(r"more than ([\d,]+) right solutions, which they accept, and ([\d,]+) wrong ones", text)
+    for said, counted in zip((int(one.replace(",", "")) for one in more.groups()), counts, strict=True):
         assert said <= counted < 1.2 * said
     assert f"Each of the {len(list_exercises())} exercises" in text
     odd = len(odd_notebooks.small_notebooks()) + len(odd_notebooks.whole_notebooks())
