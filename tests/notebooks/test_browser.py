@@ -22,7 +22,8 @@ from workshop.build.stubs import source_of, stub_of
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 # How many sliders students find in a notebook, besides those for guesses.
-SLIDERS = {"01_data_exploration": 1, "04_instance_evaluation": 2, "05_boundary_watershed": 2}
+SLIDERS = {"01_data_exploration": 1, "04_instance_evaluation": 2, "05_boundary_watershed": 2, "06_losses_and_tuning": 1,
+           "07_denoising": 1}  # fmt: skip
 
 pytestmark = [
     pytest.mark.timeout(3600),  # what takes seconds here may take minutes on a busy machine
