@@ -272,7 +272,7 @@ def _expect_weights(class_weights: Callable, cases: list[tuple]) -> None:
 
 def _weights_picture(what: str, counts: np.ndarray, found: np.ndarray, expected: np.ndarray) -> Panels:
     """The pixels of each target and class, and the weights, as numbers."""
-    texts = [", ".join(f"{value:.4g}" for value in values) for values in (counts.sum(axis=0), found, expected)]
+    texts = [", ".join(f"{value:.5g}" for value in values) for values in (counts.sum(axis=0), found, expected)]
     arrays = {"pixels, a row for each target": counts, "yours": found[None], "expected": expected[None]}
     alt = "{}. Pixels of the classes: {}; weights up to a factor: found {}, expected {}.".format(what, *texts)
     return Panels(tuple(starmap(Panel, arrays.items())), alt[0].upper() + alt[1:])

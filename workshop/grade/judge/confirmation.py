@@ -19,11 +19,12 @@ from skimage.measure import label
 from torch import nn
 
 from course_utils.exercises.checks import notebook_01, notebook_05
+from course_utils.exercises.checks.notebook_06 import EACH_IMAGE, exact_loss
 from course_utils.exercises.feedback import CheckFailed, shown
 from course_utils.exercises.registry import list_exercises
 from course_utils.targets import boundary_target
 from course_utils.unet import UNet
-from workshop.grade.judge.inputs import EACH, LARGER, TRANSFORMS, crop_inputs, dataset_inputs
+from workshop.grade.judge.inputs import EACH, LARGER, TRANSFORMS, bootstrap_inputs, crop_inputs, dataset_inputs
 from workshop.grade.judge.observations import observe
 
 OTHER_INPUTS = "With other inputs than those of the check your code gives other results than it should:"
@@ -116,6 +117,7 @@ REFERENCES: dict[str, list[Callable]] = {
     "UNet": [partial(_unet_that_halves_by, pool) for pool in (nn.AvgPool2d(2), nn.MaxPool2d(1, stride=2))],
     "connected_components": [lambda probability, threshold=0.5: label(probability > threshold, connectivity=1)],
     "boundary_target": [lambda mask, mode="inner": boundary_target(mask.astype(np.int64), mode)],
+    "multiclass_dice_loss": [partial(exact_loss, axes=EACH_IMAGE)],
 }
 
 
@@ -166,3 +168,22 @@ def expect_NucleiDataset(found: Any, rng: np.random.Generator) -> str:
             if run is augmented and missing:
                 return f"found {missing[0]}, expected flips and quarter turns."
     return ""
+
+
+def expect_paired_bootstrap(found: Any, rng: np.random.Generator) -> str:
+    runs, errors = found
+    for (pair, _, options), (first, again, other) in zip(bootstrap_inputs(rng), runs, strict=True):
+        n, (repeats, level) = len(pair[0]), options or (2000, 0.95)
+        types, (mean, low, high), after = first
+        right = [["float"] * 3, float(np.subtract(*pair).mean()), list(pair), [types, [mean, low, high], after]]
+        if different := same([types, mean, after, again], right, relative=1e-9, absolute=1e-9):
+            return different
+        draws = np.random.default_rng(0).choice(np.subtract(*pair), (20_000, n)).mean(axis=1)
+        outside = (1 - level) / 2
+        tolerance = 6 * (outside * (1 - outside) * (1 / repeats + 1 / 20_000)) ** 0.5
+        shares = np.array([np.mean(draws < low), np.mean(draws > high)])
+        if not (low <= high and np.all(abs(shares - outside) < tolerance)):
+            return f"found {low:.4f} to {high:.4f}, expected about {np.quantile(draws, [outside, 1 - outside])}."
+        if other[1] == first[1]:
+            return "found the same interval for generators with different seeds, expected others."
+    return exactly(errors, ["ValueError"] * 4)

@@ -46,6 +46,15 @@ TRANSFORMS = (notebook_01._float_target, notebook_01._class_target)
 EACH, LARGER = [0, 1, 2, 3] * 50, [2, 3] * 60  # indices to draw, often enough to see each place and orientation
 
 
+def bootstrap_inputs(rng: Rng) -> list[tuple]:
+    """Pairs of scores, a seed, and the number of draws and the level: differences without ties, and no draw is rare."""
+    cases = []
+    for n, options in zip(rng.integers(9, 30, 3).tolist(), ((), (1000, 0.5), (3000, 0.8)), strict=True):
+        other_scores = rng.random(n)
+        cases.append(((other_scores + rng.gamma(0.5, 0.1, n) - 0.03, other_scores), int(rng.integers(2**31)), options))
+    return cases
+
+
 def training_inputs(rng: Rng) -> tuple:
     """A network, a loader with an uneven last batch, and a loss and a metric that tell their arguments apart."""
     torch.manual_seed(int(rng.integers(2**31)))  # a loader draws numbers, too

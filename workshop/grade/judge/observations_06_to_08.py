@@ -6,12 +6,60 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+import torch
 
+from course_utils.exercises.checks import notebook_01, notebook_06
 from course_utils.exercises.checks.notebook_08 import COLUMNS
 from workshop.grade.judge import inputs as draw
 from workshop.grade.judge.observing import raised, use
 
 Rng = np.random.Generator
+
+
+# Notebook 06
+
+
+def observe_multiclass_dice_loss(multiclass_dice_loss: Callable, rng: Rng) -> list:
+    found = []
+    for n, classes, height, width in [*rng.integers((1, 2, 3, 3), (4, 6, 8, 8), (4, 4)).tolist(), (2, 3, 4, 5)]:
+        seed, absent = int(rng.integers(2**31)), [(n - 1, classes - 1)] * (classes > 2)
+        for pair in (notebook_06.logits_and_target(seed, n, classes, height, width, these) for these in ([], absent)):
+            logits, target = pair[0].requires_grad_(), pair[1]
+            loss = multiclass_dice_loss(logits, target)
+            gradient = torch.autograd.grad(loss * logits.numel(), logits)
+            found.append([loss.double(), gradient, logits.detach().clone(), target.clone()])
+    return found
+
+
+def observe_class_weights(class_weights: Callable, rng: Rng) -> list:
+    found = []
+    for n_classes in (3, *rng.integers(2, 6, 4).tolist()):
+        shares = rng.uniform(0.2, 1, n_classes)
+        for absent in ([], [int(rng.integers(n_classes))]):
+            shares[absent] = 0
+            targets = notebook_06.random_targets(int(rng.integers(2**31)), *shares)
+            weights = class_weights(targets, *[n_classes] * (n_classes != 3))
+            present = weights[shares > 0].double()  # that of an absent class may be any
+            found.append([str(weights.dtype), list(weights.shape), present / present.mean(), targets])
+            found.append([float(weights.mean()), bool(weights.isfinite().all()), float(weights.min()) >= 0])
+    return found
+
+
+def observe_paired_bootstrap(paired_bootstrap: Callable, rng: Rng) -> list:
+    """For each case the results with two seeds, the first of them twice, with other global random states."""
+    found = []
+    for pair, seed, options in draw.bootstrap_inputs(rng):
+        runs = []
+        for noise, own in enumerate((seed, seed, seed + 1)):
+            notebook_01._seed_globally(noise)
+            torch.manual_seed(noise)
+            copies = [kind(scores) for kind, scores in zip((list, np.array), pair, strict=True)]
+            result = paired_bootstrap(*copies, np.random.default_rng(own), *options)
+            runs.append([[type(value).__name__ for value in result], list(result), list(map(np.array, copies))])
+        found.append(runs)
+    lengths = [(0, 0), (1, 3), (3, 1), tuple(rng.permutation([4, 7]).tolist())]
+    pairs = [[np.linspace(0.2, 0.8, length) for length in both] for both in lengths]
+    return [found, [raised(partial(paired_bootstrap, *pair, np.random.default_rng(0))) for pair in pairs]]
 
 
 # Notebook 08
