@@ -23,6 +23,7 @@ from workshop.build.versions import HEADING, MINUTES, PLACEHOLDER
 Found = Iterator[tuple[int, str]]
 
 PARAMETERS = ["data_source", "profile", "seed", "output"]
+MORE_PARAMETERS = {"08_own_images": ["folder"]}
 MIN_HINTS = 2
 MAX_CODE_LINES = 25
 
@@ -235,8 +236,9 @@ def check_parameters(cells: Sequence[Cell], path: Path, exercises: Sequence[Exer
                 names.append(name)
             case _:
                 yield cell.line_of(node.lineno - 1), "a parameter must be set to a plain text or number."
-    if sorted(names) != sorted(PARAMETERS):
-        yield cell.line, f"the parameters cell must set {', '.join(PARAMETERS)}, but sets {', '.join(names)}."
+    wanted = [*PARAMETERS, *MORE_PARAMETERS.get(path.stem, [])]
+    if sorted(names) != sorted(wanted):
+        yield cell.line, f"the parameters cell must set {', '.join(wanted)}, but sets {', '.join(names)}."
 
 
 def _statements(cell: Cell) -> list[ast.stmt]:

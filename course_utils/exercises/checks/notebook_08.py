@@ -349,7 +349,7 @@ def _each(function: Callable) -> Callable:
 
 
 def _swapped(axis: int) -> dict[str, Callable]:
-    other, name = 1 - axis, "xy"[axis]
+    other = 1 - axis
     return {
         "centroid_y is the mean row, centroid_x the mean column: they are exchanged.":
             _each(lambda places, _: places[:, other].mean()),
@@ -359,14 +359,10 @@ def _swapped(axis: int) -> dict[str, Callable]:
         "0 is the middle of the first pixel: do not add 0.5.": _each(lambda p, _: p[:, axis].mean() + 0.5),
         "That is the middle of the bounding box, not the mean position of the pixels.":
             lambda one: (one.first + one.last)[:, axis] / 2,
-        "That is the middle of the bounding box, not the mean position of the pixels. ":
-            lambda one: (one.first + one.last + 1)[:, axis] / 2,
         "Bright pixels do not count more: take the plain mean of the positions.":
             _each(lambda places, v: places[:, axis] @ v / (v.sum() or 1)),
-        "That is the median of the positions, not the mean.": _each(lambda places, _: np.median(places[:, axis])),
         "Do not round positions.": _each(lambda places, _: np.round(places[:, axis].mean())),
         "Do not cut off the fraction of positions.": _each(lambda places, _: int(places[:, axis].mean())),
-        f"That is the first pixel, not the mean of all {name}.": lambda one: one.first[:, axis],
     }  # fmt: skip
 
 
@@ -384,8 +380,6 @@ WRONG_COLUMNS: dict[str, dict[str, Callable]] = {
         "This is the diameter in pixels: multiply by pixel_size.": lambda one: one.expected["diameter"] / one.size,
         "A diameter is a length: multiply by pixel_size once, not by its square.":
             lambda one: one.expected["diameter"] * one.size,
-        "A diameter is a length and grows with pixel_size; here it grows with its square root.":
-            lambda one: one.expected["diameter"] / one.size**0.5,
         "This is the side of the square of equal area: for the circle, area = pi / 4 * diameter ** 2.":
             lambda one: one.pixels**0.5 * one.size,
         "This is the longer side of the bounding box, not the diameter of the circle of equal area.":
@@ -414,8 +408,6 @@ WRONG_COLUMNS: dict[str, dict[str, Callable]] = {
         "The upper and the lower side are border, too.": lambda one: (one.first_border | one.last_border)[:, 1],
         "True is for instances at the border: here it is the other way round.":
             lambda one: ~one.expected["touches_border"],
-        "Only a pixel in the first or last row or column touches the border, not one beside it.":
-            lambda one: ((one.first <= 1) | (one.last >= np.array(one.shape) - 2)).any(axis=1),
         "No instance seems to touch the border.": lambda one: np.zeros(len(one.ids), dtype=bool),
     },
 }  # fmt: skip
