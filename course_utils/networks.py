@@ -99,7 +99,8 @@ def model_path(output: str | Path, kind: str) -> Path:
 def training_config(kind: str, data: CourseData, profile: Profile, seed: int) -> dict:
     """What a network is trained on: one saved with other values is trained anew."""
     sizes = asdict(profile)
-    del sizes["workers"], sizes["compiled"], sizes["pretrained"]  # they do not change the result of a training
+    # they do not change the result of a training, or belong to another one
+    del sizes["workers"], sizes["compiled"], sizes["pretrained"], sizes["loss_epochs"]
     for name in ["denoising_epochs"] if kind in ("binary", "boundary") else ["binary_epochs", "boundary_epochs"]:
         del sizes[name]  # of another kind of network
     return {

@@ -21,6 +21,7 @@ class Profile:
     boundary_epochs: int  # notebook 05
     denoising_epochs: int  # notebook 07
     learning_rate: float
+    loss_epochs: int = 2  # notebook 06, for each loss
     workers: int = 0  # loader processes; crops are cheap, so only a GPU needs any
     validation_every: int = 8  # every 8th training image is set aside
     depth: int = 4
@@ -36,11 +37,11 @@ _PROFILES = {
                 binary_epochs=5, boundary_epochs=12, denoising_epochs=12, learning_rate=5e-3),
         # a computer without a GPU: the whole course on the real data in under an hour
         Profile("laptop", base_channels=16, crop_size=256, batch_size=8, crops_per_epoch=800,
-                binary_epochs=5, boundary_epochs=75, denoising_epochs=20, learning_rate=4e-3),
+                binary_epochs=5, boundary_epochs=75, loss_epochs=4, denoising_epochs=20, learning_rate=4e-3),
         # a GPU: the network of the paper
         Profile("full", base_channels=64, crop_size=256, batch_size=16, crops_per_epoch=2000,
-                binary_epochs=10, boundary_epochs=75, denoising_epochs=20, learning_rate=2e-3, workers=8,
-                pretrained=False),
+                binary_epochs=10, boundary_epochs=75, loss_epochs=10, denoising_epochs=20, learning_rate=2e-3,
+                workers=8, pretrained=False),
     )
 }  # fmt: skip
 
