@@ -26,7 +26,7 @@ class Profile:
     validation_every: int = 8  # every 8th training image is set aside
     depth: int = 4
     compiled: bool = False  # train through torch.compile: faster, but needs a C++ compiler and a minute to start
-    pretrained: bool = True  # start notebooks 04 and 05 from the pretrained network
+    pretrained: bool = True  # start notebooks 04, 05, 07 and 08 from the pretrained networks
 
 
 _PROFILES = {
