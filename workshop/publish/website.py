@@ -288,7 +288,8 @@ def reference_pages() -> dict[str, str]:
         about = (importlib.import_module(module).__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
         links = ", ".join(f"[{one}](#{module}.{one})" for one in defined if defined[one] == module)
         index += f"\n[{name}]({name}.md)\n: {about}\n\n  {links}\n"
-        pages[name] = f"# {name}\n\n```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n```\n"
+        options = "   :members:\n   :ignore-module-all:\n"  # each object where it is defined
+        pages[name] = f"# {name}\n\n```{{eval-rst}}\n.. automodule:: {module}\n{options}```\n"
     return pages | {"index": index + "\n```{toctree}\n:hidden:\n\n" + "\n".join(pages) + "\n```\n"}
 
 
