@@ -39,7 +39,8 @@ from course_utils.exercises.guesses import ask, compare
 from course_utils.exploration import normalize_percentiles, split_train_val
 from course_utils.metrics import classify_errors
 from course_utils.networks import BOUNDARY_WEIGHT, boundary_model
-from course_utils.results import compare_methods, record_scores, score_images, score_table, summarize_scores
+from course_utils.results import compare_methods, paired_bootstrap, record_scores
+from course_utils.results import score_images, score_table, summarize_scores
 from course_utils.segmentation import otsu_components, otsu_watershed, watershed_flat_height, watershed_without_rim
 from course_utils.targets import looks_like_boundary_target
 
@@ -717,7 +718,7 @@ assert all(mean_f1[best] >= value for value in mean_f1.values())
 
 at_best = [f1_score(watershed_instances(f, b, best), m) for f, b, m in zip(val_foregrounds, val_boundaries, val_masks)]
 rng = np.random.default_rng(seed)
-low, high = np.percentile([rng.choice(at_best, len(at_best)).mean() for _ in range(2000)], [2.5, 97.5])
+_, low, high = paired_bootstrap(at_best, [0] * len(at_best), rng)  # against 0: the interval of the mean itself
 print(f"95 % interval of this mean: {low:.3f} to {high:.3f}")
 
 # %% tags=["fold"]
@@ -790,12 +791,11 @@ claim(recall["boundary U-Net, watershed"] > recall["boundary U-Net, components"]
 
 # %%
 def paired_difference(name, other, iou_threshold):
-    pairs = zip(methods[name], methods[other], test_masks)
-    difference = [f1_score(a, mask, iou_threshold) - f1_score(b, mask, iou_threshold) for a, b, mask in pairs]
-    resampled = [rng.choice(difference, len(difference)).mean() for _ in range(2000)]
-    low, high = np.percentile(resampled, [2.5, 97.5])
+    found = (methods[name], methods[other])
+    pair = [[f1_score(image, mask, iou_threshold) for image, mask in zip(images, test_masks)] for images in found]
+    mean, low, high = paired_bootstrap(*pair, rng)
     conclusion = "better" if low > 0 else "worse" if high < 0 else "not shown to be different"
-    print(f"  IoU {iou_threshold}: {np.mean(difference):+.3f} ({low:+.3f} to {high:+.3f}), {conclusion}")
+    print(f"  IoU {iou_threshold}: {mean:+.3f} ({low:+.3f} to {high:+.3f}), {conclusion}")
     return low
 
 
