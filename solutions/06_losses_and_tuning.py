@@ -26,19 +26,19 @@ import torch
 from skimage.measure import profile_line
 from torch.nn.functional import cross_entropy, one_hot, pad
 
-from course_utils import UNet, boundary_target, f1_score, get_profile, load_data, plotting, predict, remove_small
-from course_utils.arguments import as_list, check_arguments, check_class_logits, check_classes  # for the solutions
+from course_utils import UNet, boundary_target, f1_score, get_profile, load_data, plotting, predict, split_train_val
+from course_utils.arguments import as_list, check_arguments, check_class_logits, check_targets  # for the solutions
 from course_utils.dataset import training_loader, validation_loader
 from course_utils.device import choose_device, prepare_model
 from course_utils.display import show
 from course_utils.exercises import check
 from course_utils.exercises.claims import claim
 from course_utils.exercises.guesses import ask, compare
-from course_utils.exploration import split_train_val
 from course_utils.losses import hard_dice_score
+from course_utils.metrics import classify_errors
 from course_utils.networks import boundary_dataset, boundary_model, normalized_arrays
 from course_utils.results import record_scores, score_images
-from course_utils.segmentation import find_best_threshold, watershed_instances, watershed_without_rim
+from course_utils.segmentation import find_best_threshold, remove_small, watershed_instances, watershed_without_rim
 from course_utils.training import fit
 
 plotting.use_course_style()
@@ -399,10 +399,20 @@ for name, (network, _) in trained.items():
 # %% [markdown]
 # Look before you count. The crop below is from a validation image, with two nuclei that touch; the colour is the
 # probability of boundary, the lines are the instances. Beside the rows stands the network of notebook 05, which was
-# trained far longer (the pretrained one in the profiles `smoke` and `laptop`). Where is there a ridge between the two?
+# trained far longer (the pretrained one in the profiles `smoke` and `laptop`), and the pair is one that it separates,
+# if there is any. Where is there a ridge between the two?
 
 # %%
 val_images, val_masks = val_windows
+model = boundary_model(data, settings, seed, output)
+val_full, val_truths = normalized_arrays(val)
+on_val_full = [predict(model, image) for image in val_full]
+separated = []
+for mask, p in zip(val_masks, on_val_full):
+    p = p[:, :256, :256]
+    separated.append(set(classify_errors(watershed_instances(p[1], p[2]), mask).matched.values()))
+
+# %%
 contacts = []
 typical = np.median(np.concatenate([np.unique(mask, return_counts=True)[1][1:] for mask in val_masks]))
 for index, mask in enumerate(val_masks):
@@ -414,12 +424,13 @@ for index, mask in enumerate(val_masks):
         rows, columns = np.nonzero((mask == one) | (mask == other))
         extent = max(np.ptp(rows), np.ptp(columns)) + 13
         if 0.5 * typical < min(areas[one], areas[other]) and max(areas[one], areas[other]) < 2 * typical:
-            contacts.append((length, index, int(one), int(other), rows.min() - 6, columns.min() - 6, extent))
+            both = {one, other} <= separated[index]
+            contacts.append((both, length, index, int(one), int(other), rows.min() - 6, columns.min() - 6, extent))
 print(f"{len(contacts)} pairs of touching nuclei of a typical size in the validation windows")
 
 # %%
 if contacts:
-    _, shown, one, other, top, left, extent = max(contacts)
+    _, _, shown, one, other, top, left, extent = max(contacts)
 else:  # no nuclei touch: any part of the first image
     shown, one, other, top, left, extent = 0, 0, 0, 0, 0, 64
 top, left = max(top, 0), max(left, 0)
@@ -428,8 +439,7 @@ thresholds = [0.1, 0.3, 0.5, 0.7, 0.9]
 best = {}
 for name, (on_val, _) in predicted.items():
     best[name], _ = find_best_threshold([p[1] for p in on_val], [p[2] for p in on_val], val_masks, thresholds)
-model = boundary_model(data, settings, seed, output)
-trained_long = predict(model, val_images[shown])
+trained_long = on_val_full[shown][:, :256, :256]
 
 # %% tags=["fold"]
 figure, axes = plotting.grid(3, 3, width=3.2)
@@ -465,8 +475,8 @@ sizes.style.format("{:.2f}")
 # The table has, over all validation windows, the mean probability of boundary on true boundary pixels; the sum of that
 # probability over all pixels, divided by the number of boundary pixels; and the area of the mask (interior + boundary >
 # 0.5), divided by that of the nuclei. The first should be high, the others 1. With plain cross entropy a short training
-# finds little of the thin class. Weighted by inverse frequency the network finds far more of it, and also far more than
-# there is: boundary spreads into the background, and every nucleus gets too large.
+# finds little of the thin class. Weighted by inverse frequency the network finds more of it, and also far more than
+# there is: boundary spreads into the background around the nuclei, and the mask grows.
 #
 # ## Better?
 #
@@ -600,8 +610,8 @@ print("weights taken out against left in, IoU 0.9: {:+.3f} ({:+.3f} to {:+.3f}),
 claim(out[0] > 0, "Taking the weights out after training raises the mean F1 at IoU 0.9.")
 
 # %% [markdown]
-# The weights cost more than they bring here, at strict IoU thresholds most of all: not because the network knows less,
-# but because its mask is too large. It is the same network with the weights taken out.
+# It is the same network. Where outlines count, weights that are left in cost a lot: not because the network knows less,
+# but because its mask is too large.
 
 # %% [markdown] question="6b"
 # **Question 6b.** A paper says: "With our new loss F1 rises from 0.912 to 0.919 on 50 images; everything else, learning
@@ -688,8 +698,8 @@ redraw_on_change(draw_weight, weight=FloatLogSlider(1, base=10, min=0, max=2, st
 # made on test images to show what is wrong with it; nothing below uses them.**
 
 # %%
-(val_full, val_truths), (test_full, test_truths) = normalized_arrays(val), normalized_arrays(data.test)
-on_val, on_test = ([predict(model, image) for image in images] for images in (val_full, test_full))
+test_full, test_truths = normalized_arrays(data.test)
+on_test_full = [predict(model, image) for image in test_full]
 candidates = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
 
 
@@ -699,7 +709,7 @@ def score_thresholds(predictions, masks):
     return np.array([[f1_score(watershed_instances(p[1], p[2], t), mask) for t in candidates] for p, mask in pairs])
 
 
-val_f1, test_f1 = score_thresholds(on_val, val_truths), score_thresholds(on_test, test_truths)
+val_f1, test_f1 = score_thresholds(on_val_full, val_truths), score_thresholds(on_test_full, test_truths)
 honest, fooled = val_f1.mean(axis=0).argmax(), test_f1.mean(axis=0).argmax()
 for name, index in {"validation": honest, "test": fooled}.items():
     print(f"chosen on {name} images: threshold {candidates[index]}, test F1 {test_f1[:, index].mean():.3f}")
@@ -780,7 +790,7 @@ threshold = candidates[honest]
 grid = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9)
 curves, per_image = {}, {}
 for name, method in {"without the rim": watershed_without_rim, "as in exercise 5.2": watershed_instances}.items():
-    table = score_images([method(p[1], p[2], threshold) for p in on_test], test_truths, grid)
+    table = score_images([method(p[1], p[2], threshold) for p in on_test_full], test_truths, grid)
     per_image[name] = {t: group["f1"].tolist() for t, group in table.groupby("iou_threshold")}
     curves[name] = {t: np.mean(scores) for t, scores in per_image[name].items()}
 rimless, right = curves["without the rim"], curves["as in exercise 5.2"]
