@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from benchmarks.loading import MINUTES
 from benchmarks.measuring import RESULTS, as_text
 from benchmarks.quality import FIRST
 from benchmarks.running import NAMES
+from course_utils.exercises import list_exercises
 from course_utils.metrics import IOU_THRESHOLDS
 from course_utils.plotting import plot_training, use_course_style
 from course_utils.results import SCORE_NAMES, paired_bootstrap, score_table
@@ -193,16 +194,101 @@ def speed() -> str:
     return table([{"what": what, "measured": value} for what, value in rows.items()])
 
 
+def denoising(name: str) -> str:
+    """Each denoiser on the noisy test images, and the segmentation after it."""
+    result = read(name)
+    segmented = {
+        method: {"segmented after it": method, "threshold": found["threshold"], "AP at IoU 0.5": np.mean(found["AP"])}
+        for method, found in result["segmentation"].items()
+    }
+    return "\n\n".join([table(result["rows"]), table(list(segmented.values())), origin(result)])
+
+
+def measured_goals() -> dict[str, tuple[str, float, float | None]]:
+    """Goal -> "least" or "most", the target, and what was measured; None where it was not."""
+
+    def value(name: str, function: Callable[[dict], float | None]) -> float | None:
+        return function(read(name)) if (RESULTS / f"{name}.json").exists() else None
+
+    def psnr(result: dict, group: str = "networks", name: str = "noise2noise") -> float:
+        return float(np.mean(result[group][name]["PSNR, range of the image"]))
+
+    def gain(result: dict) -> float:
+        networks = min(psnr(result), psnr(result, name="supervised"))
+        return networks - max(psnr(result, "classical", name) for name in result["classical"] if name != "factors")
+
+    one, eight = read("quality")["one view"], read("quality_pretrained")["eight views"]["watershed"]["test"]["mean_f1"]
+    course = {row["notebook"]: row["seconds"] for row in read("course")["rows"]}
+    notebooks = {exercise.notebook for exercise in list_exercises()}
+    step, load, ways = read("training_step"), read("loading"), read("evaluation")["rows"]
+    times = {row["way"]: row["times as long as the course's"] for row in ways}
+    return {
+        "`laptop`, F1 at IoU 0.5, components": ("least", 0.83, one["components"]["test"]["mean_f1"]["0.5"]),
+        "`laptop`, F1 at IoU 0.5, watershed": ("least", 0.91, one["watershed"]["test"]["mean_f1"]["0.5"]),
+        "`laptop`, minutes of training on 2 cores (75 times a measured epoch)": ("most", 60, load[MINUTES]),
+        "pretrained network, eight views, F1 at IoU 0.5": ("least", 0.93, eight["0.5"]),
+        "the same, IoU 0.75": ("least", 0.79, eight["0.75"]),
+        "the same, IoU 0.9": ("least", 0.45, eight["0.9"]),
+        "training step, fast precision / plain (with AMX)": (
+            "least", 3, step["rows"][0]["course / plain"] if step["machine"].get("amx") else None,
+        ),
+        "training step, float32 / plain": ("least", 1, step["rows"][-1]["course / plain"]),
+        "training step / limit": ("least", 0.95, step["rows"][0]["course / limit"]),
+        "scoring, times as fast as the plain functions": ("least", 5, times["plain"]),
+        "scoring, times as fast as StarDist": ("least", 5, times["stardist"]),
+        "overhead of an epoch, %": ("most", 5, load["overhead of an epoch, %"]),
+        "memory for 8192 x 8192, MB": ("most", 4295, read("large_images")["rows"][-1]["peak of the process, MB"]),
+        "Noise2Noise, PSNR (range of the image) at sigma 20, dB": ("least", 35.5, value("denoising", psnr)),
+        "Noise2Noise below supervised, dB": (
+            "most", 0.3, value("denoising", lambda found: psnr(found, name="supervised") - psnr(found)),
+        ),
+        "both above the best classical denoiser, dB": ("least", 2, value("denoising", gain)),
+        "clipped pairs, PSNR predicted wrongly by, dB": (
+            "most", 0.2, value("denoising", lambda found: abs(
+                psnr(found, name="clipped") - psnr(found, name="clipped, predicted"))),
+        ),
+        "own images, nuclei of half and twice the size with `--diameter`, F1 lost": (
+            "most", 0.03, value("own_images", lambda found: max(
+                row["lost at 0.5"] for row in found["sizes"] if row["images"] == "test" and row["diameter"] != "-")),
+        ),
+        "`segment`, 100 images of 520 x 696, seconds": (
+            "most", 240, value("own_images", lambda found: found["speed"][0]["seconds"]),
+        ),
+        "`segment`, memory for 8192 x 8192, MB": (
+            "most", 2000, value("own_images", lambda found: found["speed"][-1]["peak of the process, MB"]),
+        ),
+        "all notebooks, profile smoke, seconds": ("most", 180, course["all"] if len(course) > len(notebooks) else None),
+    }  # fmt: skip
+
+
+def goals() -> str:
+    """Each goal with its target, what was measured, and whether it was reached."""
+    rows = []
+    for goal, (word, target, found) in measured_goals().items():
+        shown = "not measured" if found is None else f"{found:.3f}" if found < 1 else as_text(float(found))
+        reached = found is not None and (found >= target if word == "least" else found <= target)
+        rows.append({"goal": goal, "target": f"at {word} {target:g}", "measured": shown, "reached": as_text(reached)})
+    return table(rows)
+
+
 TABLES = {
     **{name: partial(quality, name) for name in TRAINED},
-    **{name: partial(measured, name) for name in NAMES},
-    **{function.__name__: function for function in (networks, errors, ablation, losses, scores, speed)},
+    **{name: partial(measured, name) for name in (*NAMES, "own_images")},
+    **{function.__name__: function for function in (networks, errors, ablation, losses, scores, speed, goals)},
+    **{name: partial(denoising, name) for name in ("denoising", "denoising_embedded")},
 }
 
 
 def with_tables(page: str) -> str:
-    """A page with every table as it is now."""
-    return PLACE.sub(lambda place: f"{place[1]}{place[2]}{TABLES[place[1]]()}\n", page)
+    """A page with every table as it is now, or the words that there is no result file yet."""
+
+    def fill(place: re.Match) -> str:
+        try:
+            return f"{place[1]}{place[2]}{TABLES[place[1]]()}\n"
+        except FileNotFoundError:
+            return f"{place[1]}{place[2]}*Not measured yet.*\n"
+
+    return PLACE.sub(fill, page)
 
 
 def main() -> None:
