@@ -129,8 +129,8 @@ claim(ways["cross entropy"][-1] > 0.6, "Without any boundary most of the way is 
 # $$ Dice = \frac{2 \sum p\,t}{\sum p + \sum t} $$
 #
 # with `p` the probability and `t` 1 where the target is this class, 0 elsewhere. There are **no squares** in the
-# denominator. Sums over the whole batch and sums over each image are both right. The result is a scalar tensor with a
-# gradient.
+# denominator. Sums over the whole batch and sums over each image are both right. The result is a scalar tensor from 0
+# to 1 with a finite gradient, also where a class is neither there nor predicted.
 
 # %% [markdown] expected="6.1"
 # Expected: with equal probabilities, 1/3 each, one minus the mean of 2 · (2/3) / (4/3 + 2) and
