@@ -408,6 +408,9 @@ WRONG_COLUMNS: dict[str, dict[str, Callable]] = {
         "The upper and the lower side are border, too.": lambda one: (one.first_border | one.last_border)[:, 1],
         "True is for instances at the border: here it is the other way round.":
             lambda one: ~one.expected["touches_border"],
+        **{f"What touches the {side} side of the image touches the border, too.":
+               lambda one, n=n: np.delete(np.hstack([one.first_border, one.last_border]), n, axis=1).any(axis=1)
+           for n, side in enumerate(("upper", "left", "lower", "right"))},
         "No instance seems to touch the border.": lambda one: np.zeros(len(one.ids), dtype=bool),
     },
 }  # fmt: skip
