@@ -30,19 +30,18 @@ from scipy import ndimage
 from skimage.measure import label, profile_line, regionprops
 from skimage.segmentation import find_boundaries, watershed
 
-from course_utils import connected_components, f1_score, get_profile, load_data, plotting, predict, remove_small
+from course_utils import connected_components, f1_score, get_profile, load_data, paired_bootstrap, plotting, predict
+from course_utils import classify_errors, looks_like_boundary_target
 from course_utils.arguments import check_arguments  # used by the course's own functions, not by yours
 from course_utils.display import LiveFigure, show, show_frames
 from course_utils.exercises import check
 from course_utils.exercises.claims import claim
 from course_utils.exercises.guesses import ask, compare
 from course_utils.exploration import normalize_percentiles, split_train_val
-from course_utils.metrics import classify_errors
 from course_utils.networks import BOUNDARY_WEIGHT, boundary_model
-from course_utils.results import compare_methods, paired_bootstrap, record_scores
-from course_utils.results import score_images, score_table, summarize_scores
-from course_utils.segmentation import otsu_components, otsu_watershed, watershed_flat_height, watershed_without_rim
-from course_utils.targets import looks_like_boundary_target
+from course_utils.results import compare_methods, record_scores, score_images, score_table, summarize_scores
+from course_utils.segmentation import otsu_components, otsu_watershed, remove_small
+from course_utils.segmentation import watershed_flat_height, watershed_without_rim
 
 plotting.use_course_style()
 
