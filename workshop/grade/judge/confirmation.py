@@ -18,13 +18,22 @@ import torch
 from skimage.measure import label
 from torch import nn
 
-from course_utils.exercises.checks import notebook_01, notebook_05
+from course_utils.exercises.checks import notebook_01, notebook_05, notebook_07
 from course_utils.exercises.checks.notebook_06 import EACH_IMAGE, exact_loss
 from course_utils.exercises.feedback import CheckFailed, shown
 from course_utils.exercises.registry import list_exercises
 from course_utils.targets import boundary_target
 from course_utils.unet import UNet
-from workshop.grade.judge.inputs import EACH, LARGER, TRANSFORMS, bootstrap_inputs, crop_inputs, dataset_inputs
+from workshop.grade.judge.inputs import (
+    EACH,
+    LARGER,
+    TRANSFORMS,
+    bootstrap_inputs,
+    crop_inputs,
+    dataset_inputs,
+    noise_inputs,
+    pair_inputs,
+)
 from workshop.grade.judge.observations import observe
 
 OTHER_INPUTS = "With other inputs than those of the check your code gives other results than it should:"
@@ -187,3 +196,49 @@ def expect_paired_bootstrap(found: Any, rng: np.random.Generator) -> str:
         if other[1] == first[1]:
             return "found the same interval for generators with different seeds, expected others."
     return exactly(errors, ["ValueError"] * 4)
+
+
+def expect_add_noise(found: Any, rng: np.random.Generator) -> str:
+    for (image, sigma, _), ([first, second, again], after) in zip(noise_inputs(rng), found, strict=True):
+        if different := exactly([after, again, first * 0], [image, first, image.astype(np.float32) * 0]):
+            return different
+        if np.array_equal(first, second):
+            return "found the same noise in two calls, expected other noise in each."
+        for noisy in (first, second):
+            notebook_07._expect_gaussian("the noise", noisy.astype(np.float64) - image, float("nan"), sigma, None)
+    return ""
+
+
+def expect_NoisyPairDataset(found: Any, rng: np.random.Generator) -> str:
+    images, size, sigma = pair_inputs(rng)
+    (noisy, again, clean, other), after, level = found
+    if different := exactly([after, again], [images, noisy]):
+        return different
+    if not exactly(other, noisy):
+        return "found the same pairs with seed=0 and seed=1, expected others."
+    blank = torch.zeros(1, size, size)
+    numbers = [np.floor(image / notebook_07.STEP) for image in images]
+    for (length, items), is_clean in ((noisy, False), (clean, True)):
+        places, noise = set(), []
+        for number, views in enumerate(items):
+            if different := exactly([length, *(view * 0 for view in views)], [2, blank, blank]):
+                return different
+            windows = [notebook_07._numbers(view) for view in views]
+            if not np.array_equal(*windows) or notebook_01._start(windows[0], numbers[number % 2]) is None:
+                return "found two views that are not the same window of the image, expected the same window."
+            places.add((number % 2, windows[0].min()))
+            noise.append([view[0].double().numpy() - notebook_07.STEP * (window + 0.5)
+                          for view, window in zip(views, windows, strict=True)])  # fmt: skip
+        if len(places) != 6:
+            return f"found {len(places)} different crops, expected 6."
+        random_ones = [one.round(8).tobytes() for pair in noise for one in pair[: 2 - is_clean]]
+        if len({*random_ones}) != len(random_ones):
+            return "found the same noise in two items, expected other noise at each access."
+        first, second = (np.concatenate(part) for part in zip(*noise, strict=True))
+        if is_clean and np.abs(second).max() > 1e-6:
+            return "found noise in the target with clean_target=True, expected the clean crop."
+        for one in (first,) if is_clean else (first, second, (first + second) / np.sqrt(2)):
+            notebook_07._expect_gaussian("the noise", one, float("nan"), sigma, None)
+    for view in level:
+        notebook_07._expect_gaussian("the noise", view[0].double().numpy() - np.float32(0.02), float("nan"), 0.1, None)
+    return exactly([view * 0 for view in level], [torch.zeros(1, 256, 256)] * 2)

@@ -55,6 +55,21 @@ def bootstrap_inputs(rng: Rng) -> list[tuple]:
     return cases
 
 
+def noise_inputs(rng: Rng) -> list[tuple[np.ndarray, float, int]]:
+    """Images, one of them dark, with deviations of the noise and seeds."""
+    shape = tuple(rng.integers(60, 90, 2))
+    levels = rng.uniform(0, 0.05), rng.uniform(0.3, 0.7), rng.uniform(0.95, 1)
+    images = [*(np.full(shape, level, np.float32) for level in levels), rng.random(shape)]
+    return [(image, float(rng.uniform(0.05, 0.4)), int(rng.integers(2**31))) for image in images]
+
+
+def pair_inputs(rng: Rng) -> tuple[list[np.ndarray], int, float]:
+    """Two images whose grey values tell where each pixel comes from, through noise of a small deviation, and a size."""
+    size = int(rng.integers(5, 8))
+    values = np.arange((size + 1) ** 2).reshape(size + 1, size + 1) * 0.01 + 0.005
+    return [values.astype(np.float32), values[:, :size].copy()], size, float(rng.uniform(2e-4, 6e-4))
+
+
 def training_inputs(rng: Rng) -> tuple:
     """A network, a loader with an uneven last batch, and a loss and a metric that tell their arguments apart."""
     torch.manual_seed(int(rng.integers(2**31)))  # a loader draws numbers, too

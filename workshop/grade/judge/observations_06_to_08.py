@@ -11,7 +11,7 @@ import torch
 from course_utils.exercises.checks import notebook_01, notebook_06
 from course_utils.exercises.checks.notebook_08 import COLUMNS
 from workshop.grade.judge import inputs as draw
-from workshop.grade.judge.observing import raised, use
+from workshop.grade.judge.observing import plain, raised, use
 
 Rng = np.random.Generator
 
@@ -60,6 +60,47 @@ def observe_paired_bootstrap(paired_bootstrap: Callable, rng: Rng) -> list:
     lengths = [(0, 0), (1, 3), (3, 1), tuple(rng.permutation([4, 7]).tolist())]
     pairs = [[np.linspace(0.2, 0.8, length) for length in both] for both in lengths]
     return [found, [raised(partial(paired_bootstrap, *pair, np.random.default_rng(0))) for pair in pairs]]
+
+
+# Notebook 07
+
+
+def observe_add_noise(add_noise: Callable, rng: Rng) -> list:
+    """Noisy images and their arguments: twice the same generator, with other global states, then other noise."""
+    found = []
+    for image, sigma, seed in draw.noise_inputs(rng):
+        generator, runs = np.random.default_rng(seed), []
+        for number, source in enumerate((generator, generator, np.random.default_rng(seed))):
+            notebook_01._seed_globally(number)
+            torch.manual_seed(number)
+            runs.append(plain(add_noise(image, sigma, source)))
+        found.append([runs, image])
+    return found
+
+
+def observe_psnr(psnr: Callable, rng: Rng) -> list:
+    """Values, and the arguments, which must not change."""
+    found = []
+    for dtype, top in ((np.float32, 1), (np.float64, 1), (np.uint8, 256), (np.uint8, 256), (np.uint16, 65536)):
+        images = [(top * rng.random(rng_shape)).astype(dtype) for rng_shape in [tuple(rng.integers(3, 9, 2))] * 2]
+        ranges = [] if top == 1 and rng.integers(2) else [float(rng.uniform(0.2, 3) * top)]
+        found += [use(psnr, *images, *ranges), psnr(images[0], images[0].copy())]
+    return found
+
+
+def observe_NoisyPairDataset(NoisyPairDataset: Callable, rng: Rng) -> list:
+    images, size, sigma = draw.pair_inputs(rng)
+
+    def items(noise: int = 0, **options: object) -> list:
+        torch.manual_seed(0)
+        notebook_01._seed_globally(noise)
+        dataset = NoisyPairDataset(images, sigma, **{"crop_size": size} | options)
+        return [len(dataset), [list(dataset[index]) for index in [0, 1] * 60]]
+
+    runs = [items(), items(1, seed=0, clean_target=False), items(clean_target=True), items(seed=1)]
+    torch.manual_seed(0)
+    level = NoisyPairDataset([np.full((256, 256), 0.02, np.float32)], 0.1)[0]
+    return [plain(runs), images, list(level)]
 
 
 # Notebook 08
