@@ -96,7 +96,7 @@ show(figure, "Part of a training image and three predictions: all background, no
 
 # %% [markdown]
 # *No boundary* is useless for a watershed: nuclei that touch are one region again. But is it far from *right* in the
-# eyes of the loss?
+# eyes of the loss? **Predict, then run**:
 
 # %%
 question = "On the way from the loss of 'all background' to that of 'right', how far has 'no boundary' come?"

@@ -306,6 +306,7 @@ claim(np.median(ratios) < 0.9, "Nuclei at the border look smaller than the other
 #
 # The network is good on images like its training images. Others are not like them. To see what that costs, take test
 # images whose truth is known and spoil them. First the size: another objective makes nuclei twice or half as large.
+# **Predict, then run**:
 
 # %%
 question = "Test images are shrunk, so that all nuclei are half as large. By how much does the mean F1 fall?"

@@ -159,10 +159,11 @@ def test_answer_3c_evaluation_mode_and_no_grad_are_different_things():
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "solutions").glob("[0-9][0-9]_*.py")))
 def test_a_notebook_asks_for_a_guess_and_breaks_something(name):
     source = (ROOT / "solutions" / f"{name}.py").read_text(encoding="utf-8")
-    assert "**Predict, then run**" in source.replace("run.**", "run**")
+    source = re.sub(r"\.\*\*", "**", source)
+    assert "**Predict, then run**" in source
     asked, compared = (set(re.findall(rf'^{call}\(\s*"([^"]+)"', source, re.MULTILINE)) for call in ("ask", "compare"))
     assert asked and asked == compared
-    assert "**Break it**" in source
+    assert "**Break it" in source
 
 
 @pytest.mark.slow
