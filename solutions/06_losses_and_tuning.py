@@ -424,8 +424,9 @@ for index, mask in enumerate(val_masks):
         rows, columns = np.nonzero((mask == one) | (mask == other))
         extent = max(np.ptp(rows), np.ptp(columns)) + 13
         if 0.5 * typical < min(areas[one], areas[other]) and max(areas[one], areas[other]) < 2 * typical:
-            both = {one, other} <= separated[index]
-            contacts.append((both, length, index, int(one), int(other), rows.min() - 6, columns.min() - 6, extent))
+            cut = 0 in (*rows, *columns) or rows.max() + 1 == mask.shape[0] or columns.max() + 1 == mask.shape[1]
+            first = {one, other} <= separated[index] and not cut
+            contacts.append((first, length, index, int(one), int(other), rows.min() - 6, columns.min() - 6, extent))
 print(f"{len(contacts)} pairs of touching nuclei of a typical size in the validation windows")
 
 # %%
