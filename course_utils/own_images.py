@@ -32,6 +32,7 @@ MAX_CHANNELS = 5  # more planes are rather a stack
 MAX_MEDIAN = 0.6  # of the median on the scale of the percentiles: there at most 0.19, in the inverted images from 0.81
 MIN_LEVELS = 8  # grey levels between the percentiles: there at least 23
 MIN_CONTRAST = 10  # distance of the percentiles in standard deviations of the noise: there at least 22, of noise 5.2
+MAX_UNEVEN = 0.3  # of the background, on the scale of the percentiles: there at most 0.23
 MAX_SATURATED = 0.02  # share of the pixels with the largest value: there at most 0.01
 MIN_AGREEMENT = 0.8  # F1 between the label images of two views
 
@@ -101,7 +102,7 @@ def segment_image(
     sizes: TrainedSizes = DSB2018_SIZES,
     channel: int | None = None,
     compare_views: bool = True,
-    tile: int = 1024,
+    tile: int | None = None,
     on_tile: Callable[[int, int], None] | None = None,
 ) -> Segmentation:
     """Segment an image of any size, with the network of notebook 05.
@@ -115,9 +116,10 @@ def segment_image(
         threshold: of `watershed_instances`; the default is the best one on DSB2018's validation images.
         sizes: the nuclei that the model was trained on.
         channel: as for `to_grey`.
-        compare_views: whether to segment the mirror image, too, for `agreement`. It doubles the time.
-        tile: side of a tile in pixels of the scaled image. Each is predicted and segmented with a margin, and keeps the
-            instances whose centroid is in it.
+        compare_views: whether to segment the mirror image, too, for `agreement`. It doubles the time. If the views
+            disagree, half and a quarter of the size are tried on the middle of the image.
+        tile: side of a tile in pixels of the scaled image; by default 1024, or 768 for images above 4096 x 4096. Each
+            is predicted and segmented with a margin, and keeps the instances whose centroid is in it.
         on_tile: called after each tile with the number of finished ones and of all.
 
     Returns:
@@ -131,6 +133,7 @@ def segment_image(
     >>> [str(warning) for warning in segment_image(model, np.zeros((20, 30))).warnings][0]
     'All pixels have the value 0.'
     """
+    tile = tile or (1024 if np.size(image) <= 4096**2 else 768)
     check_arguments(model=model, threshold=threshold, tile=tile)
     least, most = sizes.median / 8, sizes.median * 20
     if diameter is not None and not least <= diameter <= most:
@@ -139,28 +142,49 @@ def segment_image(
     grey, warnings = to_grey(image, channel)
     low, high = percentile_range(grey)
     warnings += _warnings_before(grey, low, high)
-    labels = np.zeros(grey.shape, dtype=np.int32)
     if high == low:
-        return Segmentation(labels, grey, math.nan, tuple(warnings))
-    n_found = n_cut = n_matched = n_compared = 0
-    windows = tiles_of(grey.shape, scale, tile)
-    for number, window in enumerate(windows, start=1):
-        piece = standardize(window.cut(grey), mean=low, std=high - low)
-        found = window.instances(model, piece, threshold, mirrored=False)
-        own = window.owned(found)
-        n_cut += len(np.intersect1d(own, window.at_seams(found)))
-        if compare_views:
-            other = window.instances(model, piece, threshold, mirrored=True)
-            n_compared += len(own) + len(window.owned(other))
-            n_matched += count_matches(iou_matrix(np.where(np.isin(found, own), found, 0), other))
-        n_found = window.paint(labels, found, own, n_found)
-        if on_tile:
-            on_tile(number, len(windows))
-    agreement = math.nan
-    if compare_views:
-        agreement = min(1.0, 2 * n_matched / n_compared) if n_compared else 1.0
-    warnings += _warnings_after(labels, n_found, agreement, sizes, scale, n_cut)
+        return Segmentation(np.zeros(grey.shape, dtype=np.int32), grey, math.nan, tuple(warnings))
+
+    def at(scale: float, grey: np.ndarray, views: bool, on_tile: Callable[[int, int], None] | None = None):
+        return _segment(model, grey, low, high, scale, threshold, views, tile, on_tile)
+
+    labels, n_cut, agreement = at(scale, grey, compare_views, on_tile)
+    warnings += _warnings_after(labels, agreement, sizes, scale, n_cut)
+    if agreement < MIN_AGREEMENT:
+        side = int(1024 / scale)
+        middle = grey[tuple(slice(max(0, (length - side) // 2), (length + side) // 2) for length in grey.shape)]
+        for smaller in (scale / 2, scale / 4):
+            seen, _, again = at(smaller, middle, True)
+            if seen.any() and again > max(MIN_AGREEMENT, agreement + 0.1):
+                better = median_diameter(seen)
+                text = f"Seen at a smaller scale the views agree (F1 {again:.2f}): try the diameter {better:.0f}."
+                warnings.append(ImageWarning("size", text))
+                break
     return Segmentation(labels, grey, agreement, tuple(warnings))
+
+
+def _segment(
+    model: torch.nn.Module, grey: np.ndarray, low: float, high: float, scale: float, threshold: float, views: bool,
+    tile: int, on_tile: Callable[[int, int], None] | None,
+) -> tuple[np.ndarray, int, float]:  # fmt: skip
+    """The label image, the number of cut objects, and the agreement of the views."""
+    labels = np.zeros(grey.shape, dtype=np.int32)
+    n_found = n_cut = n_matched = n_compared = 0
+    tiles = tiles_of(grey.shape, scale, tile)
+    for number, one in enumerate(tiles, start=1):
+        piece = standardize(one.cut(grey), mean=low, std=high - low)
+        found = one.instances(model, piece, threshold, mirrored=False)
+        own = one.owned(found)
+        n_cut += len(np.intersect1d(own, one.at_seams(found)))
+        if views:
+            other = one.instances(model, piece, threshold, mirrored=True)
+            n_compared += len(own) + len(one.owned(other))
+            n_matched += count_matches(iou_matrix(np.where(np.isin(found, own), found, 0), other))
+        n_found = one.paint(labels, found, own, n_found)
+        if on_tile:
+            on_tile(number, len(tiles))
+    agreement = min(1.0, 2 * n_matched / n_compared) if n_compared else 1.0
+    return labels, n_cut, agreement if views else math.nan
 
 
 def to_grey(image: np.ndarray, channel: int | None = None) -> tuple[np.ndarray, list[ImageWarning]]:
@@ -282,6 +306,9 @@ def _warnings_before(grey: np.ndarray, low: float, high: float) -> list[ImageWar
     if (np.median(some) - low) / (high - low) > MAX_MEDIAN:
         text = "Dark nuclei on bright ground? The network knows bright ones on dark ground: invert the image."
         found.append(ImageWarning("inverted", text))
+    elif _unevenness(grey) > MAX_UNEVEN * (high - low):
+        text = "The background is brighter on one side than on the other: subtract it first."
+        found.append(ImageWarning("uneven", text))
     share = np.count_nonzero(grey == highest) / grey.size
     if share > MAX_SATURATED:
         text = f"{share:.0%} of the pixels have the largest value, {highest:g}: saturated, intensities are wrong."
@@ -289,11 +316,18 @@ def _warnings_before(grey: np.ndarray, low: float, high: float) -> list[ImageWar
     return found
 
 
+def _unevenness(grey: np.ndarray) -> float:
+    """How much the background differs between 16 parts of an image: the 10th percentile of each stands for it."""
+    some = grey[tuple(slice(None, None, max(1, side // 512)) for side in grey.shape)]
+    parts = [part for rows in np.array_split(some, 4) for part in np.array_split(rows, 4, axis=1) if part.size]
+    return float(np.ptp(np.percentile([np.percentile(part, 10) for part in parts], [10, 90])))
+
+
 def _warnings_after(
-    labels: np.ndarray, n_found: int, agreement: float, sizes: TrainedSizes, scale: float, n_cut: int
+    labels: np.ndarray, agreement: float, sizes: TrainedSizes, scale: float, n_cut: int
 ) -> list[ImageWarning]:
     """What can be seen in the result."""
-    if n_found == 0:
+    if not labels.any():
         return [ImageWarning("empty", "No nucleus was found.")]
     found = []
     median = median_diameter(labels)

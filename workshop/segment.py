@@ -195,14 +195,14 @@ def _segment_all(folder, out, options, images, skipped, network, basis) -> dict[
     results, todo = {}, {}
     for name, path in images.items():
         try:
-            size, digest = path.stat().st_size, _digest(path, basis)
+            digest = _digest(path, basis)
         except OSError as error:
             skipped[str(path.relative_to(folder))] = f"it cannot be read ({error.strerror})"
             continue
         if kept := _kept(out, name, digest):
             results[name] = kept
         else:
-            todo[name] = path, digest, max(1, size)
+            todo[name] = path, digest, _n_pixels(path)
     if results:
         print(f"{len(results)} of {len(images)} images are done already.", flush=True)
     if todo:
@@ -217,7 +217,7 @@ def _segment_all(folder, out, options, images, skipped, network, basis) -> dict[
             found = segment_image(model, read_image(path), options.diameter, channel=options.channel,
                                   on_tile=progress.tile(printable(shown)))  # fmt: skip
         except (ValueError, MemoryError, RuntimeError, OSError) as error:
-            skipped[str(shown)] = reason = " ".join(str(error).split()) or type(error).__name__
+            skipped[str(shown)] = reason = " ".join(str(error).removeprefix(path.name).split()) or type(error).__name__
             progress.done(f"{printable(shown)} is skipped: {reason}")
             continue
         results[name] = _write_results(out, name, str(shown), digest, found, options)
@@ -229,6 +229,13 @@ def _segment_all(folder, out, options, images, skipped, network, basis) -> dict[
 def _digest(path: Path, basis: str) -> str:
     with open(path, "rb") as file:
         return hashlib.sha256(f"{basis} {hashlib.file_digest(file, 'sha256').hexdigest()}".encode()).hexdigest()
+
+
+def _n_pixels(path: Path) -> int:
+    """For the time left; of a damaged file anything."""
+    with contextlib.suppress(Exception), Image.open(path) as picture:
+        return max(1, picture.width * picture.height)
+    return 1
 
 
 def _places(out: Path, name: str) -> dict[str, Path]:

@@ -21,6 +21,7 @@ KINDS = {  # of the warnings, the most severe first: title, what to do
     "views": ("Image and mirror image disagree", "The network is not sure here: look at the outlines. Common reasons "
               "are nuclei of another size (--diameter helps), blur, noise and tissue."),
     "size": ("Nuclei of another size", "Run the command again with --diameter, for images that were taken alike."),
+    "uneven": ("Uneven background", "Subtract it (in Fiji: Process, Subtract Background), run the command again."),
     "low contrast": ("Too little contrast", "What was found may be noise."),
     "saturated": ("Saturated", "Shapes may be right, but intensities are not: use a shorter exposure."),
     "cut": ("Objects larger than nuclei", "Is the contrast inverted, or --diameter too small?"),

@@ -221,6 +221,7 @@ def test_each_reason_for_doubt_is_said(nuclei):
     assert "low contrast" in kinds(rng.normal(1000, 30, (200, 300)).astype(np.float32))
     assert "saturated" in kinds(np.minimum(image, 190))
     assert "size" in kinds(np.kron(image[:80, :80], np.ones((6, 6), dtype=np.uint8)))
+    assert "uneven" in kinds((image * 0.3 + np.linspace(0, 100, 420)).astype(np.uint16))
     dark = np.zeros((64, 64), dtype=np.uint8)
     dark[30, 30] = 90
     assert "empty" in kinds(dark)
@@ -232,6 +233,30 @@ def test_the_diameter_to_try_is_that_of_the_nuclei_and_trying_it_helps(nuclei):
     (text,) = (warning.text for warning in found.warnings if warning.kind == "size")
     assert text.endswith(f"try the diameter {median_diameter(found.labels):.0f}.")
     assert "size" not in kinds(image, diameter=median_diameter(found.labels))
+
+
+class Fragile(Brightness):
+    """Sees small nuclei everywhere, and large ones in the right half only: the mirror image has others."""
+
+    def forward(self, x):
+        wide = torch.nn.functional.avg_pool2d(torch.nn.functional.pad(x, (15, 15, 15, 15)), 31, stride=1) > 0.45
+        broken = wide & (torch.arange(x.shape[-1]) < x.shape[-1] // 2)
+        return super().forward(x) + 40 * torch.cat([broken.float(), -broken.float(), -broken.float()], dim=1)
+
+
+def test_views_that_agree_at_a_smaller_scale_give_a_diameter_to_try():
+    image = np.zeros((400, 400), dtype=np.uint8)
+    rows, columns = np.indices(image.shape)
+    for row in range(40, 400, 70):
+        for column in range(33, 400, 70):
+            image[np.hypot(rows - row, columns - column) < 25] = 120
+    image[image > 0] += np.random.default_rng(0).integers(0, 90, np.count_nonzero(image)).astype(np.uint8)
+    found = segment_image(Fragile(), image)
+    assert found.agreement < 0.8
+    (text,) = (warning.text for warning in found.warnings if warning.kind == "size")
+    tried = float(text.rsplit(" ", 1)[1].rstrip("."))
+    assert 30 < tried < 65
+    assert segment_image(Fragile(), image, tried).agreement > found.agreement
 
 
 def test_the_training_images_cause_no_warning_before_they_are_segmented():

@@ -68,7 +68,7 @@ class Progress:
         self.stream.flush()
 
     def left(self, part: float = 0.0) -> str:
-        """The time left, by the sizes of the files."""
+        """The time left, by the sizes of the images."""
         done = sum(self.sizes[: self.finished]) + part * sum(self.sizes[self.finished : self.finished + 1])
         if not done or self.finished == len(self.sizes):
             return ""
