@@ -9,6 +9,7 @@
     alternatives    how does the course's U-Net compare with common alternatives?
     evaluation      how fast is the scoring of label images, and how does its cost grow?
     large_images    prediction of an image that does not fit into memory in one piece
+    own_images      what do nuclei of another size cost, how long does a folder take, how much memory a large image?
     loading         how much time do crops and targets take compared with computing?
     course          how long do the notebooks compute?
 
