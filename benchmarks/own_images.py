@@ -35,7 +35,7 @@ def other_sizes(data: CourseData, sizes: TrainedSizes, quick: bool) -> list[dict
     """Mean F1 of validation and test images at half and twice the size, without and with `diameter`."""
     model, _ = load_model(checkpoint_folder() / "boundary_dsb2018.pt")
     model = in_precision(fast_layout(model.to(choose_device())), choose_precision(choose_device()))
-    rows = []
+    rows, at_size_1 = [], [0.0]
     for split, samples in (("validation", split_train_val(data.train, 8)[1]), ("test", data.test)):
         for factor in FACTORS:
             pairs = [scaled(sample, factor) for sample in (samples[:3] if quick else samples)]
