@@ -630,7 +630,7 @@ for other in ("supervised", "non-local means", "total variation"):
         rows[f"Noise2Noise - {other}", score] = paired_bootstrap(*pair, np.random.default_rng(seed))
 differences = pd.DataFrame(rows, index=["mean", "from", "to"]).T
 gain = differences.xs("PSNR, max - min", level=1)
-claim(abs(gain.loc["Noise2Noise - supervised", "mean"]) < 0.3, "Noisy targets cost less than 0.3 dB.")
+claim(abs(gain.loc["Noise2Noise - supervised", "mean"]) < 0.5, "Noisy targets cost less than 0.5 dB.")
 claim(gain["from"].iloc[1:].min() > 0, "Noise2Noise is better than both classical denoisers.")
 differences.style.format("{:+.3f}")
 
@@ -652,9 +652,10 @@ show(
 )
 
 # %% [markdown]
-# *Noise2Noise* has never seen a clean image, and is as good as the network that learned from clean ones: they are less
-# than 0.3 dB apart. Both are better than the classical methods, which are told how strong the noise is and know nothing
-# of nuclei; the networks have learned what nuclei look like. Look at the dim image, too: where the noise hides the
+# *Noise2Noise* has never seen a clean image, and is nearly as good as the network that learned from clean ones: less
+# than 0.5 dB apart, after equally long trainings (its gradients are noisier). Both are better than the classical
+# methods, which are told how strong the noise is and know nothing of nuclei; the networks have learned what nuclei
+# look like. Look at the dim image, too: where the noise hides the
 # details, a network paints what is *likely* there.
 #
 # ### Other noise than in training
@@ -973,7 +974,7 @@ show(figure, "Part of a test image, the one with the median gain, and the outlin
 # | noisy images | 16.3 |
 # | Noise2Void, from single noisy images | 35.5 |
 # | DenoiSeg | 35.4 |
-# | this notebook, pretrained network, Noise2Noise | 35.5 |
+# | this notebook, pretrained network, Noise2Noise | 35.6 |
 #
 # (Measured on the 50 test images of this course; the others do not say more than the data set.)
 
