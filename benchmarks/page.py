@@ -22,6 +22,7 @@ from benchmarks.loading import MINUTES
 from benchmarks.measuring import RESULTS, as_text
 from benchmarks.quality import FIRST
 from benchmarks.running import NAMES
+from course_utils.checkpoints import PRETRAINED, checkpoint_folder
 from course_utils.exercises import list_exercises
 from course_utils.metrics import IOU_THRESHOLDS
 from course_utils.plotting import plot_training, use_course_style
@@ -62,9 +63,11 @@ def origin(result: dict) -> str:
     return f"    {result['command']}\n\n*{result['date'][:10]}; {where}; {software}.*"
 
 
-def in_columns(values: Iterable[float], names: Sequence[str] = ("F1 at IoU 0.5", "0.75", "0.9")) -> dict[str, str]:
+def in_columns(
+    values: Iterable[float], names: Sequence[str] = ("F1 at IoU 0.5", "0.75", "0.9"), digits: str = ".3f"
+) -> dict[str, str]:
     """Scores under their headings, by default F1 at the three IoU thresholds."""
-    return {name: f"{value:.3f}" for name, value in zip(names, values, strict=True)}
+    return {name: f"{value:{digits}}" for name, value in zip(names, values, strict=True)}
 
 
 def quality(name: str) -> str:
@@ -195,13 +198,38 @@ def speed() -> str:
 
 
 def denoising(name: str) -> str:
-    """Each denoiser on the noisy test images, and the segmentation after it."""
+    """Each denoiser on the noisy test images, what the segmentation finds after it, and the curves."""
     result = read(name)
-    segmented = {
-        method: {"segmented after it": method, "threshold": found["threshold"], "AP at IoU 0.5": np.mean(found["AP"])}
-        for method, found in result["segmentation"].items()
-    }
-    return "\n\n".join([table(result["rows"]), table(list(segmented.values())), origin(result)])
+    tables = [table(result["rows"])]
+    if found := result.get("segmentation"):
+        tables.append(table(segmented("notebook 05's network sees", found)))
+    if labels := [result[part] for part in ("10 labels", "all labels") if part in result]:
+        kinds = ("noisy", "noise2noise")
+        rows = [{"labelled images": one["labelled"], "crops": one["crops"]} | row for one in labels
+                for row in segmented("trained and tested on", {kind: one[kind] for kind in kinds})]  # fmt: skip
+        tables.append(table(rows))
+    if curves := result.get("curves"):
+        sigmas = [f"sigma {sigma}" for sigma in curves["sigmas"]]
+        rows = [{"validation images, PSNR in dB": method} | in_columns(values, sigmas, ".1f")
+                for method, values in curves.items() if method != "sigmas"]  # fmt: skip
+        tables.append(table(rows))
+    epochs = sorted({1, 2, 4, 7, 10, 15, max(map(len, result["validation"].values()))})
+    rows = [{"training, validation PSNR in dB": kind}
+            | {f"epoch {epoch}": f"{values[epoch - 1]:.2f}" for epoch in epochs if epoch <= len(values)}
+            for kind, values in result["validation"].items()]  # fmt: skip
+    return "\n\n".join([*tables, table(rows), origin(result)])
+
+
+def segmented(heading: str, found: dict[str, dict]) -> list[dict]:
+    """AP at IoU 0.5 for each kind of images, and in pairs what it is above that for noisy images."""
+    rows = []
+    for method, one in found.items():
+        row = {heading: method, "threshold": one["threshold"], "AP at IoU 0.5": f"{np.mean(one['AP']):.3f}"}
+        if method != "noisy":
+            difference = paired_bootstrap(one["AP"], found["noisy"]["AP"], np.random.default_rng(0))
+            row["minus noisy, 95 % interval"] = "{:+.3f} ({:+.3f} to {:+.3f})".format(*difference)
+        rows.append(row)
+    return rows
 
 
 def measured_goals() -> dict[str, tuple[str, float, float | None]]:
@@ -220,6 +248,8 @@ def measured_goals() -> dict[str, tuple[str, float, float | None]]:
     one, eight = read("quality")["one view"], read("quality_pretrained")["eight views"]["watershed"]["test"]["mean_f1"]
     course = {row["notebook"]: row["seconds"] for row in read("course")["rows"]}
     notebooks = {exercise.notebook for exercise in list_exercises()}
+    files = {name for kinds in PRETRAINED.values() for kind, (name, _) in kinds.items() if kind != "boundary"}
+    denoisers = sum((checkpoint_folder() / name).stat().st_size for name in files)
     step, load, ways = read("training_step"), read("loading"), read("evaluation")["rows"]
     times = {row["way"]: row["times as long as the course's"] for row in ways}
     return {
@@ -247,6 +277,7 @@ def measured_goals() -> dict[str, tuple[str, float, float | None]]:
             "most", 0.2, value("denoising", lambda found: abs(
                 psnr(found, name="clipped") - psnr(found, name="clipped, predicted"))),
         ),
+        "files of all denoisers, MB": ("most", 4, denoisers / 1e6),
         "own images, nuclei of half and twice the size with `--diameter`, F1 lost": (
             "most", 0.03, value("own_images", lambda found: max(
                 row["lost at 0.5"] for row in found["sizes"] if row["images"] == "test" and row["diameter"] != "-")),

@@ -29,6 +29,7 @@ PRETRAINED = {
         "boundary": ("boundary_dsb2018.pt", "01f36c3eb222aca685a94849fcd44eb4cee0f70df9aade57b21b12f53c3c172c"),
         "supervised": ("supervised_dsb2018.pt", "fd4ab42bd85a348e9c343c5eb3aba25c46f49ca4e4d4d1d3d6f3b93eb6a920a9"),
         "noise2noise": ("noise2noise_dsb2018.pt", "3e1f00dd9dbb69479a5be38f147e142e136ae70246b0b45fbaca8f45fe25dfac"),
+        "clipped": ("clipped_dsb2018.pt", "a4d9328df528343c663cf609ffb111a5a91904c6ae7a3b7196fad4c0f75810c5"),
     },
 }
 

@@ -19,6 +19,7 @@ import torch
 
 from benchmarks import (
     ablation,
+    denoising,
     embedded_transfer,
     evaluation,
     large_images,
@@ -31,8 +32,8 @@ from benchmarks import (
 )
 from benchmarks.__main__ import main
 from benchmarks.running import NAMES, run_benchmarks
-from course_utils import networks
-from course_utils.checkpoints import checkpoint_folder, load_model
+from course_utils import checkpoints, networks
+from course_utils.checkpoints import checkpoint_folder, load_model, save_model
 from course_utils.data import Sample, embedded_folder, load_data
 from course_utils.exercises import list_exercises
 from course_utils.profiles import get_profile
@@ -152,7 +153,7 @@ def sum_with_workers(workers: int) -> int:
 
 @pytest.fixture
 def results(tmp_path, monkeypatch):
-    for module in (measuring, quality, page):
+    for module in (measuring, quality, page, denoising):
         monkeypatch.setattr(module, "RESULTS", tmp_path)
     monkeypatch.setattr(measuring.write, "__defaults__", (tmp_path,))
     return tmp_path
@@ -241,6 +242,48 @@ def test_each_loss_is_trained_once_and_compared_in_pairs(results, monkeypatch, c
     assert "---" not in capsys.readouterr().out
 
 
+def test_denoisers_are_trained_published_and_each_part_is_measured_once(results, data, monkeypatch, capsys, tmp_path):
+    def small(samples):
+        return [replace(s, image=s.image[:64, :64].copy(), mask=s.mask[:64, :64].copy()) for s in samples]
+
+    few = replace(data, train=small(data.train[:16]), test=small(data.test[:3]))
+    sizes = {"base_channels": 2, "crop_size": 32, "crops_per_epoch": 8, "denoising_epochs": 1, "boundary_epochs": 1}
+    monkeypatch.setattr(denoising, "load_data", lambda _: few)
+    for name in ("SYNTHETIC", "SEGMENTATION"):
+        monkeypatch.setattr(denoising, name, replace(getattr(denoising, name), **sizes))
+    for module in (denoising, checkpoints):
+        monkeypatch.setattr(module, "checkpoint_folder", lambda: tmp_path)
+
+    def run(step, *options):
+        arguments = [step, "--data", "embedded", "--output", str(tmp_path), *options]
+        monkeypatch.setattr(sys, "argv", ["denoising", *arguments])
+        denoising.main()
+        return capsys.readouterr().out
+
+    trained = run("train")
+    assert trained.count("EpochResult") == 3 and "EpochResult" not in run("train"), "trained once"
+    lines = re.findall(r'"(\w+)": \("(.+)", "(\w{64})"\)', run("publish"))
+    for kind, name, _ in lines:
+        model, metadata = load_model(tmp_path / name)
+        own, _ = load_model(networks.model_path(tmp_path / "embedded", kind))
+        assert all(torch.equal(a, b.half().float()) for a, b in zip(model.parameters(), own.parameters(), strict=True))
+        assert len(metadata["curve"]) == 1
+    boundary = tmp_path / "boundary.pt"
+    save_model(boundary, networks.UNet(1, 3, 2), validation_every=8, curve=[])
+    published = {kind: (name, number) for kind, name, number in lines}
+    published["boundary"] = boundary.name, quality.digest(boundary)
+    monkeypatch.setitem(checkpoints.PRETRAINED, checkpoints.fingerprint(few), published)
+
+    assert run("measure").count("written to") == len(denoising.PARTS) and "written to" not in run("measure")
+    result = page.read("denoising_embedded")
+    assert {len(one["SSIM"]) for one in result["networks"].values()} == {3}
+    assert result["10 labels"]["labelled"] == 10 and result["all labels"]["labelled"] == 14
+    text = page.denoising("denoising_embedded")
+    assert text.count("| noise2noise |") == 6 and "| 10 | 8 | noise2noise |" in text
+    published["noise2noise"] = published["supervised"]  # another network: its figures are measured anew
+    assert run("measure", "--parts", "curves").count("written to") == 1
+
+
 def test_taking_weights_out_divides_the_odds_by_them():
     model, weights = networks.UNet(1, 3, 2, 1), torch.tensor([0.5, 1.0, 3.0])
     image = torch.rand(1, 1, 8, 8)
@@ -286,7 +329,8 @@ def test_no_goal_was_lowered_and_none_is_called_reached_that_was_missed_or_not_m
     assert [(word, target) for word, target, _ in goals.values()] == [
         ("least", 0.83), ("least", 0.91), ("most", 60), ("least", 0.93), ("least", 0.79), ("least", 0.45), ("least", 3),
         ("least", 1), ("least", 0.95), ("least", 5), ("least", 5), ("most", 5), ("most", 4295), ("least", 35.5),
-        ("most", 0.3), ("least", 2), ("most", 0.2), ("most", 0.03), ("most", 240), ("most", 2000), ("most", 180),
+        ("most", 0.3), ("least", 2), ("most", 0.2), ("most", 4), ("most", 0.03), ("most", 240), ("most", 2000),
+        ("most", 180),
     ]  # fmt: skip
     invented = {"a": ("least", 2, 2.0), "b": ("least", 2, 1.9), "c": ("most", 0.3, 0.31), "d": ("most", 9, None)}
     monkeypatch.setattr(page, "measured_goals", lambda: invented)
@@ -305,11 +349,12 @@ def test_goals_of_denoising_and_own_images_are_computed_from_their_result_files(
     sizes = [{"images": "test", "diameter": given, "lost at 0.5": lost} for given, lost in (("-", 0.2), ("9", 0.02))]
     speed = [{"seconds": 90, "peak of the process, MB": 1}, {"seconds": 1, "peak of the process, MB": 1500}]
     (results / "own_images.json").write_text(json.dumps({"sizes": sizes, "speed": speed}))
-    found = [value for _, _, value in page.measured_goals().values()][13:20]
-    assert found == pytest.approx([35.6, 0.2, 2.5, 0.5, 0.02, 90, 1500])
+    *found, files, lost, seconds, memory = [value for _, _, value in page.measured_goals().values()][13:21]
+    assert [*found, lost, seconds, memory] == pytest.approx([35.6, 0.2, 2.5, 0.5, 0.02, 90, 1500])
     for name in ("denoising", "own_images"):
         (results / f"{name}.json").unlink()
-    assert [value for _, _, value in page.measured_goals().values()][13:20] == [None] * 7
+    missing = [value for _, _, value in page.measured_goals().values()][13:21]
+    assert missing == [None] * 4 + [files] + [None] * 3
     assert page.with_tables("<!-- table denoising -->\n<!-- /table -->").split("\n")[1] == "*Not measured yet.*"
 
 
@@ -387,6 +432,19 @@ def test_the_card_of_the_networks_says_what_the_result_files_say(file, result):
         scores = found[views]["watershed"]["test"]["mean_f1"].values()
         assert cell.removesuffix(" |") == " / ".join(f"{score:.3f}" for score in scores)
     assert load_model(checkpoint_folder() / file)[1]["curve"] == found["curve"]  # the network in data/ was scored
+
+
+def test_the_card_of_the_denoisers_says_what_their_files_say():
+    card = (checkpoint_folder() / "README.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+_\w+\.pt)` \| (\d+ \| [\d.]+) \|$", card, re.MULTILINE))
+    files = {name for kinds in checkpoints.PRETRAINED.values() for kind, (name, _) in kinds.items()
+             if kind in denoising.DENOISERS}  # fmt: skip
+    assert sorted(rows) == sorted(files)
+    for name, said in rows.items():
+        _, metadata = load_model(checkpoint_folder() / name)
+        assert said == f"{len(metadata['curve'])} | {metadata['curve'][-1]['validation_metric']:.1f}"
+        rate = metadata["learning_rate"] * denoising.DENOISERS[metadata["kind"]].learning_rate
+        assert f"learning rate up to {rate:g}," in " ".join(card.split())
 
 
 def test_a_result_that_does_not_hold_is_not_published(results):
