@@ -53,25 +53,27 @@ def other_sizes(data: CourseData, sizes: TrainedSizes, quick: bool) -> list[dict
 
 
 def segment(images: list[np.ndarray]) -> dict:
-    """The command on a folder of these images; call it in a process of its own."""
-    from workshop.segment import Options, segment_folder
-
-    with tempfile.TemporaryDirectory() as place, contextlib.redirect_stdout(io.StringIO()):
+    """The command on a folder of these images, in a process that does not hold them."""
+    height, width, bits = *images[0].shape, images[0].dtype.itemsize * 8
+    with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "images"
         folder.mkdir()
         for number, image in enumerate(images):
             tifffile.imwrite(folder / f"{number:03d}.tif", image)
-        height, width, bits = *images[0].shape, images[0].dtype.itemsize * 8
-        n_images = len(images)
-        del images
-        forget_peak_memory()
-        start = time.perf_counter()
-        segment_folder(folder, Path(place) / "results", Options())
-        seconds = time.perf_counter() - start
-    return {
-        "images": f"{n_images} of {height} x {width}, {bits} bits", "seconds": round(seconds, 1),
-        "peak of the process, MB": round(peak_memory_mb()),
-    }  # fmt: skip
+        used = in_child(segment_files, folder, Path(place) / "results")
+    return {"images": f"{len(images)} of {height} x {width}, {bits} bits", **used}
+
+
+def segment_files(folder: Path, out: Path) -> dict:
+    """The command; call it in a process of its own."""
+    from workshop.segment import Options, segment_folder
+
+    forget_peak_memory()
+    start = time.perf_counter()
+    with contextlib.redirect_stdout(io.StringIO()):
+        segment_folder(folder, out, Options())
+    seconds = time.perf_counter() - start
+    return {"seconds": round(seconds, 1), "peak of the process, MB": round(peak_memory_mb())}
 
 
 def large(data: CourseData, side: int) -> np.ndarray:
@@ -98,5 +100,5 @@ def measure(data: CourseData, quick: bool) -> dict:
         "medians of the training images, 1 to 99 %": f"{sizes.smallest} to {sizes.largest}",
         "the constant in the package is the same": sizes == DSB2018_SIZES or data.source == "embedded",
         "sizes": other_sizes(data, sizes, quick),
-        "speed": [in_child(segment, images) for images in (wanted or [data.test[0].image], [large(data, side)])],
+        "speed": [segment(images) for images in (wanted or [data.test[0].image], [large(data, side)])],
     }

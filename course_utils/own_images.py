@@ -140,6 +140,7 @@ def segment_image(
         raise ValueError(f"diameter must be a number of pixels from {least:.1f} to {most:.0f}, but is {diameter!r}.")
     scale = 1.0 if diameter is None else sizes.median / diameter
     grey, warnings = to_grey(image, channel)
+    del image  # all its channels
     low, high = percentile_range(grey)
     warnings += _warnings_before(grey, low, high)
     if high == low:
@@ -234,7 +235,10 @@ def to_grey(image: np.ndarray, channel: int | None = None) -> tuple[np.ndarray, 
     colours = [image[..., at] for at in range(3)]
     if all(np.array_equal(colours[0], other) for other in colours[1:]):
         return np.ascontiguousarray(colours[0]), []
-    grey = sum(colour.astype(np.float32) for colour in colours) / 3
+    grey = np.zeros(colours[0].shape, dtype=np.float32)
+    for colour in colours:
+        grey += colour
+    grey /= 3
     text = f"A colour image: the mean of red, green and blue was segmented; {choose}."
     return grey, [ImageWarning("colour", text)]
 
@@ -249,7 +253,7 @@ def read_image(path: str | Path) -> np.ndarray:
     path = Path(path)
     data, sizes = path.read_bytes(), {}
     if data[:2] in (b"II", b"MM"):
-        with contextlib.suppress(Exception), tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        with contextlib.suppress(Exception), io.BytesIO(data) as file, tifffile.TiffFile(file) as tiff:
             sizes = dict(zip(tiff.series[0].axes, tiff.series[0].shape, strict=True))
     for axis, kind in (("Z", "planes of a stack"), ("T", "points in time")):
         if sizes.get(axis, 1) > 1:

@@ -275,8 +275,8 @@ def _write_results(out: Path, name: str, shown: str, digest: str, found: Segment
     for path in (*places.values(), _state(out, name)):
         path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(places["labels"]) as file:
-        stored = labels.astype(np.uint16 if n_nuclei <= 65535 else np.uint32)
-        tifffile.imwrite(file, stored, compression="zlib", photometric="minisblack", software="")
+        bits = np.uint16 if n_nuclei <= 65535 else np.uint32
+        tifffile.imwrite(file, labels.astype(bits), compression="zlib", photometric="minisblack", software="")
     with replacing(places["overlays"]) as file:
         Image.fromarray(overlay(found.grey, labels)).save(file, format="png")
     thumbnail = io.BytesIO()

@@ -85,7 +85,7 @@ def _decode_tiff(data: bytes, is_mask: bool) -> np.ndarray:
     """
     import tifffile
 
-    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+    with io.BytesIO(data) as file, tifffile.TiffFile(file) as tiff:  # a TiffFile is in a cycle, and keeps its file
         if not tiff.pages:
             raise ValueError("the file ends before the description of its image")
         for page in tiff.pages:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 
 from course_utils.data import load_data
@@ -15,6 +18,7 @@ from course_utils.metrics import f1_score
 from course_utils.own_images import (
     TrainedSizes,
     percentile_range,
+    read_image,
     segment_image,
     subtract_background,
     to_grey,
@@ -193,6 +197,23 @@ def test_a_channel_that_is_not_there_and_a_diameter_that_cannot_be_are_refused(n
     for diameter in (0.0, -3.0, math.nan, math.inf):
         with pytest.raises(ValueError, match="diameter must be a number of pixels from"):
             segment_image(Brightness(), nuclei[0], diameter)
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((1500, 2000), np.uint16), ((1500, 2000, 3), np.uint8)])
+def test_an_image_is_in_memory_once(tmp_path, shape, dtype):
+    tifffile.imwrite(tmp_path / "large.tif", np.random.default_rng(0).integers(0, 256, shape, dtype=dtype))
+    read_image(tmp_path / "large.tif")  # with all imports
+    gc.disable()  # a slide must not wait for it
+    tracemalloc.start()
+    try:
+        image = read_image(tmp_path / "large.tif")
+        assert tracemalloc.get_traced_memory()[0] < 1.1 * image.nbytes
+        tracemalloc.reset_peak()
+        grey, _ = to_grey(image)
+        assert tracemalloc.get_traced_memory()[1] < 1.1 * image.nbytes + 1.3 * grey.nbytes
+    finally:
+        tracemalloc.stop()
+        gc.enable()
 
 
 def test_the_percentiles_are_those_of_the_normalisation(nuclei):
