@@ -166,17 +166,19 @@ from course_utils import multiclass_dice_loss
 
 # %%
 ways["Dice loss"] = way_without_boundary(multiclass_dice_loss)
+print("How far 'no boundary' has come:", ", ".join(f"{name} {way[-1]:.0%}" for name, way in ways.items()))
 claim(ways["Dice loss"][-1] < ways["cross entropy"][-1] - 0.1, "For the Dice loss the boundary is worth more.")
+claim(abs(ways["Dice loss"][-1] - 0.5) < 0.1, "Without any boundary about half of the way is done.")
 
 # %% [markdown]
 # The Dice loss averages over *classes*: a network that finds all of the interior and nothing of the boundary has come
-# half of the way, however thin the boundary is.
+# about half of the way, however thin the boundary is.
 #
 # ### What squares in the denominator change
 #
 # Libraries disagree: the first Dice loss for volumes (V-Net, 2016) had $\sum p^2 + \sum t^2$ below, nnU-Net has
-# $\sum p + \sum t$, others offer both. Suppose that of some pixels nobody can tell which are boundary: 30 % of them
-# are. An honest network says 0.3 for each. What does the loss ask for?
+# $\sum p + \sum t$; torch-em has the squares, MONAI offers both. Suppose that of some pixels nobody can tell which are
+# boundary: 30 % of them are. An honest network says 0.3 for each. What does the loss ask for?
 
 # %% tags=["nbval-check-output"]
 p, t = np.linspace(0.01, 1, 100), 0.3
@@ -330,6 +332,7 @@ runs = {
     "background included": (background_included, seed),
     "another seed": (cross_entropy, seed + 1),
 }
+n_epochs = settings.loss_epochs
 
 # %% [markdown]
 # All are scored on windows of at most 256 x 256 pixels, the upper left part of each image, which is quicker for large
@@ -356,7 +359,7 @@ def train_with(loss_fn, run_seed):
         training_loader(dataset, batch_size, settings.crops_per_epoch, settings.workers),
         validation_loader(*few, boundary_target, multiple=2**settings.depth),
         loss_fn,
-        epochs=settings.loss_epochs,
+        epochs=n_epochs,
         learning_rate=2 * settings.learning_rate,
         metric=boundary_dice,
     )
@@ -370,12 +373,12 @@ ask("06 better", question, 0, 6, 1)
 
 # %%
 trained = {name: train_with(*run) for name, run in runs.items()}
-n_steps = settings.loss_epochs * -(-settings.crops_per_epoch // batch_size)
+n_steps = n_epochs * -(-settings.crops_per_epoch // batch_size)
 print(f"{len(runs)} networks, {n_steps} steps each, {batch_size} crops of {crop_size} pixels in a step")
 
 # %% tags=["fold"]
 figure, axes = plotting.grid(1, 1, width=7, height=3.8)
-for (name, (_, curve)), style in zip(trained.items(), ("-o", "--s", ":^", "-.D", "--P", "-v")):
+for (name, (_, curve)), style in zip(trained.items(), 3 * ("-o", "--s", ":^", "-.D", "--P", "-v")):
     epochs = [result.epoch for result in curve]
     axes[0, 0].plot(epochs, [result.validation_metric for result in curve], style, label=name)
 axes[0, 0].set(xlabel="epoch", ylabel="Dice of the boundary", ylim=(0, 1), xticks=epochs)
@@ -443,10 +446,10 @@ for name, (on_val, _) in predicted.items():
 trained_long = on_val_full[shown][:, :256, :256]
 
 # %% tags=["fold"]
-figure, axes = plotting.grid(3, 3, width=3.2)
+maps = {"notebook 05": (trained_long, 0.5)} | {name: (predicted[name][0][shown], best[name]) for name in predicted}
+figure, axes = plotting.grid(len(maps) // 3 + 1, 3, width=3.2)
 plotting.draw_image(axes[0, 0], val_images[shown][crop], "image")
 plotting.draw_edges(axes[0, 0], val_masks[shown][crop])
-maps = {"notebook 05": (trained_long, 0.5)} | {name: (predicted[name][0][shown], best[name]) for name in predicted}
 for panel, (name, (p, threshold)) in zip(axes.flat[1:], maps.items()):
     plotting.draw_probability(panel, p[2][crop], name)
     plotting.draw_edges(panel, watershed_instances(p[1], p[2], threshold)[crop], "white")
@@ -585,7 +588,7 @@ show(
 # How to read it:
 #
 # * Only a row whose whole interval is on the right of 0 is *better*; "not shown" does not mean "equal".
-# * There are 18 intervals of 95 %. If no loss made any difference, about one of the 18 would miss 0 by chance.
+# * There are 18 intervals of 95 %. If none of these networks differed, about one of the 18 would miss 0 by chance.
 # * **Another seed** is the same loss as the baseline. Its interval may miss 0, too: the interval says that *this
 #   network* is better than *that network* on images of this kind. Whether the *loss* is better is another question: for
 #   that, the difference must be larger than what a second seed makes of the same loss.
@@ -601,9 +604,19 @@ for t in iou_thresholds:
     print("   ", ", ".join(beyond[t]) or "none")
 
 # %% [markdown]
-# One other seed is a poor measure of chance, but far better than none. (Change `seed` in the parameters above, run all
-# cells again, and see which "better" survive.) For a result that can be published, train longer, and each row with
-# several seeds: `python -m benchmarks.losses` does that on the real images, and `docs/results.md` has what it found.
+# One other seed is a poor measure of chance, but far better than none.
+#
+# **Run it again, changed.** The comparison is yours to repeat: each of these takes as long as the trainings above.
+#
+# * *Another seed for all rows*: change `seed` in the parameters and run all cells. Which "better" survive?
+# * *A larger budget*: double `n_epochs`, below `runs`, and run from there. Do the rows come closer together?
+# * *A row of your own*: add a line to `runs`, such as
+#   `"half of Dice": (lambda x, t: cross_entropy(x, t) + 0.5 * multiclass_dice_loss(x, t), seed)`. Tables and figures
+#   take what is in `runs`. Change one thing only, and write down every row that you tried, not the best one.
+#
+# For a result that can be published, train longer, and each row with several seeds. In a copy of the repository
+# `python -m benchmarks.losses --real path/to/dsb2018.zip --seeds 0 1 2` does that on the real images (`--help` shows
+# the other settings); `docs/results.md` has what it found.
 
 # %%
 out = judge(f1["weights taken out"][0.9], f1["weighted"][0.9])
@@ -782,8 +795,9 @@ show(
 # ## Two cut-offs under one name
 #
 # In an older exercise on these images, two methods were compared in two cells. Both had a variable called `threshold`.
-# In one it was the *IoU threshold* of the score, and had been left at 0.1; in the other it was 0.5. The scores were
-# printed below each other, and the conclusion was wrong. Here is the same mistake with two methods of notebook 05:
+# In the first it was the *IoU threshold* of the score, and had been left at 0.1: an overlap of a tenth was a match. In
+# the second the score used 0.5. The two scores were printed below each other and compared, and the conclusion was
+# wrong: one of the two had only been given the easier test. Here is the same mistake with two methods of notebook 05:
 # `watershed_without_rim`, which leaves the boundary out of the mask, and `watershed_instances`.
 
 # %%
@@ -801,6 +815,7 @@ claim(rimless[0.1] > right[0.5], "Printed like this, the boundary should be left
 # %%
 wrong = judge(per_image["without the rim"][0.1], per_image["as in exercise 5.2"][0.5])
 print("0.1 against 0.5: {:+.3f} ({:+.3f} to {:+.3f}), {}".format(*wrong))
+claim(wrong[-1] == "better", "At 0.1 against 0.5 even the bootstrap calls it better.")
 for t in (0.5, 0.75, 0.9):
     fair = judge(per_image["without the rim"][t], per_image["as in exercise 5.2"][t])
     print("{} against {}: {:+.3f} ({:+.3f} to {:+.3f}), {}".format(t, t, *fair))
@@ -862,7 +877,8 @@ claim(wide_high - wide_low > 1.5 * (high - low), "Without pairs the interval is 
 # * Choose on validation images, and give different things different names.
 
 # %%
-chosen = {name: {"mean_f1": {t: float(np.mean(scores[t])) for t in iou_thresholds}} for name, scores in f1.items()}
-tuning = {"threshold": threshold, "fooling": {n: float(value) for n, value in fooling.items()}}
+short = {name: name.replace("cross entropy", "CE") for name in f1}
+chosen = {short[name]: {"mean_f1": {t: float(np.mean(f1[name][t])) for t in iou_thresholds}} for name in f1}
+tuning = {"threshold": threshold, "too_high_by": {f"{n} images": float(value) for n, value in fooling.items()}}
 record_scores(output, "06_losses_and_tuning", {**tuning, **chosen})
 plt.close("all")

@@ -17,7 +17,7 @@ SCORES: tuple[Score, ...] = (
     ("05_boundary_watershed", "boundary U-Net, watershed", "mean_f1", 0.5),
     ("05_boundary_watershed", "boundary U-Net, watershed", "mean_ap", 0.5),
     ("05_boundary_watershed", "boundary U-Net, watershed", "msa", "0.5 to 0.95"),
-    ("06_losses_and_tuning", "cross entropy + Dice", "mean_f1", 0.5),
+    ("06_losses_and_tuning", "CE + Dice", "mean_f1", 0.5),
     ("07_denoising", "Noise2Noise", "PSNR, max - min"),
     ("08_own_images", "scale 0.5", "rescaled first"),
 )

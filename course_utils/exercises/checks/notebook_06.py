@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from functools import cache, partial
 from itertools import starmap
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -38,23 +39,21 @@ from course_utils.exercises.pictures import Panel, Panels
 
 # 6.1 multiclass_dice_loss
 
-BATCH, EACH_IMAGE = (0, 2), 2  # the axes of (N, C, pixels) that are summed over: both are right
+BATCH, EACH_IMAGE = (0, 2, 3), (2, 3)  # the axes of (N, C, H, W) that are summed over: both are right
 
 
 def check_multiclass_dice_loss(multiclass_dice_loss) -> None:
     expect_callable(multiclass_dice_loss, "multiclass_dice_loss")
     formula = "For each class from 1: 2 * sum(p * t) / (sum(p) + sum(t)), with p from the softmax."
-    channels = "There are as many classes as logits have channels."
     absent = "An absent class counts, too: as soon as some of it is predicted its Dice is 0."
-    shapes = [(2, 3, 6, 8), (3, 3, 5, 7), (1, 3, 4, 9)]
-    cases = [logits_and_target(seed, *shape) for seed, shape in enumerate(shapes)]
+    cases = [logits_and_target(seed, *shape) for seed, shape in enumerate([(2, 3, 6, 8), (3, 3, 5, 7), (1, 3, 4, 9)])]
     _expect_loss(multiclass_dice_loss, "three classes", cases, formula, with_gradient=True)
     for what, image in [("class 2 is absent", 0), ("class 1 is absent from an image", 1)]:
         cases = [logits_and_target(seed, 1 + image, 3, seed, 6, ((image, 2 - image),)) for seed in (5, 7)]
         _expect_loss(multiclass_dice_loss, f"three classes, where {what}", cases, absent)
     for number, classes in [("four", 4), ("two", 2)]:
         cases = [logits_and_target(seed, 2, classes, 5, 7) for seed in (10, 11)]
-        _expect_loss(multiclass_dice_loss, f"{number} classes", cases, channels)
+        _expect_loss(multiclass_dice_loss, f"{number} classes", cases, "A class for each channel of the logits.")
     _expect_sure_predictions(multiclass_dice_loss)
 
 
@@ -74,10 +73,9 @@ def logits_and_target(seed: int, n: int, classes: int, height: int, width: int, 
             torch.from_numpy(target.reshape(n, height, width)))  # fmt: skip
 
 
-def _flat(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Logits x, their softmax p and the target t as ones and zeros: float64, `(N, C, pixels)`."""
-    x = logits.double().flatten(2)
-    return x, x.softmax(1), one_hot(target.flatten(1), logits.shape[1]).movedim(-1, 1).double()
+def _arrays(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits x, their softmax p and the target t as ones and zeros: float64, `(N, C, H, W)`."""
+    return logits.double(), logits.double().softmax(1), one_hot(target, logits.shape[1]).movedim(-1, 1).double()
 
 
 def _dice(p: torch.Tensor, t: torch.Tensor, axes: Any) -> torch.Tensor:
@@ -85,7 +83,7 @@ def _dice(p: torch.Tensor, t: torch.Tensor, axes: Any) -> torch.Tensor:
 
 
 def exact_loss(logits: torch.Tensor, target: torch.Tensor, axes: Any = BATCH) -> torch.Tensor:
-    return 1 - _dice(*_flat(logits, target)[1:], axes)[..., 1:].mean()
+    return 1 - _dice(*_arrays(logits, target)[1:], axes)[..., 1:].mean()
 
 
 def _loss_of(multiclass_dice_loss: Callable, logits: torch.Tensor, target: torch.Tensor) -> float:
@@ -111,7 +109,7 @@ def _expect_loss(loss_fn: Callable, what: str, cases: list[tuple], look: str, wi
             expect_gradient(f"the loss of {what}", loss_fn, logits, target, partial(exact_loss, axes=matching[0]))
         return
     for axes, right in rights.items():
-        look = diagnosis(found, right, MISTAKES_IN_DICE_LOSS, cases=[(*_flat(*case), axes) for case in cases]) or look
+        look = diagnosis(found, right, MISTAKES_IN_DICE_LOSS, cases=[(*_arrays(*case), axes) for case in cases]) or look
     wrong = [index for index, pair in enumerate(zip(*rights.values(), strict=True))
              if not np.isclose(found[index], pair, atol=1e-4).any()]  # fmt: skip
     index = [*wrong, 0][0]
@@ -130,7 +128,8 @@ WRONG_PROBABILITIES: dict[str, Callable] = {
     "That is the sigmoid of each logit: classes exclude each other, so take the softmax.": lambda x, p: x.sigmoid(),
     "The softmax is applied twice.": lambda x, p: p.softmax(1),
     "That is the logarithm of the softmax: take the softmax itself.": lambda x, p: x.log_softmax(1),
-    "The softmax is over the images of the batch: the classes are axis 1.": lambda x, p: x.softmax(0),
+    **{f"The softmax is over axis {axis}: the classes are axis 1.": lambda x, p, axis=axis: x.softmax(axis)
+       for axis in (0, 2, 3)},
     "That is the Dice of the argmax, which is not differentiable: use the probabilities.":
         lambda x, p: one_hot(x.argmax(1), x.shape[1]).movedim(-1, 1).double(),
     "That is the Dice of probabilities above 0.5, which is not differentiable: use the probabilities themselves.":
@@ -139,15 +138,16 @@ WRONG_PROBABILITIES: dict[str, Callable] = {
 }  # fmt: skip
 # What is taken for the Dice of probabilities p and target t, summed over the axes a.
 WRONG_DICE: dict[str, Callable] = {
-    "These are squares in the denominator, as MONAI-like libraries offer: here it is sum(p) + sum(t), without them.":
+    "These are squares in the denominator, as in torch-em: here it is sum(p) + sum(t), without them.":
         lambda p, t, a: 2 * (p * t).sum(a) / (p.square() + t.square()).sum(a),
     "The factor 2 is missing.": lambda p, t, a: _dice(p, t, a) / 2,
     "That is the IoU (Jaccard index): its denominator is sum(p) + sum(t) - sum(p * t).":
         lambda p, t, a: (p * t).sum(a) / (p + t - p * t).sum(a),
     "The overlap is divided by the sum of p alone.": lambda p, t, a: (p * t).sum(a) / p.sum(a),
     "The overlap is divided by the sum of t alone.": lambda p, t, a: (p * t).sum(a) / t.sum(a),
-    "A smoothing constant of 1 changes the score of small classes: make it far smaller than a pixel.":
-        lambda p, t, a: (2 * (p * t).sum(a) + 1) / ((p + t).sum(a) + 1),
+    **{f"A smoothing constant of {below} below and {above} above changes the score of small classes: make it tiny.":
+       lambda p, t, a, above=above, below=below: (2 * (p * t).sum(a) + above) / ((p + t).sum(a) + below)
+       for above, below in [(1, 1), (0, 1), (0.1, 0.1), (0.01, 0.01)]},
     "The target is mixed up: one_hot puts the classes last; movedim(-1, 1) brings them to axis 1, reshape does not.":
         lambda p, t, a: _dice(p, t.movedim(1, -1).reshape(t.shape), a),
     "A class that is absent counts, too: as soon as some of it is predicted its Dice is 0.":
@@ -175,7 +175,7 @@ MISTAKES_IN_DICE_LOSS: dict[str, Callable] = {
        for look, of in WRONG_PROBABILITIES.items()},
     **{look: lambda x, p, t, a, loss=loss: loss(_dice(p, t, a)) for look, loss in WRONG_LOSS.items()},
     "That is one Dice of all classes together, in which large classes count more: first each class, then their mean.":
-        lambda x, p, t, a: 1 - _dice(p[:, 1:], t[:, 1:], (0, 1, 2)),
+        lambda x, p, t, a: 1 - _dice(p[:, 1:], t[:, 1:], (1, *a)).mean(),
     "That is one Dice of all classes together, background included: first each class, then the mean from class 1.":
         lambda x, p, t, a: 1 - (p * t).sum(1).mean(),
     "That is the Dice of foreground against background: each class has its own.":
@@ -201,7 +201,8 @@ def _expect_sure_predictions(multiclass_dice_loss: Callable) -> None:
         logits = 1e4 * (2 * one_hot(prediction, 3).movedim(-1, 1) - 1).float()
         loss = _loss_of(multiclass_dice_loss, logits, truth)
         if expected is not None:
-            expect_close(f"the loss of {what}", loss, expected, "Nothing is right, or nothing is wrong.", 1e-3)
+            look = "exp(1e4) is inf: take torch.softmax." if math.isnan(loss) else "All is right, or nothing is."
+            expect_close(f"the loss of {what}", loss, expected, look, 1e-3)
         elif not 0 <= loss <= 1:
             look = "0/0 needs a rule: nothing was to be found and nothing was found, so Dice is 1."
             fail(f"Range of the loss of {what}", loss, "a number from 0 to 1", look)
@@ -262,7 +263,7 @@ def _expect_weights(class_weights: Callable, cases: list[tuple]) -> None:
     look = diagnosis([mean_1(weights) for weights in found], [mean_1(weights) for weights in right],
                      MISTAKES_IN_WEIGHTS, rtol=2e-3, cases=[(own,) for own in counts])  # fmt: skip
     look = look or "They are proportional to 1 / (number of pixels of the class in all targets)."
-    mean = "The proportions are right: divide the weights by their mean, not by their sum, largest or median."
+    mean = "The proportions are right: divide by the mean of all weights, not by the sum, largest or median."
     for (what, *_), weights, expected, own in zip(cases, found, right, counts, strict=True):
         what = f"the weights of {what}"
         expect_close(f"{what}, as proportions", weights, expected, look, 2e-3,
@@ -365,8 +366,7 @@ def _expect_intervals(paired_bootstrap: Callable) -> None:
             [own[0] if abs(own[0] - mean) < 0.15 * difference.std() / 15**0.5 else math.nan
              for own, mean, difference in zip(found, means, differences, strict=True)],
     }  # fmt: skip
-    look = diagnosis([own[0] for own in found], means, looks, rtol=1e-6)
-    look = look or "It is the mean of scores - other_scores over the images."
+    look = diagnosis([own[0] for own in found], means, looks, rtol=1e-6) or "It is the mean over the images."
     for (name, *_), own, mean in zip(cases, found, means, strict=True):
         expect_close(f"the mean ({name})", own[0], mean, look, 1e-7)
     with pictured(partial(_intervals_picture, paired_bootstrap)):
@@ -390,8 +390,6 @@ def _middle(values: np.ndarray, level: float) -> np.ndarray:
 
 # The interval that each mistake makes of the draws d, the differences x of the images and the level.
 MISTAKEN_INTERVALS: dict[str, Callable] = {
-    "Without replacement every draw holds all images, and their mean is always the same.":
-        lambda d, x, level: np.repeat(x.mean(), 2),
     "It is always that of level 0.95: use the argument level.": lambda d, x, level: _middle(d, 0.95),
     "The quantiles are wrong: (1 - level) / 2 of the draws lie below low, as many above high; here it is twice that.":
         lambda d, x, level: np.quantile(d, [1 - level, level]),
@@ -406,8 +404,14 @@ MISTAKEN_INTERVALS: dict[str, Callable] = {
         lambda d, x, level: 2 * x.mean() - _middle(d, level)[::-1],
     "This is the mean -+ 1.96 standard errors: take the quantiles of the draws.":
         lambda d, x, level: x.mean() + np.array([-1.96, 1.96]) * d.std(),
+    "This is the mean -+ some standard errors, as for a normal distribution: take the quantiles of the draws.":
+        lambda d, x, level: x.mean() + np.array([-1, 1]) * NormalDist().inv_cdf((1 + level) / 2) * d.std(),
+    "This is the mean -+ 1.96 standard deviations of the images: take the quantiles of the draws.":
+        lambda d, x, level: x.mean() + np.array([-1.96, 1.96]) * x.std(),
     "This is the mean -+ one standard deviation of the draws: take their quantiles.":
         lambda d, x, level: x.mean() + np.array([-1, 1]) * d.std(),
+    "These are distances from the mean: return the ends of the interval.":
+        lambda d, x, level: abs(_middle(d, level) - x.mean()),
 }  # fmt: skip
 
 
@@ -415,6 +419,10 @@ def _mistaken_interval(cases: list[tuple], found: list[tuple]) -> str:
     """The mistake whose intervals are those found in all cases."""
     if all(high < mean for mean, _, high in found):
         return "The quantiles are wrong: np.percentile counts in percent, np.quantile in shares."
+    if all(math.isclose(low, high) for _, low, high in found):
+        return "Every draw has the same mean. Draw anew each time. Without replacement each draw holds all images."
+    if all(high - low < 0.3 * _draws(seed).std() for (_, seed, _), (_, low, high) in zip(cases, found, strict=True)):
+        return "That is far too narrow: is there one mean for each draw, over its images (axis=1 for (repeats, n))?"
     suspects = {"The draws of the two methods are not paired: take the same images for both.":
                 [_middle(_draws(seed, paired=False), level) for _, seed, level in cases]}  # fmt: skip
     for look, interval in MISTAKEN_INTERVALS.items():

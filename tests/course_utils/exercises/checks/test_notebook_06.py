@@ -141,7 +141,7 @@ def detached(logits, target):
 
 
 WRONG_DICE = {
-    "squares": (dice_loss(score=squares), "^Value .*squares in the denominator, as MONAI-like libraries offer"),
+    "squares": (dice_loss(score=squares), "^Value .*squares in the denominator, as in torch-em: here"),
     "squares for each image": (dice_loss(score=squares, axes=(2, 3)), "^Value .*squares in the denominator"),
     "squares of the library": (by_monai(True, squared_pred=True), "^Value .*squares in the denominator"),
     "IoU of the library": (by_monai(False, jaccard=True), "^Value .*IoU"),
@@ -152,8 +152,9 @@ WRONG_DICE = {
     "sigmoid": (dice_loss(torch.sigmoid), "^Value .*sigmoid of each logit"),
     "softmax twice": (dice_loss(lambda logits: logits.softmax(1).softmax(1)), "^Value .*applied twice"),
     "log_softmax": (dice_loss(lambda logits: logits.log_softmax(1)), "^(Value|Range) .*logarithm of the softmax"),
-    "softmax over the batch": (dice_loss(lambda logits: logits.softmax(0)), "^Value .*over the images of the batch"),
-    "softmax over a side": (dice_loss(lambda logits: logits.softmax(-1)), "^Value of the loss"),
+    "softmax over the batch": (dice_loss(lambda logits: logits.softmax(0)), "^Value .*softmax is over axis 0"),
+    "softmax over a side": (dice_loss(lambda logits: logits.softmax(-1)),
+                            "^Value .*softmax is over axis 3: the classes are axis 1"),
     "argmax": (dice_loss(argmax), "^Value .*argmax, which is not differentiable"),
     "argmax of the classes": (dice_loss(lambda logits: one_hot(logits.softmax(1).argmax(1), logits.shape[1])
                                         .movedim(-1, 1)), "^Value .*argmax, which is not differentiable"),
@@ -170,6 +171,9 @@ WRONG_DICE = {
     "sum over images": (dice_loss(axes=(2, 3), finish=lambda dice: (1 - dice.mean(1)).sum()),
                         "^(Value|Range) .*sum over the images"),
     "all classes together": (pooled(1), "^Value .*one Dice of all classes together, in which"),
+    "all classes of an image together": (
+        lambda logits, target: torch.stack(list(map(pooled(1), logits.split(1), target.split(1)))).mean(),
+        "^Value .*one Dice of all classes together, in which"),
     "all classes and background together": (pooled(0), "^Value .*together, background included"),
     "foreground": (dice_loss(lambda logits: torch.stack([logits.softmax(1)[:, 0], 1 - logits.softmax(1)[:, 0]], 1),
                              lambda target, n: torch.stack([target == 0, target > 0], 1)),
@@ -184,8 +188,11 @@ WRONG_DICE = {
     "classes last": (dice_loss(truth=one_hot), "^Error: .*size of tensor"),
     "one_hot of what is there": (dice_loss(truth=lambda target, n: one_hot(target).movedim(-1, 1)),
                                  "^Error: .*where class 2 is absent: one_hot, unique"),
-    "smoothing of 1": (dice_loss(score=smooth(1, 1)), "^Value .*smoothing constant of 1"),
-    "1 below": (dice_loss(score=smooth(0, 1)), "^Value .*For each class from 1"),
+    "smoothing of 1": (dice_loss(score=smooth(1, 1)), "^Value .*smoothing constant of 1 below and 1 above"),
+    "smoothing of 0.01": (dice_loss(score=smooth(0.01, 0.01)), "^Value .*smoothing constant of 0.01 below"),
+    "1 below": (dice_loss(score=smooth(0, 1)), "^Value .*smoothing constant of 1 below and 0 above"),
+    "exponentials": (dice_loss(lambda logits: logits.exp() / logits.exp().sum(1, keepdim=True)),
+                     "^Value of the loss of a perfect prediction: found nan.*is inf: take torch.softmax"),
     "logarithm": (dice_loss(finish=lambda dice: -dice.log().mean()), "^(Value|Range) .*logarithm of the Dice"),
     "cross entropy": (cross_entropy, "^(Value|Range) .*the cross entropy"),
     "cross entropy and Dice": (lambda logits, target: cross_entropy(logits, target) + multiclass_dice_loss(
@@ -446,6 +453,16 @@ WRONG_BOOTSTRAP = {
                             "^Value of the interval .*Without replacement"),
     "single images": (bootstrap(lambda a, b, rng, repeats: rng.choice(a - b, repeats)),
                       "^Value of the interval .*images' differences"),
+    "the same draw": (bootstrap(lambda a, b, rng, n: [rng.choice(a - b, len(a)).mean()] * n),
+                      "^Value of the interval .*Draw anew each time"),
+    "means of other axis": (bootstrap(lambda a, b, rng, repeats: rng.choice(a - b, (repeats, len(a))).mean(0)),
+                            "^Value of the interval .*far too narrow"),
+    "normal distribution": (lambda a, b, rng, repeats=2000, level=0.95: normal_ends(stats.norm.ppf((1 + level) / 2))(
+        a, b, rng, repeats, level), "^Value of the interval .*as for a normal distribution"),
+    "deviations of images": (bootstrap(lambda a, b, rng, repeats: a - b, lambda d, level: (
+        d.mean() - 1.96 * d.std(), d.mean() + 1.96 * d.std())), "^Value of the interval .*deviations of the images"),
+    "distances from the mean": (bootstrap(finish=lambda mean, low, high: tuple(map(float, (
+        mean, mean - low, high - mean)))), "^Value of the interval .*distances from the mean"),
     "half the images": (bootstrap(lambda a, b, rng, repeats: rng.choice(a - b, (repeats, len(a) // 2 + 1)).mean(1)),
                         "^Value of the interval .*Draw as many images as there are"),
     "sign": (lambda a, b, *rest: paired_bootstrap(b, a, *rest), "^Value of the mean .*sign is wrong"),
