@@ -24,6 +24,9 @@ from course_utils.unet import UNet
 PRETRAINED = {
     "2eda5cb8": {
         "boundary": ("boundary_embedded.pt", "33ca6728afd7c85d79f4cab9695870a6e8c76970db13c8d85a25ea1021e5d34a"),
+        "supervised": ("supervised_embedded.pt", "83e5f9323fb799c3165f688fd203981b598b1fbe8da1f770ab00b703259bfdb3"),
+        "noise2noise": ("noise2noise_embedded.pt", "d2ba53c482dec0884e469ee1f93db24f370dc029e549c726557c847b53971e73"),
+        "clipped": ("clipped_embedded.pt", "fd9704bf5a7eab076c090f3238cbb4d4e74d91da70d14064a5e89bd4a134f3aa"),
     },
     "70d482ea": {
         "boundary": ("boundary_dsb2018.pt", "01f36c3eb222aca685a94849fcd44eb4cee0f70df9aade57b21b12f53c3c172c"),
