@@ -400,10 +400,11 @@ for name, (network, _) in trained.items():
         predicted["weights taken out"] = [[without_weights(one) for one in part] for part in predicted[name]]
 
 # %% [markdown]
-# Look before you count. The crop below is from a validation image, with two nuclei that touch; the colour is the
-# probability of boundary, the lines are the instances. Beside the rows stands the network of notebook 05, which was
-# trained far longer (the pretrained one in the profiles `smoke` and `laptop`), and the pair is one that it separates,
-# if there is any. Where is there a ridge between the two?
+# A curve near 0 says that boundary is hardly anywhere the most probable class, not that nothing was learned: the
+# watershed only needs a ridge. So look before you count. The crop below is from a validation image, with two nuclei
+# that touch; the colour is the probability of boundary, the lines are the instances. Beside the rows stands the network
+# of notebook 05, which was trained far longer (the pretrained one in the profiles `smoke` and `laptop`), and the pair
+# is one that it separates, if there is any. Where is there a ridge between the two?
 
 # %%
 val_images, val_masks = val_windows

@@ -92,7 +92,7 @@ for name, (index, _) in shown.items():
 # {{difficulty}}
 #
 # Write `add_noise(image, sigma, rng)` for an image in [0, 1]. It returns `image` plus Gaussian noise of mean 0 and
-# standard deviation `sigma` as a float32 array, with a number of its own for every pixel. Values below 0 and above 1
+# standard deviation `sigma` as a float32 array, with independent noise in every pixel. Values below 0 and above 1
 # stay as they are: **do not clip**. Later you will see why.
 
 # %% [markdown] expected="7.1"
@@ -509,8 +509,8 @@ claim(results[-1].validation_metric > 30, "A few hundred crops are enough for 30
 claim(loss > 380 and true_loss < 100, "The training loss stays above sigma squared, while the true error gets small.")
 
 # %% [markdown]
-# The two losses lie far apart, and here it is no sign of overfitting or of a mistake: the training loss is measured
-# against noisy targets and cannot fall below $\sigma^2$, the validation loss is measured against clean ones.
+# The two losses lie far apart, and here that is not a sign of overfitting or of a mistake: the training loss is
+# measured against noisy targets and cannot fall below $\sigma^2$, the validation loss is measured against clean ones.
 #
 # **Break it.** Take the independence away: both views get the *same* noise. What will the network that can denoise
 # learn when it is trained further on such pairs?
@@ -953,7 +953,7 @@ show(figure, "Part of a test image, the one with the median gain, and the outlin
 # %% [markdown] answer="7d"
 # Use the denoised image to find the nuclei, and measure the intensities in the *noisy* one. The mean over a nucleus of
 # 300 pixels has noise of 20 / sqrt(300), about one grey level: averaging denoises, too, and without bias if the noise
-# has mean zero. A denoiser adds errors of its own: it takes what is rare for noise (a dim speck, an unusual texture)
+# has mean zero. A denoiser adds its own errors: it takes what is rare for noise (a dim speck, an unusual texture)
 # and replaces it with what is common in its training images; and with clipped pairs the error depends on the
 # brightness. Check on images with a known truth that the numbers which count for you do not change.
 

@@ -60,8 +60,8 @@ tests = sorted(data.test, key=lambda sample: sample.image.size)[: 4 if settings.
 # ## A folder of images
 #
 # If `folder` is empty, a few test images are written into the folder `output`, as microscopes and people store them:
-# most with 8 bits, one with **16 bits** as a TIFF, one as a **colour** picture of a blue stain, and a file that is no
-# image. Then they count as images without masks. Put the path of your own folder into `folder`, and run everything
+# most with 8 bits, one with **16 bits** as a TIFF, one as a **colour** picture of a blue stain, and a file that is not
+# an image. Then they count as images without masks. Put the path of your own folder into `folder`, and run everything
 # again.
 
 
