@@ -228,7 +228,7 @@ def to_grey(image: np.ndarray, channel: int | None = None) -> tuple[np.ndarray, 
         return image, []
     if channel is not None:
         return np.ascontiguousarray(image[..., channel - 1]), []
-    choose = "if the nuclei are in one of them, choose it as `channel`"
+    choose = "if the nuclei are in one of them, choose it by its number (`channel=3`, in the command `--channel 3`)"
     if n_channels > 4 or n_channels == 2 or image.dtype != np.uint8:
         text = f"Channel 1 of {n_channels} was segmented: {choose}."
         return np.ascontiguousarray(image[..., 0]), [ImageWarning("channel", text)]

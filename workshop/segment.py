@@ -92,7 +92,7 @@ def segment_folder(folder: Path, out: Path, options: Options) -> tuple[int, dict
                 reasons = "; ".join(f"{printable(name)}: {reason}" for name, reason in list(skipped.items())[:3])
                 raise SegmentError(f"None of the {len(images)} images in {folder} can be read. {reasons}")
             _write_measurements(out, results, options)
-            write_page(out, folder.resolve().name, results, skipped, _about(options, network))
+            write_page(out, folder.resolve().name, results, skipped, _about(options, network), options.diameter)
     except OSError as error:
         raise SegmentError(
             f"The results cannot be written to {out} ({error.strerror or error}): free some space if its disk is full, "
@@ -289,6 +289,7 @@ def _write_results(out: Path, name: str, shown: str, digest: str, found: Segment
     table.insert(0, "image", printable(shown))
     result = {
         "image": printable(shown), "digest": digest, "nuclei": n_nuclei, "shape": labels.shape,
+        "pixels": float(table["diameter"].median()) / (options.pixel_size or 1.0) if n_nuclei else None,
         "agreement": None if np.isnan(found.agreement) else round(found.agreement, 4),
         "warnings": [asdict(warning) for warning in found.warnings],
         "files": {kind: _digest(path, "") for kind, path in places.items()},
