@@ -44,7 +44,8 @@ def write_page(
         folder=printable(folder), n_images=len(results), n_nuclei=f"{len(table):,}", unit=unit, settings=settings,
         style=jinja2.utils.markupsafe.Markup((HERE / "run" / "page.css").read_text(encoding="utf-8")),
         skipped=[(printable(name), reason) for name, reason in skipped.items()],
-        note=_note(list(results.values()), diameter), doubts=_doubts(list(results.values())), thumbnails=_thumbnails(results),
+        note=_note(list(results.values()), diameter), doubts=_doubts(list(results.values())),
+        thumbnails=_thumbnails(results),
         plots=[_plot(table, groups, *what) for what in (
             ("Diameter", "diameter", unit), ("Area", "area", f"{unit}²"), ("Mean intensity", "mean_intensity", ""))],
         table=[_row(one, groups.get(one["image"])) for one in results.values()],
@@ -63,8 +64,9 @@ def _note(results: list[dict], diameter: float | None) -> str:
     given = "the diameter that was given" if diameter else "that of the training images"
     return (
         f"Half of the images have nuclei of a median diameter {'below' if typical < trained else 'above'} "
-        f"{typical:.1f} pixels; {given} is {trained:g}. Run the command again with --diameter {typical:.0f} and another "
-        "--out, and compare the outlines: the network is best at the size that it was trained on."
+        f"{typical:.1f} pixels; {given} is {trained:g}, where the network is best. Measure a few nuclei (in Fiji, the "
+        f"line tool), run the command again with their diameter, such as --diameter {typical:.0f}, and another --out, "
+        "and compare the outlines."
     )
 
 

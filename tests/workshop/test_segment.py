@@ -33,6 +33,7 @@ from workshop import segment
 from workshop.command_line import main
 from workshop.run.live import Progress
 from workshop.segment import Options, SegmentError, find_images, outline, overlay, result_names, segment_folder
+from workshop.segment_page import _note
 
 IMAGES = sorted((embedded_folder() / "test" / "images").glob("*.tif"))
 
@@ -316,6 +317,15 @@ def test_the_page_is_accessible_and_warns(folder, tmp_path):
     assert "StarDist" in page.text and "Cellpose" in page.text and "boundary_dsb2018.pt" in page.text
     with browser_window() as window, served(tmp_path / "out") as address:
         assert faults_in_browser(window, [f"{address}/summary.html"]) == []
+
+
+@pytest.mark.parametrize(("found", "diameter", "said"), [
+    ((10, 11, 30), None, "--diameter 11"), ((40, 45), None, "--diameter 42"), ((18, 25), None, ""),
+    ((10, 11), 10.5, ""), ((21, 22), 10.5, "--diameter 22"), ((None,), None, ""), ((), 5, ""),
+])  # fmt: skip
+def test_the_page_says_which_diameter_to_try_for_the_whole_folder(found, diameter, said):
+    note = _note([{"pixels": one} for one in found], diameter)
+    assert said in note and bool(said) == bool(note)
 
 
 def test_the_time_left_is_that_of_the_remaining_bytes(monkeypatch, capsys):
