@@ -64,7 +64,7 @@ SEGMENTATION = replace(
 )  # of the parts `labels`
 FACTORS = {non_local_means: (0.4, 0.6, 0.8, 1.0), total_variation: (0.5, 1.0, 1.5, 2.0)}
 SIGMAS = (5, 10, 15, 20, 30, 40, 50)  # grey levels
-THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
+THRESHOLDS = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 EVERY = 5  # of the validation images that choose strengths and thresholds: the classical denoisers are slow
 
 

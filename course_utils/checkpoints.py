@@ -30,8 +30,8 @@ PRETRAINED = {
     },
     "70d482ea": {
         "boundary": ("boundary_dsb2018.pt", "01f36c3eb222aca685a94849fcd44eb4cee0f70df9aade57b21b12f53c3c172c"),
-        "supervised": ("supervised_dsb2018.pt", "fd4ab42bd85a348e9c343c5eb3aba25c46f49ca4e4d4d1d3d6f3b93eb6a920a9"),
-        "noise2noise": ("noise2noise_dsb2018.pt", "3e1f00dd9dbb69479a5be38f147e142e136ae70246b0b45fbaca8f45fe25dfac"),
+        "supervised": ("supervised_dsb2018.pt", "39988188e22d82e12f57bc6da8f44fdf26b275fde4f03a5892347a3b8525ce37"),
+        "noise2noise": ("noise2noise_dsb2018.pt", "e15bb6ee68bb352df3816d018b5ad95ccf989700c3ca9d71231e7b4a47de0e30"),
         "clipped": ("clipped_dsb2018.pt", "a4d9328df528343c663cf609ffb111a5a91904c6ae7a3b7196fad4c0f75810c5"),
     },
 }
