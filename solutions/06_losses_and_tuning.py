@@ -454,6 +454,8 @@ plotting.draw_edges(axes[0, 0], val_masks[shown][crop])
 for panel, (name, (p, threshold)) in zip(axes.flat[1:], maps.items()):
     plotting.draw_probability(panel, p[2][crop], name)
     plotting.draw_edges(panel, watershed_instances(p[1], p[2], threshold)[crop], "white")
+for panel in axes.flat[len(maps) + 1 :]:
+    panel.axis("off")
 show(
     figure,
     "Two touching nuclei of a validation image (lines: the truth), and for the network of notebook 05 and each row the "
