@@ -32,7 +32,7 @@ PRETRAINED = {
         "boundary": ("boundary_dsb2018.pt", "01f36c3eb222aca685a94849fcd44eb4cee0f70df9aade57b21b12f53c3c172c"),
         "supervised": ("supervised_dsb2018.pt", "39988188e22d82e12f57bc6da8f44fdf26b275fde4f03a5892347a3b8525ce37"),
         "noise2noise": ("noise2noise_dsb2018.pt", "e15bb6ee68bb352df3816d018b5ad95ccf989700c3ca9d71231e7b4a47de0e30"),
-        "clipped": ("clipped_dsb2018.pt", "a4d9328df528343c663cf609ffb111a5a91904c6ae7a3b7196fad4c0f75810c5"),
+        "clipped": ("clipped_dsb2018.pt", "ee2f0fbfce471fa1a08197bdc3a3c2fed5b1888b68dfd7efc00a182487d55222"),
     },
 }
 
