@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _WHOLE = (int, np.int32, np.int64)  # with other dtypes, 500 - np.uint8(4) overflows
 # names, what they must be, the kinds of dtype of an array or the type of a number, and which values are right
 _TABLE = (
-    ("image reference probability foreground boundary", "an array of numbers", "biuf", lambda v: True),
+    ("image grey reference probability foreground boundary", "an array of numbers", "biuf", lambda v: True),
     ("mask", "a label image of integers, with 0 on the background and no negative ids", "biu",
      lambda v: np.asarray(v).min(initial=0) >= 0),
     ("labels prediction truth", "a label image of integers, with 0 on the background and no negative ids", "iu",
@@ -32,7 +32,8 @@ _TABLE = (
     ("margin min_area depth workers seed", "a whole number of at least 0", _WHOLE, lambda v: 0 <= v < 2**31),
     ("percentile", "a number from 0 to 100", numbers.Real, lambda v: 0 <= v <= 100),
     ("threshold mean score other_score", "a finite number", numbers.Real, math.isfinite),
-    ("std learning_rate pixel_size diameter data_range factor", "a finite number above 0", numbers.Real,
+    ("pixel_size", "a number above 0 and at most 1000000", numbers.Real, lambda v: 0 < v <= 1e6),
+    ("std learning_rate diameter data_range factor", "a finite number above 0", numbers.Real,
      lambda v: 0 < v < np.inf),
     ("sigma", "a number from 0 to 1000", numbers.Real, lambda v: 0 <= v <= 1000),
     ("iou_threshold level", "a number above 0 and at most 1", numbers.Real, lambda v: 0 < v <= 1),

@@ -68,7 +68,8 @@ def measure_instances(labels: np.ndarray, image: np.ndarray, pixel_size: float =
     check_arguments(labels=labels, image=image)
     check_arguments(pixel_size=pixel_size)
     # regionprops_table takes memory for every number up to the largest id: number the instances 1, 2, 3, ...
-    consecutive = relabel_sequential(labels)[0]
+    # in this machine's byte order, as its compiled code wants them
+    consecutive = relabel_sequential(np.require(labels, labels.dtype.newbyteorder("="), "W"))[0]
     table = regionprops_table(consecutive, image, properties=("area", "intensity_mean", "centroid", "bbox"))
     height, width = labels.shape
     return pd.DataFrame(

@@ -2,7 +2,8 @@
 
 A network is at its best on images like those it was trained on. `segment_image` makes an image like them, as far as
 that goes: one channel, intensities by percentiles, nuclei of the trained size. It works in tiles: besides the image and
-its label image, memory does not grow with the number of pixels. What it cannot mend it says, as `ImageWarning`s.
+its label image, memory does not grow with the number of pixels. What it cannot mend it says, as `ImageWarning`s. An
+argument that is not what its description says is a `ValueError`.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ def segment_image(
     >>> [str(warning) for warning in segment_image(model, np.zeros((20, 30))).warnings][0]
     'All pixels have the value 0.'
     """
-    tile = tile or (1024 if np.size(image) <= 4096**2 else 512)
+    tile = (1024 if np.size(image) <= 4096**2 else 512) if tile is None else tile
     check_arguments(model=model, threshold=threshold, tile=tile)
     least, most = sizes.median / 8, sizes.median * 20
     if diameter is not None and not least <= diameter <= most:
@@ -271,6 +272,8 @@ def percentile_range(grey: np.ndarray) -> tuple[float, float]:
     >>> percentile_range(np.array([[0, 10]], dtype=np.uint8))
     (0.1, 9.98)
     """
+    check_arguments(grey=grey)
+    grey = grey.astype(np.uint8) if grey.dtype == bool else grey
     low, high = (float(value) for value in np.percentile(grey, [1.0, 99.8]))
     return (low, high) if high > low else (float(grey.min()), float(grey.max()))
 

@@ -75,6 +75,8 @@ class Tile:
     def instances(self, model: torch.nn.Module, piece: np.ndarray, threshold: float, mirrored: bool) -> np.ndarray:
         """Label image of the tile and the margin of its nuclei, from what `cut` gave, or from its mirror image."""
         probability = predict(model, np.ascontiguousarray(piece[:, ::-1]) if mirrored else piece, MULTIPLE)
+        if len(probability) != 3:
+            raise ValueError(f"model must give background, interior and boundary, but gives {len(probability)} maps.")
         probability = probability[:, :, ::-1] if mirrored else probability
         cut = (slice(axis.first - axis.begin, axis.last - axis.begin) for axis in (self.rows, self.columns))
         _, foreground, boundary = probability[:, *cut]
