@@ -62,7 +62,7 @@ SYNTHETIC = replace(REAL, base_channels=8, denoising_epochs=12)
 SEGMENTATION = replace(
     get_profile("laptop"), base_channels=8, crops_per_epoch=600, boundary_epochs=4, pretrained=False
 )  # of the parts `labels`
-FACTORS = {non_local_means: (0.4, 0.6, 0.8, 1.0), total_variation: (0.5, 1.0, 1.5, 2.0)}
+FACTORS = {non_local_means: (0.6, 0.8, 1.0, 1.2), total_variation: (0.5, 1.0, 1.5, 2.0, 3.0)}
 SIGMAS = (5, 10, 15, 20, 30, 40, 50)  # grey levels
 THRESHOLDS = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 EVERY = 5  # of the validation images that choose strengths and thresholds: the classical denoisers are slow
@@ -262,7 +262,8 @@ def main() -> None:
                                 for kind, found in pretrained.items() if found}  # fmt: skip
         result["command"] = f"python -m benchmarks.denoising measure --data {data_label(data.source)}"
         for part in options.parts:
-            used = {} if part == "classical" else files
+            tried = {method.__name__: list(factors) for method, factors in FACTORS.items()}
+            used = tried if part == "classical" else files
             if result.get("measured with", {}).get(part) == used:
                 continue
             result |= {part: PARTS[part](data, models, output)}

@@ -252,7 +252,8 @@ def read_image(path: str | Path) -> np.ndarray:
     """Read a TIFF, PNG, BMP, GIF or JPEG file for `to_grey`: `(H, W)`, `(H, W, C)` or `(C, H, W)`.
 
     Raises:
-        DataError: it is damaged, an animation, a stack, a time series, or no image; the message begins with its name.
+        DataError: it is damaged, an animation, a stack, a time series, several images, or no image, or has NaN or
+            infinite values; the message begins with its name.
         OSError: it cannot be read.
     """
     path = Path(path)
@@ -260,10 +261,14 @@ def read_image(path: str | Path) -> np.ndarray:
     if data[:2] in (b"II", b"MM"):
         with contextlib.suppress(Exception), io.BytesIO(data) as file, tifffile.TiffFile(file) as tiff:
             sizes = dict(zip(tiff.series[0].axes, tiff.series[0].shape, strict=True))
-    for axis, kind in (("Z", "planes of a stack"), ("T", "points in time")):
+            sizes["images"] = sum(series.shape == tiff.series[0].shape for series in tiff.series)  # others: previews
+    for axis, kind in (("Z", "planes of a stack"), ("T", "points in time"), ("images", "images")):
         if sizes.get(axis, 1) > 1:
             raise DataError(f"{path.name} holds {sizes[axis]} {kind}: save each, or their maximum, as an image.")
-    return decode_file(path.name, data, path.name)
+    image = decode_file(path.name, data, path.name)
+    if not np.isfinite(image).all():
+        raise DataError(f"{path.name} has NaN or infinite values: save it again without them (numpy: nan_to_num).")
+    return image
 
 
 def percentile_range(grey: np.ndarray) -> tuple[float, float]:

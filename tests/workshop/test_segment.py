@@ -86,7 +86,7 @@ def test_more_nuclei_than_16_bits_hold_take_32(tmp_path, monkeypatch):
     labels = np.zeros((2, 70000), dtype=np.int32)
     labels[0] = np.arange(70000)
     monkeypatch.setattr(segment, "ndimage", SimpleNamespace(find_objects=lambda _: []))  # they take a minute
-    monkeypatch.setattr(segment, "measure_instances", lambda *_: pd.DataFrame({"id": []}))
+    monkeypatch.setattr(segment, "measure_instances", lambda *_: pd.DataFrame({"id": [], "diameter": []}))
     found = Segmentation(labels, labels, math.nan, ())
     result = segment._write_results(tmp_path, "many", "many.tif", "", found, Options())
     stored = tifffile.imread(tmp_path / "labels" / "many.tif")
@@ -240,14 +240,17 @@ def test_wrong_files_are_named_and_skipped(folder, tmp_path, capsys):
     stack = np.zeros((4, 32, 32), dtype=np.uint8)
     tifffile.imwrite(folder / "stack.tif", stack, imagej=True, metadata={"axes": "ZYX"})
     tifffile.imwrite(folder / "time.tif", stack, imagej=True, metadata={"axes": "TYX"})
+    with tifffile.TiffWriter(folder / "pages.tif") as file:
+        for page in stack:
+            file.write(page, contiguous=False)
     tifffile.imwrite(folder / "nan.tif", np.full((32, 32), np.nan, dtype=np.float32))
     assert main(["segment", str(folder), "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr()
-    assert "3 images done, 7 files skipped" in said.out
+    assert "3 images done, 8 files skipped" in said.out
     for name, reason in {
         "broken.tif": "truncated", "text.png": "cannot be decoded", "notes.txt": "no image that can be read",
         "empty.tif": "cannot be decoded", "stack.tif": "4 planes of a stack", "time.tif": "4 points in time",
-        "nan.tif": "NaN",
+        "pages.tif": "4 images", "nan.tif": "NaN or infinite values: save it again",
     }.items():  # fmt: skip
         (line,) = [line for line in said.err.splitlines() if f"skipped: {name}" in line]
         assert reason in line
