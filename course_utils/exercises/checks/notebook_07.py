@@ -106,12 +106,12 @@ def _expect_gaussian(what: str, noise: np.ndarray, level: float, sigma: float, p
     n = noise.size
     if not np.isfinite(noise).all():
         fail(f"Value of {what}", "NaN or infinite values", "finite ones", picture=picture)
-    for beyond, side, at in ((noise < 0, "below 0", 0), (noise > 0, "above 1", 1)):
-        if level == at and not beyond.any() and np.mean(noise == 0) > 0.2:  # cut off, so half of the pixels
-            fail(f"Range of {what}", f"no value {side}", "half of them", NOT_CLIPPED, picture)
     if np.ptp(noise) < 1e-6:
         found = "no noise" if abs(noise.mean()) < 1e-6 else f"{noise.flat[0]:.4g} at every pixel"
         fail(f"Value of {what}", found, "another number at every pixel", "Draw as many numbers as pixels.", picture)
+    for beyond, side, at in ((noise < 0, "below 0", 0), (noise > 0, "above 1", 1)):
+        if level == at and not beyond.any() and np.mean(noise == 0) > 0.2:  # cut off, so half of the pixels
+            fail(f"Range of {what}", f"no value {side}", "half of them", NOT_CLIPPED, picture)
     deviations = noise.std(axis=0).max(), noise.std(axis=1).max()
     if min(deviations) < 1e-6 * sigma:
         line = "row" if deviations[0] < deviations[1] else "column"

@@ -349,6 +349,16 @@ EQUIVALENT = {
         ],
         "np.float64 is a Python float": ["median_diameter, return: float() -> argument 1"],
     },
+    "8.2": {
+        "read-only arrays, and those in the other byte order, are more than the exercise asks for": [
+            f"measure_instances, assignment: {change}"
+            for change in ("require() without argument 3", "require() -> argument 1", "newbyteorder() left out",
+                           "'=' -> '=_'")
+        ],
+        "columns are taken by their names": [
+            f"measure_instances, assignment 2: items {pair} swapped" for pair in ("1 and 2", "2 and 3", "3 and 4")
+        ],
+    },
 }
 
 
