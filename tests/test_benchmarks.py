@@ -367,6 +367,14 @@ def test_the_figures_of_the_readme_are_measured(monkeypatch):
     quoted = re.search(r"StarDist in PyTorch .*?\| ([\d./ ]+) \|", page.PAGE.read_text(encoding="utf-8"))[1]
     best = re.search(r"EmbedSeg.*?\| ([\d.]+ at 0\.5) \|", page.PAGE.read_text(encoding="utf-8"))[1]
     assert f"a port of StarDist quotes {quoted}, EmbedSeg {best}" in text
+    decibels = np.mean(page.read("denoising")["networks"]["noise2noise"]["PSNR, range of the image"])
+    notebook = (page.ROOT / "solutions" / "07_denoising.py").read_text(encoding="utf-8")
+    published = re.search(r"Noise2Void, from single noisy images \| ([\d.]+) \|", notebook)[1]
+    assert f"has a PSNR of {decibels:.1f} dB, Noise2Void quotes {published}." in text
+    assert f"this notebook, pretrained network, Noise2Noise | {decibels:.1f} |" in notebook
+    for count, part in (("10 labelled images", "10 labels"), ("all 392", "all labels")):
+        means = [np.mean(page.read("denoising")[part][name]["AP"]) for name in ("noisy", "noise2noise")]
+        assert count in notebook and all(f" {mean:.3f} " in notebook for mean in means)
     times = {row["way"]: row["times as long as the course's"] for row in page.read("evaluation")["rows"]}
     assert f"is {times['stardist']:.1f} times as fast as StarDist's matching and {times['plain']:.0f} times" in text
     assert f"compute in {page.read('course')['rows'][-1]['seconds'] / 60:.1f} minutes" in text
