@@ -101,6 +101,8 @@ def _expect_loss(loss_fn: Callable, what: str, cases: list[tuple], look: str, wi
         if "absent" in what:
             hint = "one_hot, unique and bincount only know the classes that they see, unless they are told their number"
             error.args = (f"{error} ({what}: {hint})",)
+        elif "three" not in what:
+            error.args = (f"{error} ({what}: there are as many as logits have channels, not always 3)",)
         raise
     rights = {axes: [exact_loss(*case, axes).item() for case in cases] for axes in (BATCH, EACH_IMAGE)}
     matching = [axes for axes, right in rights.items() if np.allclose(found, right, atol=1e-4)]
@@ -110,6 +112,8 @@ def _expect_loss(loss_fn: Callable, what: str, cases: list[tuple], look: str, wi
         return
     for axes, right in rights.items():
         look = diagnosis(found, right, MISTAKES_IN_DICE_LOSS, cases=[(*_arrays(*case), axes) for case in cases]) or look
+    if any(map(math.isnan, found)) and [math.isnan(loss) for loss in found] == [len(case[0]) == 1 for case in cases]:
+        look = "NaN for one image: of Dice (N, C), [1:] drops the first image, and [:, 1:] the background."
     wrong = [index for index, pair in enumerate(zip(*rights.values(), strict=True))
              if not np.isclose(found[index], pair, atol=1e-4).any()]  # fmt: skip
     index = [*wrong, 0][0]
@@ -134,6 +138,8 @@ WRONG_PROBABILITIES: dict[str, Callable] = {
         lambda x, p: one_hot(x.argmax(1), x.shape[1]).movedim(-1, 1).double(),
     "That is the Dice of probabilities above 0.5, which is not differentiable: use the probabilities themselves.":
         lambda x, p: (p > 0.5).double(),
+    "The softmax leaves out the background: take it over all classes, and drop class 0 after it.":
+        lambda x, p: torch.cat([p[:, :1], x[:, 1:].softmax(1)], 1),
     "Is the order of the classes reversed?": lambda x, p: p.flip(1),
 }  # fmt: skip
 # What is taken for the Dice of probabilities p and target t, summed over the axes a.
@@ -143,6 +149,12 @@ WRONG_DICE: dict[str, Callable] = {
     "The factor 2 is missing.": lambda p, t, a: _dice(p, t, a) / 2,
     "That is the IoU (Jaccard index): its denominator is sum(p) + sum(t) - sum(p * t).":
         lambda p, t, a: (p * t).sum(a) / (p + t - p * t).sum(a),
+    "Only sum(p) is below the fraction line: sum(p) + sum(t) needs brackets.":
+        lambda p, t, a: 2 * (p * t).sum(a) / p.sum(a) + t.sum(a),
+    "Sum over the pixels first, then divide: this is a mean of the quotients of single pixels.":
+        lambda p, t, a: (2 * p * t / (p + t)).mean(a),
+    "Only the pixels of nuclei count here: what is predicted on background counts, too.":
+        lambda p, t, a: _dice(p * (1 - t[:, :1]), t * (1 - t[:, :1]), a),
     "The overlap is divided by the sum of p alone.": lambda p, t, a: (p * t).sum(a) / p.sum(a),
     "The overlap is divided by the sum of t alone.": lambda p, t, a: (p * t).sum(a) / t.sum(a),
     **{f"A smoothing constant of {below} below and {above} above changes the score of small classes: make it tiny.":
@@ -166,6 +178,8 @@ WRONG_LOSS: dict[str, Callable] = {
     "These are the classes 1 and 2 only: there are as many as logits have channels.": lambda d: 1 - d[..., 1:3].mean(),
     "That is the sum over the classes: take the mean.": lambda d: (1 - d[..., 1:]).sum(-1).mean(),
     "That is one minus the sum over the classes: take their mean.": lambda d: 1 - d[..., 1:].sum(-1).mean(),
+    "That is the sum over the classes from 1, divided by the number of all classes: take their mean.":
+        lambda d: 1 - d[..., 1:].sum(-1).mean() / d.shape[-1],
     "That is the sum over the images: take the mean.": lambda d: (1 - d[..., 1:].mean(-1)).sum(),
     "That is the logarithm of the Dice: the loss is one minus it.": lambda d: -d[..., 1:].log().mean(),
 }  # fmt: skip
@@ -256,6 +270,9 @@ def _expect_weights(class_weights: Callable, cases: list[tuple]) -> None:
         if not np.isfinite(found[-1]).all() or found[-1].min() < 0:
             look = "A class without pixels would have the weight 1/0: give it a finite one, such as 0."
             fail(f"Range of {what}", found[-1].round(4).tolist(), "finite numbers of at least 0", look)
+        if not found[-1].any():
+            look = "An infinite weight went into the mean, so that all others became 0: replace it before you scale."
+            fail(f"Range of {what}", "only zeros", "weights with a mean of 1", look)
         counts.append(np.array([np.bincount(target.flatten(), minlength=n) for target in targets]))
         present = counts[-1].any(axis=0)  # the weight of an absent class may be any
         right.append(np.where(present, 1 / counts[-1].sum(axis=0), found[-1]))
@@ -360,6 +377,8 @@ def _expect_intervals(paired_bootstrap: Callable) -> None:
         "The order is wrong: first the mean, then low and high.":
             [own[0] if math.isclose(own[1], mean) else math.nan for own, mean in zip(found, means, strict=True)],
         "The sign is wrong: other_scores are subtracted from scores.": [-mean for mean in means],
+        "Do not round the results.": [own[0] if own[0] in {round(mean, places) for places in range(1, 7)} else math.nan
+                                      for own, mean in zip(found, means, strict=True)],
         "These are differences without their sign.": [abs(difference).mean() for difference in differences],
         "That is the median: take the mean.": [np.median(difference) for difference in differences],
         "That is the mean of the draws, which depends on chance: take the mean of scores - other_scores itself.":
@@ -410,6 +429,10 @@ MISTAKEN_INTERVALS: dict[str, Callable] = {
         lambda d, x, level: x.mean() + np.array([-1.96, 1.96]) * x.std(),
     "This is the mean -+ one standard deviation of the draws: take their quantiles.":
         lambda d, x, level: x.mean() + np.array([-1, 1]) * d.std(),
+    "These are medians of the draws: take the mean of each.":
+        lambda d, x, level: _middle(np.median(np.random.default_rng(0).choice(x, (2000, len(x))), axis=1), level),
+    "These are random signs of the differences (a permutation test): draw images with replacement.":
+        lambda d, x, level: _middle((x * np.random.default_rng(0).choice([-1, 1], (2000, len(x)))).mean(axis=1), level),
     "These are distances from the mean: return the ends of the interval.":
         lambda d, x, level: abs(_middle(d, level) - x.mean()),
 }  # fmt: skip
@@ -428,6 +451,9 @@ def _mistaken_interval(cases: list[tuple], found: list[tuple]) -> str:
     for look, interval in MISTAKEN_INTERVALS.items():
         suspects[look] = [interval(_draws(seed), np.subtract(*_scores(seed)), level) for _, seed, level in cases]
     near = [0.35 * _draws(seed).std() for _, seed, _ in cases]
+    if all(np.allclose(np.divide(own[1:], 15), _middle(_draws(seed), level), rtol=0, atol=atol)
+           for (_, seed, level), own, atol in zip(cases, found, near, strict=True)):  # fmt: skip
+        return "These are sums over the images of each draw: take their means."
     return next((look for look, ends in suspects.items() if all(
         np.allclose(own[1:], end, rtol=0, atol=atol) for own, end, atol in zip(found, ends, near, strict=True))), "")
 

@@ -59,6 +59,9 @@ def check_add_noise(add_noise) -> None:
     image = rng.random((6, 7))
     found = add_noise(image=image, sigma=0.0, rng=np.random.default_rng(2))
     expect_close("the result without noise (sigma = 0)", found, image, "It is the image itself.", input=image)
+    if float(add_noise(np.full((1, 1), 0.5), 0.1, np.random.default_rng(3))[0, 0]) == 0.5:
+        fail("Value of the noise of a single pixel", 0, "a number from rng", "The mean is 0 over many images: do not "
+             "subtract the mean of the numbers that were drawn.")  # fmt: skip
 
 
 @check_part()
@@ -107,8 +110,11 @@ def _expect_gaussian(what: str, noise: np.ndarray, level: float, sigma: float, p
     if not np.isfinite(noise).all():
         fail(f"Value of {what}", "NaN or infinite values", "finite ones", picture=picture)
     if np.ptp(noise) < 1e-6:
-        found = "no noise" if abs(noise.mean()) < 1e-6 else f"{noise.flat[0]:.4g} at every pixel"
-        fail(f"Value of {what}", found, "another number at every pixel", "Draw as many numbers as pixels.", picture)
+        if abs(noise.mean()) < 1e-6:
+            look = "Noise is added to black pixels, too: it does not scale the image." if level == 0 else ""
+            fail(f"Value of {what}", "no noise", "another number at every pixel", look, picture)
+        fail(f"Value of {what}", f"{noise.flat[0]:.4g} at every pixel", "another number at every pixel",
+             "Draw as many numbers as pixels.", picture)  # fmt: skip
     for beyond, side, at in ((noise < 0, "below 0", 0), (noise > 0, "above 1", 1)):
         if level == at and not beyond.any() and np.mean(noise == 0) > 0.2:  # cut off, so half of the pixels
             fail(f"Range of {what}", f"no value {side}", "half of them", NOT_CLIPPED, picture)
@@ -271,6 +277,10 @@ def _check_psnr_values(cases: list[tuple], found: list[float]) -> None:
             with_peak(lambda a, b: np.sqrt(square(a.astype(float)))),
         "The values of noisy images may lie outside of the range: do not clip them.":
             lambda a, b, peak: _psnr(a.clip(0, peak), b.clip(0, peak), peak),
+        "The values of a noisy image may lie outside of the range: do not clip it.":
+            lambda a, b, peak: _psnr(a, b.clip(0, peak), peak),
+        "Do not round the result.": lambda a, b, peak: np.round(_psnr(a, b, peak), 1),
+        "Do not round the result. ": lambda a, b, peak: np.round(_psnr(a, b, peak), 2),
         "Take the mean of the squares over the whole image, then one logarithm: not the mean over columns.": by_rows(0),
         "Take the mean of the squares over the whole image, then one logarithm: not the mean over rows.": by_rows(1),
         "Take the mean of the squares over the whole image, then the logarithm.": by_rows(()),

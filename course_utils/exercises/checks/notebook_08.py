@@ -153,6 +153,7 @@ WRONG_MEDIANS: dict[str, Callable] = {
     "This is the side of the square of equal area: for the circle, area = pi / 4 * diameter ** 2.":
         lambda x, d: np.median(d) * np.sqrt(np.pi / 4),
     "This is the square of the diameter: take the root.": lambda x, d: np.median(d**2),
+    "The root is missing: diameter = 2 * sqrt(area / pi).": lambda x, d: np.median(d**2) / 2,
     "This is the largest diameter.": lambda x, d: d.max(),
     "This is the smallest diameter.": lambda x, d: d.min(),
     "With an even number the median is the mean of the middle two; this is the lower one.":
@@ -295,11 +296,15 @@ def _expect_ids(cases: list[tuple], found: list[np.ndarray]) -> None:
             "numbers": "Keep the ids of the label image, which tell where each row comes from; these are new ones.",
             "order": "Sort the rows by id, in ascending order.",
             "parts": "Each id is one instance, even if its pixels are apart.",
+            "shifted": "Keep the ids of the label image as they are, without adding or subtracting 1.",
+            "missing": "Each id but 0 has a row, also where an instance is small or touches the border.",
         }.get(
             "background" if 0 in listed else
             "numbers" if listed in (list(range(number)), list(range(1, number + 1))) else
             "order" if sorted(listed) == right or listed == by_place else
-            "parts" if len(listed) > len({*listed}) else "", look,
+            "parts" if len(listed) > len({*listed}) else
+            "shifted" if listed in ([id_ - 1 for id_ in right], [id_ + 1 for id_ in right]) else
+            "missing" if {*listed} < {*right} and name == cases[0][0] else "", look,
         )  # fmt: skip
         if listed == right:  # as floats
             fail(f"dtype of the column id ({name})", str(ids.dtype), "an integer type",
@@ -394,6 +399,10 @@ WRONG_COLUMNS: dict[str, dict[str, Callable]] = {
         "This is the largest intensity, not the mean.": _each(lambda _, v: v.max()),
         "Dark pixels count, too: these are the means without the pixels that are 0.":
             _each(lambda _, v: v.sum() / (np.count_nonzero(v) or 1)),
+        "Divide by the number of pixels of the instance, not of the image.":
+            lambda one: _each(lambda _, v: v.sum())(one) / one.image.size,
+        "Measure the image as it is, not normalised.":
+            lambda one: _each(lambda _, v: v.mean())(one) / one.image.max(),
         "This is the mean of the whole image.": lambda one: np.full(len(one.ids), one.image.mean()),
         "Do not round the mean.": _each(lambda _, v: np.round(v.mean())),
         "Do not cut off the fraction of the mean.": _each(lambda _, v: int(v.mean())),
@@ -411,6 +420,10 @@ WRONG_COLUMNS: dict[str, dict[str, Callable]] = {
         **{f"What touches the {side} side of the image touches the border, too.":
                lambda one, n=n: np.delete(np.hstack([one.first_border, one.last_border]), n, axis=1).any(axis=1)
            for n, side in enumerate(("upper", "left", "lower", "right"))},
+        "The first and the last row or column are the border, not the ones beside them, too.":
+            lambda one: ((one.first <= 1) | (one.last >= np.array(one.shape) - 2)).any(axis=1),
+        "Height and width are exchanged: the last row is shape[0] - 1, the last column shape[1] - 1.":
+            lambda one: (one.first_border | (one.last == np.array(one.shape[::-1]) - 1)).any(axis=1),
         "No instance seems to touch the border.": lambda one: np.zeros(len(one.ids), dtype=bool),
     },
 }  # fmt: skip
