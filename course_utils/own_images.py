@@ -233,9 +233,10 @@ def to_grey(image: np.ndarray, channel: int | None = None) -> tuple[np.ndarray, 
         return image, []
     if channel is not None:
         return np.ascontiguousarray(image[..., channel - 1]), []
-    choose = "if the nuclei are in one of them, choose it by its number (`channel=3`, in the command `--channel 3`)"
+    example = min(3, n_channels)
+    choose = f"choose it by its number (`channel={example}`, in the command `--channel {example}`)"
     if n_channels > 4 or n_channels == 2 or image.dtype != np.uint8:
-        text = f"Channel 1 of {n_channels} was segmented: {choose}."
+        text = f"Channel 1 of {n_channels} was segmented; if the nuclei are in another one, {choose}."
         return np.ascontiguousarray(image[..., 0]), [ImageWarning("channel", text)]
     colours = [image[..., at] for at in range(3)]
     if all(np.array_equal(colours[0], other) for other in colours[1:]):
@@ -244,7 +245,8 @@ def to_grey(image: np.ndarray, channel: int | None = None) -> tuple[np.ndarray, 
     for colour in colours:
         grey += colour
     grey /= 3
-    text = f"A colour image: the mean of red, green and blue was segmented; {choose}."
+    text = "A colour image: the mean of red, green and blue was segmented; if the nuclei are in one of them, "
+    text += f"{choose}."
     return grey, [ImageWarning("colour", text)]
 
 
@@ -314,7 +316,8 @@ def _warnings_before(grey: np.ndarray, low: float, high: float) -> list[ImageWar
     some = grey[:: max(1, len(grey) // 500)].astype(np.float64)
     noise = np.median(np.abs(np.diff(some, axis=1))) / 0.954 if some.shape[1] > 1 else 0.0
     if grey.dtype.kind in "iu" and high - low < MIN_LEVELS:
-        text = f"Nearly all pixels lie within {high - low:.0f} grey levels: use a longer exposure, or more bits."
+        text = "Nearly all pixels lie within {:.0f} grey level{}: use a longer exposure, or more bits."
+        text = text.format(high - low, "" if round(high - low) == 1 else "s")
         found.append(ImageWarning("low contrast", text))
     elif high - low < MIN_CONTRAST * noise:
         text = f"Its contrast is only {(high - low) / noise:.0f} times its noise: there may be nothing in it."

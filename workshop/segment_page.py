@@ -21,7 +21,7 @@ KINDS = {  # of the warnings, the most severe first: title, what to do
     "empty": ("No nuclei", "Is it the right channel? Is there anything in the image?"),
     "inverted": ("Inverted contrast", "Invert these images (in Fiji: Edit, Invert) and run the command again."),
     "views": ("Image and mirror image disagree", "The network is not sure here: look at the outlines. Common reasons "
-              "are nuclei of another size (--diameter helps), blur, noise and tissue."),
+              "are nuclei of another size (--diameter helps), noise and tissue."),
     "size": ("Nuclei of another size", "Run the command again with --diameter, for images that were taken alike."),
     "uneven": ("Uneven background", "Subtract it (in Fiji: Process, Subtract Background), run the command again."),
     "low contrast": ("Too little contrast", "What was found may be noise."),

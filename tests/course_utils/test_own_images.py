@@ -175,6 +175,12 @@ def test_one_channel_is_taken(shape, dtype, channel, kind, value):
     assert [warning.kind for warning in warnings] == kind
 
 
+@pytest.mark.parametrize(("n_channels", "example"), [(2, "--channel 2"), (5, "--channel 3")])
+def test_the_channel_that_the_warning_names_is_there(n_channels, example):
+    [warning] = to_grey(np.zeros((n_channels, 20, 30), np.uint16))[1]
+    assert f"Channel 1 of {n_channels}" in warning.text and example in warning.text
+
+
 @pytest.mark.parametrize(
     ("image", "message"),
     [
