@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 from scipy.stats import spearmanr
-from skimage.io import imread, imsave
+from skimage.io import imsave
 from skimage.measure import regionprops_table
 from skimage.segmentation import mark_boundaries, relabel_sequential
 from skimage.transform import resize
@@ -37,8 +37,8 @@ from course_utils.exercises.claims import claim
 from course_utils.exercises.guesses import ask, compare
 from course_utils.exploration import normalize_percentiles
 from course_utils.networks import boundary_model
-from course_utils.own_images import TrainedSizes, segment_image, subtract_background
-from course_utils.results import record_scores
+from course_utils.own_images import TrainedSizes, read_image, segment_image, subtract_background
+from course_utils.results import record_scores, summarize_error
 
 plotting.use_course_style()
 
@@ -71,7 +71,7 @@ SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 
 def write_examples(place):
     place.mkdir(parents=True, exist_ok=True)
-    for old in place.iterdir():
+    for old in place.glob("image_*"):
         old.unlink()
     for number, sample in enumerate(tests[:6], start=1):
         image, name = sample.image, f"image_{number}.png"
@@ -99,9 +99,9 @@ sizes = TrainedSizes.of([sample.mask for sample in data.train])
 results = {}
 for number, path in enumerate(files, start=1):
     try:
-        found = segment_image(model, imread(path), sizes=sizes)
-    except Exception as error:  # each library has its own kinds
-        print(f"{number} of {len(files)}, {path.name}: skipped, {type(error).__name__}")
+        found = segment_image(model, read_image(path), sizes=sizes)
+    except (ValueError, OSError) as error:
+        print(f"{number} of {len(files)}, {path.name}: skipped, {summarize_error(error)}")
         continue
     results[path.name] = found
     print(f"{number} of {len(files)}, {path.name}: nuclei found: {found.labels.max()}")
