@@ -307,8 +307,8 @@ shares.style.format("{:.1%}")
 # * **Dice**: exercise 6.1 alone. It says nothing about the background, and is nearly flat where a network calls
 #   everything nucleus; in a training this short it may stay there;
 # * **cross entropy + Dice**: their sum, without background in the Dice, as in the defaults of nnU-Net;
-# * **Break it: background included**: the same, but Dice averages over all three classes. The background is nearly
-#   always right, so a third of the mean is near 1 from the start.
+# * **background included**: the same, but Dice averages over all three classes. The background is soon nearly right, so
+#   a third of the mean has little to gain. Does that break it?
 # * **another seed**: the baseline again, with another seed. Nothing but chance is different.
 
 
@@ -732,10 +732,10 @@ for name, index in {"validation": honest, "test": fooled}.items():
     print(f"chosen on {name} images: threshold {candidates[index]}, test F1 {test_f1[:, index].mean():.3f}")
 
 # %% [markdown]
-# With all test images the two are close. The fewer images there are to choose on, the more of the choice is luck. So
-# draw a few of the test images as if they were all, choose the threshold on them, and compare: the gain over the
-# threshold from the validation images that you would *report*, on these images, and what that gain is *worth* on the
-# other test images.
+# The second score is not the lower one: its threshold was chosen for that. How much of the gain is luck? The fewer
+# images there are to choose on, the more. So draw a few of the test images as if they were all, choose the threshold on
+# them, and compare: the gain over the threshold from the validation images that you would *report*, on these images,
+# and what that gain is *worth* on the other test images.
 
 
 # %%
