@@ -137,9 +137,7 @@ def segment_image(
     """
     tile = (1024 if np.size(image) <= 4096**2 else 512) if tile is None else tile
     check_arguments(model=model, threshold=threshold, tile=tile)
-    least, most = sizes.median / 8, sizes.median * 20
-    if diameter is not None and not least <= diameter <= most:
-        raise ValueError(f"diameter must be a number of pixels from {least:.1f} to {most:.0f}, but is {diameter!r}.")
+    check_diameter(diameter, sizes)
     scale = 1.0 if diameter is None else sizes.median / diameter
     grey, warnings = to_grey(image, channel)
     del image  # all its channels
@@ -164,6 +162,13 @@ def segment_image(
                 warnings.append(ImageWarning("size", text))
                 break
     return Segmentation(labels, grey, agreement, tuple(warnings))
+
+
+def check_diameter(diameter: float | None, sizes: TrainedSizes = DSB2018_SIZES) -> None:
+    """Raise a `ValueError` for a diameter to which no image can sensibly be scaled."""
+    least, most = sizes.median / 8, sizes.median * 20
+    if diameter is not None and not least <= diameter <= most:
+        raise ValueError(f"diameter must be a number of pixels from {least:.1f} to {most:.0f}, but is {diameter!r}.")
 
 
 def _segment(

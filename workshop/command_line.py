@@ -106,7 +106,7 @@ def segment_command(options: argparse.Namespace, _: list[str]) -> int:
 
     chosen = Options(options.diameter, options.pixel_size, options.channel)
     n_images, skipped = segment_folder(options.folder, options.out, chosen)
-    print(f"{n_images} images done, {len(skipped)} files skipped. Open {options.out / 'summary.html'}")
+    print(f"Images done: {n_images}, files skipped: {len(skipped)}. Open {options.out / 'summary.html'}")
     for name, reason in skipped.items():
         print(f"  skipped: {name}: {reason}", file=sys.stderr)
     return 1 if skipped else 0

@@ -38,7 +38,14 @@ from course_utils import __version__
 from course_utils.checkpoints import checkpoint_folder, load_model
 from course_utils.device import choose_device, choose_precision, describe_device, fast_layout, in_precision
 from course_utils.measurements import measure_instances
-from course_utils.own_images import DSB2018_SIZES, Segmentation, percentile_range, read_image, segment_image
+from course_utils.own_images import (
+    DSB2018_SIZES,
+    Segmentation,
+    check_diameter,
+    percentile_range,
+    read_image,
+    segment_image,
+)
 from course_utils.results import replacing
 from workshop.paths import course_code
 from workshop.run.live import Progress
@@ -73,8 +80,13 @@ def segment_folder(folder: Path, out: Path, options: Options) -> tuple[int, dict
         The number of images that have a result, and the files that were skipped, each with the reason.
 
     Raises:
-        SegmentError: there is no image, none can be read, or the results cannot be written.
+        SegmentError: the diameter is out of range, there is no image, none can be read, or the results cannot be
+            written.
     """
+    try:
+        check_diameter(options.diameter)
+    except ValueError as error:
+        raise SegmentError(f"--{error}") from error
     images, skipped = find_images(folder, out)
     if not images:
         others = f", but {len(skipped)} other files, such as {printable(next(iter(skipped)))}" if skipped else ""
@@ -209,7 +221,7 @@ def _segment_all(folder, out, options, images, skipped, network, basis) -> dict[
         model, _ = load_model(network)
         device = choose_device()
         model = in_precision(fast_layout(model.to(device)), choose_precision(device))
-        print(f"{len(todo)} images on {describe_device(device)}.", flush=True)
+        print(f"{len(todo)} image{'s' if len(todo) != 1 else ''} on {describe_device(device)}.", flush=True)
         progress = Progress([size for *_, size in todo.values()])
     for name, (path, digest, _) in todo.items():
         shown = path.relative_to(folder)
@@ -218,7 +230,7 @@ def _segment_all(folder, out, options, images, skipped, network, basis) -> dict[
                                   on_tile=progress.tile(printable(shown)))  # fmt: skip
         except (ValueError, MemoryError, RuntimeError, OSError) as error:
             skipped[str(shown)] = reason = " ".join(str(error).removeprefix(path.name).split()) or type(error).__name__
-            progress.done(f"{printable(shown)} is skipped: {reason}")
+            progress.done(f"{printable(shown)} is skipped: {reason.rstrip('.')}")
             continue
         results[name] = _write_results(out, name, str(shown), digest, found, options)
         doubts = ", ".join(warning["kind"] for warning in results[name]["warnings"])

@@ -246,7 +246,7 @@ def test_wrong_files_are_named_and_skipped(folder, tmp_path, capsys):
     tifffile.imwrite(folder / "nan.tif", np.full((32, 32), np.nan, dtype=np.float32))
     assert main(["segment", str(folder), "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr()
-    assert "3 images done, 8 files skipped" in said.out
+    assert "Images done: 3, files skipped: 8" in said.out
     for name, reason in {
         "broken.tif": "truncated", "text.png": "cannot be decoded", "notes.txt": "no image that can be read",
         "empty.tif": "cannot be decoded", "stack.tif": "4 planes of a stack", "time.tif": "4 points in time",
@@ -296,6 +296,11 @@ def test_results_that_cannot_be_written_are_an_error_in_words(folder, tmp_path, 
     monkeypatch.setattr(segment.tifffile, "imwrite", full)
     words = said([str(folder), "--out", str(tmp_path / "out")], capsys)
     assert "No space left on device" in words and "goes on where it stopped" in words
+
+
+def test_a_diameter_to_which_nothing_can_be_scaled_is_refused_before_any_image(tmp_path, capsys):
+    assert main(["segment", str(tmp_path), "--out", str(tmp_path / "out"), "--diameter", "2000"]) == 1
+    assert "--diameter must be a number of pixels from 2.6 to 422, but is 2000" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--diameter=0", "--diameter=-3", "--diameter=x", "--pixel-size=nan", "--channel=0"])
