@@ -369,7 +369,7 @@ def train_with(loss_fn, run_seed):
 # %%
 question = "Six rows are compared with 'cross entropy': weighted, weights taken out, Dice, cross entropy + Dice, "
 question += "background included, another seed. How many of them are shown to be better at an IoU threshold of 0.5?"
-ask("06 better", question, 0, 6, 1)
+ask("06 better", question, options=[*"0123456"])
 
 # %%
 trained = {name: train_with(*run) for name, run in runs.items()}
@@ -563,7 +563,7 @@ rows["threshold"] = pd.Series(best)
 better = {t: [name for name, at in verdicts if at == t and verdicts[name, t][-1] == "better"] for t in iou_thresholds}
 note = "; ".join(f"at {t:g}: {', '.join(names) or 'none'}" for t, names in better.items())
 table = rows.style.format("{:.3f}", subset=list(rows.columns[:3])).format("{:g}", subset=["threshold"])
-compare("06 better", len(better[0.5]), f"Better than cross entropy {note}.", table)
+compare("06 better", str(len(better[0.5])), f"Better than cross entropy {note}.", table)
 claim(verdicts["weighted", 0.9][1] < 0, "At IoU 0.9 weights that are left in are not shown to be better.")
 
 # %% tags=["fold"]
