@@ -375,6 +375,11 @@ def test_the_figures_of_the_readme_are_measured(monkeypatch):
     for count, part in (("10 labelled images", "10 labels"), ("all 392", "all labels")):
         means = [np.mean(page.read("denoising")[part][name]["AP"]) for name in ("noisy", "noise2noise")]
         assert count in notebook and all(f" {mean:.3f} " in notebook for mean in means)
+    lost = {(row["size"], row["diameter"] == "-"): row["lost at 0.5"] for row in page.read("own_images")["sizes"]}
+    notebook = (page.ROOT / "solutions" / "08_own_images.py").read_text(encoding="utf-8").replace("\n# ", " ")
+    half, twice = ([lost[f"x {size}", without] for without in (True, False)] for size in ("0.5", "2"))
+    assert "half the size costs {:.3f} without the diameter and {:.3f} with it".format(*half) in notebook
+    assert f"twice the size {twice[0]:.3f} and nothing" in notebook and twice[1] < 0.0005
     times = {row["way"]: row["times as long as the course's"] for row in page.read("evaluation")["rows"]}
     assert f"is {times['stardist']:.1f} times as fast as StarDist's matching and {times['plain']:.0f} times" in text
     assert f"compute in {page.read('course')['rows'][-1]['seconds'] / 60:.1f} minutes" in text

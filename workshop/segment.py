@@ -231,6 +231,7 @@ def _segment_all(folder, out, options, images, skipped, network, basis) -> dict[
         except (ValueError, MemoryError, RuntimeError, OSError) as error:
             skipped[str(shown)] = reason = " ".join(str(error).removeprefix(path.name).split()) or type(error).__name__
             progress.done(f"{printable(shown)} is skipped: {reason.rstrip('.')}")
+            _forget(out, name)  # an earlier run had other options, or the image was another one
             continue
         results[name] = _write_results(out, name, str(shown), digest, found, options)
         doubts = ", ".join(warning["kind"] for warning in results[name]["warnings"])
@@ -274,10 +275,14 @@ def _forget_others(out: Path, images: dict[str, Path]) -> None:
     results = out / STATE / "results"
     gone = [path for path in results.rglob("*.json") if path.relative_to(results).as_posix()[:-5] not in images]
     for path in gone:
-        for other in (path, *_places(out, path.relative_to(results).as_posix()[:-5]).values()):
-            other.unlink(missing_ok=True)
+        _forget(out, path.relative_to(results).as_posix()[:-5])
     if gone:
         print(f"Removed the results of {len(gone)} images that are no longer there.", flush=True)
+
+
+def _forget(out: Path, name: str) -> None:
+    for path in (_state(out, name), *_places(out, name).values()):
+        path.unlink(missing_ok=True)
 
 
 def _write_results(out: Path, name: str, shown: str, digest: str, found: Segmentation, options: Options) -> dict:
@@ -365,7 +370,7 @@ def outline(mask: np.ndarray) -> np.ndarray:
     [[0, 0], [2, 0], [2, 1], [0, 1]]
     """
     inside = np.pad(mask, 1)
-    right, down, left, up = (1, 0), (0, 1), (-1, 0), (0, -1)
+    turns = right, down, left, up = (1, 0), (0, 1), (-1, 0), (0, -1)
 
     def has(x: int, y: int, step: tuple[int, int]) -> bool:
         """Whether the edge from this corner has the region to its right and none of it to its left."""
@@ -375,7 +380,6 @@ def outline(mask: np.ndarray) -> np.ndarray:
 
     y, x = (int(value) for value in np.argwhere(mask)[0])
     start, step, corners = (x, y), right, []
-    turns = [right, down, left, up]
     while True:
         # leftmost first: pixels that touch at a corner belong together
         at = turns.index(step)

@@ -257,6 +257,16 @@ def test_wrong_files_are_named_and_skipped(folder, tmp_path, capsys):
         assert name in (tmp_path / "out" / "summary.html").read_text(encoding="utf-8")
 
 
+def test_an_image_that_is_skipped_keeps_no_results_of_an_earlier_run(folder, tmp_path):
+    out = tmp_path / "out"
+    assert segment_folder(folder, out, Options())[0] == 3
+    (folder / "a.tif").write_bytes(b"damaged since")
+    n_images, skipped = segment_folder(folder, out, Options())
+    assert n_images == 2 and list(skipped) == ["a.tif"]
+    left = [path.parent.name for path in out.rglob("a.*")]
+    assert left == 4 * ["sub"]  # of the other image of that name
+
+
 def test_a_channel_is_chosen(tmp_path):
     (tmp_path / "in").mkdir()
     image = np.stack([np.zeros((64, 64), np.uint16), tifffile.imread(IMAGES[0])[:64, :64].astype(np.uint16)])
