@@ -15,7 +15,9 @@
 # **You need** notebooks 01 to 05.
 #
 # **Time** about {{minutes}} minutes of work. Computing: with the pretrained networks, half a minute on two CPU cores in
-# the profile `smoke` and a few minutes in `laptop`; `full`, meant for a GPU, has not been measured yet.
+# the profile `smoke` and a few minutes in `laptop`; `full`, meant for a GPU, has not been measured yet. Where there are
+# none (other images, a stand-alone copy of the notebook), three denoisers are trained first: some minutes in `smoke`,
+# an hour in `laptop`.
 
 # %%
 from dataclasses import replace

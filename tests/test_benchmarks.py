@@ -371,7 +371,7 @@ def test_the_figures_of_the_readme_are_measured(monkeypatch):
     notebook = (page.ROOT / "solutions" / "07_denoising.py").read_text(encoding="utf-8")
     published = re.search(r"Noise2Void, from single noisy images \| ([\d.]+) \|", notebook)[1]
     assert f"has a PSNR of {decibels:.1f} dB, Noise2Void quotes {published}." in text
-    assert f"this notebook, pretrained network, Noise2Noise | {decibels:.1f} |" in notebook
+    assert f"Noise2Noise, the pretrained network of this notebook | {decibels:.1f} |" in notebook
     for count, part in (("10 labelled images", "10 labels"), ("all 392", "all labels")):
         means = [np.mean(page.read("denoising")[part][name]["AP"]) for name in ("noisy", "noise2noise")]
         assert count in notebook and all(f" {mean:.3f} " in notebook for mean in means)
