@@ -110,7 +110,7 @@ def test_other_files_have_no_answers(content):
 
 def test_every_question_of_the_course_has_its_model_answer():
     known = course_questions()
-    assert len(known) == 17 and list(known) == sorted(known)
+    assert len(known) == 28 and list(known) == sorted(known)
     assert all(f"**Question {id_}.**" in one.asked and len(one.answer) > 100 for id_, one in known.items())
     solved = read_answers((checkout() / "solutions" / "01_data_exploration.py").read_bytes())
     assert solved == {}, "a source is no notebook"
