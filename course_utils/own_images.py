@@ -166,8 +166,11 @@ def segment_image(
 
 def check_diameter(diameter: float | None, sizes: TrainedSizes = DSB2018_SIZES) -> None:
     """Raise a `ValueError` for a diameter to which no image can sensibly be scaled."""
+    if diameter is None:
+        return
+    check_arguments(diameter=diameter)
     least, most = sizes.median / 8, sizes.median * 20
-    if diameter is not None and not least <= diameter <= most:
+    if not least <= diameter <= most:
         raise ValueError(f"diameter must be a number of pixels from {least:.1f} to {most:.0f}, but is {diameter!r}.")
 
 

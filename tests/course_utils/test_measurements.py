@@ -114,7 +114,7 @@ def test_pixels_apart_with_one_id_are_one_instance():
         ((np.zeros((3, 4), int), np.zeros((3, 4, 3))), "2-dimensional"),
         ((np.zeros((3, 4)), np.zeros((3, 4))), "label it first"),
         ((np.full((3, 4), -1), np.zeros((3, 4))), "from -1 to -1"),
-        ((np.zeros((3, 4), int), np.zeros((3, 4)), 0), "pixel_size must be a finite number above 0, but is 0"),
+        ((np.zeros((3, 4), int), np.zeros((3, 4)), 0), "pixel_size must be a number above 0 and at most .*, but is 0"),
         ((np.zeros((3, 4), int), np.zeros((3, 4)), "0.5 um"), "pixel_size .* but is '0.5 um'"),
     ],
 )

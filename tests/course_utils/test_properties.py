@@ -50,6 +50,7 @@ RIGHT = {
     **dict.fromkeys(("masks", "truths", "predictions"), [LABELS, LABELS[:7]]),
     **dict.fromkeys(("size", "crop_size", "multiple", "every", "min_size", "rows", "columns", "side", "batch_size"), 4),
     **dict.fromkeys(("tile", "margin"), 16),
+    "diameter": 20.0,
     **dict.fromkeys(("min_area", "min_distance", "depth", "base_channels", "ndim", "largest"), 1),
     **dict.fromkeys(("mean", "std", "sigma", "threshold", "iou_threshold", "width", "height", "pixel_size"), 0.5),
     **dict.fromkeys(("data_range", "factor"), 0.5),

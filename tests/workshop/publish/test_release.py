@@ -76,6 +76,7 @@ def test_it_holds_what_students_need_and_nothing_else(unpacked):
     assert "docs/figure.png" in files and "docs/private.png" not in files and "docs/instructors.md" not in files
     assert below("course_utils") == below("course_utils", CHECKOUT, "*.py")
     parts = {f"workshop/{name}.py" for name in ("__init__", "command_line", "doctor", "parser", "paths")}
+    parts |= {f"workshop/{name}" for name in ("segment.py", "segment_page.py", "segment.html.j2")}
     assert below("workshop") == parts | below("workshop/run", CHECKOUT, "*.*")  # with what makes its pages
     assert below("data", CHECKOUT, "*.tif") and below("data", CHECKOUT, "*.tif") <= files
 

@@ -45,7 +45,7 @@ from workshop.grade.report.table import Outcome
 
 # Their checks hand over what cannot be sent: networks, loaders, losses with gradients. They run in the box, each in a
 # process of its own.
-LIVE = ("1.7", "2.1", "2.2", "2.3", "2.4", "3.1", "3.2", "3.3", "3.4", "4.1", "6.1")
+LIVE = ("1.7", "2.1", "2.2", "2.3", "2.4", "3.1", "3.2", "3.3", "3.4", "4.1", "6.1", "7.3")
 JUDGE_SECONDS = 60.0  # for a check's own work, which depends on what the student's object returns
 INSIDE_SHARE = 0.9  # of the limit: what can be stopped from inside costs no new box
 MAX_TEXT = 2000
