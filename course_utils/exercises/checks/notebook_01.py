@@ -461,25 +461,33 @@ def _check_reproducible(make) -> None:
 @check_part()
 def _check_workers(make, NucleiDataset) -> None:
     """A loader's workers get copies of one data set, and each copy must draw other crops."""
+    for what, one, first, second in _draws_in_workers(make, _draw):
+        if _same_draws(first, second):
+            if _right_in_real_workers(NucleiDataset):
+                return
+            both, expected = {f"{one} 1": first, f"{one} 2": second}, f"other crops in each {one}"
+            fail(what, f"the same crops in two {one}s", expected, COPIED, _draws_picture(both, expected))
+
+
+COPIED = (
+    "A random generator kept in the data set is copied with its state into every worker. Torch's seed differs in each "
+    "worker and epoch."
+)
+
+
+def _draws_in_workers(make, draw: Callable) -> Iterator[tuple[str, str, Any, Any]]:
+    """The situation, "worker" or "epoch", and what two of them draw from copies of one data set."""
     for used in (False, True):
         draws = {}
         for number, epoch_seed in [(0, 1000), (1, 1000), (0, 2000)]:
             dataset = make()
             if used:  # like a notebook that shows an item before it starts a loader
-                _draw(dataset, 3)
+                draw(dataset, 3)
             with _in_worker(number, epoch_seed, dataset):
-                draws[number, epoch_seed] = _draw(dataset)
+                draws[number, epoch_seed] = draw(dataset)
         what = "Randomness in loader workers" + (" that start after an item was drawn" if used else "")
-        look = (
-            "A random generator kept in the data set is copied with its state into every worker. "
-            "Torch's seed differs in each worker and epoch."
-        )
         for one, other in (("worker", (1, 1000)), ("epoch", (0, 2000))):
-            if _same_draws(draws[0, 1000], draws[other]):
-                if _right_in_real_workers(NucleiDataset):
-                    return
-                both, expected = {f"{one} 1": draws[0, 1000], f"{one} 2": draws[other]}, f"other crops in each {one}"
-                fail(what, f"the same crops in two {one}s", expected, look, _draws_picture(both, expected))
+            yield what, one, draws[0, 1000], draws[other]
 
 
 def _right_in_real_workers(NucleiDataset) -> bool:

@@ -13,8 +13,9 @@ from scipy.special import erf
 from torch.utils.data import Dataset
 
 from course_utils.exercises.checks.notebook_01 import (
+    COPIED,
+    _draws_in_workers,
     _expect_all_starts,
-    _in_worker,
     _orientation,
     _right_in_real_workers,
     _seed_globally,
@@ -320,10 +321,6 @@ def _check_identical(psnr, dim: np.ndarray, bright: np.ndarray) -> None:
 CROP, SIGMA = 6, 0.0005
 STEP = 0.01  # between the grey values of an image without equal pixels: 20 times sigma, so that each can be told
 SHAPES = [(8, 9), (7, 12), (8, 7)]
-COPIED = (
-    "A random generator kept in the data set is copied with its state into every worker. Torch's seed differs in each "
-    "worker and epoch."
-)
 
 
 def check_NoisyPairDataset(NoisyPairDataset) -> None:
@@ -495,21 +492,12 @@ def _check_workers(make, NoisyPairDataset) -> None:
     def only_noise(images, masks, transform, crop_size):
         return NoisyPairDataset([np.full(image.shape, 0.5) for image in images], SIGMA, crop_size=crop_size)
 
-    for used in (False, True):
-        draws = {}
-        for number, epoch_seed in [(0, 1000), (1, 1000), (0, 2000)]:
-            dataset = make()
-            if used:  # like a notebook that shows an item before it starts a loader
-                _draw(dataset, 3)
-            with _in_worker(number, epoch_seed, dataset):
-                draws[number, epoch_seed] = _draw(dataset)
-        what = "Randomness in loader workers" + (" that start after an item was drawn" if used else "")
-        for one, other in (("worker", (1, 1000)), ("epoch", (0, 2000))):
-            for part, first, second in zip(PARTS, draws[0, 1000], draws[other], strict=True):
-                if _same(first, second):
-                    if _right_in_real_workers(only_crops) and _right_in_real_workers(only_noise):
-                        return
-                    fail(what, f"the same {part} in two {one}s", f"other {part} in each {one}", COPIED)
+    for what, one, *both in _draws_in_workers(make, _draw):
+        for part, first, second in zip(PARTS, *both, strict=True):
+            if _same(first, second):
+                if _right_in_real_workers(only_crops) and _right_in_real_workers(only_noise):
+                    return
+                fail(what, f"the same {part} in two {one}s", f"other {part} in each {one}", COPIED)
 
 
 def _check_defaults(NoisyPairDataset, make) -> None:
