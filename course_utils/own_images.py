@@ -276,7 +276,7 @@ def read_image(path: str | Path) -> np.ndarray:
         if sizes.get(axis, 1) > 1:
             raise DataError(f"{path.name} holds {sizes[axis]} {kind}: save each, or their maximum, as an image.")
     image = decode_file(path.name, data, path.name)
-    if not np.isfinite(image).all():
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
         raise DataError(f"{path.name} has NaN or infinite values: save it again without them (numpy: nan_to_num).")
     return image
 
