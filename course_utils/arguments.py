@@ -97,6 +97,21 @@ def as_list(**argument) -> list:
     return list(value)
 
 
+def check_crop_fits(images: list[np.ndarray], crop_size: int) -> None:
+    """Check that no image `(H, W)` is smaller than a square crop.
+
+    Raises:
+        ValueError: one is; the message names it and both sizes.
+    """
+    for index, image in enumerate(images):
+        if min(image.shape) < crop_size:
+            height, width = image.shape
+            raise ValueError(
+                f"Image {index} is {height} x {width} pixels, smaller than the crop of {crop_size} x {crop_size}. "
+                "Choose a smaller crop_size or pad the image first."
+            )
+
+
 def _check_equal(what: str, found: dict[str, object]) -> None:
     if len(set(found.values())) > 1:
         differing = " and ".join(map(str, found.values()))

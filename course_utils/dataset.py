@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from course_utils.arguments import check_arguments
+from course_utils.arguments import check_arguments, check_crop_fits
 from course_utils.exploration import random_crop
 from course_utils.unet import pad_to_multiple
 
@@ -48,13 +48,7 @@ class NucleiDataset(Dataset):
     def __init__(self, images, masks, target_transform, crop_size=256, augment=False, seed=0):
         check_arguments(images=images, masks=masks, values=False)
         check_arguments(crop_size=crop_size, seed=seed)
-        for index, image in enumerate(images):
-            if min(image.shape) < crop_size:
-                height, width = image.shape
-                raise ValueError(
-                    f"Image {index} is {height} x {width} pixels, smaller than the crop of {crop_size} x {crop_size}. "
-                    "Choose a smaller crop_size or pad the image first."
-                )
+        check_crop_fits(images, crop_size)
         self.images = images
         self.masks = masks
         self.target_transform = target_transform

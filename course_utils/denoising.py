@@ -20,7 +20,7 @@ from scipy.special import ndtr
 from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
 from torch.utils.data import Dataset
 
-from course_utils.arguments import check_arguments
+from course_utils.arguments import check_arguments, check_crop_fits
 from course_utils.data import CourseData, Sample
 from course_utils.exploration import random_crop
 from course_utils.networks import Task, own_network, pad_to_size
@@ -116,13 +116,7 @@ class NoisyPairDataset(Dataset):
     def __init__(self, images, sigma, crop_size=256, clean_target=False, seed=0):
         check_arguments(images=images, values=False)
         check_arguments(sigma=sigma, crop_size=crop_size, seed=seed)
-        for index, image in enumerate(images):
-            if min(image.shape) < crop_size:
-                height, width = image.shape
-                raise ValueError(
-                    f"Image {index} is {height} x {width} pixels, smaller than the crop of {crop_size} x {crop_size}. "
-                    "Choose a smaller crop_size or pad the image first."
-                )
+        check_crop_fits(images, crop_size)
         self.images = images
         self.sigma = sigma
         self.crop_size = crop_size

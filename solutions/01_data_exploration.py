@@ -81,7 +81,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from course_utils import connected_components, f1_score, load_data, normalize_percentiles, plotting
-from course_utils.arguments import as_list, check_arguments  # used by the course's own functions, not by yours
+from course_utils.arguments import as_list, check_arguments, check_crop_fits  # for the course's own functions
 from course_utils.display import show
 from course_utils.exercises import check
 from course_utils.exercises.claims import claim

@@ -35,7 +35,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 from course_utils import FitOptions, UNet, average_precision, choose_device, find_best_threshold, fit, get_profile
 from course_utils import load_data, normalize_percentiles, paired_bootstrap, plotting, predict, random_crop
 from course_utils import record_scores, split_train_val, touching_ids, validation_loader, watershed_instances
-from course_utils.arguments import check_arguments  # used by the course's own functions, not by yours
+from course_utils.arguments import check_arguments, check_crop_fits  # used by the course's own functions, not by yours
 from course_utils.denoising import SIGMA, clipped_mean, denoise, denoising_model, noisy_arrays, non_local_means
 from course_utils.denoising import to_unit_range, total_variation, without_clipping_bias
 from course_utils.display import LiveFigure, show

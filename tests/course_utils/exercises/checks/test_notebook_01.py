@@ -876,11 +876,8 @@ EQUIVALENT = {
         ],
     },
     "1.7": {
-        NO_ERROR: [f"NucleiDataset.__init__, {statement}" for statement in
-                   ("for", "if", "raise")],
-        "only used in a message that the contract does not ask for": ["NucleiDataset.__init__, assignment"],
         "another choice or order of quarter turns, or the same one": [
-            f"NucleiDataset.__init__, assignment 2: {change}" for change in
+            f"NucleiDataset.__init__, assignment: {change}" for change in
             ("without the first", "items 1 and 2 swapped", "items 2 and 3 swapped", "items 3 and 4 swapped",
              "90 -> 0", "90 -> -90", "180 -> 0", "180 -> -180", "270 -> 0", "270 -> -270")
         ],
