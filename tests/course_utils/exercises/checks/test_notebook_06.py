@@ -65,15 +65,6 @@ def by_einsum(logits, target):
     return torch.mean(1 - (2 * overlap[:, 1:] + 1e-5) / (total[:, 1:] + 1e-5))
 
 
-def by_monai(batch, **options):
-    def solution(logits, target):
-        losses = pytest.importorskip("monai.losses")
-        loss = losses.DiceLoss(include_background=False, softmax=True, to_onehot_y=True, batch=batch, **options)
-        return loss(logits, target[:, None])
-
-    return solution
-
-
 class DiceLoss(nn.Module):
     def forward(self, logits, target):
         p = nn.Softmax(dim=1)(logits)
@@ -92,6 +83,16 @@ def squares(p, t, axes):
 
 def smooth(above, below):
     return lambda p, t, axes: (2 * (p * t).sum(axes) + above) / ((p + t).sum(axes) + below)
+
+
+def monai(squared_pred=False, jaccard=False):
+    """The score of MONAI's DiceLoss with these options: below, a test compares them where MONAI is installed."""
+
+    def score(p, t, axes):
+        overlap, both = (p * t).sum(axes), (p**2 + t**2 if squared_pred else p + t).sum(axes)
+        return (2 * overlap + 1e-5) / ((2 * (both - overlap) if jaccard else both) + 1e-5)
+
+    return score
 
 
 def hidden_zero(p, t, axes):
@@ -143,8 +144,8 @@ def detached(logits, target):
 WRONG_DICE = {
     "squares": (dice_loss(score=squares), "^Value .*squares in the denominator, as in torch-em: here"),
     "squares for each image": (dice_loss(score=squares, axes=(2, 3)), "^Value .*squares in the denominator"),
-    "squares of the library": (by_monai(True, squared_pred=True), "^Value .*squares in the denominator"),
-    "IoU of the library": (by_monai(False, jaccard=True), "^Value .*IoU"),
+    "squares of the library": (dice_loss(score=monai(squared_pred=True)), "^Value .*squares in the denominator"),
+    "IoU of the library": (dice_loss(score=monai(jaccard=True), axes=(2, 3)), "^Value .*IoU"),
     "background included": (dice_loss(first=0), "^Value .*background is included"),
     "background included, each image": (dice_loss(first=0, axes=(2, 3)), "^Value .*background is included"),
     "background alone": (dice_loss(finish=lambda dice: 1 - dice[..., 0].mean(), first=0), "^Value .*background alone"),
@@ -555,7 +556,7 @@ WRONG_BOOTSTRAP = {
 
 RIGHT = {
     "6.1": [dice_loss(), dice_loss(axes=(2, 3)), class_by_class, image_by_image, by_einsum, DiceLoss(),
-            by_monai(False), by_monai(True), dice_loss(score=smooth(0, 1e-7)), dice_loss(score=smooth(1e-5, 1e-5))],
+            dice_loss(score=monai()), dice_loss(score=monai(), axes=(2, 3)), dice_loss(score=smooth(0, 1e-7))],
     "6.2": [by_cat, by_small_number, by_counter, by_unique, by_one_more, by_pandas_counts,
             weights_from(lambda c: mean_1(inverse(c)))],
     "6.3": [draw_by_draw, by_scipy, bootstrap(), bootstrap(by_counting_images), bootstrap(ends=by_sorting),
@@ -600,3 +601,14 @@ class TestChecks(CheckTests):
         "6.2": {"Panels": ["first target", "sorted"]},
         "6.3": {"Curves": ["unpaired", "basic"]},
     }
+
+
+@pytest.mark.parametrize("batch", [False, True])
+@pytest.mark.parametrize("options", [{}, {"squared_pred": True}, {"jaccard": True}], ids=str)
+def test_the_tables_hold_the_loss_of_monai(batch, options):
+    losses = pytest.importorskip("monai.losses", reason='compares with MONAI: pip install -e ".[bench]"')
+    expected = losses.DiceLoss(include_background=False, softmax=True, to_onehot_y=True, batch=batch, **options)
+    logits = torch.randn(3, 4, 8, 9, generator=torch.Generator().manual_seed(1))
+    target = torch.arange(3 * 8 * 9).reshape(3, 8, 9) % 4
+    found = dice_loss(score=monai(**options), axes=(0, 2, 3) if batch else (2, 3))(logits, target)
+    torch.testing.assert_close(found, expected(logits, target[:, None]))
