@@ -201,7 +201,10 @@ def test_a_channel_that_is_not_there_and_a_diameter_that_cannot_be_are_refused(n
     with pytest.raises(ValueError, match="no channel 4: the image has 3"):
         to_grey(np.zeros((20, 30, 3), dtype=np.uint8), 4)
     for diameter in (0.0, -3.0, math.nan, math.inf):
-        with pytest.raises(ValueError, match="diameter must be a .*number"):
+        with pytest.raises(ValueError, match=f"diameter must be a finite number above 0, but is {diameter}"):
+            segment_image(Brightness(), nuclei[0], diameter)
+    for diameter in (1.0, 1e4):
+        with pytest.raises(ValueError, match=f"diameter must be a number of pixels from .* to .*, but is {diameter}"):
             segment_image(Brightness(), nuclei[0], diameter)
 
 
