@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
+import re
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +18,11 @@ import numpy as np
 
 from course_utils.arguments import check_arguments
 from course_utils.metrics import IOU_THRESHOLDS, MSA_THRESHOLDS, Matches, match_instances, touching_recall
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 if TYPE_CHECKING:  # pandas is imported when a table is made: whoever only writes a file need not wait for it
     import pandas as pd
@@ -259,7 +267,8 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """Open a file that replaces the one at `path` in one step, when the `with` block ends.
 
     What is written goes to a temporary file beside it. After an error, or an interruption, the old file is as it was:
-    nobody ever reads half a file.
+    nobody ever reads half a file. What a killed process left in the folder is removed by the next process that writes
+    there.
 
     Raises:
         OSError: the folder is missing or cannot be written to, or the disk is full.
@@ -272,15 +281,75 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     ['scores.json']
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")
+    _remove_unfinished_once(path.parent.absolute())
+    temporary, file = _open_unfinished(path)
+    lock = os.dup(file.fileno())  # the lock outlives `file`, which is closed before it is moved: Windows asks for that
     try:
-        with open(temporary, "xb") as file:
+        with file:
             yield file
+        if fcntl is None:
+            os.close(lock)
+            lock = None
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def _open_unfinished(path: Path) -> tuple[Path, BinaryIO]:
+    """A new temporary file, locked as long as it is open: `remove_unfinished` then knows that it is in use."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")
+        file = open(temporary, "xb")  # noqa: SIM115 - the caller closes it
+        try:
+            _lock(file)
+        except BlockingIOError:  # another process is just removing it
+            pass
+        except OSError:  # no locks here
+            return temporary, file
+        else:
+            if temporary.exists():
+                return temporary, file
+        file.close()
+
+
+def _lock(file: BinaryIO) -> None:
+    """Lock a file until it is closed, or its process ends.
+
+    Raises:
+        BlockingIOError: it is locked already.
+        OSError: locks do not exist here.
+    """
+    if fcntl is None:
+        raise OSError("no locks")
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def remove_unfinished(folder: str | Path) -> None:
+    """Remove the temporary files that killed processes left in a folder (see `replacing`), none that is in use.
+
+    Where the file system has no locks, a file counts as left behind when nothing was written to it for a day.
+    """
+    for path in Path(folder).glob(".*.partial"):
+        if not re.fullmatch(r"\..+\.[0-9a-f]{12}\.partial", path.name):
+            continue
+        with contextlib.suppress(OSError), open(path, "r+b") as file:  # errors: it is gone, or somebody else's
+            try:
+                _lock(file)
+            except BlockingIOError:
+                continue
+            except OSError:
+                if time.time() - path.stat().st_mtime < 24 * 3600:
+                    continue
+                file.close()
+            path.unlink()
+
+
+_remove_unfinished_once = functools.cache(remove_unfinished)  # once in a process: a folder may hold thousands of files
 
 
 @contextlib.contextmanager
