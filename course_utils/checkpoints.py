@@ -16,23 +16,24 @@ import torch
 
 from course_utils.data import CourseData, embedded_folder, fingerprint
 from course_utils.device import MixedPrecision
-from course_utils.results import replacing, summarize_error, writing_into
+from course_utils.results import summarize_error
+from course_utils.saving import all_finite, load_sealed, save_sealed
 from course_utils.training import EpochResult
 from course_utils.unet import UNet
 
 # What `fingerprint` gives for the data set -> for each kind of network the file, and its SHA-256
 PRETRAINED = {
     "2eda5cb8": {
-        "boundary": ("boundary_embedded.pt", "33ca6728afd7c85d79f4cab9695870a6e8c76970db13c8d85a25ea1021e5d34a"),
-        "supervised": ("supervised_embedded.pt", "83e5f9323fb799c3165f688fd203981b598b1fbe8da1f770ab00b703259bfdb3"),
-        "noise2noise": ("noise2noise_embedded.pt", "d2ba53c482dec0884e469ee1f93db24f370dc029e549c726557c847b53971e73"),
-        "clipped": ("clipped_embedded.pt", "fd9704bf5a7eab076c090f3238cbb4d4e74d91da70d14064a5e89bd4a134f3aa"),
+        "boundary": ("boundary_embedded.pt", "029aeaa05fa811b02bafb8d21d308d6a526b2eff7462725350eefcc6250ac60d"),
+        "supervised": ("supervised_embedded.pt", "367c09d925443381e677ee3f75c4a21055bb3aaa055de6af75692079b1bf6ceb"),
+        "noise2noise": ("noise2noise_embedded.pt", "e08dd2cf7d64012bd2761c9bd1e15122aebf1870934e7c4e241beb88b7f7bf66"),
+        "clipped": ("clipped_embedded.pt", "dc63e38f1a5cc9ade1f0223be7a44835dc7c079bad1d7349d2ff182e1688270e"),
     },
     "70d482ea": {
-        "boundary": ("boundary_dsb2018.pt", "01f36c3eb222aca685a94849fcd44eb4cee0f70df9aade57b21b12f53c3c172c"),
-        "supervised": ("supervised_dsb2018.pt", "39988188e22d82e12f57bc6da8f44fdf26b275fde4f03a5892347a3b8525ce37"),
-        "noise2noise": ("noise2noise_dsb2018.pt", "e15bb6ee68bb352df3816d018b5ad95ccf989700c3ca9d71231e7b4a47de0e30"),
-        "clipped": ("clipped_dsb2018.pt", "ee2f0fbfce471fa1a08197bdc3a3c2fed5b1888b68dfd7efc00a182487d55222"),
+        "boundary": ("boundary_dsb2018.pt", "99069fa3d332665446e4e68a33cf767daf2eeb7700cdcdf57be96ac35df634e4"),
+        "supervised": ("supervised_dsb2018.pt", "2be60ed3ebd7da6f81b4ed953a861fcd48223821e6c12760a451d06b1ffdab3b"),
+        "noise2noise": ("noise2noise_dsb2018.pt", "72b43ae3285d34db40582f4ed5d8361f1bc6fbd9da0630c68cd497943b04e0ff"),
+        "clipped": ("clipped_dsb2018.pt", "9bf7637c51fb06eb7fa2989f03f5ee82d12333d7aef20873e5304e724cd243d7"),
     },
 }
 
@@ -80,7 +81,8 @@ def save_model(path: str | Path, model: UNet, **metadata) -> None:
 
     Raises:
         TypeError: a value of `metadata` is not plain; nothing is written.
-        ValueError: `model` could not be loaded again: not a U-Net of this course, or changed after it was built.
+        ValueError: `model` could not be loaded again: not a U-Net of this course, or changed after it was built; or a
+            weight is NaN or infinite.
         OSError: the folder cannot be written to, or the disk is full; the message says what to do.
     """
     metadata = json.loads(json.dumps(metadata))  # a NumPy number would be saved as an object, which load_model refuses
@@ -92,8 +94,9 @@ def save_model(path: str | Path, model: UNet, **metadata) -> None:
     except (AttributeError, TypeError, RuntimeError) as error:
         reason = summarize_error(error)
         raise ValueError(f"Only a U-Net of this course can be saved and loaded again ({reason}).") from error
-    with writing_into(Path(path).parent), replacing(path) as file:
-        torch.save({"sizes": network.sizes, "weights": state, "metadata": metadata}, file)
+    if not all_finite(state):
+        raise ValueError("The network has weights that are NaN or infinite: train it again before you save it.")
+    save_sealed(path, {"sizes": network.sizes, "weights": state, "metadata": metadata})
 
 
 def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:
@@ -112,17 +115,25 @@ def _bare_names(weights: dict) -> dict:
 def load_model(path: str | Path) -> tuple[UNet, dict]:
     """Load what `save_model` saved: `(model in evaluation mode on the CPU, metadata)`.
 
-    The file is read with `weights_only=True`: it cannot run code.
+    The file is read with `saving.load_sealed`: it cannot run code, and a file with any changed byte is refused.
 
     Raises:
-        ValueError: the file is not a model of this course; the message says what is known of it.
+        ValueError: the file is not a model of this course, is damaged, or has weights that are NaN or infinite; the
+            message says what is known of it.
         FileNotFoundError: there is no such file.
     """
     saved = None
     try:
-        saved = torch.load(path, weights_only=True, map_location="cpu")
+        saved = load_sealed(path)
+        weights, depth = _bare_names(saved["weights"]), saved["sizes"]["depth"]
+        if depth > 16:
+            raise ValueError(f"its network has {depth} levels")
+        with torch.device("meta"):  # without memory, whatever sizes the file names
+            UNet(**saved["sizes"]).load_state_dict(weights, assign=True)
+        if not all_finite(weights):
+            raise ValueError("it has weights that are NaN or infinite")
         model = UNet(**saved["sizes"])
-        model.load_state_dict(_bare_names(saved["weights"]))
+        model.load_state_dict(weights)
         metadata = saved["metadata"]
         if not isinstance(metadata, dict):
             raise TypeError(f"its metadata are not a dictionary but of type {type(metadata).__name__}")

@@ -37,6 +37,7 @@ from course_utils.checkpoints import checkpoint_folder, load_model, save_model
 from course_utils.data import Sample, embedded_folder, load_data
 from course_utils.exercises import list_exercises
 from course_utils.profiles import get_profile
+from course_utils.saving import save_sealed
 from course_utils.segmentation import find_best_threshold
 from course_utils.training import fit
 
@@ -195,7 +196,7 @@ def test_a_network_is_trained_scored_and_trained_a_second_time(results, monkeypa
         (saved["metadata"] | {"validation_every": 5}, "trained on images that are set aside here"),
         ({"kind": "boundary"}, "does not hold the curve"),
     ):
-        torch.save(saved | {"metadata": changed}, first)
+        save_sealed(first, saved | {"metadata": changed})
         with pytest.raises(ValueError, match=reason):
             run("second", "--start", first)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import os
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -24,6 +25,7 @@ from course_utils.data import fingerprint, load_data
 from course_utils.device import MixedPrecision
 from course_utils.networks import Foreground, boundary_model, foreground_model, load_or_train, model_path
 from course_utils.profiles import get_profile
+from course_utils.saving import save_sealed
 from course_utils.training import EpochResult
 from course_utils.unet import UNet
 
@@ -62,11 +64,10 @@ def test_a_full_disk_leaves_the_last_model_and_not_half_a_file(tmp_path, monkeyp
     save_model(path, small_unet(), seed=1)
     before = path.read_bytes()
 
-    def no_space(state, file):
-        file.write(b"half")
+    def no_space(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", no_space)
+    monkeypatch.setattr(os, "fsync", no_space)
     with pytest.raises(OSError, match=r"Nothing can be saved in .*No space left on device.*`output`"):
         save_model(path, small_unet(), seed=2)
     assert path.read_bytes() == before
@@ -91,14 +92,14 @@ MODEL = {"sizes": small_unet().sizes, "weights": small_unet().state_dict()}
      *(MODEL | {"metadata": metadata} for metadata in ("a text", ["a", "list"], None))],
 )  # fmt: skip
 def test_a_file_of_torch_that_is_not_a_model_with_its_metadata_is_an_error(tmp_path, content):
-    torch.save(content, tmp_path / "net.pt")
+    save_sealed(tmp_path / "net.pt", content)
     with pytest.raises(ValueError, match="not a model saved by this course"):
         load_model(tmp_path / "net.pt")
 
 
 def test_a_model_file_cannot_run_code(tmp_path):
-    torch.save({"sizes": Exploit(tmp_path / "ran"), "weights": {}, "metadata": {}}, tmp_path / "net.pt")
-    with pytest.raises(ValueError, match="Weights only load failed"):
+    save_sealed(tmp_path / "net.pt", {"sizes": Exploit(tmp_path / "ran"), "weights": {}, "metadata": {}})
+    with pytest.raises(ValueError, match="more than tensors and plain values"):
         load_model(tmp_path / "net.pt")
     assert not (tmp_path / "ran").exists()
 
@@ -152,7 +153,7 @@ def test_a_file_with_the_names_of_a_wrapper_is_loaded(tmp_path, prefix):
     """An earlier version of the course saved compiled networks so."""
     model = small_unet()
     weights = {prefix + name: value for name, value in model.state_dict().items()}
-    torch.save({"sizes": model.sizes, "weights": weights, "metadata": {}}, tmp_path / "net.pt")
+    save_sealed(tmp_path / "net.pt", {"sizes": model.sizes, "weights": weights, "metadata": {}})
     assert same_weights(load_model(tmp_path / "net.pt")[0], model)
 
 
