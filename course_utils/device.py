@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
 import sys
 import warnings
+from collections.abc import Iterator
 
 import torch
 from torch import distributed, nn
@@ -118,6 +120,31 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(m_mmap_max, 0)  # no block outside the heap
         libc.mallopt(m_trim_threshold, -1)  # and the heap never shrinks
+
+
+@contextlib.contextmanager
+def memory_explained(what: str) -> Iterator[None]:
+    """Say what did not fit into memory, and what to do, where torch only says how many bytes it asked for.
+
+    Args:
+        what: begins the sentence, as in "A batch of 8 images of 256 x 256 pixels".
+
+    Raises:
+        MemoryError: the memory of the computer or the GPU is used up.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        reason = str(error).lower()
+        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and not any(
+            words in reason for words in ("out of memory", "can't allocate memory", "not enough memory")
+        ):
+            raise
+        raise MemoryError(
+            f"{what} and what the network computes from it do not fit into memory ({type(error).__name__}). Set a "
+            "smaller batch_size, crop_size or base_channels, in this order, or a smaller profile; shut down other "
+            "notebooks, whose kernels hold memory too."
+        ) from error
 
 
 def describe_device(device: torch.device) -> str:

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from course_utils.arguments import check_arguments, check_class_logits
 from course_utils.checkpoints import load_model, load_pretrained, save_model
-from course_utils.data import CourseData, Sample
+from course_utils.data import CourseData, Sample, fingerprint
 from course_utils.device import choose_device
 from course_utils.distributed import current_process_group
 from course_utils.exploration import normalize_percentiles, split_train_val
@@ -106,7 +106,7 @@ def training_config(kind: str, data: CourseData, profile: Profile, seed: int) ->
     return {
         "kind": kind,
         "data": data.source,
-        "training_images": len(data.train),
+        "images": fingerprint(data),
         "profile": sizes.pop("name"),
         "seed": seed,
         **sizes,

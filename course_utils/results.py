@@ -304,7 +304,7 @@ def _open_unfinished(path: Path) -> tuple[Path, BinaryIO]:
     """A new temporary file, locked as long as it is open: `remove_unfinished` then knows that it is in use."""
     while True:
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")
-        file = open(temporary, "xb")  # noqa: SIM115 - the caller closes it
+        file = open(temporary, "xb")
         try:
             _lock(file)
         except BlockingIOError:  # another process is just removing it

@@ -8,6 +8,7 @@ several GPUs where `torchrun` starts a process for each.
 from __future__ import annotations
 
 import copy
+import math
 import operator
 import time
 from collections.abc import Callable, Iterable
@@ -19,10 +20,11 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from course_utils.arguments import check_arguments
-from course_utils.device import choose_precision, fast_layout, in_precision, keep_freed_memory
+from course_utils.device import choose_precision, fast_layout, in_precision, keep_freed_memory, memory_explained
 from course_utils.display import ProgressBar
 from course_utils.distributed import ProcessGroup, join_process_group
-from course_utils.results import replacing, summarize_error, writing_into
+from course_utils.resuming import digest, load_state, save_state
+from course_utils.saving import all_finite
 
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Metric = Callable[[torch.Tensor, torch.Tensor], torch.Tensor | float]
@@ -135,9 +137,10 @@ class FitOptions:
         precision: dtype of the heavy operations; None lets `device.choose_precision` decide.
         compiled: translate the network with `torch.compile` first, which needs a C++ compiler on a CPU and takes about
             a minute. Steps were 3 to 30 % faster, depending on the processor; the numbers agree up to rounding.
-        checkpoint: file that holds the state after each epoch. If an interrupted call with the same settings and the
-            same `metadata` left it, training resumes from it and ends as if it had never been interrupted. Any other
-            file is ignored with a message. Removed at the end.
+        checkpoint: file that holds the state after each epoch. If an interrupted call left it with the same images,
+            targets, loss, metric, transform, network, settings and `metadata`, training resumes from it and ends as if
+            it had never been interrupted (`resuming`; the weights to start with are not compared). Any other file
+            is ignored with a message. Removed at the end.
         metadata: plain values that describe the training (data, seed, ...); only a checkpoint with the same is resumed.
         on_epoch: called after every epoch with the results so far, for example to draw curves.
     """
@@ -172,6 +175,10 @@ def fit(
     (`course_utils.distributed` names the exceptions). All get the results; only the first writes the checkpoint and
     calls `on_epoch`.
 
+    Whatever ends the training early, an error or Ctrl-C, leaves a model that can be used: the averaged weights of the
+    steps so far, in evaluation mode; after a loss that is not finite, those of the last whole epoch. A checkpoint stays
+    as the last whole epoch left it.
+
     Args:
         model: on the device to train on; changed in place.
         train_loader: yields `(images, targets)`; has a length.
@@ -187,6 +194,9 @@ def fit(
 
     Raises:
         ValueError: a loader is empty, a training image has NaN or infinite pixels, or an argument is something else.
+        FloatingPointError: a loss, or a weight, became NaN or infinite; the message says when, and what to try.
+        MemoryError: the batches do not fit into memory; the message says how large they are, and what to set.
+        OSError: the checkpoint cannot be written, for example because the disk is full.
     """
     # Set up
     check_arguments(model=model, epochs=epochs, learning_rate=learning_rate)
@@ -199,38 +209,64 @@ def fit(
         keep_freed_memory()
     group = join_process_group(device)
     training = _Training(model, group, epochs * len(train_loader), learning_rate, options)
-    settings = {"epochs": epochs, "steps": len(train_loader), "learning_rate": learning_rate} | training.settings
-
-    # Resume
     checkpoint = Path(options.checkpoint) if options.checkpoint is not None else None
-    results = _resume(checkpoint, training, settings) if checkpoint is not None else []
-    group.check_equal(len(results), "number of finished epochs")
-    bar = ProgressBar(epochs, finished=len(results))
+    results = []
 
-    for epoch in range(len(results) + 1, epochs + 1):
-        start = time.perf_counter()
-        # Train
-        batches = bar.epoch(train_loader) if group.is_first else train_loader
-        train_loss, train_metric = training.run_epoch(batches, loss_fn, metric)
-        # Validate
-        group.sync_buffers(training.averaged.module)
-        validation_loss, validation_metric = validate(training.evaluated, validation_loader, loss_fn, metric)
-        seconds = time.perf_counter() - start
-        result = EpochResult(epoch, train_loss, train_metric, validation_loss, validation_metric, seconds)
-        results.append(group.broadcast_from_first(result))
-        # Save
-        if group.is_first and checkpoint is not None:
-            _save(checkpoint, training, settings, results)
-        if group.is_first and options.on_epoch is not None:
-            options.on_epoch(results)
+    try:
+        # Resume
+        if checkpoint is not None:
+            settings = {"epochs": epochs, "steps": len(train_loader), "learning_rate": learning_rate}
+            settings |= training.settings
+            used = {"training images or targets": train_loader, "validation images or targets": validation_loader}
+            used |= {"loss": loss_fn, "metric": metric, "transform of the batches": options.batch_transform}
+            settings |= {name: digest(value) for name, value in used.items()}
+            results = [EpochResult(**result) for result in load_state(checkpoint, training, settings)]
+            training.keep()
+        group.check_equal(len(results), "number of finished epochs")
+        bar = ProgressBar(epochs, finished=len(results))
+
+        for epoch in range(len(results) + 1, epochs + 1):
+            start = time.perf_counter()
+            # Train
+            batches = bar.epoch(train_loader) if group.is_first else train_loader
+            train_loss, train_metric = training.run_epoch(epoch, batches, loss_fn, metric)
+            # Validate
+            group.sync_buffers(training.averaged.module)
+            with memory_explained("A whole validation image"):
+                validation_loss, validation_metric = validate(training.evaluated, validation_loader, loss_fn, metric)
+            _check_finite(validation_loss, f"epoch {epoch}, the validation loss")
+            seconds = time.perf_counter() - start
+            result = EpochResult(epoch, train_loss, train_metric, validation_loss, validation_metric, seconds)
+            results.append(group.broadcast_from_first(result))
+            # Save
+            training.keep()
+            if group.is_first and checkpoint is not None:
+                save_state(checkpoint, training, settings, [asdict(one) for one in results])
+            if group.is_first and options.on_epoch is not None:
+                options.on_epoch(results)
+    finally:  # also after an error or Ctrl-C
+        model.load_state_dict(training.usable_weights())
+        model.eval()
 
     # Finish
-    model.load_state_dict(training.averaged.module.state_dict())
-    model.eval()
     if group.is_first and checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     group.barrier()
     return results
+
+
+def _check_finite(value: float, what: str) -> None:
+    """Stop a training that no longer learns.
+
+    Raises:
+        FloatingPointError: the value is NaN or infinite.
+    """
+    if not math.isfinite(value):
+        raise FloatingPointError(
+            f"The training stopped: in {what} is {value}, so the weights would no longer mean anything. Try a lower "
+            "learning rate first; then look at the images and targets of a batch, for NaN and huge values; at the "
+            "loss function, for a logarithm or a division that meets 0; or train with precision=torch.float32."
+        )
 
 
 class _Training:
@@ -255,30 +291,54 @@ class _Training:
             "average_decay": options.average_decay,
             "precision": str(precision),
             "metadata": options.metadata,
-            "weights": [list(weight.shape) for weight in model.parameters()],
+            "network": digest([str(model), *map(type, model.modules()), *(one.shape for one in model.parameters())]),
         }
+        self.keep()
 
-    def run_epoch(self, batches: Iterable, loss_fn: LossFunction, metric: Metric | None) -> tuple[float, float | None]:
+    def keep(self) -> None:
+        """Remember the averaged weights, which are those of a whole epoch."""
+        self.kept = copy.deepcopy(self.averaged.module.state_dict())
+
+    def usable_weights(self) -> dict:
+        """The averaged weights; those of the last whole epoch if some are not finite."""
+        current = self.averaged.module.state_dict()
+        return current if all_finite(current) else self.kept
+
+    def run_epoch(
+        self, epoch: int, batches: Iterable, loss_fn: LossFunction, metric: Metric | None
+    ) -> tuple[float, float | None]:
         """Train once on this process's share of every batch; returns mean loss and metric over all images."""
         self.model.train()
         # sums stay on the device: fetching a number makes a GPU wait
-        totals, n_images = torch.zeros(2, device=self.device), 0
+        totals, n_images, losses = torch.zeros(2, device=self.device), 0, []
         for images, targets in batches:
             if not torch.isfinite(images).all():  # before they go to a GPU, which would have to wait for the answer
                 raise ValueError("A training image has pixels that are NaN or infinite: look at the images first.")
-            images, targets = (part.to(self.device, non_blocking=True) for part in (images, targets))
-            if self.options.batch_transform is not None:
-                images = self.options.batch_transform(images)
-            n_batch = len(images)
-            images, targets, n_own = self.group.shard(images, targets)
-            logits, loss = self.step(images, targets, loss_fn, n_own * self.group.size / n_batch)
+            n_batch, size = len(images), " x ".join(str(side) for side in images.shape[-2:])
+            with memory_explained(f"A batch of {n_batch} images of {size} pixels"):
+                images, targets = (part.to(self.device, non_blocking=True) for part in (images, targets))
+                if self.options.batch_transform is not None:
+                    images = self.options.batch_transform(images)
+                images, targets, n_own = self.group.shard(images, targets)
+                logits, loss = self.step(images, targets, loss_fn, n_own * self.group.size / n_batch)
+            losses.append(loss)
+            if self.device.type == "cpu":
+                self.check(epoch, losses[-1:], len(losses))
             value = metric(logits, targets) if metric is not None else loss
             totals += torch.stack([loss, torch.as_tensor(value, device=self.device)]) * n_own
             n_images += n_batch
         if n_images == 0:
             raise ValueError("The training loader is empty: it yielded no batch.")
+        self.check(epoch, losses)
+        if not all_finite(self.model.state_dict()):
+            _check_finite(math.nan, f"epoch {epoch}, after step {len(losses)}, a weight of the network")
         mean_loss, mean_metric = (self.group.all_sum(totals) / n_images).tolist()
         return mean_loss, mean_metric if metric is not None else None
+
+    def check(self, epoch: int, losses: list[torch.Tensor], first: int = 1) -> None:
+        """Stop at the first loss that is not finite; `first` is the number of the first one in the list."""
+        for step, loss in enumerate(torch.stack(losses).tolist(), first):
+            _check_finite(loss, f"epoch {epoch}, step {step}, the loss")
 
     def step(
         self, images: torch.Tensor, targets: torch.Tensor, loss_fn: LossFunction, weight: float
@@ -286,6 +346,9 @@ class _Training:
         """Update the weights once; returns logits and loss. `weight` is that of this process's share in the batch."""
         logits = self.forward(images).float()
         loss = loss_fn(logits, targets)
+        if not torch.is_tensor(loss) or loss.ndim > 0 or not loss.requires_grad:
+            found = f"shape {tuple(loss.shape)}" if torch.is_tensor(loss) and loss.ndim else "no gradient"
+            raise ValueError(f"The loss must be a scalar tensor computed from the logits, but it has {found}.")
         self.optimizer.zero_grad()
         scale = self.scaler.get_scale()
         self.scaler.scale(loss * weight).backward()
@@ -322,31 +385,3 @@ def _moving_average(decay: float) -> Callable[[list, list, torch.Tensor], None]:
                 old.copy_(new)
 
     return update
-
-
-def _save(checkpoint: Path, training: _Training, settings: dict, results: list[EpochResult]) -> None:
-    state = training.state_dict()
-    state |= {"settings": settings, "results": [asdict(one) for one in results], "random": torch.get_rng_state()}
-    with writing_into(checkpoint.parent), replacing(checkpoint) as file:
-        torch.save(state, file)
-
-
-def _resume(checkpoint: Path, training: _Training, settings: dict) -> list[EpochResult]:
-    """Load the state of an interrupted training and return its results; if it does not fit, nothing changes."""
-    if not checkpoint.exists():
-        return []
-    before = copy.deepcopy(training.state_dict())
-    try:
-        state = torch.load(checkpoint, weights_only=True, map_location="cpu")
-        found = dict(state)["settings"]
-        different = [name for name in settings if found.get(name) != settings[name]]
-        if different:
-            raise ValueError(f"it has other {', '.join(different)}")
-        training.load_state_dict(state)
-        results = [EpochResult(**result) for result in state["results"]]
-        torch.set_rng_state(state["random"])
-    except Exception as error:  # torch raises a dozen different types for damaged files
-        print(f"{checkpoint} does not fit this training and is ignored ({summarize_error(error)}).")
-        training.load_state_dict(before)
-        return []
-    return results

@@ -83,13 +83,15 @@ NO_ARRAYS = {
         leave_process_group use_course_style""",
     "files, folders and words, tested with what they read": """save_model load_model load_data find_kaggle_input
         fetch_dsb2018 read_samples read_image decode get_profile prepare_output record_scores replacing writing_into
-        model_path load_or_train summarize_error main write_dataset did_you_mean script_as_html framed""",
+        model_path load_or_train summarize_error main write_dataset did_you_mean script_as_html framed save_sealed
+        load_sealed seal remove_unfinished save_state load_state""",
     "objects of the course, made by its own functions": """load_pretrained fingerprint normalized_arrays training_config
         binary_dataset boundary_dataset train_network binary_model boundary_model foreground_model resumable
         own_network noisy_arrays denoising_model tiles_of
         plot_training plot_f1_curves score_table summarize_scores browse_images redraw_on_change training_loader""",
     "networks and devices, of which nothing is asked but torch's own methods": """choose_precision in_precision
-        prepare_model fast_layout describe_device join_process_group count_parameters without_boundary_weight""",
+        prepare_model fast_layout describe_device join_process_group count_parameters without_boundary_weight
+        memory_explained return_freed_memory""",
     "training, tested with loaders": "train_epoch validate fit",
     "figures and progress, shown as they are": "show show_frames figure_as_html show_box draw_line",
     "the synthetic images, drawn from values of their own": """log_uniform smooth_noise draw_shape paste draw_nucleus
@@ -97,6 +99,7 @@ NO_ARRAYS = {
         shuffle_ids image_order generate_image""",
     "files that were read, tested with data sets": """decode_file reason check_image check_mask
         merge_masks has_dark_nuclei check_label_images""",
+    "any value": "digest tensors_in all_finite",
     "the checks themselves": "as_list check_arguments check_logits check_class_logits check_targets check_crop_fits",
 }
 NO_ARRAYS = {name: reason for reason, names in NO_ARRAYS.items() for name in names.split()}
