@@ -373,10 +373,11 @@ def install(environment: Path, extras: set) -> None:
     if locked():
         # What an installation without hashes has left is not trusted, even if its version is the right one.
         trusted = any(line.startswith("locked ") for line in read_stamp(environment))
-        run_pip(environment, variables, "w", "--require-hashes", "-r", VERSIONS, *[] if trusted else ["--force-reinstall"])
-        # Then the course, from what is there: a package that the list lacks is not fetched, but ends the installation.
-        alone = {name: value for name, value in variables.items() if not name.startswith("PIP_") or name == "PIP_USER"}
-        alone["PIP_CONFIG_FILE"] = os.devnull
+        anew = [] if trusted else ["--force-reinstall"]
+        run_pip(environment, variables, "w", "--require-hashes", "-r", VERSIONS, *anew)
+        # Then the course, from what is there: a package that the list lacks is not fetched, but is an error.
+        alone = {name: value for name, value in variables.items() if not name.startswith("PIP_")}
+        alone.update(PIP_USER="0", PIP_CONFIG_FILE=os.devnull)
         run_pip(environment, alone, "a", "--no-index", "--no-build-isolation", "-e", f".[{names}]")
     else:
         run_pip(environment, variables, "w", "-e", f".[{names}]")
