@@ -22,7 +22,8 @@ explains itself: python3 course.py run --help
 
 Environment variables: COURSE_VENV names another folder for the environment;
 COURSE_DISK_GB is the free space that the installation requires (0: do not
-check); COURSE_LOCKED=yes installs the exact versions of requirements.lock.
+check); COURSE_LOCKED=yes installs the exact files of requirements.lock (versions and
+hashes, of everything that `install` installs), and nothing else.
 """
 
 # This file uses the standard library only, because nothing else is installed yet. It must also parse on Python 3.6:
@@ -60,6 +61,15 @@ WINDOWS = os.name == "nt"
 
 # What pip prints when something outside the course is wrong, and what helps; the first match counts.
 PIP_ADVICE = [
+    (
+        ("THESE PACKAGES DO NOT MATCH THE HASHES",),
+        f"A file is not the one that {VERSIONS} names: do not install it. Start again with PIP_NO_CACHE_DIR=1; if "
+        "that does not help, the mirror or the package was changed: tell the maintainers of the course.",
+    ),
+    (
+        ("Hashes are required in --require-hashes mode", "all requirements must have their versions pinned"),
+        f"{VERSIONS} lacks a package or a hash: make it again with the command in its first lines.",
+    ),
     (
         ("No space left on device", "not enough space on the disk", "Disk quota exceeded"),
         f"The disk is full: free some space (about {NEEDED_GB} GB in all), then start again.",
@@ -247,6 +257,8 @@ def set_up(environment: Path, extras: set) -> None:
                 check_disk(environment)
             # What other commands have installed is kept up to date, too.
             extras = extras | {line[len("extra ") :] for line in read_stamp(environment) if line.startswith("extra ")}
+            if locked():
+                extras = extras | {"notebooks"} | EXTRAS["install"]  # the list is installed as a whole
             install(environment, extras)
             write_stamp(environment, extras)
     except OSError as error:
@@ -356,15 +368,30 @@ def install(environment: Path, extras: set) -> None:
     """Install the course as a link to this checkout, with what the extras name; pip's full output goes to a log."""
     names = ",".join(sorted(extras))
     print(f"Installing the packages for {names}; pip's messages are in {environment / LOG}.", flush=True)
-    command = [
-        str(environment_python(environment)), "-m", "pip", "install", "--disable-pip-version-check", "--no-input",
-        "--progress-bar", "off", "-e", f".[{names}]", *(["-c", VERSIONS] if locked() else []),
-    ]  # fmt: skip
     # A user-wide `user = true` in pip's settings would make every installation into an environment fail.
     variables = dict(os.environ, PIP_USER="0", PYTHONIOENCODING="utf-8")
+    if locked():
+        # What an installation without hashes has left is not trusted, even if its version is the right one.
+        trusted = any(line.startswith("locked ") for line in read_stamp(environment))
+        anew = [] if trusted else ["--force-reinstall"]
+        run_pip(environment, variables, "w", "--require-hashes", "-r", VERSIONS, *anew)
+        # Then the course, from what is there: a package that the list lacks is not fetched, but is an error.
+        alone = {name: value for name, value in variables.items() if not name.startswith("PIP_")}
+        alone.update(PIP_USER="0", PIP_CONFIG_FILE=os.devnull)
+        run_pip(environment, alone, "a", "--no-index", "--no-build-isolation", "-e", f".[{names}]")
+    else:
+        run_pip(environment, variables, "w", "-e", f".[{names}]")
+
+
+def run_pip(environment: Path, variables: dict, mode: str, *arguments: str) -> None:
+    """Run `pip install` with these arguments and environment variables; SetupError says what to do if it fails."""
+    command = [
+        str(environment_python(environment)), "-m", "pip", "install", "--disable-pip-version-check", "--no-input",
+        "--progress-bar", "off", *arguments,
+    ]  # fmt: skip
     last_lines = collections.deque(maxlen=2000)
     started = time.time()
-    with open(str(environment / LOG), "w", encoding="utf-8") as log:
+    with open(str(environment / LOG), mode, encoding="utf-8") as log:
         pip = subprocess.Popen(
             command, cwd=str(CHECKOUT), env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, universal_newlines=True, encoding="utf-8", errors="replace",

@@ -5,6 +5,7 @@ dependencies and builds itself, so that an installation takes seconds and no net
 """
 
 import ast
+import hashlib
 import importlib.util
 import json
 import os
@@ -14,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -221,8 +223,32 @@ def test_exact_versions_are_installed_when_asked_for(own_tree):
     assert "Installing" not in start(own_tree, "x").stdout, "exact versions do for everybody"
     versions.write_text("# changed\n")
     assert "Installing" in start(own_tree, "x", COURSE_LOCKED="yes").stdout
-    versions.write_text("course-utils==0.2\n")  # pip is really given the list: it contradicts what is installed
-    says(start(own_tree, "x", COURSE_LOCKED="yes"), 1, "pip could not install the course")
+    (own_tree / "requirements.txt").write_text("Requires-Dist: a-package-from-nowhere\n")
+    versions.write_text("# lacks it\n")
+    says(start(own_tree, "x", COURSE_LOCKED="yes"), 1, "a-package-from-nowhere", "pip could not install the course")
+
+
+def test_files_that_are_not_those_of_the_list_are_refused(own_tree, tmp_path):
+    """Also where the right version is installed already, from a start that checked nothing."""
+    name = "tiny-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(tmp_path / name, "w") as wheel:
+        wheel.writestr("tiny.py", "")
+        wheel.writestr("tiny-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
+        wheel.writestr("tiny-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("tiny-1.0.dist-info/RECORD", "")
+    right = hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+    versions, pip = own_tree / "requirements.lock", {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)}
+    pip |= {"PIP_CONFIG_FILE": os.devnull, "PIP_EXTRA_INDEX_URL": "", "PIP_NO_CACHE_DIR": "1", "COURSE_LOCKED": "yes"}
+    python = own_tree / ".venv" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "-q", "--no-index", str(tmp_path / name)], check=True)
+    versions.write_text(f"tiny==1.0 --hash=sha256:{'0' * 64}\n")
+    says(start(own_tree, "x", **pip), 1, "Expected sha256", "do not install it")
+    versions.write_text("tiny==1.0\n")
+    says(start(own_tree, "x", **pip), 1, "requirements.lock lacks a package or a hash")
+    versions.write_text(f"tiny>=1.0 --hash=sha256:{right}\n")
+    says(start(own_tree, "x", **pip), 1, "requirements.lock lacks a package or a hash")
+    versions.write_text(f"tiny==1.0 --hash=sha256:{right}\n")
+    assert result_of(start(own_tree, "x", **pip))
 
 
 @pytest.mark.parametrize(("system", "machine"), [("darwin", "arm64"), ("linux", "aarch64"), ("win32", "AMD64")])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import subprocess
 import sys
@@ -60,7 +59,7 @@ def test_what_the_course_promises_is_there():
     tests, gpu, newest = (content(folder / f"{name}.yml") for name in ("tests", "gpu", "newest"))
     assert "pull_request" in tests[True] and "3.11" in tests["jobs"]["course"]["strategy"]["matrix"]["python"]
     assert gpu["jobs"]["full"]["runs-on"] == ["self-hosted", "gpu"]
-    assert set(gpu[True]) == {"schedule", "workflow_dispatch", "pull_request"}
+    assert set(gpu[True]) == {"schedule", "workflow_dispatch"}
     assert newest["jobs"]["newest"]["with"]["locked"] == "no" and "schedule" in newest[True]
     lines = [step.get("run", "") for step in gpu["jobs"]["full"]["steps"]]
     [first_run] = [number for number, line in enumerate(lines) if line.startswith("python course.py run")]
@@ -76,14 +75,11 @@ def test_pythons_are_those_of_the_package():
 
 
 @each
-def test_local_parts_are_there_and_others_have_a_version(path):
+def test_local_parts_are_there(path):
     for step in [*steps(path), *content(path).get("jobs", {}).values()]:
-        if uses := step.get("uses"):
-            if uses.startswith("./"):
-                place = ROOT / uses
-                assert place.is_file() or (place / "action.yml").is_file(), uses
-            else:
-                assert re.fullmatch(r"actions/[\w-]+@v\d+", uses), uses
+        if (uses := step.get("uses", "")).startswith("./"):
+            place = ROOT / uses
+            assert place.is_file() or (place / "action.yml").is_file(), uses
 
 
 COURSE_COMMANDS = sorted({command for command in commands() if command.startswith("python course.py")})
