@@ -89,7 +89,7 @@ def expect(alone, run, runs):
 
 
 def test_a_training_whose_kernel_is_killed_goes_on_and_ends_as_if_nothing_had_happened(run, alone, runs):
-    """Killed in the middle of the cell that trains; then the notebook runs from the top. The short form of the kills."""
+    """Killed in the middle of the cell that trains; then run from the top. The short form of the kills."""
     name = "05_boundary_watershed"
     trains = next(n for n, text in enumerate(alone(name).texts, start=1) if "Training one" in text)
     killed = run(name, runs / "short", kill_in=trains, after=alone(name).seconds[trains - 1] / 2)

@@ -44,8 +44,11 @@ SHORT = {
 # Trainings that the profile does not decide on
 SHORTENED = {
     "02_unet": {"num_samples=320": "num_samples=32"},
-    "03_binary_training": {"steps=100": "steps=12", "num_samples=200": "num_samples=40"},
-}
+    "03_binary_training": {
+        "steps=100": "steps=20", "num_samples=200": "num_samples=40", "range(10, 101)": "range(10, 21)",
+        "range(100)": "range(20)",
+    },
+}  # fmt: skip
 
 
 @dataclass
