@@ -45,8 +45,8 @@ SHORT = {
 SHORTENED = {
     "02_unet": {"num_samples=320": "num_samples=32"},
     "03_binary_training": {
-        "steps=100": "steps=20", "num_samples=200": "num_samples=40", "range(10, 101)": "range(10, 21)",
-        "range(100)": "range(20)",
+        "steps=100": "steps=30", "num_samples=200": "num_samples=60", "range(10, 101)": "range(10, 31)",
+        "range(100)": "range(30)",
     },
 }  # fmt: skip
 
