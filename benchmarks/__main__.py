@@ -26,10 +26,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", metavar="NAME[,NAME]", type=lambda text: text.replace(" ", "").split(","),
                         help="these benchmarks only")  # fmt: skip
     parser.add_argument("--data", metavar="SOURCE", default="embedded", help="as for run (default embedded)")
+    parser.add_argument("--gate", action="store_true", help="has anything become slower? Compare ratios with the "
+                        "committed ones")  # fmt: skip
+    parser.add_argument("--base", metavar="COMMIT", help="with --gate: compare with this commit, measured now")
+    parser.add_argument("--update", action="store_true", help="with --gate: write a new result to compare with")
     parser.add_argument("--out", metavar="FOLDER", type=Path, help="where the result files go")
     options, further = parser.parse_known_args(arguments)
     refuse_unknown(parser, further)
+    if (options.base or options.update) and not options.gate:
+        parser.error("--base and --update belong to --gate")
     busy = calm_threads()  # before torch is loaded
+    if options.gate:
+        from benchmarks.gate import run_gate
+
+        return run_gate(options.base, options.update)
     from benchmarks.running import UnknownBenchmarkError, run_benchmarks
     from course_utils.data import DataError
 

@@ -245,8 +245,11 @@ def fit(
             if group.is_first and options.on_epoch is not None:
                 options.on_epoch(results)
     finally:  # also after an error or Ctrl-C
-        model.load_state_dict(training.usable_weights())
-        model.eval()
+        try:
+            training.leave_usable(model)
+        except KeyboardInterrupt:  # it came just now
+            training.leave_usable(model)
+            raise
 
     # Finish
     if group.is_first and checkpoint is not None:
@@ -299,10 +302,11 @@ class _Training:
         """Remember the averaged weights, which are those of a whole epoch."""
         self.kept = copy.deepcopy(self.averaged.module.state_dict())
 
-    def usable_weights(self) -> dict:
-        """The averaged weights; those of the last whole epoch if some are not finite."""
+    def leave_usable(self, model: nn.Module) -> None:
+        """Put the averaged weights into the model; those of the last whole epoch if some are not finite."""
         current = self.averaged.module.state_dict()
-        return current if all_finite(current) else self.kept
+        model.load_state_dict(current if all_finite(current) else self.kept)
+        model.eval()
 
     def run_epoch(
         self, epoch: int, batches: Iterable, loss_fn: LossFunction, metric: Metric | None

@@ -160,22 +160,29 @@ def test_other_errors_stay_what_they_are():
 # Ctrl-C
 
 
-def interrupt_after(seconds: float) -> threading.Timer:
-    timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    return timer
+class TimedBatches(list):
+    """Batches that start the time when they are first asked for: before, the model stays as it was."""
+
+    timer = None
+
+    def __iter__(self):
+        if self.timer.ident is None:
+            self.timer.start()
+        return list.__iter__(self)
 
 
 def train_until_interrupted(checkpoint, seconds):
-    model = Spoiled()
-    timer = interrupt_after(seconds)
+    model, timed = Spoiled(), TimedBatches(batches(2, 2, 2, 2))
+    TimedBatches.timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
     try:
-        train(model, checkpoint)
-        timer.cancel()
-        timer.join()
+        train(model, checkpoint, train_set=timed)
+        TimedBatches.timer.cancel()
+        TimedBatches.timer.join()
         return model, False
     except KeyboardInterrupt:
         return model, True
+    finally:
+        TimedBatches.timer = None
 
 
 def check_moment(checkpoint, uninterrupted, seconds) -> bool:
@@ -183,7 +190,8 @@ def check_moment(checkpoint, uninterrupted, seconds) -> bool:
     model, was_interrupted = train_until_interrupted(checkpoint, seconds)
     assert usable(model)
     again = Spoiled()
-    train(again, checkpoint)
+    TimedBatches.timer = threading.Thread()
+    train(again, checkpoint, train_set=TimedBatches(batches(2, 2, 2, 2)))
     assert same_weights(again, uninterrupted)
     assert list(checkpoint.parent.iterdir()) == []
     return was_interrupted
