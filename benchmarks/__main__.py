@@ -27,8 +27,21 @@ def main(arguments: list[str] | None = None) -> int:
                         help="these benchmarks only")  # fmt: skip
     parser.add_argument("--data", metavar="SOURCE", default="embedded", help="as for run (default embedded)")
     parser.add_argument("--out", metavar="FOLDER", type=Path, help="where the result files go")
+    gate = parser.add_argument_group("speed gate: fail if scoring, prediction or training became slower (2 minutes)")
+    gate.add_argument("--gate", action="store_true", help="compare with benchmarks/results/gate.json")
+    gate.add_argument("--base", metavar="COMMIT", help="compare with this commit instead, on any machine")
+    gate.add_argument("--update", action="store_true", help="measure anew and write the file")
     options, further = parser.parse_known_args(arguments)
     refuse_unknown(parser, further)
+    if (options.base or options.update) and not options.gate or (options.base and options.update):
+        parser.error("--base and --update belong to --gate, one at a time")
+    if options.gate:
+        from benchmarks.gate import run_gate
+
+        try:
+            return run_gate(options.base, options.update)
+        except KeyboardInterrupt:
+            return 130
     busy = calm_threads()  # before torch is loaded
     from benchmarks.running import UnknownBenchmarkError, run_benchmarks
     from course_utils.data import DataError
