@@ -1,6 +1,8 @@
 """The stand-alone notebooks: one file with everything in it, and what `kaggle kernels push` needs beside it.
 
-On every change five run on their own. The others: python3 course.py test -m slow tests/workshop/build/test_stand_alone.py
+On every change five run on their own. The others:
+
+    python3 course.py test -m slow tests/workshop/build/test_stand_alone.py
 """
 
 from __future__ import annotations
