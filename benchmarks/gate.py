@@ -1,8 +1,8 @@
 """The speed gate: has a change made scoring, prediction or the training step slower?
 
-    python3 course.py bench --gate                    # compared with the committed result
+    python3 course.py bench --gate                     # compared with the committed result
     python3 course.py bench --gate --base origin/main # compared with another commit, both measured now
-    python3 course.py bench --gate --update           # after a change that is meant to cost time: the new result
+    python3 course.py bench --gate --update            # after a change that is meant to cost time: the new result
 
 Each round gives one ratio for each of three workloads: the time of the course's function to that of a plain way to do
 the same, in turn (`gate_workloads`). So it does not matter how fast a machine is or what else it does. What a processor

@@ -1,4 +1,7 @@
-"""Every notebook that is generated, and its page, in a browser: no broken picture, no link that leads nowhere."""
+"""Every notebook that is generated, and its page, in a browser: no broken picture, no link that leads nowhere.
+
+On every change with the links to GitHub. Without: python3 course.py test -m slow tests/notebooks/test_artefacts.py
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import nbformat
 import pytest
 from lab_in_browser import browser_window
 from nbconvert.exporters import HTMLExporter
+from quick import mostly_slow
 from website_faults import find_faults
 
 from workshop.build import build
@@ -19,7 +23,7 @@ NAMES = sorted(path.stem for path in (ROOT / "solutions").glob("*.py"))
 BROKEN = "[...document.images].filter(one => !one.naturalWidth).map(one => one.alt || one.src.slice(0, 80))"
 
 
-@pytest.fixture(scope="module", params=["without an address", "with an address"])
+@pytest.fixture(scope="module", params=mostly_slow(["without an address", "with an address"], quick=["with an"]))
 def course(request, tmp_path_factory) -> Path:
     """A course with a page beside each notebook, as GitHub shows it, and the page of `run` for each solved one.
 

@@ -1,4 +1,9 @@
-"""The course in a real browser: JupyterLab as `course.py lab` starts it, and what students see and do there."""
+"""The course in a real browser: JupyterLab as `course.py lab` starts it, and what students see and do there.
+
+Five notebooks are opened on every change. The other three, which train longest and have no other kind of content:
+
+    python3 course.py test -m slow tests/notebooks/test_browser.py
+"""
 
 from __future__ import annotations
 
@@ -14,6 +19,7 @@ import nbformat
 import psutil
 import pytest
 from lab_in_browser import CONTRASTS, PICTURES, Lab, Notebook, Notes, browser_window, find_chromium
+from quick import mostly_slow
 
 from course_utils.exercises import evaluate, list_exercises
 from course_utils.exercises.registry import Exercise
@@ -21,6 +27,7 @@ from workshop.build.stubs import source_of, stub_of
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+OPENED = mostly_slow(NAMES, quick=["01", "02", "04", "05", "08"])
 # How many sliders students find in a notebook, besides those for guesses.
 SLIDERS = {"01_data_exploration": 1, "04_instance_evaluation": 2, "05_boundary_watershed": 2, "06_losses_and_tuning": 1,
            "07_denoising": 1, "08_own_images": 1}  # fmt: skip
@@ -47,7 +54,7 @@ def lab(window, tmp_path_factory):
         lab.stop()
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=OPENED)
 def notebook(request, window, lab):
     """A student notebook in which everything was run."""
     notebook = Notebook(window, lab, request.param)
@@ -290,7 +297,7 @@ def solved(lab):
 
 
 @pytest.mark.parametrize("folder", ["solved", "kaggle"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OPENED)
 def test_solved_and_stand_alone_notebooks_show_every_picture(window, lab, solved, name, folder):
     notebook = Notebook(window, lab, name, folder)
     try:

@@ -3,6 +3,10 @@
 The environment is made once, in build/kaggle-python (5 GB), and used again. Where it cannot be made (no Python 3.12,
 not Linux, no network at the first time, no right to separate a process from the network) these tests are skipped, or,
 with COURSE_KAGGLE=required, they fail.
+
+On every change the first notebook runs from start to end. The others:
+
+    python3 course.py test -m slow tests/notebooks/test_kaggle.py
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import imageio.v3 as imageio
 import nbformat
 import numpy as np
 import pytest
+from quick import mostly_slow
 from test_environment import KAGGLE
 
 from course_utils.data import load_data
@@ -178,7 +183,7 @@ def write_competition_data(folder: Path) -> None:
             imageio.imwrite(place / "masks" / f"{label}.png", mask)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", mostly_slow(NAMES, quick=["01"]))
 def test_a_notebook_runs_with_data_in_the_layout_of_the_competition(on_kaggle, notebooks, name):
     mount = MOUNTS["since 2026"]
     write_competition_data(on_kaggle.given / mount)

@@ -1,4 +1,7 @@
-"""The committed versions of the course: what students open, what instructors open, and that "Run all" works."""
+"""The committed versions of the course: what students open, what instructors open, and that "Run all" works.
+
+On every change some notebooks are executed. The others: python3 course.py test -m slow tests/notebooks/test_versions.py
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from quick import mostly_slow
 
 from course_utils.exercises import list_exercises
 from workshop.build.stubs import source_of
@@ -20,9 +24,7 @@ from workshop.build.stubs import source_of
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = sorted(path.stem for path in (ROOT / "solutions").glob("*.py"))
 # Where one notebook proves it for all, the quickest is executed, and the others in the slow tests.
-some = pytest.mark.parametrize(
-    "name", [name if name == "02_unet" else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
-)
+some = pytest.mark.parametrize("name", mostly_slow(NAMES, quick=["02"]))
 each = pytest.mark.parametrize("name", NAMES)
 
 
@@ -130,7 +132,7 @@ def nbval(notebook: Path, cell_seconds: int = 600) -> tuple[str, dict[str, str]]
     return run.stdout, {key: entry["status"] for key, entry in found.items()}
 
 
-@each
+@pytest.mark.parametrize("name", mostly_slow(NAMES, quick=["02", "03", "06", "07"]))  # the others run in a browser
 def test_nbval_runs_the_untouched_student_version_to_the_end_and_everything_is_to_do(name, tmp_path):
     said, statuses = nbval(write(read("notebooks", name), tmp_path))
     assert " failed" not in said.splitlines()[-1], said[-3000:]
@@ -162,7 +164,7 @@ def test_what_must_not_drift_is_compared():
     assert all(COMPARED[name] in cells[0] for name, cells in stored.items() if cells)
 
 
-@pytest.mark.parametrize("name", COMPARED)
+@pytest.mark.parametrize("name", mostly_slow(COMPARED, quick=["01", "02", "04", "05", "08"]))
 def test_nbval_compares_the_stored_outputs_and_notices_a_changed_one(name, tmp_path):
     """Of each solved notebook the cells up to the last stored output, and that one once more with other numbers."""
     notebook = read("solutions", name)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from quick import mostly_slow
 
 from course_utils.exercises import get_exercise, list_exercises
 from workshop.build.stubs import source_of, stub_of
@@ -316,7 +317,7 @@ def passed(folder):
 
 
 @posix_only
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", mostly_slow(["1", "2"], quick=["2"]))  # -m slow: one worker, too
 def test_an_interrupted_run_leaves_no_process_and_continues(tmp_path, slow_class, workers):
     """Ctrl-C while the second notebook is graded, then a kill without warning, then a run to the end."""
     results = tmp_path / "grades.csv.results"
