@@ -66,10 +66,9 @@ def check_members(archive: zipfile.ZipFile, path: Path | str) -> None:
         name = member_name(member)
         if not name:
             continue
-        first = seen.setdefault(name.casefold(), member.filename)
-        if first is not member.filename:
-            same = "the same name as another member" if first == member.filename else f"but for case the name of {first!r}"
-            raise _refused(member, path, f"has {same}: one would replace the other")
+        if name.casefold() in seen:
+            raise _refused(member, path, f"has the name of {seen[name.casefold()]!r}, or differs only in case")
+        seen[name.casefold()] = member.filename
         folder = name.casefold()
         while folder := posixpath.dirname(folder):
             if folder in folders:

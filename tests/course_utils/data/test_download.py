@@ -296,6 +296,45 @@ def test_a_cache_that_cannot_be_written(cache):
         cache.chmod(0o755)
 
 
+@pytest.fixture
+def small_disk(cache):
+    """A function that mounts a real file system of this size as the cache; it is unmounted at the end."""
+
+    def mount(options: str) -> None:
+        cache.mkdir(exist_ok=True)
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(cache)]
+        if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("only an administrator can mount a file system")
+
+    yield mount
+    if os.path.ismount(cache):
+        subprocess.run(["umount", str(cache)], check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="tmpfs is of Linux")
+@pytest.mark.parametrize("share", [0.1, 0.9, 1.1, 1.6])
+def test_a_real_disk_that_fills_up_while_downloading_or_unpacking(cache, server, small_disk, monkeypatch, share):
+    """Its size is this share of the archive, which is as large as what is in it."""
+    small_disk(f"size={int(share * len(server.content))}")
+    monkeypatch.setattr(download, "MIN_FREE_BYTES", 0)
+    message = failure()
+    assert "too little space" in message and "COURSE_DATA_DIR" in message and str(cache) in message
+    assert content_of(cache) == [] and cached_dsb2018() is None
+    subprocess.run(["mount", "-o", "remount,size=50M", str(cache)], check=True)
+    assert len(load_data("dsb2018").train) == 16
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="tmpfs is of Linux")
+def test_a_real_read_only_disk(cache, small_disk):
+    small_disk("size=50M,ro")
+    assert "cannot be written" in failure()
+    subprocess.run(["mount", "-o", "remount,rw", str(cache)], check=True)
+    fetch_dsb2018()
+    subprocess.run(["mount", "-o", "remount,ro", str(cache)], check=True)
+    assert "from the cache" in load_data("dsb2018").note
+    assert content_of(cache) == ["dsb2018"]
+
+
 # --- killed, and at once ----------------------------------------------------------------------------------------------
 
 needs_sigkill = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this operating system has no SIGKILL")
@@ -414,7 +453,8 @@ def test_three_processes_at_once_without_locks_all_end_with_the_images(cache, se
     if damaged:
         fetch_dsb2018()
         lose_three_pairs(cache / "dsb2018")
-        code += "from functools import partial\ndownload.fetch_dsb2018 = partial(download.fetch_dsb2018, replace=True)\n"
+        code += "from functools import partial\n"
+        code += "download.fetch_dsb2018 = partial(download.fetch_dsb2018, replace=True)\n"
     outputs = three_at_once(server, code)
     assert all(output.strip().endswith(str(cache / "dsb2018")) for output in outputs)
     assert data.fingerprint(load_data("dsb2018")) == data.DSB2018_FINGERPRINT
@@ -451,7 +491,7 @@ def test_what_was_moved_aside_comes_back_if_the_new_folder_cannot_be_moved(cache
     replace = os.replace
 
     def fail(source, target):
-        if Path(source).parent.name.endswith(".partial"):
+        if ".partial" in str(source):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         replace(source, target)
 
