@@ -112,7 +112,7 @@ def _fault(member: zipfile.ZipInfo) -> str:
         return "is a link; only files and folders are read"
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "is a device; only files and folders are read"
-    if member.flag_bits & 1:
+    if member.flag_bits & 1 and not member.is_dir():
         return "is encrypted: pack it without a password"
     if member.compress_type not in METHODS:
         return f"is compressed with method {member.compress_type}; only 0 (stored) and 8 (deflated) are read"
