@@ -135,6 +135,9 @@ def _decode_pillow(data: bytes, suffix: str, formats: tuple[str, ...]) -> tuple[
 
     try:
         picture = Image.open(io.BytesIO(data), formats=formats)
+        if picture.format == "PNG":  # reading the pixels compares no checksums; an image cannot be used after `verify`
+            picture.verify()
+            picture = Image.open(io.BytesIO(data), formats=formats)
     except UnidentifiedImageError:
         raise ValueError(f"its content is not that of a {suffix} file") from None
     with picture, warnings.catch_warnings():

@@ -7,7 +7,8 @@ https://arxiv.org/abs/1806.03535).
 The archive is downloaded and unpacked in a temporary folder beside the folder `dsb2018` of the cache, and moved there
 in one step. What was lost or changed in it since is noticed by `load_data`, which asks for a new download. A lock
 allows one process at a time to do this. The operating system releases the lock when a process dies, so an interrupted
-download never blocks the next one, which removes what the first left behind.
+download never blocks the next one, which removes what the first left behind. On a disk that cannot lock files, several
+processes may download at the same time; the first that is ready fills the cache, and the others use that.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 from course_utils.data.layouts import DataError
+from course_utils.data.zips import open_zip
 
 DSB2018_URL = "https://github.com/stardist/stardist/releases/download/0.1.0/dsb2018.zip"
 DSB2018_SHA256 = "e44921950edce378063aa4457e625581ba35b4c2dbd9a07c19d48900129f386f"
@@ -32,6 +35,7 @@ MIN_FREE_BYTES = 400_000_000  # for a moment the archive and its 204 MB of conte
 CONNECT_SECONDS = 10
 READ_SECONDS = 30
 LOCK_SECONDS = 900  # how long to wait while another process downloads
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}  # what disks without locks say
 
 OTHER_WAYS = 'or use the data source "embedded", or pass the path of a folder or zip that you already have'
 OTHER_FOLDER = "set COURSE_DATA_DIR to a folder that you can write to, on a disk with free space"
@@ -81,18 +85,28 @@ def fetch_dsb2018(replace: bool = False) -> Path:
     cache = cache_folder()
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with _only_process(cache):
-            if (folder := cached_dsb2018()) and folder.stat().st_ino != damaged:  # another process was faster
-                return folder
+        with _only_process(cache) as is_alone:
+            if _is_whole(cache / "dsb2018", damaged):  # another process was faster
+                return cache / "dsb2018"
             for leftover in cache.glob(".dsb2018-*.partial"):
-                shutil.rmtree(leftover, ignore_errors=True)
-            _fill(cache)
+                if is_alone or time.time() - _last_change(leftover) > LOCK_SECONDS:
+                    shutil.rmtree(leftover, ignore_errors=True)
+            _fill(cache, damaged)
     except OSError as error:
         raise DownloadError(_explain_disk(error, cache), OTHER_FOLDER) from error
     return cache / "dsb2018"
 
 
-def _fill(cache: Path) -> None:
+def _last_change(folder: Path) -> float:
+    """When something in a folder was last written; now, if that cannot be told because another process is at work."""
+    try:
+        return max(path.stat().st_mtime for path in [folder, *folder.rglob("*")])
+    except OSError:
+        return time.time()
+
+
+def _fill(cache: Path, damaged: int | None) -> None:
+    """Download and move into place; `damaged` is the number (inode) of the folder that is to be replaced, if any."""
     free = shutil.disk_usage(cache).free
     if free < MIN_FREE_BYTES:
         raise OSError(errno.ENOSPC, f"{free / 1e6:.0f} MB are free, {MIN_FREE_BYTES / 1e6:.0f} MB are needed")
@@ -101,15 +115,37 @@ def _fill(cache: Path) -> None:
     ) as partial:
         archive = _download(Path(partial))
         unpacked = _unpack(archive, Path(partial) / "unpacked")
-        target = cache / "dsb2018"
-        if target.is_dir():  # Windows cannot move a folder onto another
+        _move(unpacked, cache / "dsb2018", damaged)
+
+
+def _move(unpacked: Path, target: Path, damaged: int | None) -> None:
+    """Move what was unpacked to its place; what lies there goes aside if it is `damaged`, else it is kept."""
+    aside = Path(tempfile.mkdtemp(dir=target.parent, prefix="dsb2018-before-"))
+    try:
+        with contextlib.suppress(FileNotFoundError):  # there is none yet, or another process has just moved it
+            if _is_whole(target, damaged):
+                return  # without a lock, another process was faster
             if any(target.iterdir()):
-                aside = tempfile.mkdtemp(dir=cache, prefix="dsb2018-before-")
-                os.replace(target, Path(aside) / "dsb2018")
-                print(f"What was in {target} is now in {aside}. Delete it if you do not need it.")
+                os.replace(target, aside / "dsb2018")
             else:
-                target.rmdir()
+                target.rmdir()  # Windows cannot move a folder onto another
         os.replace(unpacked, target)
+    except OSError:
+        if (aside / "dsb2018").exists():
+            with contextlib.suppress(OSError):  # fails where another process has filled the place
+                os.replace(aside / "dsb2018", target)
+        if not _is_whole(target, damaged):
+            raise
+    finally:
+        with contextlib.suppress(OSError):
+            aside.rmdir()
+    if aside.exists():
+        print(f"What was in {target} is now in {aside}. Delete it if you do not need it.")
+
+
+def _is_whole(target: Path, damaged: int | None) -> bool:
+    """Whether there are images, other than the damaged ones."""
+    return cached_dsb2018() is not None and target.stat().st_ino != damaged
 
 
 def _download(folder: Path) -> Path:
@@ -143,22 +179,19 @@ def _download(folder: Path) -> Path:
 def _unpack(archive: Path, folder: Path) -> Path:
     """Unpack a zip; returns the folder that holds `train` and `test`."""
     try:
-        with zipfile.ZipFile(archive) as members:
+        with open_zip(archive) as members:
             for member in members.infolist():
-                # PureWindowsPath understands both kinds of separators, and drive letters.
-                path = PureWindowsPath(member.filename)
-                if path.anchor or ".." in path.parts:
-                    what = f"{DSB2018_URL} holds {member.filename!r}, a path that leads out of its folder"
-                    raise DownloadError(what, "do not trust this file")
                 members.extract(member, folder)
+    except DataError as error:
+        raise DownloadError(f"{DSB2018_URL} is refused ({_short(error)})", "do not trust this file") from error
     except (zipfile.BadZipFile, EOFError, RuntimeError) as error:
         raise DownloadError(f"{DSB2018_URL} cannot be unpacked ({_short(error)})", "try again") from error
     return folder / "dsb2018" if (folder / "dsb2018").is_dir() else folder
 
 
 @contextlib.contextmanager
-def _only_process(cache: Path) -> Iterator[None]:
-    """Hold the lock of the cache; `DownloadError` if that is not possible."""
+def _only_process(cache: Path) -> Iterator[bool]:
+    """Hold the lock of the cache; `DownloadError` if another process keeps it. False where the disk has no locks."""
     import filelock
 
     lock = filelock.FileLock(cache / ".dsb2018.lock")
@@ -171,10 +204,13 @@ def _only_process(cache: Path) -> Iterator[None]:
     except filelock.Timeout as error:
         what = f"Another process has been downloading into {cache} for {LOCK_SECONDS} seconds"
         raise DownloadError(what, f"end it and try again, {OTHER_FOLDER}") from error
-    except NotImplementedError as error:
-        raise DownloadError(f"The disk of {cache} cannot lock files", OTHER_FOLDER) from error
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+            raise
+        yield False
+        return
     try:
-        yield
+        yield True
     finally:
         lock.release()
 

@@ -36,6 +36,7 @@ from course_utils.data.decoding import (
     merge_masks,
     reason,
 )
+from course_utils.data.zips import member_name, open_zip, read_member
 
 __all__ = ["STARDIST_TEST_IDS", "DataError", "FileStore", "LoadedData", "Sample", "decode", "read_samples"]
 
@@ -167,18 +168,13 @@ class FileStore:
             names = _list_folder(self.path)
         else:
             try:
-                self._archive = zipfile.ZipFile(self.path)
+                self._archive = open_zip(self.path)
             except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
                 raise DataError(
                     f"{self.path} is neither a folder nor a file that can be read as a zip ({error}). "
                     "If it is a damaged zip, download or copy it again; if it is another archive, unpack it."
                 ) from error
-            # Some Windows programs write backslashes, which the zip format does not allow; others begin with "./".
-            self._members = {
-                posixpath.normpath(member.filename.replace("\\", "/")).lstrip("/"): member
-                for member in self._archive.infolist()
-                if not member.is_dir()
-            }
+            self._members = {member_name(one): one for one in self._archive.infolist() if not one.is_dir()}
             names = list(self._members)
         self.names = sorted(name for name in names if not _is_hidden(name))
 
@@ -204,7 +200,7 @@ class FileStore:
         try:
             if self._archive is None:
                 return (self.path / name).read_bytes()
-            return self._archive.read(self._members[name])
+            return read_member(self._archive, self._members[name])
         except Exception as error:  # zipfile alone raises seven unrelated classes for damaged or encrypted files
             raise DataError(f"{self.where(name)} cannot be read: {reason(error)}. Copy or unpack it again.") from error
 

@@ -131,7 +131,37 @@ def keep_a_subfolder_only(folder: Path) -> None:
     shutil.rmtree(folder / "train")
 
 
+def change_a_pixel(folder: Path) -> None:
+    import tifffile
+
+    path = folder / "train" / "images" / "a.tif"
+    image = tifffile.imread(path)
+    image[3, 5] ^= 1
+    tifffile.imwrite(path, image)
+
+
+def delete_a_file(folder: Path) -> None:
+    (folder / "train" / "masks" / "a.tif").unlink()
+
+
+def add_a_pair(folder: Path) -> None:
+    for kind in ("images", "masks"):
+        shutil.copy(folder / "train" / kind / "a.tif", folder / "train" / kind / "added.tif")
+
+
+def empty_a_file(folder: Path) -> None:
+    (folder / "train" / "images" / "b.tif").write_bytes(b"")
+
+
+def swap_two_files(folder: Path) -> None:
+    one, other = (folder / "train" / "images" / name for name in ("a.tif", "b.tif"))
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+
+
 DAMAGES = [lose_three_pairs, become_another_data_set, fill_a_file_with_zeros, keep_a_subfolder_only]
+DAMAGES += [change_a_pixel, delete_a_file, add_a_pair, empty_a_file, swap_two_files]
 
 
 @pytest.mark.parametrize("source", ["dsb2018", "auto"])
@@ -266,6 +296,45 @@ def test_a_cache_that_cannot_be_written(cache):
         cache.chmod(0o755)
 
 
+@pytest.fixture
+def small_disk(cache):
+    """A function that mounts a real file system of this size as the cache; it is unmounted at the end."""
+
+    def mount(options: str) -> None:
+        cache.mkdir(exist_ok=True)
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(cache)]
+        if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("only an administrator can mount a file system")
+
+    yield mount
+    if os.path.ismount(cache):
+        subprocess.run(["umount", str(cache)], check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="tmpfs is of Linux")
+@pytest.mark.parametrize("share", [0.1, 0.9, 1.1, 1.6])
+def test_a_real_disk_that_fills_up_while_downloading_or_unpacking(cache, server, small_disk, monkeypatch, share):
+    """Its size is this share of the archive, which is as large as what is in it."""
+    small_disk(f"size={int(share * len(server.content))}")
+    monkeypatch.setattr(download, "MIN_FREE_BYTES", 0)
+    message = failure()
+    assert "too little space" in message and "COURSE_DATA_DIR" in message and str(cache) in message
+    assert content_of(cache) == [] and cached_dsb2018() is None
+    subprocess.run(["mount", "-o", "remount,size=50M", str(cache)], check=True)
+    assert len(load_data("dsb2018").train) == 16
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="tmpfs is of Linux")
+def test_a_real_read_only_disk(cache, small_disk):
+    small_disk("size=50M,ro")
+    assert "cannot be written" in failure()
+    subprocess.run(["mount", "-o", "remount,rw", str(cache)], check=True)
+    fetch_dsb2018()
+    subprocess.run(["mount", "-o", "remount,ro", str(cache)], check=True)
+    assert "from the cache" in load_data("dsb2018").note
+    assert content_of(cache) == ["dsb2018"]
+
+
 # --- killed, and at once ----------------------------------------------------------------------------------------------
 
 needs_sigkill = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this operating system has no SIGKILL")
@@ -350,6 +419,86 @@ def test_waiting_for_another_process_ends(cache, server, monkeypatch):
     server.released.set()
     process.communicate(timeout=60)
     assert process.returncode == 0 and content_of(cache) == ["dsb2018"]
+
+
+# --- disks without locks ----------------------------------------------------------------------------------------------
+
+WITHOUT_LOCKS = """
+import errno, filelock
+def no_lock(*_arguments, **_options):
+    raise ERROR
+filelock.FileLock.acquire = no_lock
+"""
+NO_LOCK_ERRORS = ["NotImplementedError()"] + [
+    f"OSError(errno.{name}, 'no locks')" for name in ("ENOLCK", "ENOSYS", "EOPNOTSUPP", "EINVAL")
+]
+
+
+@pytest.mark.parametrize("error", NO_LOCK_ERRORS)
+def test_a_disk_without_locks_gets_the_images_all_the_same(cache, server, monkeypatch, error):
+    import filelock
+
+    def fail(*_arguments, **_options):
+        raise eval(error, {"errno": errno})
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", fail)
+    assert len(load_data("dsb2018").train) == 16
+    assert content_of(cache) == ["dsb2018"]
+
+
+@pytest.mark.parametrize("error", NO_LOCK_ERRORS[:2])
+@pytest.mark.parametrize("damaged", [False, True])
+def test_three_processes_at_once_without_locks_all_end_with_the_images(cache, server, error, damaged):
+    code = WITHOUT_LOCKS.replace("ERROR", error)
+    if damaged:
+        fetch_dsb2018()
+        lose_three_pairs(cache / "dsb2018")
+        code += "from functools import partial\n"
+        code += "download.fetch_dsb2018 = partial(download.fetch_dsb2018, replace=True)\n"
+    outputs = three_at_once(server, code)
+    assert all(output.strip().endswith(str(cache / "dsb2018")) for output in outputs)
+    assert data.fingerprint(load_data("dsb2018")) == data.DSB2018_FINGERPRINT
+    assert len(content_of(cache)) == 1 + damaged, "nothing half is left, and what was damaged is kept once"
+
+
+@needs_sigkill
+def test_killed_without_locks(cache, server, monkeypatch):
+    """What it leaves may belong to a process that still runs, so it is removed only when nothing has changed in it."""
+    import filelock
+
+    def fail(*_arguments, **_options):
+        raise NotImplementedError
+
+    server.behaviour = "stall"
+    process = child(server, WITHOUT_LOCKS.replace("ERROR", "NotImplementedError()"))
+    assert server.half_sent.wait(60)
+    process.kill()
+    process.communicate(timeout=60)
+    (leftover,) = content_of(cache)
+    server.behaviour = "serve"
+    monkeypatch.setattr(filelock.FileLock, "acquire", fail)
+    assert len(load_data("dsb2018").train) == 16
+    assert content_of(cache) == [leftover, "dsb2018"]
+    shutil.rmtree(cache / "dsb2018")
+    monkeypatch.setattr(download, "LOCK_SECONDS", -1)
+    assert len(load_data("dsb2018").train) == 16
+    assert content_of(cache) == ["dsb2018"]
+
+
+def test_what_was_moved_aside_comes_back_if_the_new_folder_cannot_be_moved(cache, monkeypatch):
+    fetch_dsb2018()
+    lose_three_pairs(cache / "dsb2018")
+    replace = os.replace
+
+    def fail(source, target):
+        if ".partial" in str(source):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(DownloadError, match="cannot be used"):
+        fetch_dsb2018(replace=True)
+    assert content_of(cache) == ["dsb2018"] and len(list((cache / "dsb2018" / "train" / "images").iterdir())) == 13
 
 
 # --- the real archive -------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from scipy.ndimage import rotate
 from skimage.measure import label
 
 from course_utils.data import DataError, embedded_folder, load_data
-from course_utils.data.decoding import MaskFeatures, check_label_images, decode
+from course_utils.data.decoding import MaskFeatures, check_label_images, decode, decode_file
 from course_utils.data.layouts import read_samples
 from course_utils.targets import boundary_target
 
@@ -691,3 +691,19 @@ def test_messages_say_what_to_do(folder, tmp_path):
     (folder / "train/images/@eaDir/a00.tif").mkdir(parents=True)
     (folder / "train/images/@eaDir/a00.tif/preview.jpg").write_bytes(b"not an image")
     assert len(load_data(folder).train) == 16
+
+
+def test_no_changed_byte_of_a_png_gives_other_pixels():
+    """Each chunk has a checksum; that of the last one, which is empty, and its name may be wrong."""
+    rng, right = np.random.default_rng(0), PAIRS[0][1]
+    data = with_pillow(right, "PNG")
+    refused = 0
+    for _ in range(200):
+        damaged = bytearray(data)
+        damaged[rng.integers(8, len(data))] ^= 1 << rng.integers(8)
+        try:
+            np.testing.assert_array_equal(decode_file("m.png", bytes(damaged), "m.png", is_mask=True), right)
+        except DataError as error:
+            assert str(error).startswith("m.png ")
+            refused += 1
+    assert refused > 180
