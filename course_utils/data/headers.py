@@ -16,7 +16,7 @@ MAX_PIXELS = 500_000_000
 # No compression that is used for images makes more of a byte than about 1400 (LZW).
 MAX_RATIO, FREE_BYTES = 3000, 64_000_000
 MAX_PAGES = 1000
-UNCOMPRESSED, DEFLATE = 1, (8, 32946)  # values of the TIFF tag Compression
+UNCOMPRESSED, LZW, DEFLATE = 1, 5, (8, 32946)  # values of the TIFF tag Compression
 YCBCR = 6  # value of PhotometricInterpretation
 
 WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
@@ -106,6 +106,8 @@ def _read_directory(data: bytes, order: str, big: bool, offset: int) -> _Directo
             (value,) = _unpack(order + ("Q" if big else "I"), data, value)
             if value + n_bytes <= len(data):
                 used.append((value, value + n_bytes))
+        if not kind:
+            raise ValueError(f"its tag {tag} is damaged (type 0)")
         if tag not in STRUCTURE:
             continue
         if tag in tags or kind not in LETTERS or not count:
@@ -162,6 +164,10 @@ def _check_page(data: bytes, page: _Directory, pixels: bool) -> tuple[int, int]:
     n_bytes = row_bytes * rows * len(offsets)
     check_claim(n_values, n_bytes, len(data))
     compression = one(COMPRESSION, 1)
+    if compression == LZW and max(counts) > 1.5 * row_bytes * rows + 16:  # 12 bits for each byte, at the worst
+        raise ValueError(f"its compressed pixel data have {max(counts)} bytes for {row_bytes * rows}")
+    if PHOTOMETRIC not in tags:
+        raise ValueError(f"it does not say whether zeros are black or white (tag {PHOTOMETRIC})")
     if compression in (UNCOMPRESSED, *DEFLATE * pixels) and one(PHOTOMETRIC) != YCBCR:
         for number, (offset, count) in enumerate(zip(offsets, counts, strict=True)):
             row = number // grid[2] % grid[1]
@@ -193,8 +199,8 @@ def check_bmp(data: bytes) -> None:
     rows = (width * bits + 31) // 32 * 4 * height
     check_claim(width * height, rows, len(data))
     palette = (3 if old else 4) * (n_colours or 1 << bits) if bits <= 8 else 0
-    if offset < 14 + header + palette:
-        raise ValueError("its pixel data overlap with its header")
+    if bits <= 8 and not 0 <= offset - 14 - header - palette < 4:
+        raise ValueError("its colours do not end where its pixel data begin")
     # Up to 3 bytes fill the file up; newer headers have a colour profile after the rows.
     if compression in (0, 3) and not 0 <= len(data) - offset - rows <= (3 if header < 108 else len(data)):
         raise ValueError(f"its rows need {rows} bytes, but {len(data) - offset} follow its header")
