@@ -71,7 +71,10 @@ class Whole:
         mended = bytearray(data)
         for low, high in self.soft:
             mended[low:high] = self.data[low:high]
-        return bytes(mended) == self.data or np.array_equal(decode_file(self.name, mended, self.name), self.pixels)
+        try:
+            return np.array_equal(decode_file(self.name, bytes(mended), self.name), self.pixels)
+        except DataError:
+            return False
 
 
 def tiff(name: str, pixels: np.ndarray, checked: bool = False, data: bytes | None = None, **options) -> Whole:
