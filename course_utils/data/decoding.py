@@ -90,7 +90,10 @@ def _decode_tiff(data: bytes, is_mask: bool) -> np.ndarray:
         page, series = tiff.pages[0], tiff.series[0]
         if is_mask and "JPEG" in page.compression.name:
             raise Unusable("has JPEG compression, which changes ids: use the label image without it.")
-        check_claim(series.size, series.nbytes, len(data))  # the text of a file can claim a size of its own
+        check_claim(series.size, series.nbytes, len(data))  # the text in a file can claim another shape
+        too_large = series.size > page.size * len(tiff.pages) and series.nbytes > len(data)
+        if too_large or not {page.imagelength, page.imagewidth} - {1} <= set(series.shape):
+            raise ValueError(f"the text in the file claims the shape {series.shape}, its tags {page.shape}")
         try:
             array, axes = tiff.asarray(), series.axes
             inverted = False
@@ -99,6 +102,8 @@ def _decode_tiff(data: bytes, is_mask: bool) -> np.ndarray:
                 raise
             array, axes = _decode_pillow(data, ".tif", ("TIFF",))[0], ""
             inverted = array.dtype in (bool, np.uint8)  # Pillow mends MINISWHITE, but only for these
+        if not array.size:
+            raise ValueError("no pixels can be read from it")
         if page.photometric == PALETTE and array.ndim == 2 and page.colormap is not None:
             return _from_palette(array, (page.colormap >> 8).T[array].astype(np.uint8), is_mask)
         if axes == "SYX":

@@ -141,7 +141,7 @@ def _check_page(data: bytes, page: _Directory, pixels: bool) -> tuple[int, int]:
     if min(width, length, depth, samples) < 1:
         raise ValueError(f"the file claims to hold an image of {width} x {length} x {depth} pixels")
     n_values = width * length * depth * samples
-    if not 1 <= bits[0] <= 64 or len(set(bits)) > 1 or len(bits) not in (1, samples):
+    if not (1 <= bits[0] <= 16 or bits[0] in (24, 32, 64)) or len(set(bits)) > 1 or len(bits) not in (1, samples):
         raise ValueError(f"its {samples} channels have {', '.join(map(str, bits[:5]))} bits")
     check_claim(n_values, ceil(n_values * bits[0] / 8), len(data))
     for tag in (WIDTH, LENGTH, COMPRESSION, PHOTOMETRIC, SAMPLES, ROWS, PLANAR, TILE_WIDTH, TILE_LENGTH):

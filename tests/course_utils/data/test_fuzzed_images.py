@@ -6,16 +6,19 @@ Formats without a checksum of what is damaged can give other pixels; of these th
 
 * the pixel data of plain and LZW TIFF, BMP, GIF and JPEG, and palettes (BMP, GIF);
 * JPEG: its tables, and its markers (a shorter height or other sampling is a valid file);
-* LZW in a TIFF has no length of its own: fewer bits or a smaller width are a valid file too.
+* LZW in a TIFF has no length of its own: a smaller width or height, or another compression (1 bit makes PackBits of
+  LZW), can give a valid file too. At most a third less: the compressed bytes cannot be 1.5 times the pixels.
 
 What no reader can see in a TIFF, with a checksum or without: that zeros are white (PhotometricInterpretation), that
-numbers are differences (Predictor), signed or real (SampleFormat), that a channel is alpha (ExtraSamples), that rows
-are as many as a shorter file has. Such fields are listed in `MEANING`, and their other results are counted.
+numbers are differences (Predictor), signed or real (SampleFormat), that a channel is alpha (ExtraSamples). Such fields
+are listed in `MEANING`, and their other results are counted. Bytes inserted before pixel data without a checksum move
+them; a TIFF may have bytes that nothing points to.
 """
 
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import resource
@@ -24,6 +27,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +40,8 @@ from PIL import Image
 from course_utils.data import DataError
 from course_utils.data.decoding import decode_file
 from course_utils.data.headers import check_tiff
+from course_utils.data.layouts import read_samples
+from course_utils.own_images import read_image
 
 ROOT = Path(__file__).parents[3]
 GIGABYTE = 2**30
@@ -86,9 +92,11 @@ def tiff(name: str, pixels: np.ndarray, checked: bool = False, data: bytes | Non
         places = list(zip(page.dataoffsets, page.databytecounts, strict=True))
         entries = {tag.code: tag.offset for tag in page.tags}
     soft = [] if checked else [(start, start + n) for start, n in places]
-    soft += [(at, at + size) for tag, at in entries.items() if tag in MEANING]
+    loose = MEANING if checked or page.compression == 1 else {*MEANING, 256, 257, 259}  # sizes and compression of LZW
+    soft += [(at, at + size) for tag, at in entries.items() if tag in loose]
     fields = {tag: (at + 4, 8 if size == 20 else 4) for tag, at in entries.items()}
-    return Whole(f"{name}.tif", data, pixels, soft, False, fields, 2**40 if checked else max(entries.values()) + size)
+    shifts = 2**40 if checked else max(entries.values()) + size
+    return Whole(f"{name}.tif", data, pixels, soft, name == "lzw", fields, shifts)
 
 
 def picture(name: str, pixels: np.ndarray, **options) -> bytes:
@@ -196,6 +204,16 @@ def judge(whole: Whole, data: bytes, start: int, end: int) -> tuple[str, str]:
     return ("fault", f"{seconds:.1f} s") if seconds > MAX_SECONDS else verdict
 
 
+def cases(files: list[Whole], first: int, last: int, every_field: bool):
+    """Each damaged file: its whole one, and what `damaged` returns."""
+    for one in files if every_field else []:
+        for tag, value, number in itertools.product(one.fields, (False, True), EXTREMES):
+            yield one, with_field(one, tag, value, number)
+    for number in range(first, last):
+        one = files[number % len(files)]
+        yield one, damaged(one, KINDS[number // len(files) % len(KINDS)], np.random.default_rng(number))
+
+
 def work(first: int, last: int, every_field: bool) -> dict:
     """In a process of its own, whose memory is limited: judge the damaged files with these numbers."""
     files = whole_files()
@@ -206,17 +224,7 @@ def work(first: int, last: int, every_field: bool) -> dict:
     resource.setrlimit(resource.RLIMIT_CPU, (300, -1))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     counts, faults, slowest = Counter(), [], 0.0
-    cases = [
-        (one, *with_field(one, tag, value, number))
-        for one in files
-        for tag in one.fields
-        for value in (False, True)
-        for number in EXTREMES
-    ] if every_field else []
-    for number in range(first, last):
-        one, rng = files[number % len(files)], np.random.default_rng(number)
-        cases.append((one, *damaged(one, KINDS[number // len(files) % len(KINDS)], rng)))
-    for one, data, start, end, what in cases:
+    for one, (data, start, end, what) in cases(files, first, last, every_field):
         began = time.process_time()
         verdict, words = judge(one, data, start, end)
         slowest = max(slowest, time.process_time() - began)
@@ -232,6 +240,190 @@ def run(first: int, last: int, every_field: bool = False) -> dict:
     process = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=500)
     assert process.returncode == 0, f"{process.returncode}: {process.stderr[-3000:]}"
     return json.loads(process.stdout.splitlines()[-1])
+
+
+def test_damaged_files_end_in_words_or_right_pixels():
+    result = run(0, 960)
+    assert result["faults"] == []
+    assert sum(result["counts"].values()) == 960
+    assert result["grown_kb"] < MAX_MEMORY / 1024
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chunk", range(6))
+def test_many_damaged_files_and_every_field(chunk):
+    result = run(chunk * 20_000, (chunk + 1) * 20_000, every_field=chunk == 0)
+    print(result["counts"], result["slowest"], result["grown_kb"])
+    assert result["faults"] == []
+
+
+@pytest.mark.parametrize("name", ["png8.png", "plain.tif", "lzw.tif", "deflate.tif", "bigtiff.tif", "grey.bmp"])
+def test_every_bit_of_the_header(name):
+    """Of a TIFF: of its directory. No verdict depends on chance here."""
+    (whole,) = [one for one in whole_files() if one.name == name]
+    places = range(len(whole.data))[:54]
+    if whole.fields:
+        entries = [at - 4 for at, _ in whole.fields.values()]
+        places = [*range(8), *range(min(entries) - 2, min(max(entries) + 24, len(whole.data)))]
+    faults = []
+    for place in places:
+        for bit in range(8):
+            data = bytearray(whole.data)
+            data[place] ^= 1 << bit
+            verdict, words = judge(whole, bytes(data), place, place + 1)
+            faults += [f"byte {place} bit {bit}: {words}"] if verdict == "fault" else []
+    assert faults == []
+
+
+# headers that claim what cannot be
+
+
+def directory(*changes: tuple[int, int, tuple[int, ...]], pixels: bytes = bytes(64 * 64), following: int = 0) -> bytes:
+    """A TIFF of 64 x 64 zeros, one strip; `changes` are tags: (tag, type, values)."""
+    tags = {256: (4, (64,)), 257: (4, (64,)), 258: (3, (8,)), 259: (3, (1,)), 262: (3, (1,)), 273: (4, (8,))}
+    tags |= {277: (3, (1,)), 278: (4, (64,)), 279: (4, (len(pixels),))} | {tag: one for tag, *one in changes}
+    start = 8 + len(pixels)
+    behind, entries = start + 2 + 12 * len(tags) + 4, b""
+    values = b""
+    for tag, (kind, numbers) in sorted(tags.items()):
+        packed = struct.pack(f"<{len(numbers)}{ {2: 'B', 3: 'H', 4: 'I'}[kind]}", *numbers)
+        if len(packed) > 4:
+            values, packed = values + packed, struct.pack("<I", behind + len(values))
+        entries += struct.pack("<HHI", tag, kind, len(numbers)) + packed.ljust(4, b"\0")
+    head = b"II*\0" + struct.pack("<I", start) + pixels + struct.pack("<H", len(tags))
+    return head + entries + struct.pack("<I", following) + values
+
+
+def text(words: str) -> tuple[int, int, tuple[int, ...]]:
+    return 270, 2, tuple(words.encode() + b"\0")
+
+
+def chain(n: int) -> bytes:
+    one = directory()
+    length = len(one) - 8
+    pages = [one[8:-4] + struct.pack("<I", 8 + length * (i + 1) + 64 * 64 if i + 1 < n else 0) for i in range(n)]
+    return b"II*\0" + struct.pack("<I", 8 + 64 * 64) + b"".join(pages)
+
+
+def bmp(at: int, number: int, size: int = 4) -> bytes:
+    data = bytearray(picture("BMP", np.zeros((64, 64), np.uint8)))
+    data[at : at + size] = number.to_bytes(size, "little")
+    return bytes(data)
+
+
+def gif_of(width: int, height: int) -> bytes:
+    data = bytearray(picture("GIF", np.zeros((8, 8), np.uint8)))
+    sizes = struct.pack("<HH", width, height)
+    at = data.index(b"\x2c\0\0\0\0") + 5
+    data[6:10] = data[at : at + 4] = sizes
+    return bytes(data)
+
+
+ABSURD = {
+    "wide.tif": directory((256, 4, (2**32 - 1,))),
+    "wide-lzw.tif": directory((256, 4, (2**32 - 1,)), (259, 3, (5,))),
+    "large-lzw.tif": directory((256, 4, (20_000,)), (257, 4, (20_000,)), (278, 4, (20_000,)), (259, 3, (5,))),
+    "large-deflate.tif": directory((256, 4, (20_000,)), (257, 4, (20_000,)), (278, 4, (20_000,)), (259, 3, (8,))),
+    "zero.tif": directory((257, 4, (0,))),
+    "deep.tif": directory((32997, 4, (2**31,))),
+    "bits.tif": directory((258, 3, (60_000,))),
+    "no-bits.tif": directory((258, 3, (0,))),
+    "uneven-bits.tif": directory((258, 3, (8, 16, 8)), (277, 3, (3,))),
+    "samples.tif": directory((277, 4, (2**32 - 1,))),
+    "circle.tif": directory(following=8 + 64 * 64),
+    "next-outside.tif": directory(following=2**31),
+    "pages.tif": chain(5000),
+    "outside.tif": directory((273, 4, (2**31,))),
+    "long.tif": directory((279, 4, (2**32 - 1,))),
+    "short.tif": directory((279, 4, (64 * 64 - 1,))),
+    "empty-strip.tif": directory((279, 4, (0,)), (259, 3, (5,))),
+    "strips.tif": directory((278, 4, (1,))),
+    "no-rows.tif": directory((278, 4, (0,))),
+    "same-strip.tif": directory((278, 4, (32,)), (273, 4, (8, 8)), (279, 4, (2048, 2048))),
+    "on-header.tif": directory((273, 4, (2,))),
+    "tiles.tif": directory((322, 4, (2**31,)), (323, 4, (2**31,)), (324, 4, (8,)), (325, 4, (4096,))),
+    "no-tiles.tif": directory((322, 4, (0,)), (323, 4, (0,)), (324, 4, (8,)), (325, 4, (4096,))),
+    "bomb.tif": directory((259, 3, (8,)), pixels=zlib.compress(bytes(300_000_000), 9)),
+    "half.tif": directory((259, 3, (8,)), pixels=zlib.compress(bytes(2048))),
+    "tags.tif": b"II*\0\x08\0\0\0\xff\xff" + bytes(800_000),
+    "shared-tags.tif": b"II*\0\x08\0\0\0\x00\x10" + struct.pack("<HHII", 65000, 1, 2**20, 8) * 4096 + bytes(2**20),
+    "version.tif": b"II\x2a\x01\x08\0\0\0" + bytes(100),
+    "only-header.tif": b"II*\0\x08\0\0\0",
+    "two-bytes.tif": b"MM",
+    "empty.tif": b"",
+    "empty.png": b"",
+    "text.png": b"no image at all",
+    "large.gif": gif_of(9_000, 9_000),
+    "larger.gif": gif_of(65_535, 65_535),
+    "tall.bmp": bmp(22, 65),
+    "low.bmp": bmp(22, 63),
+    "huge.bmp": bmp(22, 2**31 - 1),
+    "wide.bmp": bmp(18, 100_000),
+    "colours.bmp": bmp(46, 2),
+    "bits.bmp": bmp(28, 4, 2),
+    "offset.bmp": bmp(10, 2**32 - 1),
+    "short.bmp": picture("BMP", np.zeros((64, 64), np.uint8))[:-1],
+    "short.jpg": picture("JPEG", np.arange(4096, dtype=np.uint8).reshape(64, 64))[:-200],
+    "short.gif": picture("GIF", np.arange(4096, dtype=np.uint8).reshape(64, 64))[:-200],
+}
+
+
+@pytest.mark.parametrize("name", ABSURD)
+def test_claims_that_cannot_be_are_refused_at_once(name, tmp_path):
+    for read in (lambda: decode_file(name, ABSURD[name], f"folder/{name}"), lambda: read_image(tmp_path / name)):
+        (tmp_path / name).write_bytes(ABSURD[name])
+        began = time.process_time()
+        tracemalloc.start()
+        try:
+            with pytest.raises(DataError, match=name):
+                read()
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert time.process_time() - began < MAX_SECONDS
+        assert peak < 100_000_000
+
+
+@pytest.mark.parametrize("shape", ["[1000000, 64, 64]", "[3, 64, 64]", "[128, 32]", "[32, 64]", "[0]", "[64, 64, 1e9]"])
+def test_a_text_does_not_change_the_shape(shape):
+    """ImageJ and tifffile write the size of a stack into a text."""
+    n = shape.split(",")[0].strip("[]")
+    for words in (f"ImageJ=1.53\nimages={n}\nslices={n}\n", f'{{"shape": {shape}}}'):
+        verdict = judge(Whole("a.tif", b"", np.zeros((64, 64), np.uint8)), directory(text(words)), -1, -1)
+        assert verdict[0] in ("right", "error"), verdict
+
+
+def test_what_the_checks_let_pass():
+    """Files as programs write them: every compression, padded rows, pages, and an image of 4 million zeros."""
+    zeros = np.zeros((2000, 2000), np.uint8)
+    for options in ({"compression": "zlib"}, {"tile": (256, 256)}, {"bigtiff": True}, {"rowsperstrip": 7}):
+        tifffile.imwrite(file := io.BytesIO(), zeros, **options)
+        assert np.array_equal(decode_file("a.tif", file.getvalue(), "a.tif"), zeros)
+    assert np.array_equal(decode_file("a.tif", picture("TIFF", zeros, compression="tiff_lzw"), "a.tif"), zeros)
+    for name in ("PNG", "GIF", "BMP", "JPEG"):
+        assert np.array_equal(decode_file("a", picture(name, zeros), "a"), zeros)
+    tifffile.imwrite(file := io.BytesIO(), np.zeros((1000, 4, 4), np.uint8), photometric="minisblack")
+    check_tiff(file.getvalue())
+    odd = np.arange(35, dtype=np.uint8).reshape(5, 7)
+    assert np.array_equal(decode_file("a.bmp", picture("BMP", odd), "a.bmp"), odd)
+
+
+@pytest.mark.parametrize("name", ["outside.tif", "circle.tif", "tall.bmp", "large.gif", "empty.png", "text.png"])
+@pytest.mark.parametrize("kind", ["images", "masks"])
+def test_a_data_set_names_its_damaged_file(name, kind, tmp_path):
+    pixels = np.zeros((64, 64), np.uint8)
+    pixels[20:30, 20:30] = 200
+    for split, number in (("train", 0), ("train", 1), ("test", 2)):
+        for folder in ("images", "masks"):
+            path = tmp_path / split / folder / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(picture("PNG", pixels if folder == "images" else pixels // 200))
+    assert len(read_samples(tmp_path).train) == 2
+    broken = tmp_path / "train" / kind / f"1{Path(name).suffix}"
+    broken.with_suffix(".png").unlink()
+    broken.write_bytes(ABSURD[name])
+    with pytest.raises(DataError, match=f"{kind}.1{Path(name).suffix} cannot be decoded"):
+        read_samples(tmp_path)
 
 
 if __name__ == "__main__":
