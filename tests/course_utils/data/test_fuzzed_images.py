@@ -41,7 +41,6 @@ from course_utils.data import DataError
 from course_utils.data.decoding import decode_file
 from course_utils.data.headers import check_tiff
 from course_utils.data.layouts import read_samples
-from course_utils.own_images import read_image
 
 ROOT = Path(__file__).parents[3]
 GIGABYTE = 2**30
@@ -370,6 +369,8 @@ ABSURD = {
 
 @pytest.mark.parametrize("name", ABSURD)
 def test_claims_that_cannot_be_are_refused_at_once(name, tmp_path):
+    from course_utils.own_images import read_image  # loads torch, which the other process does not need
+
     for read in (lambda: decode_file(name, ABSURD[name], f"folder/{name}"), lambda: read_image(tmp_path / name)):
         (tmp_path / name).write_bytes(ABSURD[name])
         began = time.process_time()
