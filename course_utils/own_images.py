@@ -24,6 +24,7 @@ from scipy import ndimage
 from course_utils.arguments import check_arguments
 from course_utils.data import DataError
 from course_utils.data.decoding import decode_file
+from course_utils.data.headers import check_tiff
 from course_utils.exploration import nucleus_areas, standardize
 from course_utils.measurements import median_diameter
 from course_utils.metrics import count_matches, iou_matrix
@@ -269,7 +270,9 @@ def read_image(path: str | Path) -> np.ndarray:
     path = Path(path)
     data, sizes = path.read_bytes(), {}
     if data[:2] in (b"II", b"MM"):
-        with contextlib.suppress(Exception), io.BytesIO(data) as file, tifffile.TiffFile(file) as tiff:
+        with contextlib.suppress(Exception), io.BytesIO(data) as file:  # `decode_file` says what is wrong
+            check_tiff(data, pixels=False)
+            tiff = tifffile.TiffFile(file)
             sizes = dict(zip(tiff.series[0].axes, tiff.series[0].shape, strict=True))
             sizes["images"] = sum(series.shape == tiff.series[0].shape for series in tiff.series)  # others: previews
     for axis, kind in (("Z", "planes of a stack"), ("T", "points in time"), ("images", "images")):

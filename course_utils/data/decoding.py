@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# A damaged header can claim any size: do not reserve memory for more pixels than a whole slide has.
-MAX_PIXELS = 500_000_000
+from course_utils.data.headers import check_bmp, check_claim, check_tiff
+
 MINISWHITE, PALETTE = 0, 3  # values of the TIFF tag PhotometricInterpretation
 ALPHA = (1, 2)  # values of the TIFF tag ExtraSamples
 
@@ -81,22 +81,19 @@ def reason(error: Exception) -> str:
 
 def _decode_tiff(data: bytes, is_mask: bool) -> np.ndarray:
     """From some truncated files tifffile returns what is left (an empty array if the directory at the end is missing,
-    tiles cut short). So first compare where each piece of pixel data ends with the length of the file.
+    tiles cut short), and damaged directories can claim anything. So `check_tiff` goes first.
     """
     import tifffile
 
+    check_tiff(data)
     with io.BytesIO(data) as file, tifffile.TiffFile(file) as tiff:  # a TiffFile is in a cycle, and keeps its file
-        if not tiff.pages:
-            raise ValueError("the file ends before the description of its image")
-        for page in tiff.pages:
-            if page.size > MAX_PIXELS:
-                raise ValueError(f"the file claims to hold {page.size} values")
-            ends = (offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True))
-            if max(ends, default=0) > len(data):
-                raise ValueError(f"the file is truncated: it ends after {len(data)} bytes, in the pixel data")
         page, series = tiff.pages[0], tiff.series[0]
         if is_mask and "JPEG" in page.compression.name:
             raise Unusable("has JPEG compression, which changes ids: use the label image without it.")
+        check_claim(series.size, series.nbytes, len(data))  # the text in a file can claim another shape
+        too_large = series.size > page.size * len(tiff.pages) and series.nbytes > len(data)
+        if too_large or not {page.imagelength, page.imagewidth} - {1} <= set(series.shape):
+            raise ValueError(f"the text in the file claims the shape {series.shape}, its tags {page.shape}")
         try:
             array, axes = tiff.asarray(), series.axes
             inverted = False
@@ -105,6 +102,8 @@ def _decode_tiff(data: bytes, is_mask: bool) -> np.ndarray:
                 raise
             array, axes = _decode_pillow(data, ".tif", ("TIFF",))[0], ""
             inverted = array.dtype in (bool, np.uint8)  # Pillow mends MINISWHITE, but only for these
+        if not array.size:
+            raise ValueError("no pixels can be read from it")
         if page.photometric == PALETTE and array.ndim == 2 and page.colormap is not None:
             return _from_palette(array, (page.colormap >> 8).T[array].astype(np.uint8), is_mask)
         if axes == "SYX":
@@ -123,6 +122,8 @@ def _decode_tiff(data: bytes, is_mask: bool) -> np.ndarray:
 def _decode_picture(data: bytes, suffix: str, is_mask: bool) -> np.ndarray:
     if data[:4] == b"\x89PNG" and data[24:25] == b"\x10" and data[25:26] in b"\x02\x04\x06":
         raise Unusable("has 16 bits in several channels, of which only 8 can be read: save one channel of it.")
+    if data[:2] == b"BM":
+        check_bmp(data)
     array, mode, colours = _decode_pillow(data, suffix, ("PNG", "BMP", "GIF", "JPEG"))
     if mode == "P":
         return _from_palette(array, colours, is_mask)
@@ -133,15 +134,21 @@ def _decode_pillow(data: bytes, suffix: str, formats: tuple[str, ...]) -> tuple[
     """The array, Pillow's name of its mode, and the colours if it has a palette."""
     from PIL import Image, UnidentifiedImageError
 
-    try:
-        picture = Image.open(io.BytesIO(data), formats=formats)
-        if picture.format == "PNG":  # reading the pixels compares no checksums; an image cannot be used after `verify`
-            picture.verify()
-            picture = Image.open(io.BytesIO(data), formats=formats)
-    except UnidentifiedImageError:
-        raise ValueError(f"its content is not that of a {suffix} file") from None
-    with picture, warnings.catch_warnings():
+    if not data:
+        raise ValueError("the file is empty")
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about damaged metadata, which does not concern the pixels
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            picture = Image.open(io.BytesIO(data), formats=formats)
+            check_claim(*2 * (picture.width * picture.height * len(picture.getbands()),), len(data))
+            if picture.format == "PNG":  # reading the pixels compares no checksums; `verify` uses the image up
+                picture.verify()
+                picture = Image.open(io.BytesIO(data), formats=formats)
+        except UnidentifiedImageError:
+            raise ValueError(f"its content is not that of a {suffix} file") from None
+        if picture.format == "GIF" and picture.tile[0][1] != (0, 0, *picture.size):
+            raise ValueError("its frame does not cover the image")
         if getattr(picture, "n_frames", 1) > 1:
             raise Unusable(f"holds {picture.n_frames} images: save the one that belongs here.")
         if picture.mode == "P":
