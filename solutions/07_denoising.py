@@ -57,7 +57,8 @@ settings = get_profile(profile)
 data = load_data(data_source)
 print(data)
 train, val = split_train_val(data.train, settings.validation_every)
-train_images, val_images = ([to_unit_range(sample.image) for sample in samples] for samples in (train, val))
+few_train = train[::4]  # enough for the short trainings of this notebook, and easy on the memory
+train_images, val_images = ([to_unit_range(sample.image) for sample in samples] for samples in (few_train, val))
 rng = np.random.default_rng(seed)
 
 # %% [markdown]
@@ -179,6 +180,7 @@ level = np.array([values[bins == b].mean() for b in used])
 variance = {name: np.array([np.var(added[bins == b]) for b in used]) for name, added in noise.items()}
 claim(np.ptp(variance["Gaussian"]) < 0.25 * sigma**2, "The variance of Gaussian noise is the same at every grey level.")
 claim(np.allclose(variance["Poisson"], level / photons, rtol=0.25), "That of Poisson noise grows with the level.")
+del values, noise, bins  # large arrays that are not needed any more
 
 # %% tags=["fold"]
 figure, axes = plotting.grid(1, 1, width=6, height=3.6)
@@ -366,7 +368,7 @@ from course_utils import NoisyPairDataset
 # %% check="7.3"
 
 # %%
-crop_size = min(settings.crop_size // 2, *(min(image.shape) // 16 * 16 for image in train_images))
+crop_size = min(settings.crop_size // 2, *(min(sample.image.shape) // 16 * 16 for sample in train))
 torch.manual_seed(seed)
 pairs = NoisyPairDataset(train_images, sigma, crop_size, seed=seed)
 noisy, target = pairs[int(np.argmax([image.mean() for image in train_images]))]
@@ -797,7 +799,7 @@ claim(dark > 0.5, "Most pixels are so dark that the clipping brightens them.")
 # take what Noise2Noise makes of an image, and put it through the curve.
 
 # %%
-predicted = [clipped_mean(image.clip(0, 1), sigma) for image in denoised["Noise2Noise"]]
+predicted = (clipped_mean(image.clip(0, 1), sigma) for image in denoised["Noise2Noise"])
 expected = np.mean([used_range_psnr(clean, image) for clean, image in zip(test_images, predicted)])
 unbiased = qualities["Noise2Noise"]["PSNR, max - min"].mean()
 print(f"predicted PSNR (max - min) with clipped pairs: {expected:.2f} dB; without clipping it is {unbiased:.2f} dB")
@@ -808,12 +810,13 @@ print(f"predicted PSNR (max - min) with clipped pairs: {expected:.2f} dB; withou
 
 # %%
 clipped_network = denoising_model("clipped", data, settings, seed, output)
-clipped_test, _ = noisy_arrays(data.test, clipped=True)
 outputs = {
     "noisy pairs": denoised["Noise2Noise"],
-    "clipped pairs": [denoise(clipped_network, image) for image in clipped_test],
+    "clipped pairs": [denoise(clipped_network, image.clip(0, 1)) for image in noisy_test],
 }
-outputs["clipped pairs, corrected"] = [without_clipping_bias(image, sigma) for image in outputs["clipped pairs"]]
+outputs["clipped pairs, corrected"] = [
+    without_clipping_bias(image, sigma).astype(np.float32) for image in outputs["clipped pairs"]
+]
 reached = {
     name: np.mean([used_range_psnr(clean, image) for clean, image in zip(test_images, images)])
     for name, images in outputs.items()
@@ -824,14 +827,13 @@ claim(reached["clipped pairs"] < unbiased - 2, "Clipping costs more than 2 dB.")
 claim(reached["clipped pairs, corrected"] > reached["clipped pairs"] + 1, "The inverse of the curve mends much of it.")
 
 # %%
-true = np.concatenate([image.ravel() for image in test_images])
-step = np.round(255 * true).astype(int)
-n_pixels = np.bincount(step)
+steps = [np.round(255 * image).astype(np.uint8).ravel() for image in test_images]
+n_pixels = sum(np.bincount(step, minlength=256) for step in steps)
 grey = np.flatnonzero((n_pixels > 500) & (np.arange(len(n_pixels)) <= 40))
-mean_output = {
-    name: 255 * np.bincount(step, np.concatenate([image.ravel() for image in images]))[grey] / n_pixels[grey]
-    for name, images in outputs.items()
-}
+mean_output = {}
+for name, images in outputs.items():
+    total = sum(np.bincount(step, image.ravel(), minlength=256) for step, image in zip(steps, images))
+    mean_output[name] = 255 * total[grey] / n_pixels[grey]
 curve = 255 * clipped_mean(grey[None] / 255, sigma)[0]
 off = np.abs(mean_output["clipped pairs"] - curve)
 print(f"mean output and predicted curve differ by {off.mean():.1f} grey levels on average, by {off.max():.1f} at most")
@@ -885,9 +887,16 @@ def class_probabilities(image):
 
 
 found = [class_probabilities(image) for image in val_images]
-interior, boundary = [one[1] for one in found], [one[2] for one in found]
-threshold, _ = find_best_threshold(interior, boundary, [s.mask for s in val], (0.5, 0.7, 0.8, 0.9))
+maps = [one[1] for one in found], [one[2] for one in found]
+threshold, _ = find_best_threshold(*maps, [s.mask for s in val], (0.5, 0.7, 0.8, 0.9))
 print("threshold of the seeds:", threshold)
+del found, maps
+
+
+def segment(image):
+    _, interior, boundary = class_probabilities(image)
+    return watershed_instances(interior, boundary, threshold)
+
 
 # %%
 inputs = {
@@ -897,8 +906,7 @@ inputs = {
 masks = [sample.mask for sample in data.test]
 instances, precision = {}, {}
 for name, images in inputs.items():
-    found = [class_probabilities(image) for image in images]
-    instances[name] = [watershed_instances(one[1], one[2], threshold) for one in found]
+    instances[name] = [segment(image) for image in images]
     precision[name] = np.array([average_precision(*pair, (0.5, 0.75, 0.9)) for pair in zip(instances[name], masks)])
 columns = ["AP at IoU 0.5", "AP at IoU 0.75", "AP at IoU 0.9"]
 table = pd.DataFrame({name: values.mean(axis=0) for name, values in precision.items()}, index=columns).T
