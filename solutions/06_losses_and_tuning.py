@@ -411,8 +411,8 @@ for name, (network, _) in trained.items():
 # %%
 val_images, val_masks = val_windows
 model = boundary_model(data, settings, seed, output)
-val_full, val_truths = normalized_arrays(val)
-on_val_full = [predict(model, image) for image in val_full]
+val_truths = [sample.mask for sample in val]
+on_val_full = [predict(model, image) for image in normalized_arrays(val)[0]]
 separated = []
 for mask, p in zip(val_masks, on_val_full):
     p = p[:, :256, :256]
@@ -717,8 +717,8 @@ redraw_on_change(draw_weight, weight=FloatLogSlider(1, base=10, min=0, max=2, st
 # made on test images to show what is wrong with it; nothing below uses them.**
 
 # %%
-test_full, test_truths = normalized_arrays(data.test)
-on_test_full = [predict(model, image) for image in test_full]
+test_truths = [sample.mask for sample in data.test]
+on_test_full = [predict(model, image) for image in normalized_arrays(data.test)[0]]
 candidates = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
 
 
