@@ -358,8 +358,7 @@ def _read_pair(files: FileStore, name: str, image_path: str, mask_path: str) -> 
             f"{files.where(image_path)} has shape {image.shape}, its mask {files.where(mask_path)} {mask.shape}: "
             "image and mask must have the same height and width."
         )
-    sample = Sample(name, image, mask.astype(np.int32))
-    # Measured on the mask as it was stored, which is quicker; kept with the sample's, so that there is only one.
+    sample = Sample(name, image, mask.astype(np.int32))  # the features are of the mask as stored, but do not keep it
     return sample, replace(MaskFeatures.of(mask, files.where(mask_path)), mask=sample.mask)
 
 
@@ -398,5 +397,4 @@ def _split(samples: list[Sample]) -> tuple[list[Sample], list[Sample]]:
 
 
 def _some(names: list[str], max_names: int = 5) -> str:
-    more = f" and {len(names) - max_names} more" if len(names) > max_names else ""
-    return ", ".join(names[:max_names]) + more
+    return ", ".join(names[:max_names]) + (f" and {len(names) - max_names} more" if len(names) > max_names else "")
