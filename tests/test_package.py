@@ -123,7 +123,7 @@ def test_no_module_has_more_than_400_lines():
 # 1,000 lines to course_utils (losses, denoising, measurements, images of any kind and size, networks for them), 1,430
 # of checks (180 for each exercise; 140 in 01 to 05), 600 to the workshop (`segment`: folders, files to write, its page)
 # and 200 to what is observed of their exercises in grading.
-MAX_LINES = [("course_utils", 6550), ("exercises", 7380), ("workshop", 4620), ("grading", 7460)]
+MAX_LINES = [("course_utils", 6550), ("exercises", 7380), ("workshop", 4665), ("grading", 7460)]
 
 
 @pytest.mark.parametrize(("name", "lines"), MAX_LINES)
