@@ -774,14 +774,14 @@ best_components = max(component_f1, key=component_f1.get)
 print(f"threshold of the components: {best_components}, of the seeds: {best}")
 
 test_images = [normalize_percentiles(sample.image) for sample in data.test]
-predictions = [predict(model, image) for image in test_images]
+predictions = [predict(model, image)[1:].copy() for image in test_images]  # not the background
 methods = {
     "Otsu, components": [otsu_components(sample.image) for sample in data.test],
     "Otsu, watershed": [otsu_watershed(sample.image) for sample in data.test],
     "boundary U-Net, components": [
-        remove_small(connected_components(p[1] + p[2], best_components), 20) for p in predictions
+        remove_small(connected_components(f + b, best_components), 20) for f, b in predictions
     ],
-    "boundary U-Net, watershed": [remove_small(watershed_instances(p[1], p[2], best), 20) for p in predictions],
+    "boundary U-Net, watershed": [remove_small(watershed_instances(f, b, best), 20) for f, b in predictions],
 }
 scores = compare_methods(methods, test_masks)
 display(score_table(scores).style.format("{:.3f}"))
