@@ -19,7 +19,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from course_utils.arguments import check_arguments
-from course_utils.device import choose_precision, fast_layout, in_precision, keep_freed_memory, return_freed_memory
+from course_utils.device import choose_precision, fast_layout, in_precision, keep_freed_memory
 from course_utils.display import ProgressBar
 from course_utils.distributed import ProcessGroup, join_process_group
 from course_utils.results import replacing, summarize_error, writing_into
@@ -230,8 +230,6 @@ def fit(
     if group.is_first and checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     group.barrier()
-    del training
-    return_freed_memory()
     return results
 
 

@@ -38,7 +38,7 @@ def scores(executed) -> dict[str, dict]:
     return {entry["notebook"]: entry["scores"] for entry in summary["notebooks"]}
 
 
-def test_every_notebook_fits_into_a_small_hub(executed):
+def test_every_notebook_in_smoke_takes_at_most_1700_mb(executed):
     """About 830 MB are imports, 340 of them pages of libraries, which the quota of a container need not count."""
     summary = json.loads((executed / "summary.json").read_text(encoding="utf-8"))
     peaks = {entry["notebook"]: entry["memory_mb"] for entry in summary["notebooks"]}
