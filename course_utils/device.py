@@ -147,6 +147,12 @@ def memory_explained(what: str) -> Iterator[None]:
         ) from error
 
 
+def return_freed_memory() -> None:
+    """Give the memory that `keep_freed_memory` has kept back to the system: a training that has ended needs none."""
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def describe_device(device: torch.device) -> str:
     """One line for people, as in "CPU, 2 threads, bfloat16". With float16 it says what a plain loop uses instead."""
     precision = str(choose_precision(device)).removeprefix("torch.")

@@ -20,7 +20,14 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from course_utils.arguments import check_arguments
-from course_utils.device import choose_precision, fast_layout, in_precision, keep_freed_memory, memory_explained
+from course_utils.device import (
+    choose_precision,
+    fast_layout,
+    in_precision,
+    keep_freed_memory,
+    memory_explained,
+    return_freed_memory,
+)
 from course_utils.display import ProgressBar
 from course_utils.distributed import ProcessGroup, join_process_group
 from course_utils.resuming import digest, load_state, save_state
@@ -255,6 +262,8 @@ def fit(
     if group.is_first and checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     group.barrier()
+    del training  # optimizer and averaged weights
+    return_freed_memory()
     return results
 
 

@@ -589,10 +589,12 @@ show(
 # normalisation:
 
 # %%
-images = [normalize_percentiles(sample.image) for sample in data.train]
-nuclei = np.concatenate([image[sample.mask > 0] for image, sample in zip(images, data.train)])
-background = np.concatenate([image[sample.mask == 0] for image, sample in zip(images, data.train)])
-overlap = np.mean(nuclei < np.percentile(background, 99))
+nuclei, background = [], []
+for sample in data.train:  # every second row and column is enough, and takes a quarter of the memory
+    image, mask = normalize_percentiles(sample.image)[::2, ::2], sample.mask[::2, ::2]
+    nuclei.append(image[mask > 0])
+    background.append(image[mask == 0])
+overlap = np.mean(np.concatenate(nuclei) < np.percentile(np.concatenate(background), 99))
 print(f"{100 * overlap:.0f} % of the nucleus pixels are darker than the brightest 1 % of the background")
 claim(0.05 < overlap < 0.3, "The grey values of nuclei and background overlap, but only in part.")
 

@@ -330,24 +330,29 @@ val_predictions = [predict(model, image) for image in val_images]
 val_foregrounds = [prediction[1] for prediction in val_predictions]
 val_boundaries = [prediction[2] for prediction in val_predictions]
 
-is_boundary = np.concatenate([find_boundaries(mask, mode="inner").ravel() for mask in val_masks])
-background, boundary = (np.concatenate([p[c].ravel() for p in val_predictions]) for c in (0, 2))
-more = 1 + (BOUNDARY_WEIGHT - 1) * boundary  # the probabilities with the weight add up to this
-versions = {
-    "weight removed": (boundary, background),
-    "weight left in": (BOUNDARY_WEIGHT * boundary / more, background / more),
-}
+
+def with_weight(prediction):
+    """Put the weight of the boundary back into probabilities (3, H, W): multiply, and scale to a sum of 1."""
+    odds = prediction * np.array([1, 1, BOUNDARY_WEIGHT], dtype=np.float32)[:, None, None]
+    return odds / odds.sum(axis=0)
+
+
+versions = {"weight removed": lambda prediction: prediction, "weight left in": with_weight}
 
 # %%
 n_foreground = sum(np.count_nonzero(mask) for mask in val_masks)
 reliability, distance, excess = {}, {}, {}
-for name, (predicted, outside) in versions.items():
-    bins = np.minimum((10 * predicted).astype(int), 9)
-    n_pixels = np.maximum(np.bincount(bins, minlength=10), 1)
-    mean, share = (np.bincount(bins, values, minlength=10) / n_pixels for values in (predicted, is_boundary))
+for name, version in versions.items():
+    sums, n_inside = np.zeros((3, 10)), 0
+    for p, mask in zip(map(version, val_predictions), val_masks):
+        bins = np.minimum((10 * p[2]).astype(int), 9).ravel()
+        counted = np.ones(mask.shape), p[2], find_boundaries(mask, mode="inner")
+        sums += [np.bincount(bins, values.ravel(), minlength=10) for values in counted]
+        n_inside += np.count_nonzero(p[0] < 0.5)
+    mean, share = sums[1:] / np.maximum(sums[0], 1)
     reliability[name] = mean, share
     distance[name] = np.abs(mean - share).max()
-    excess[name] = np.count_nonzero(outside < 0.5) / n_foreground - 1
+    excess[name] = n_inside / n_foreground - 1
 compare("05 weight", round(100 * excess["weight left in"], 1), f"Without it: {excess['weight removed']:+.1%}.")
 without, weighted = distance.values()
 print(f"shares off by up to {weighted:.2f} with the weight, by up to {without:.2f} without it")
@@ -769,14 +774,14 @@ best_components = max(component_f1, key=component_f1.get)
 print(f"threshold of the components: {best_components}, of the seeds: {best}")
 
 test_images = [normalize_percentiles(sample.image) for sample in data.test]
-predictions = [predict(model, image) for image in test_images]
+predictions = [predict(model, image)[1:].copy() for image in test_images]  # not the background
 methods = {
     "Otsu, components": [otsu_components(sample.image) for sample in data.test],
     "Otsu, watershed": [otsu_watershed(sample.image) for sample in data.test],
     "boundary U-Net, components": [
-        remove_small(connected_components(p[1] + p[2], best_components), 20) for p in predictions
+        remove_small(connected_components(f + b, best_components), 20) for f, b in predictions
     ],
-    "boundary U-Net, watershed": [remove_small(watershed_instances(p[1], p[2], best), 20) for p in predictions],
+    "boundary U-Net, watershed": [remove_small(watershed_instances(f, b, best), 20) for f, b in predictions],
 }
 scores = compare_methods(methods, test_masks)
 display(score_table(scores).style.format("{:.3f}"))

@@ -55,8 +55,8 @@ data = load_data(data_source)
 print(data)
 train, val = split_train_val(data.train, settings.validation_every)
 classes = ["background", "interior", "boundary"]
-targets = [boundary_target(sample.mask) for sample in train]
-counts = torch.bincount(torch.cat([target.flatten() for target in targets]), minlength=3)
+targets = [boundary_target(sample.mask).byte() for sample in train]  # int64 would take eight times the memory
+counts = sum(torch.bincount(target.flatten(), minlength=3) for target in targets)
 share = (counts / counts.sum()).tolist()
 print("share of the pixels:", ", ".join(f"{name} {part:.1%}" for name, part in zip(classes, share)))
 claim(share[2] < 0.05, "Fewer than 5 % of the pixels are boundary.")
@@ -70,7 +70,7 @@ claim(share[2] < 0.05, "Fewer than 5 % of the pixels are boundary.")
 
 # %%
 sample = max(range(len(train)), key=lambda index: (targets[index] == 2).float().mean())
-target = targets[sample]
+target = targets[sample].long()
 predictions = {
     "all background": torch.zeros_like(target),
     "no boundary": target.clamp(max=1),
@@ -243,7 +243,7 @@ from course_utils import class_weights
 # %% check="6.2"
 
 # %%
-weights = class_weights(targets)
+weights = class_weights([target.long() for target in targets])
 print("weights:", ", ".join(f"{name} {weight:.2f}" for name, weight in zip(classes, weights.tolist())))
 
 
@@ -265,7 +265,7 @@ losses = {"cross entropy": cross_entropy, "weighted": weighted_loss, "Dice": mul
 losses |= {"cross entropy + Dice": combined_loss}
 for name, loss_fn in losses.items():
     pulls = torch.zeros(3)
-    for one in targets[::8]:
+    for one in (target.long() for target in targets[::8]):
         logits = torch.zeros(1, 3, *one.shape, requires_grad=True)
         loss_fn(logits, one[None]).backward()
         pull = logits.grad.abs().sum(dim=1)[0]
@@ -342,16 +342,15 @@ n_epochs = settings.loss_epochs
 # %%
 def cut_windows(samples):
     images, masks = normalized_arrays(samples)
-    return [image[:256, :256] for image in images], [mask[:256, :256] for mask in masks]
+    return [image[:256, :256].copy() for image in images], [mask[:256, :256] for mask in masks]  # not the large images
 
 
 val_windows, test_windows = cut_windows(val), cut_windows(data.test)
 crop_size, batch_size = settings.crop_size // 2, 2 * settings.batch_size
-dataset = boundary_dataset(train, crop_size, seed)
 few = [[part[:128, :128] for part in parts[::4]] for parts in val_windows]  # for the curves
 
 
-def train_with(loss_fn, run_seed):
+def train_with(dataset, loss_fn, run_seed):
     torch.manual_seed(run_seed)  # decides first weights and crops
     network = UNet(1, 3, settings.base_channels, settings.depth, batch_norm=True).to(choose_device())
     curve = fit(
@@ -372,7 +371,9 @@ question += "background included, another seed. How many of them are shown to be
 ask("06 better", question, options=[*"0123456"])
 
 # %%
-trained = {name: train_with(*run) for name, run in runs.items()}
+dataset = boundary_dataset(train, crop_size, seed)
+trained = {name: train_with(dataset, *run) for name, run in runs.items()}
+del dataset  # all training images as float32: memory that is not needed any more
 n_steps = n_epochs * -(-settings.crops_per_epoch // batch_size)
 print(f"{len(runs)} networks, {n_steps} steps each, {batch_size} crops of {crop_size} pixels in a step")
 
@@ -393,11 +394,12 @@ def without_weights(prediction):
     return odds / odds.sum(axis=0)
 
 
-predicted = {}
+predicted = {}  # interior and boundary, on the validation windows and on the test windows
 for name, (network, _) in trained.items():
-    predicted[name] = [[predict(network, image) for image in images] for images, _ in (val_windows, test_windows)]
+    found = [[predict(network, image) for image in images] for images, _ in (val_windows, test_windows)]
+    predicted[name] = [[p[1:].copy() for p in part] for part in found]  # not the background, which is the rest
     if name == "weighted":
-        predicted["weights taken out"] = [[without_weights(one) for one in part] for part in predicted[name]]
+        predicted["weights taken out"] = [[without_weights(p)[1:].copy() for p in part] for part in found]
 
 # %% [markdown]
 # A curve near 0 says that boundary is hardly anywhere the most probable class, not that nothing was learned: the
@@ -409,8 +411,8 @@ for name, (network, _) in trained.items():
 # %%
 val_images, val_masks = val_windows
 model = boundary_model(data, settings, seed, output)
-val_full, val_truths = normalized_arrays(val)
-on_val_full = [predict(model, image) for image in val_full]
+val_truths = [sample.mask for sample in val]
+on_val_full = [predict(model, image) for image in normalized_arrays(val)[0]]
 separated = []
 for mask, p in zip(val_masks, on_val_full):
     p = p[:, :256, :256]
@@ -443,17 +445,17 @@ crop = np.s_[top : top + extent, left : left + extent]
 thresholds = [0.1, 0.3, 0.5, 0.7, 0.9]
 best = {}
 for name, (on_val, _) in predicted.items():
-    best[name], _ = find_best_threshold([p[1] for p in on_val], [p[2] for p in on_val], val_masks, thresholds)
+    best[name], _ = find_best_threshold([p[0] for p in on_val], [p[1] for p in on_val], val_masks, thresholds)
 trained_long = on_val_full[shown][:, :256, :256]
 
 # %% tags=["fold"]
-maps = {"notebook 05": (trained_long, 0.5)} | {name: (predicted[name][0][shown], best[name]) for name in predicted}
+maps = {"notebook 05": (trained_long[1:], 0.5)} | {name: (predicted[name][0][shown], best[name]) for name in predicted}
 figure, axes = plotting.grid(len(maps) // 3 + 1, 3, width=3.2)
 plotting.draw_image(axes[0, 0], val_images[shown][crop], "image")
 plotting.draw_edges(axes[0, 0], val_masks[shown][crop])
 for panel, (name, (p, threshold)) in zip(axes.flat[1:], maps.items()):
-    plotting.draw_probability(panel, p[2][crop], name)
-    plotting.draw_edges(panel, watershed_instances(p[1], p[2], threshold)[crop], "white")
+    plotting.draw_probability(panel, p[1][crop], name)
+    plotting.draw_edges(panel, watershed_instances(*p, threshold)[crop], "white")
 for panel in axes.flat[len(maps) + 1 :]:
     panel.axis("off")
 show(
@@ -467,9 +469,9 @@ val_targets = [boundary_target(mask).numpy() for mask in val_masks]
 n_nucleus, n_boundary = (sum(np.count_nonzero(target >= c) for target in val_targets) for c in (1, 2))
 sizes = {}
 for name, (on_val, _) in predicted.items():
-    given = sum(p[2][target == 2].sum() for p, target in zip(on_val, val_targets)) / n_boundary
-    spread = sum(p[2].sum() for p in on_val) / n_boundary
-    mask = sum(np.count_nonzero(p[1] + p[2] > 0.5) for p in on_val) / n_nucleus
+    given = sum(p[1][target == 2].sum() for p, target in zip(on_val, val_targets)) / n_boundary
+    spread = sum(p[1].sum() for p in on_val) / n_boundary
+    mask = sum(np.count_nonzero(p[0] + p[1] > 0.5) for p in on_val) / n_nucleus
     sizes[name] = {"where it is boundary": given, "sum / boundary": spread, "mask / nuclei": mask}
 sizes = pd.DataFrame(sizes).T
 weighted, plain, out = (sizes.loc[name] for name in ("weighted", "cross entropy", "weights taken out"))
@@ -540,7 +542,7 @@ iou_thresholds = (0.5, 0.75, 0.9)
 test_images, test_masks = test_windows
 f1 = {}
 for name, (_, on_test) in predicted.items():
-    found = [remove_small(watershed_instances(p[1], p[2], best[name]), 20) for p in on_test]
+    found = [remove_small(watershed_instances(*p, best[name]), 20) for p in on_test]
     table = score_images(found, test_masks, iou_thresholds)
     f1[name] = {t: table.loc[table["iou_threshold"] == t, "f1"].tolist() for t in iou_thresholds}
 
@@ -715,8 +717,8 @@ redraw_on_change(draw_weight, weight=FloatLogSlider(1, base=10, min=0, max=2, st
 # made on test images to show what is wrong with it; nothing below uses them.**
 
 # %%
-test_full, test_truths = normalized_arrays(data.test)
-on_test_full = [predict(model, image) for image in test_full]
+test_truths = [sample.mask for sample in data.test]
+on_test_full = [predict(model, image) for image in normalized_arrays(data.test)[0]]
 candidates = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
 
 

@@ -18,7 +18,7 @@ import re
 import unicodedata
 import zipfile
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -354,7 +354,8 @@ def _read_pair(files: FileStore, name: str, image_path: str, mask_path: str) -> 
             f"{files.where(image_path)} has shape {image.shape}, its mask {files.where(mask_path)} {mask.shape}: "
             "image and mask must have the same height and width."
         )
-    return Sample(name, image, mask.astype(np.int32)), MaskFeatures.of(mask, files.where(mask_path))
+    sample = Sample(name, image, mask.astype(np.int32))  # the features are of the mask as stored, but do not keep it
+    return sample, replace(MaskFeatures.of(mask, files.where(mask_path)), mask=sample.mask)
 
 
 def _read_kaggle(files: FileStore, root: str) -> _Found:
@@ -392,5 +393,4 @@ def _split(samples: list[Sample]) -> tuple[list[Sample], list[Sample]]:
 
 
 def _some(names: list[str], max_names: int = 5) -> str:
-    more = f" and {len(names) - max_names} more" if len(names) > max_names else ""
-    return ", ".join(names[:max_names]) + more
+    return ", ".join(names[:max_names]) + (f" and {len(names) - max_names} more" if len(names) > max_names else "")

@@ -79,8 +79,8 @@ FIXED = {"axes", "target_transform", "title", "colorbar", "legend", "colour", "w
 # Functions that take neither arrays nor numbers of the user, and classes that are no data sets
 NO_ARRAYS = {
     "no arguments": """modules_by_name checkpoint_folder embedded_folder available_sources cache_folder cached_dsb2018
-        choose_device cpu_has_fast_bfloat16 keep_freed_memory in_notebook launched_by_torchrun current_process_group
-        leave_process_group use_course_style""",
+        choose_device cpu_has_fast_bfloat16 keep_freed_memory return_freed_memory in_notebook launched_by_torchrun
+        current_process_group leave_process_group use_course_style""",
     "files, folders and words, tested with what they read": """save_model load_model load_data find_kaggle_input
         fetch_dsb2018 read_samples read_image decode get_profile prepare_output record_scores replacing writing_into
         model_path load_or_train summarize_error main write_dataset did_you_mean script_as_html framed save_sealed

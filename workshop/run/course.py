@@ -231,4 +231,4 @@ def run_notebook(
         write_html(executed, page, images_from=source.parent, others=others)
     error, status = (f"{name} FAILED: {failure}", "failed") if failure else ("", "passed")
     say(f"{name}  {status} after {seconds:.1f} s")
-    return NotebookResult(name, status, seconds, scores, error, now())
+    return NotebookResult(name, status, seconds, scores, error, now(), progress.memory.megabytes)

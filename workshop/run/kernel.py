@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
@@ -15,6 +16,7 @@ from typing import Any
 
 import nbformat
 import papermill
+import psutil  # ipykernel needs it, too
 from jupyter_client.kernelspec import KernelSpecManager
 from nbformat import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
@@ -91,6 +93,45 @@ def _code_cells(notebook: NotebookNode) -> list[NotebookNode]:
     return [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
 
 
+class PeakMemory:
+    """The peak of the resident memory of a process and its children, in MB of 10^6 bytes.
+
+    The quota of a container counts less: of the resident memory it can reclaim what is mapped from files, such as the
+    libraries of torch. Memory that forked children share with their parent is counted for each. `megabytes` is None as
+    long as nothing was seen. Where the system keeps no peak (macOS), one between two looks is missed.
+    """
+
+    def __init__(self, pid: int | None):
+        self.pid = pid
+        self.megabytes: int | None = None
+        self.looked = 0.0
+
+    def look(self, every: float = 0.0) -> None:
+        """See how much it is now; without effect if the process has ended, or within `every` seconds of the last."""
+        if self.pid is None or time.monotonic() - self.looked < every:
+            return
+        self.looked = time.monotonic()
+        with contextlib.suppress(psutil.Error, OSError):
+            process = psutil.Process(self.pid)
+            peak = _own_peak(process)
+            now = sum(_resident(one) for one in (process, *process.children(recursive=True)))
+            self.megabytes = max(self.megabytes or 0, round(max(peak, now) / 1e6))
+
+
+def _resident(process: psutil.Process) -> int:
+    with contextlib.suppress(psutil.Error):
+        return process.memory_info().rss
+    return 0  # it has just ended
+
+
+def _own_peak(process: psutil.Process) -> int:
+    """The peak that the system keeps: on Linux and on Windows."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8"))
+        return 1024 * int(found[1]) if found else 0  # a process that has ended and is not yet waited for has none
+    return getattr(process.memory_info(), "peak_wset", 0)
+
+
 class Progress:
     """Says one line for each code cell and, while one runs long, a line every minute; knows which one is running.
 
@@ -103,6 +144,7 @@ class Progress:
         self.stop = stop
         self.live = live
         self.cells: list[NotebookNode] = []
+        self.memory = PeakMemory(None)  # of the kernel
         self.current: int | None = None  # number of the code cell that began last, from 1
         self.started = self.said = time.monotonic()
 
@@ -114,6 +156,7 @@ class Progress:
 
     def wait(self) -> None:
         """The kernel has not answered yet."""
+        self.memory.look(every=0.5)
         if self.stop.is_set():
             raise InterruptedError("the run was interrupted")
         seconds = time.monotonic() - self.started
@@ -124,6 +167,7 @@ class Progress:
 
     def end(self, cell: NotebookNode, **_: Any) -> None:
         """A hook of nbclient: a cell has ended."""
+        self.memory.look()
         if not self.live:
             self._say(f"{time.monotonic() - self.started:6.1f} s  {first_words(cell.source)}")
 
@@ -163,6 +207,7 @@ class _Client(PapermillNotebookClient):
 
     def start_new_kernel_client(self, **kwargs):
         client = super().start_new_kernel_client(**kwargs)
+        self.progress.memory = PeakMemory(getattr(self.km.provisioner, "pid", None))
         for channel in (client.shell_channel, client.iopub_channel):
             channel.get_msg = ask_often(channel.get_msg, self.progress.wait)
         return client

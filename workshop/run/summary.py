@@ -14,7 +14,10 @@ from workshop.run.machine import now, versions
 
 @dataclass
 class NotebookResult:
-    """The result of one notebook. `error` is a text for people, empty if the notebook passed."""
+    """The result of one notebook. `error` is a text for people, empty if the notebook passed.
+
+    `memory_mb` is the peak of `workshop.run.kernel.PeakMemory`, None if it was not measured.
+    """
 
     notebook: str
     status: str
@@ -22,6 +25,7 @@ class NotebookResult:
     scores: dict[str, Any] = field(default_factory=dict)
     error: str = ""
     date: str = ""
+    memory_mb: int | None = None
 
 
 def write_summary(folder: Path, results: list[NotebookResult], facts: dict[str, Any]) -> None:
@@ -44,13 +48,15 @@ def write_summary(folder: Path, results: list[NotebookResult], facts: dict[str, 
 
 
 def format_table(results: list[NotebookResult]) -> list[str]:
-    """The lines of a table for people: notebook, result and seconds, then each notebook's scores.
+    """The lines of a table for people: notebook, result, seconds and peak of the memory, then each notebook's scores.
 
     Scores that are numbers take one line each; groups of scores (one for each method) stand side by side.
     """
     width = max([len("notebook"), *(len(result.notebook) for result in results)])
-    lines = [f"{'notebook':{width}}  result   seconds", f"{'-' * width}  ------  --------"]
-    lines += [f"{result.notebook:{width}}  {result.status}  {result.seconds:8.1f}" for result in results]
+    lines = [f"{'notebook':{width}}  result   seconds  memory MB", f"{'-' * width}  ------  --------  ---------"]
+    for result in results:
+        memory = "-" if result.memory_mb is None else f"{result.memory_mb:,}"
+        lines.append(f"{result.notebook:{width}}  {result.status}  {result.seconds:8.1f}  {memory:>9}")
     for result in results:
         groups = {name: value for name, value in result.scores.items() if isinstance(value, dict)}
         if result.scores:

@@ -111,7 +111,7 @@ def test_a_notebook_that_passes(run):
     assert "hello 3 smoke" in page_of(run)
 
     assert re.search(r"01_tiny  cell  3/5 +\d+\.\d s  Say hello", run.text)
-    assert re.search(r"01_tiny +passed +\d+\.\d\n", run.text)
+    assert re.search(r"01_tiny +passed +\d+\.\d +\d+\n", run.text)
     assert re.search(r"\n01_tiny\n  dice: 0\.500\n +f1\n  0\.5 +0\.250\n", run.text)
     summary = run.summary()
     assert summary["notebooks"][0]["scores"] == result.scores
@@ -263,6 +263,32 @@ def test_a_failing_cell_is_shown_and_the_other_notebooks_still_run(run, cells, r
     assert cells[-1].splitlines()[-1] in BeautifulSoup(page_of(run, "01_bad"), "html.parser").get_text()
     assert "reached" in page_of(run, "02_good")
     assert [entry["status"] for entry in run.summary()["notebooks"]] == ["failed", "passed"]
+
+
+def test_the_peak_of_the_memory_is_that_of_the_kernel_and_its_children(run):
+    """What a cell frees at once counts, and so does a process that lives for three seconds."""
+    child = "import time; x = bytearray(200_000_000); time.sleep(3)"
+    in_child = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {child!r}])"
+    bare, freed, with_child = run(
+        write_notebook(run.sources, "01_bare", "x = 1"),
+        write_notebook(run.sources, "02_freed", "x = bytearray(300_000_000)\ndel x"),
+        write_notebook(run.sources, "03_child", in_child),
+    )
+    assert 20 < bare.memory_mb < 200
+    assert 0 <= freed.memory_mb - bare.memory_mb - 300 < 30
+    assert 200 <= with_child.memory_mb - bare.memory_mb < 250
+    assert run.summary()["notebooks"][1]["memory_mb"] == freed.memory_mb
+    assert re.search(rf"02_freed +passed +[\d.]+ +{freed.memory_mb}$", run.text, re.MULTILINE)
+
+
+def test_without_a_measurement_the_table_says_so():
+    assert kernel_module.PeakMemory(None).megabytes is None
+    gone = kernel_module.PeakMemory(2**22 + 1)  # beyond the highest number of a process
+    gone.look()
+    assert gone.megabytes is None
+    assert summary.format_table([summary.NotebookResult("01_tiny", "passed", 2.0)])[-1].split() == [
+        "01_tiny", "passed", "2.0", "-"
+    ]  # fmt: skip
 
 
 def test_sys_exit_in_the_last_cell_is_a_failure(run):
@@ -545,7 +571,7 @@ def test_workers_share_the_notebooks_and_one_that_is_killed_loses_nothing(run):
     assert any(re.match(r"01_a  cell  3/\d +\d+\.\d s  ", line) for line in run.lines), "progress of the workers"
     assert run.lines.count("02_b  starts") == 2
     assert "ZeroDivisionError: division by zero" in run.text and "1 of 5 notebooks failed: 05_fails" in run.text
-    table = re.findall(r"^(\d\d_\w+) +(?:passed|failed) +\d+\.\d$", run.text, re.MULTILINE)
+    table = re.findall(r"^(\d\d_\w+) +(?:passed|failed) +\d+\.\d +(?:\d+|-)$", run.text, re.MULTILINE)
     assert table == names
     summary = run.summary()
     assert [entry["notebook"] for entry in summary["notebooks"]] == names and summary["workers"] == "2 processes"
