@@ -131,7 +131,7 @@ def test_each_room_stays_small(name, lines):
     grading = [module for module in MODULES if module.startswith("workshop.grade")]
     modules = grading if name == "grading" else [one for one in MODULES if room(one) == name and one not in grading]
     assert sum(LINES[module] for module in modules) <= lines
-    assert name != "course_utils" or len(modules) <= 29
+    assert name != "course_utils" or len(modules) <= 32
 
 
 # importing
