@@ -10,12 +10,10 @@ version, more about an exercise) is kept.
 from __future__ import annotations
 
 import contextlib
-import glob
 import html
 import itertools
 import json
 import os
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -115,7 +113,6 @@ def _write(key: str, **values: Any) -> bool:
             record[key] = (entry if isinstance(entry, dict) else {}) | values
             with replacing(path) as file:
                 file.write(json.dumps(record, indent=2, sort_keys=True).encode())
-            _tidy(path)
     except (OSError, RecursionError) as error:  # the latter if the cell calls from deep within
         reason = getattr(error, "strerror", None) or error
         _say(
@@ -144,14 +141,6 @@ def _locked(path: Path) -> Iterator[None]:
 def _set_aside(path: Path) -> Path:
     kept = next(name for n in itertools.count(1) if not (name := path.with_name(f"{path.name}.damaged{n}")).exists())
     return path.rename(kept)
-
-
-def _tidy(path: Path) -> None:
-    """Remove what processes that died while they wrote have left behind."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime > 60:
-                left.unlink()
 
 
 def _say(line: str) -> None:
