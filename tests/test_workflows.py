@@ -95,10 +95,19 @@ def test_commands_of_the_course_have_arguments_that_it_knows(command):
 
 def test_commands_of_the_benchmarks_have_arguments_that_they_know(monkeypatch):
     asked = []
-    monkeypatch.setattr("benchmarks.running.run_benchmarks", lambda *arguments: asked.append(arguments))
-    [command] = [command for command in COURSE_COMMANDS if "course.py bench" in command]
-    assert benchmarks.__main__.main(shlex.split(command)[3:]) == 0
-    assert [one[:4] for one in asked] == [(None, "dsb2018", False, Path("build/bench"))]
+    monkeypatch.setattr("benchmarks.running.run_benchmarks", lambda *arguments: asked.append(arguments[:4]))
+    monkeypatch.setattr("benchmarks.gate.run_gate", lambda *arguments: asked.append(arguments) or 0)
+    for command in [command for command in COURSE_COMMANDS if "course.py bench" in command]:
+        assert benchmarks.__main__.main(shlex.split(command)[3:]) == 0
+    assert asked == [(None, "dsb2018", False, Path("build/bench")), ("$BASE", False)]
+
+
+def test_the_speed_gate_has_a_commit_to_compare_with():
+    """The whole history is there, and no event leaves the name of the commit empty."""
+    found = steps(ROOT / ".github" / "workflows" / "tests.yml")
+    [gate] = [step for step in found if "--gate" in step.get("run", "")]
+    [checkout] = [step for step in found if "actions/checkout@" in step.get("uses", "")]
+    assert checkout["with"]["fetch-depth"] == 0 and gate["env"]["BASE"].endswith("|| 'HEAD^' }}")
 
 
 def test_a_job_without_a_gpu_fails(tmp_path):
