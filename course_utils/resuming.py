@@ -32,9 +32,6 @@ from course_utils.saving import load_sealed, save_sealed
 _LIBRARIES = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 _OWN = ("course_utils", "__main__")  # never known by their names, also where the course is installed as a library
 _LOADER = ("dataset", "batch_size", "sampler", "batch_sampler", "drop_last", "num_workers", "collate_fn", "generator")
-_UNIMPORTANT = {
-    "training", "__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__", "__static_attributes__",
-}  # fmt: skip
 
 
 def save_state(path: Path, training: Any, settings: dict, results: list[dict]) -> None:
@@ -170,13 +167,13 @@ class _Digest:
         code = value.__code__
         names = sorted(_global_names(code) & value.__globals__.keys())
         used = [(name, value.__globals__[name]) for name in names]
-        return [code, value.__defaults__, value.__kwdefaults__, value.__closure__, used, vars(value)]
+        return [code, value.__defaults__, value.__kwdefaults__, value.__closure__, used, *self.attributes(value)]
 
     def parts_of_class(self, value: type) -> list:
         if _of_a_library(value):
             return _name(value)
-        own = {name: part for name, part in vars(value).items() if name not in _UNIMPORTANT and not _is_slot(part)}
-        return [value.__qualname__, value.__bases__, own]
+        return [value.__qualname__, value.__bases__, {name: part for name, part in vars(value).items()
+                                                      if _is_important(name, part) and not _is_slot(part)}]
 
     def parts_of_object(self, value: Any) -> list:
         attributes = self.attributes(value)
@@ -194,7 +191,7 @@ class _Digest:
             for name in (slots,) if isinstance(slots, str) else slots:
                 if hasattr(value, name):
                     found[name] = getattr(value, name)
-        return [(name, part) for name, part in found.items() if name not in _UNIMPORTANT]
+        return [(name, part) for name, part in found.items() if _is_important(name, part)]
 
 
 def _of_a_library(value: Any) -> bool:
@@ -217,6 +214,17 @@ def _global_names(code: types.CodeType) -> set[str]:
     """The global names that a code uses, also in the functions inside it."""
     names = {step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
     return names.union(*(_global_names(part) for part in code.co_consts if isinstance(part, types.CodeType)))
+
+
+def _is_important(name: str, value: Any) -> bool:
+    """Whether an attribute can change what a training does.
+
+    What Python, Sphinx or a debugger note on a function or a class (`__slotnames__`, `__signature__`, `__doc__`) does
+    not: it comes and goes while a process runs.
+    """
+    if name.startswith("__") and name.endswith("__"):
+        return callable(value) or isinstance(value, (property, classmethod))
+    return name not in ("training", "_abc_impl") and not name.startswith("_torchdynamo")
 
 
 def _is_slot(value: Any) -> bool:

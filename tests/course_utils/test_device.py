@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import subprocess
 import sys
 import warnings
@@ -168,3 +169,24 @@ print(anew, faults())
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     anew, kept = map(int, found)
     assert kept < anew / 4
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep memory")
+def test_in_a_notebook_freed_memory_is_kept_until_the_end_of_the_cell():
+    """A block that lies below one that is still needed, so that the heap cannot just become shorter."""
+    code = """
+import re
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+for cell in (
+    "import torch; from course_utils.device import keep_freed_memory; keep_freed_memory(); keep_freed_memory()",
+    "def used(): return int(re.search(r'RssAnon:.*?([0-9]+)', open('/proc/self/status').read())[1]) // 1000",
+    "import re; before = used(); block = torch.ones(50_000_000); needed = torch.ones(1_000_000)",
+    "del block; in_cell = used() - before",
+    "print('in the cell', in_cell, 'after it', used() - before, len(get_ipython().events.callbacks['post_run_cell']))",
+):
+    shell.run_cell(cell)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    in_cell, after, callbacks = map(int, re.findall(r"-?\d+", done.stdout.splitlines()[-1]))
+    assert in_cell > 180 and after < 20 and callbacks == 1, done.stdout

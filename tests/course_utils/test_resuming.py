@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import inspect
 import os
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Generic, TypeVar, get_type_hints
 
 import numpy as np
 import pytest
@@ -19,8 +23,10 @@ from course_utils.losses import binary_cross_entropy, dice_score
 from course_utils.networks import boundary_loss
 from course_utils.resuming import digest
 from course_utils.targets import binary_target, boundary_target
+from course_utils.unet import UNet
 
 SCALE = 2.0
+Kind = TypeVar("Kind")
 
 
 def scaled(logits, target):
@@ -144,6 +150,43 @@ def test_a_global_value_that_a_function_uses_counts(monkeypatch):
 
 def test_modes_do_not_count():
     assert digest(nn.Dropout(0.1).eval()) == digest(nn.Dropout(0.1).train())
+
+
+class Scheme(ABC):
+    """An abstract class, which Python keeps notes on, and a generic one below, which typing does."""
+
+    weight = 2.0
+
+    @abstractmethod
+    def __call__(self, logits, target): ...
+
+
+class Doubled(Scheme, Generic[Kind]):
+    def __call__(self, logits, target):
+        return self.weight * logits
+
+
+def test_what_a_process_notes_on_functions_and_classes_does_not_count(monkeypatch):
+    """As documentation, copies, type hints and checks of types leave it."""
+    values = [scaled, closure(1.0), Weighted, Slotted, Layer, Doubled, Weighted(1.0), Layer(1.0), Doubled(), UNet(1, 1)]
+    before = [digest(value) for value in [*values, Slotted(1.0)]]
+    for value in values:
+        for name in ("__signature__", "__doc__"):
+            monkeypatch.setattr(value, name, inspect.signature(binary_cross_entropy), raising=False)
+    monkeypatch.setattr(scaled, "_torchdynamo_orig_callable", closure(2.0), raising=False)
+    copy.copy(Slotted(1.0)), isinstance(closure, Scheme), get_type_hints(Doubled)
+    assert "__slotnames__" in vars(Slotted)
+    assert [digest(value) for value in [*values, Slotted(1.0)]] == before
+
+
+def test_what_such_names_do_counts():
+    """Special methods stay part of a class, also where they are no functions."""
+    one, other = type("Loss", (), {}), type("Loss", (), {})
+    one.__call__, other.__call__ = functools.partial(scaled), functools.partial(through_another)
+    assert digest(one) != digest(other)
+    one.__call__ = other.__call__ = scaled
+    one.__len__, other.__len__ = property(closure(1.0)), property(closure(2.0))
+    assert digest(one) != digest(other)
 
 
 def test_values_that_hold_each_other():
