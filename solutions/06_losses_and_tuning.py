@@ -394,12 +394,17 @@ def without_weights(prediction):
     return odds / odds.sum(axis=0)
 
 
-predicted = {}  # interior and boundary, on the validation windows and on the test windows
-for name, (network, _) in trained.items():
-    found = [[predict(network, image) for image in images] for images, _ in (val_windows, test_windows)]
-    predicted[name] = [[p[1:].copy() for p in part] for part in found]  # not the background, which is the rest
-    if name == "weighted":
-        predicted["weights taken out"] = [[without_weights(p)[1:].copy() for p in part] for part in found]
+def predict_row(name, image):
+    """Interior and boundary (2, H, W), as a row of the table predicts them; the background is the rest."""
+    taken_out = name == "weights taken out"
+    network, _ = trained["weighted" if taken_out else name]
+    prediction = predict(network, image)
+    return (without_weights(prediction) if taken_out else prediction)[1:].copy()
+
+
+names = list(trained)
+names.insert(names.index("weighted") + 1, "weights taken out")
+predicted = {name: [predict_row(name, image) for image in val_windows[0]] for name in names}
 
 # %% [markdown]
 # A curve near 0 says that boundary is hardly anywhere the most probable class, not that nothing was learned: the
@@ -411,11 +416,9 @@ for name, (network, _) in trained.items():
 # %%
 val_images, val_masks = val_windows
 model = boundary_model(data, settings, seed, output)
-val_truths = [sample.mask for sample in val]
-on_val_full = [predict(model, image) for image in normalized_arrays(val)[0]]
+by_05 = [predict(model, image)[:, :256, :256].copy() for image in normalized_arrays(val)[0]]
 separated = []
-for mask, p in zip(val_masks, on_val_full):
-    p = p[:, :256, :256]
+for mask, p in zip(val_masks, by_05):
     separated.append(set(classify_errors(watershed_instances(p[1], p[2]), mask).matched.values()))
 
 # %%
@@ -444,12 +447,12 @@ top, left = max(top, 0), max(left, 0)
 crop = np.s_[top : top + extent, left : left + extent]
 thresholds = [0.1, 0.3, 0.5, 0.7, 0.9]
 best = {}
-for name, (on_val, _) in predicted.items():
+for name, on_val in predicted.items():
     best[name], _ = find_best_threshold([p[0] for p in on_val], [p[1] for p in on_val], val_masks, thresholds)
-trained_long = on_val_full[shown][:, :256, :256]
+trained_long = by_05[shown]
 
 # %% tags=["fold"]
-maps = {"notebook 05": (trained_long[1:], 0.5)} | {name: (predicted[name][0][shown], best[name]) for name in predicted}
+maps = {"notebook 05": (trained_long[1:], 0.5)} | {name: (predicted[name][shown], best[name]) for name in predicted}
 figure, axes = plotting.grid(len(maps) // 3 + 1, 3, width=3.2)
 plotting.draw_image(axes[0, 0], val_images[shown][crop], "image")
 plotting.draw_edges(axes[0, 0], val_masks[shown][crop])
@@ -468,7 +471,7 @@ show(
 val_targets = [boundary_target(mask).numpy() for mask in val_masks]
 n_nucleus, n_boundary = (sum(np.count_nonzero(target >= c) for target in val_targets) for c in (1, 2))
 sizes = {}
-for name, (on_val, _) in predicted.items():
+for name, on_val in predicted.items():
     given = sum(p[1][target == 2].sum() for p, target in zip(on_val, val_targets)) / n_boundary
     spread = sum(p[1].sum() for p in on_val) / n_boundary
     mask = sum(np.count_nonzero(p[0] + p[1] > 0.5) for p in on_val) / n_nucleus
@@ -541,8 +544,8 @@ from course_utils import paired_bootstrap
 iou_thresholds = (0.5, 0.75, 0.9)
 test_images, test_masks = test_windows
 f1 = {}
-for name, (_, on_test) in predicted.items():
-    found = [remove_small(watershed_instances(*p, best[name]), 20) for p in on_test]
+for name in predicted:
+    found = [remove_small(watershed_instances(*predict_row(name, image), best[name]), 20) for image in test_images]
     table = score_images(found, test_masks, iou_thresholds)
     f1[name] = {t: table.loc[table["iou_threshold"] == t, "f1"].tolist() for t in iou_thresholds}
 
@@ -728,7 +731,9 @@ def score_thresholds(predictions, masks):
     return np.array([[f1_score(watershed_instances(p[1], p[2], t), mask) for t in candidates] for p, mask in pairs])
 
 
-val_f1, test_f1 = score_thresholds(on_val_full, val_truths), score_thresholds(on_test_full, test_truths)
+on_val_full = (predict(model, image) for image in normalized_arrays(val)[0])  # one after the other saves memory
+val_f1 = score_thresholds(on_val_full, [sample.mask for sample in val])
+test_f1 = score_thresholds(on_test_full, test_truths)
 honest, fooled = val_f1.mean(axis=0).argmax(), test_f1.mean(axis=0).argmax()
 for name, index in {"validation": honest, "test": fooled}.items():
     print(f"chosen on {name} images: threshold {candidates[index]}, test F1 {test_f1[:, index].mean():.3f}")

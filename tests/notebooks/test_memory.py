@@ -1,4 +1,4 @@
-"""How much memory the notebooks and the reading of data take: peaks of resident memory, in MB of 10^6 bytes.
+"""How much memory the notebooks and the reading of data take: peaks as a quota counts them, in MB of 10^6 bytes.
 
 On every change: images as many and as large as the real ones are read here, and `test_notebooks` looks at the peaks of
 its notebooks in the profile `smoke`. With the real images, each notebook in the profile `laptop`, half an hour in all::

@@ -38,11 +38,11 @@ def scores(executed) -> dict[str, dict]:
     return {entry["notebook"]: entry["scores"] for entry in summary["notebooks"]}
 
 
-def test_every_notebook_in_smoke_takes_at_most_1700_mb(executed):
-    """About 830 MB are imports, 340 of them pages of libraries, which the quota of a container need not count."""
+def test_every_notebook_in_smoke_takes_at_most_1400_mb(executed):
+    """About 500 MB are imports, without the pages of libraries, which the quota of a container need not count."""
     summary = json.loads((executed / "summary.json").read_text(encoding="utf-8"))
     peaks = {entry["notebook"]: entry["memory_mb"] for entry in summary["notebooks"]}
-    assert len(peaks) == 8 and all(400 < peak <= 1700 for peak in peaks.values()), peaks
+    assert len(peaks) == 8 and all(300 < peak <= 1400 for peak in peaks.values()), peaks
 
 
 def outputs_of(executed: Path, name: str) -> list[nbformat.NotebookNode]:

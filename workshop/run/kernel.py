@@ -7,6 +7,7 @@ import logging
 import os
 import queue
 import re
+import sys
 import tempfile
 import threading
 import time
@@ -94,11 +95,12 @@ def _code_cells(notebook: NotebookNode) -> list[NotebookNode]:
 
 
 class PeakMemory:
-    """The peak of the resident memory of a process and its children, in MB of 10^6 bytes.
+    """The peak of the memory of a process and its children, in MB of 10^6 bytes, as the quota of a container counts it.
 
-    The quota of a container counts less: of the resident memory it can reclaim what is mapped from files, such as the
-    libraries of torch. Memory that forked children share with their parent is counted for each. `megabytes` is None as
-    long as nothing was seen. Where the system keeps no peak (macOS), one between two looks is missed.
+    Of the resident memory, which other tools show, the system can drop what is mapped from files, such as the libraries
+    of torch (0.3 to 0.4 GB): on Linux that is left out. Memory that forked children share with their parent is counted
+    for each. `megabytes` is None as long as nothing was seen. Where the system keeps no peak (macOS), one between two
+    looks is missed.
     """
 
     def __init__(self, pid: int | None):
@@ -112,24 +114,22 @@ class PeakMemory:
             return
         self.looked = time.monotonic()
         with contextlib.suppress(psutil.Error, OSError):
-            process = psutil.Process(self.pid)
-            peak = _own_peak(process)
-            now = sum(_resident(one) for one in (process, *process.children(recursive=True)))
+            now, peak = _memory_of(process := psutil.Process(self.pid))
+            for child in process.children(recursive=True):
+                with contextlib.suppress(psutil.Error, OSError):  # it has just ended
+                    now += _memory_of(child)[0]
             self.megabytes = max(self.megabytes or 0, round(max(peak, now) / 1e6))
 
 
-def _resident(process: psutil.Process) -> int:
-    with contextlib.suppress(psutil.Error):
-        return process.memory_info().rss
-    return 0  # it has just ended
-
-
-def _own_peak(process: psutil.Process) -> int:
-    """The peak that the system keeps: on Linux and on Windows."""
-    with contextlib.suppress(OSError):
-        found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8"))
-        return 1024 * int(found[1]) if found else 0  # a process that has ended and is not yet waited for has none
-    return getattr(process.memory_info(), "peak_wset", 0)
+def _memory_of(process: psutil.Process) -> tuple[int, int]:
+    """How many bytes a process has now, and had at most; 0 where the system keeps no peak, or it has ended."""
+    if sys.platform != "linux":
+        found = process.memory_info()
+        return found.rss, getattr(found, "peak_wset", 0)
+    status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
+    kilobytes = dict(re.findall(r"^(VmHWM|VmRSS|RssFile):\s+(\d+)", status, re.MULTILINE))
+    peak, now, files = (int(kilobytes.get(name, 0)) for name in ("VmHWM", "VmRSS", "RssFile"))
+    return 1024 * (now - files), 1024 * (peak - files)  # libraries stay: at the peak no more was mapped than now
 
 
 class Progress:
