@@ -177,6 +177,7 @@ bins = np.digitize(values, np.array([5, 10, 20, 40, 60, 80, 100, 130, 160, 200])
 used = np.flatnonzero(np.bincount(bins.ravel()) >= 2000)  # bins with enough pixels for a variance
 level = np.array([values[bins == b].mean() for b in used])
 variance = {name: np.array([np.var(added[bins == b]) for b in used]) for name, added in noise.items()}
+del noise, bins  # each holds as many numbers as all validation images
 claim(np.ptp(variance["Gaussian"]) < 0.25 * sigma**2, "The variance of Gaussian noise is the same at every grey level.")
 claim(np.allclose(variance["Poisson"], level / photons, rtol=0.25), "That of Poisson noise grows with the level.")
 
@@ -884,8 +885,7 @@ def class_probabilities(image):
     return predict(segmenter, normalize_percentiles(image))
 
 
-found = [class_probabilities(image) for image in val_images]
-interior, boundary = [one[1] for one in found], [one[2] for one in found]
+interior, boundary = zip(*[class_probabilities(image)[1:].copy() for image in val_images])
 threshold, _ = find_best_threshold(interior, boundary, [s.mask for s in val], (0.5, 0.7, 0.8, 0.9))
 print("threshold of the seeds:", threshold)
 
@@ -897,8 +897,7 @@ inputs = {
 masks = [sample.mask for sample in data.test]
 instances, precision = {}, {}
 for name, images in inputs.items():
-    found = [class_probabilities(image) for image in images]
-    instances[name] = [watershed_instances(one[1], one[2], threshold) for one in found]
+    instances[name] = [watershed_instances(*class_probabilities(image)[1:], threshold) for image in images]
     precision[name] = np.array([average_precision(*pair, (0.5, 0.75, 0.9)) for pair in zip(instances[name], masks)])
 columns = ["AP at IoU 0.5", "AP at IoU 0.75", "AP at IoU 0.9"]
 table = pd.DataFrame({name: values.mean(axis=0) for name, values in precision.items()}, index=columns).T
