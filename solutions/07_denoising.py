@@ -809,10 +809,9 @@ print(f"predicted PSNR (max - min) with clipped pairs: {expected:.2f} dB; withou
 
 # %%
 clipped_network = denoising_model("clipped", data, settings, seed, output)
-clipped_test, _ = noisy_arrays(data.test, clipped=True)
 outputs = {
     "noisy pairs": denoised["Noise2Noise"],
-    "clipped pairs": [denoise(clipped_network, image) for image in clipped_test],
+    "clipped pairs": [denoise(clipped_network, image) for image in noisy_arrays(data.test, clipped=True)[0]],
 }
 outputs["clipped pairs, corrected"] = [without_clipping_bias(image, sigma) for image in outputs["clipped pairs"]]
 reached = {
@@ -825,8 +824,7 @@ claim(reached["clipped pairs"] < unbiased - 2, "Clipping costs more than 2 dB.")
 claim(reached["clipped pairs, corrected"] > reached["clipped pairs"] + 1, "The inverse of the curve mends much of it.")
 
 # %%
-true = np.concatenate([image.ravel() for image in test_images])
-step = np.round(255 * true).astype(int)
+step = np.round(255 * np.concatenate([image.ravel() for image in test_images])).astype(np.uint8)
 n_pixels = np.bincount(step)
 grey = np.flatnonzero((n_pixels > 500) & (np.arange(len(n_pixels)) <= 40))
 mean_output = {
@@ -881,12 +879,17 @@ ask("07 clipped AP", question, -0.1, 0.7, 0.01)
 segmenter = boundary_model(data, settings, seed, output)
 
 
-def class_probabilities(image):
-    return predict(segmenter, normalize_percentiles(image))
+def interior_and_boundary(image):
+    return predict(segmenter, normalize_percentiles(image))[1:].copy()
 
 
-interior, boundary = zip(*[class_probabilities(image)[1:].copy() for image in val_images])
-threshold, _ = find_best_threshold(interior, boundary, [s.mask for s in val], (0.5, 0.7, 0.8, 0.9))
+def segment(image):
+    return watershed_instances(*interior_and_boundary(image), threshold)
+
+
+found = [interior_and_boundary(image) for image in val_images]
+masks = [sample.mask for sample in val]
+threshold, _ = find_best_threshold([p[0] for p in found], [p[1] for p in found], masks, (0.5, 0.7, 0.8, 0.9))
 print("threshold of the seeds:", threshold)
 
 # %%
@@ -895,10 +898,10 @@ inputs = {
     "Noise2Noise": denoised["Noise2Noise"], "Noise2Noise, clipped pairs": outputs["clipped pairs"],
 }  # fmt: skip
 masks = [sample.mask for sample in data.test]
-instances, precision = {}, {}
+precision = {}
 for name, images in inputs.items():
-    instances[name] = [watershed_instances(*class_probabilities(image)[1:], threshold) for image in images]
-    precision[name] = np.array([average_precision(*pair, (0.5, 0.75, 0.9)) for pair in zip(instances[name], masks)])
+    found = [segment(image) for image in images]
+    precision[name] = np.array([average_precision(*pair, (0.5, 0.75, 0.9)) for pair in zip(found, masks)])
 columns = ["AP at IoU 0.5", "AP at IoU 0.75", "AP at IoU 0.9"]
 table = pd.DataFrame({name: values.mean(axis=0) for name, values in precision.items()}, index=columns).T
 table["PSNR, max - min"] = [
@@ -929,7 +932,7 @@ part = busy_window(masks[index], 128)
 figure, axes = plotting.grid(2, 3, width=3.4)
 for panel, (name, images) in zip(axes.flat, inputs.items()):
     title = f"{name}: AP {precision[name][index, 0]:.2f}"
-    plotting.draw_outlines(panel, images[index][part], instances[name][index][part], title)
+    plotting.draw_outlines(panel, images[index][part], segment(images[index])[part], title)
 plotting.draw_outlines(axes[1, 2], test_images[index][part], masks[index][part], "truth", colour=plotting.SKY)
 show(figure, "Part of a test image, the one with the median gain, and the outlines of the instances found in it.")
 
