@@ -90,6 +90,7 @@ def _check_zip(sealed: bytes) -> None:
 
     Whoever makes such a file on purpose can also give it the right checksum.
     """
+    _check_end(sealed)
     with zipfile.ZipFile(io.BytesIO(sealed)) as archive:
         members = archive.infolist()
         if len(archive.comment) != _SEAL_BYTES or any(one.compress_type != zipfile.ZIP_STORED for one in members):
@@ -104,6 +105,22 @@ def _check_zip(sealed: bytes) -> None:
                 raise ValueError(f"it holds an object that torch.save does not write for tensors ({operation.name})")
             if operation.name == "GLOBAL" and argument not in _ALLOWED:
                 raise ValueError(f"it holds more than tensors and plain values ({argument.replace(' ', '.')})")
+
+
+def _check_end(sealed: bytes) -> None:
+    """Refuse a zip that has not exactly the end that torch writes: list of members, its place twice, comment.
+
+    Else Python and torch could find different lists, and what was checked would not be what is read.
+    """
+    place = len(sealed) - _SEAL_BYTES - 98  # where the list ends
+    if place > 0:
+        versions, (n, _, size, start) = sealed[place + 12 : place + 16], struct.unpack_from("<4Q", sealed, place + 24)
+        short = [min(n, 0xFFFF), min(n, 0xFFFF), min(size, 2**32 - 1), min(start, 2**32 - 1)]
+        end = struct.pack("<4sQ4s2L4Q", b"PK\6\6", 44, versions, 0, 0, n, n, size, start)
+        end += struct.pack("<4sLQL4s4H2LH", b"PK\6\7", 0, place, 1, b"PK\5\6", 0, 0, *short, _SEAL_BYTES)
+        if start + size == place and sealed[place:-_SEAL_BYTES] == end:
+            return
+    raise ValueError("it is not a file of torch: the list of its parts is not where it should be")
 
 
 def tensors_in(content: Any) -> Iterator[torch.Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -97,17 +98,26 @@ def test_commands_of_the_benchmarks_have_arguments_that_they_know(monkeypatch):
     asked = []
     monkeypatch.setattr("benchmarks.running.run_benchmarks", lambda *arguments: asked.append(arguments[:4]))
     monkeypatch.setattr("benchmarks.gate.run_gate", lambda *arguments: asked.append(arguments) or 0)
-    for command in [command for command in COURSE_COMMANDS if "course.py bench" in command]:
-        assert benchmarks.__main__.main(shlex.split(command)[3:]) == 0
-    assert asked == [(None, "dsb2018", False, Path("build/bench")), ("$BASE", False)]
+    lines = {line.strip() for command in commands() for line in command.splitlines()}
+    for line in sorted(line for line in lines if line.startswith("python course.py bench")):
+        assert benchmarks.__main__.main(shlex.split(line)[3:]) == 0
+    assert asked == [(None, "dsb2018", False, Path("build/bench")), ("$base", False)]
 
 
-def test_the_speed_gate_has_a_commit_to_compare_with():
-    """The whole history is there, and no event leaves the name of the commit empty."""
+@pytest.mark.parametrize("before", ["known", "0" * 40, "1" * 40, "", "--all", "no-such-branch"])
+def test_the_speed_gate_has_a_commit_to_compare_with(tmp_path, before):
+    """Also after a first push (zeros), a forced one (a commit that is gone), and a start by hand (nothing)."""
     found = steps(ROOT / ".github" / "workflows" / "tests.yml")
-    [gate] = [step for step in found if "--gate" in step.get("run", "")]
     [checkout] = [step for step in found if "actions/checkout@" in step.get("uses", "")]
-    assert checkout["with"]["fetch-depth"] == 0 and gate["env"]["BASE"].endswith("|| 'HEAD^' }}")
+    assert checkout["with"]["fetch-depth"] == 0
+    for command in ("init -q", "commit -q --allow-empty -m one", "commit -q --allow-empty -m two", "tag known HEAD^"):
+        run(["git", "-c", "user.name=a", "-c", "user.email=a@example.org", *command.split()], tmp_path)
+    [text] = [step["run"] for step in found if "--gate" in step.get("run", "")]
+    variables = os.environ | {"BEFORE": before}
+    done = run(["bash", "-e", "-c", text.replace("python course.py", "echo")], tmp_path, env=variables)
+    [base] = re.findall(r"--base (\S+)", done.stdout)
+    one, expected = (run(["git", "rev-parse", name], tmp_path).stdout for name in (base, "HEAD^"))
+    assert done.returncode == 0 and one == expected != ""
 
 
 def test_a_job_without_a_gpu_fails(tmp_path):

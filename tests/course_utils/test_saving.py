@@ -9,6 +9,7 @@ import collections
 import io
 import os
 import random
+import struct
 import time
 import warnings
 import zipfile
@@ -115,11 +116,14 @@ class Calls:
 
 
 def changed_zip(content: bytes, change) -> bytes:
-    """The file of torch with another `data.pkl`, or other compression."""
+    """The file of torch with another `data.pkl`, or other compression; it ends as torch ends it."""
     source, target = zipfile.ZipFile(io.BytesIO(content)), io.BytesIO()
     with zipfile.ZipFile(target, "w") as archive:
         change(source, archive)
-    return target.getvalue()
+    body, end = target.getvalue()[:-22], target.getvalue()[-22:]
+    n, size, start = struct.unpack("<10xH2L2x", end)
+    record = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, n, n, size, start)
+    return body + record + struct.pack("<4sLQL", b"PK\6\7", 0, len(body), 1) + end
 
 
 def compressed(source, archive):
@@ -179,10 +183,26 @@ def test_with_the_right_checksum_too_nothing_but_tensors_is_read(tmp_path, kind)
     path = tmp_path / "net.pt"
     path.write_bytes(seal(hostile(tmp_path / "ran")[kind]))
     start = time.process_time()
-    with pytest.raises(ValueError, match=r"net\.pt is not a model saved by this course"):
+    with pytest.raises(ValueError, match=r"net\.pt is not a model saved by this course") as error:
         load_model(path)
     assert time.process_time() - start < 5
-    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "ran").exists() and "list of its parts" not in str(error.value)
+
+
+def test_a_zip_in_which_two_lists_of_parts_can_be_found_is_refused(tmp_path):
+    """Python looks for the list before the end, torch where the end says: what is checked must be what is read."""
+    body, path = packed({"a": torch.zeros(2)}), tmp_path / "net.pt"
+    path.write_bytes(seal(body))
+    assert load_sealed(path)["a"].tolist() == [0, 0]
+    end = len(body) - 98
+    versions = range(end + 12, end + 16)
+    changes = [body[:end] + b"x" * n + body[end:] for n in (1, 98, 500)]
+    changes += [body[:76] + b"x" * 64 + body[76:], b"x" * 64 + body, body[:end] + body[end:][56:]]
+    changes += [body[:n] + bytes([body[n] ^ 1]) + body[n + 1 :] for n in range(end, len(body) - 2) if n not in versions]
+    for change in changes:
+        path.write_bytes(seal(change))
+        with pytest.raises(ValueError, match="list of its parts is not where it should be"):
+            load_sealed(path)
 
 
 @pytest.mark.parametrize(
