@@ -171,6 +171,20 @@ def _check_values(target: Tensor, largest: int) -> None:
         raise ValueError(f"target must have values from 0 to {largest}, but they are from {low} to {high}.")
 
 
+def check_finite(value: float, what: str, look: str = "the images and targets of a batch") -> None:
+    """Stop a training whose loss, or something else that is named, is no number any more.
+
+    Raises:
+        FloatingPointError: the value is NaN or infinite.
+    """
+    if not math.isfinite(value):
+        raise FloatingPointError(
+            f"The training stopped: in {what} is {value}. Try a lower learning rate first; then look at {look}, for "
+            "NaN and huge values; at the loss function, for a logarithm or a division that meets 0; or train with "
+            "precision=torch.float32."
+        )
+
+
 def check_targets(targets: list[Tensor], n_classes: int) -> None:
     """Check that targets are tensors of integers from 0 to `n_classes` - 1, at least one pixel.
 

@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import distributed, nn
@@ -127,11 +127,11 @@ def keep_freed_memory() -> None:
 
 
 @contextlib.contextmanager
-def memory_explained(what: str) -> Iterator[None]:
+def memory_explained(what: Callable[[], str]) -> Iterator[None]:
     """Say what did not fit into memory, and what to do, where torch only says how many bytes it asked for.
 
     Args:
-        what: begins the sentence, as in "A batch of 8 images of 256 x 256 pixels".
+        what: returns how the sentence begins, as in "A batch of 8 images of 256 x 256 pixels".
 
     Raises:
         MemoryError: the memory of the computer or the GPU is used up.
@@ -141,11 +141,11 @@ def memory_explained(what: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         reason = str(error).lower()
         if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and not any(
-            words in reason for words in ("out of memory", "can't allocate memory", "not enough memory")
+            words in reason for words in ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
         ):
             raise
         raise MemoryError(
-            f"{what} and what the network computes from it do not fit into memory ({type(error).__name__}). Set a "
+            f"{what()} and what the network computes from it do not fit into memory ({type(error).__name__}). Set a "
             "smaller batch_size, crop_size or base_channels, in this order, or a smaller profile; shut down other "
             "notebooks, whose kernels hold memory too."
         ) from error

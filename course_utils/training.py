@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from course_utils.arguments import check_arguments
+from course_utils.arguments import check_arguments, check_finite
 from course_utils.device import (
     choose_precision,
     fast_layout,
@@ -30,7 +30,7 @@ from course_utils.device import (
 )
 from course_utils.display import ProgressBar
 from course_utils.distributed import ProcessGroup, join_process_group
-from course_utils.resuming import digest, load_state, save_state
+from course_utils.resuming import digest, digest_network, load_state, loader_generators, save_state
 from course_utils.saving import all_finite
 
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -146,8 +146,9 @@ class FitOptions:
             a minute. Steps were 3 to 30 % faster, depending on the processor; the numbers agree up to rounding.
         checkpoint: file that holds the state after each epoch. If an interrupted call left it with the same images,
             targets, loss, metric, transform, network, settings and `metadata`, training resumes from it and ends as if
-            it had never been interrupted (`resuming`; the weights to start with are not compared). Any other file
-            is ignored with a message. Removed at the end.
+            it had never been interrupted (`resuming`; weights to start with are not compared, and a generator that only
+            the data set or a transform knows starts anew). Another file is kept under another name, with a message.
+            Removed at the end.
         metadata: plain values that describe the training (data, seed, ...); only a checkpoint with the same is resumed.
         on_epoch: called after every epoch with the results so far, for example to draw curves.
     """
@@ -216,6 +217,7 @@ def fit(
         keep_freed_memory()
     group = join_process_group(device)
     training = _Training(model, group, epochs * len(train_loader), learning_rate, options)
+    training.generators = loader_generators(train_loader)
     checkpoint = Path(options.checkpoint) if options.checkpoint is not None else None
     results = []
 
@@ -239,9 +241,9 @@ def fit(
             train_loss, train_metric = training.run_epoch(epoch, batches, loss_fn, metric)
             # Validate
             group.sync_buffers(training.averaged.module)
-            with memory_explained("A whole validation image"):
+            with memory_explained(lambda: "A whole validation image"):
                 validation_loss, validation_metric = validate(training.evaluated, validation_loader, loss_fn, metric)
-            _check_finite(validation_loss, f"epoch {epoch}, the validation loss")
+            check_finite(validation_loss, f"epoch {epoch}, the validation loss", "the validation images and targets")
             seconds = time.perf_counter() - start
             result = EpochResult(epoch, train_loss, train_metric, validation_loss, validation_metric, seconds)
             results.append(group.broadcast_from_first(result))
@@ -251,6 +253,9 @@ def fit(
                 save_state(checkpoint, training, settings, [asdict(one) for one in results])
             if group.is_first and options.on_epoch is not None:
                 options.on_epoch(results)
+    except FloatingPointError:
+        training.averaged.module.load_state_dict(training.kept)
+        raise
     finally:  # also after an error or Ctrl-C
         try:
             training.leave_usable(model)
@@ -265,20 +270,6 @@ def fit(
     del training  # optimizer and averaged weights
     return_freed_memory()
     return results
-
-
-def _check_finite(value: float, what: str) -> None:
-    """Stop a training that no longer learns.
-
-    Raises:
-        FloatingPointError: the value is NaN or infinite.
-    """
-    if not math.isfinite(value):
-        raise FloatingPointError(
-            f"The training stopped: in {what} is {value}, so the weights would no longer mean anything. Try a lower "
-            "learning rate first; then look at the images and targets of a batch, for NaN and huge values; at the "
-            "loss function, for a logarithm or a division that meets 0; or train with precision=torch.float32."
-        )
 
 
 class _Training:
@@ -303,7 +294,7 @@ class _Training:
             "average_decay": options.average_decay,
             "precision": str(precision),
             "metadata": options.metadata,
-            "network": digest([str(model), *map(type, model.modules()), *(one.shape for one in model.parameters())]),
+            "network": digest_network(model),
         }
         self.keep()
 
@@ -324,34 +315,40 @@ class _Training:
         self.model.train()
         # sums stay on the device: fetching a number makes a GPU wait
         totals, n_images, losses = torch.zeros(2, device=self.device), 0, []
-        for images, targets in batches:
-            if not torch.isfinite(images).all():  # before they go to a GPU, which would have to wait for the answer
-                raise ValueError("A training image has pixels that are NaN or infinite: look at the images first.")
-            n_batch, size = len(images), " x ".join(str(side) for side in images.shape[-2:])
-            with memory_explained(f"A batch of {n_batch} images of {size} pixels"):
+        batch = "A batch of training images"
+        with memory_explained(lambda: batch):
+            for images, targets in batches:
+                if not torch.isfinite(images).all():  # before they go to a GPU, which would have to wait for the answer
+                    raise ValueError("A training image has pixels that are NaN or infinite: look at the images first.")
+                n_batch, size = len(images), " x ".join(str(side) for side in images.shape[-2:])
+                batch = f"A batch of {n_batch} images of {size} pixels"
                 images, targets = (part.to(self.device, non_blocking=True) for part in (images, targets))
                 if self.options.batch_transform is not None:
                     images = self.options.batch_transform(images)
                 images, targets, n_own = self.group.shard(images, targets)
                 logits, loss = self.step(images, targets, loss_fn, n_own * self.group.size / n_batch)
-            losses.append(loss)
-            if self.device.type == "cpu":
-                self.check(epoch, losses[-1:], len(losses))
-            value = metric(logits, targets) if metric is not None else loss
-            totals += torch.stack([loss, torch.as_tensor(value, device=self.device)]) * n_own
-            n_images += n_batch
+                losses.append(loss)
+                if self.device.type == "cpu":
+                    self.check(epoch, losses[-1:], len(losses))
+                value = metric(logits, targets) if metric is not None else loss
+                totals += torch.stack([loss, torch.as_tensor(value, device=self.device)]) * n_own
+                n_images += n_batch
         if n_images == 0:
             raise ValueError("The training loader is empty: it yielded no batch.")
         self.check(epoch, losses)
-        if not all_finite(self.model.state_dict()):
-            _check_finite(math.nan, f"epoch {epoch}, after step {len(losses)}, a weight of the network")
+        for what, content in (
+            ("a weight of the network", self.model),
+            ("what the optimizer remembers of the gradients, one of which was huge,", self.optimizer),
+        ):
+            if not all_finite(content.state_dict()):
+                check_finite(math.nan, f"epoch {epoch}, after step {len(losses)}, {what}")
         mean_loss, mean_metric = (self.group.all_sum(totals) / n_images).tolist()
         return mean_loss, mean_metric if metric is not None else None
 
     def check(self, epoch: int, losses: list[torch.Tensor], first: int = 1) -> None:
         """Stop at the first loss that is not finite; `first` is the number of the first one in the list."""
         for step, loss in enumerate(torch.stack(losses).tolist(), first):
-            _check_finite(loss, f"epoch {epoch}, step {step}, the loss")
+            check_finite(loss, f"epoch {epoch}, step {step}, the loss")
 
     def step(
         self, images: torch.Tensor, targets: torch.Tensor, loss_fn: LossFunction, weight: float

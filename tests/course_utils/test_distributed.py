@@ -199,12 +199,12 @@ def test_an_interrupted_training_goes_on_in_two_processes_and_in_one(two, tmp_pa
 
     done = torchrun(PROGRAM, "resume", tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "is ignored" not in done.stdout and not (tmp_path / "net.resume").exists()
+    assert "does not fit" not in done.stdout and not (tmp_path / "net.resume").exists()
     for rank, uninterrupted in enumerate(two[0]):
         assert_same(torch.load(tmp_path / f"{rank}.pt"), uninterrupted["plain"], exactly=True)
 
     assert_same(fit_small(tmp_path / "other.resume"), two[0][0]["plain"])
-    assert "is ignored" not in capsys.readouterr().out
+    assert "does not fit" not in capsys.readouterr().out
 
 
 def test_the_networks_of_two_processes_are_found_by_the_notebooks(two, capsys):

@@ -6,7 +6,10 @@ import copy
 import io
 import math
 import multiprocessing
+import random
+import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +18,10 @@ from saved_files import DAMAGES, Exploit, damaged, same_weights
 from small_training import batches, small_unet
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader, TensorDataset
 
 from course_utils import training
+from course_utils.checkpoints import save_model
 from course_utils.dataset import NucleiDataset, training_loader
 from course_utils.losses import binary_cross_entropy, dice_score, hard_dice_score
 from course_utils.saving import load_sealed, save_sealed, seal
@@ -284,13 +289,106 @@ def test_a_checkpoint_of_another_training_is_ignored_and_the_difference_named(tm
     with pytest.raises(Interrupted):
         train_with_crops(tmp_path / "net.resume", stop_in_epoch=2, **other)
     assert_trains_as(tmp_path / "net.resume", uninterrupted)
-    message = f"net.resume does not fit this training and is ignored (ValueError: it has other {next(iter(other))})"
+    message = f"net.resume does not fit this training (ValueError: it has other {next(iter(other))})"
     assert message in capsys.readouterr().out
 
 
 def test_a_checkpoint_of_another_network_is_ignored(checkpoint, capsys):
     assert len(fit_small(data=batches(2, 2, 2), epochs=3, average_decay=0.99, checkpoint=checkpoint)) == 3
     assert "other network" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["model", "text", "folder"])
+def test_what_is_no_checkpoint_is_never_lost(tmp_path, capsys, kind):
+    path = tmp_path / "net.pt"
+    if kind == "model":
+        save_model(path, small_unet())
+    elif kind == "text":
+        path.write_text("my results")
+    else:
+        (path / "inside").mkdir(parents=True)
+    content = path.read_bytes() if path.is_file() else None
+    for number in (1, 2):
+        fit_small(checkpoint=path)
+        assert not path.exists() and f"It is kept as net.pt.kept{number}." in capsys.readouterr().out
+        kept = tmp_path / f"net.pt.kept{number}"
+        assert kept.read_bytes() == content if content else (kept / "inside").is_dir()
+        shutil.copytree(kept, path) if kept.is_dir() else shutil.copy(kept, path)
+
+
+def test_where_it_cannot_be_kept_nothing_is_trained(tmp_path, monkeypatch):
+    (tmp_path / "net.pt").write_text("my results")
+    monkeypatch.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(PermissionError("read-only")))
+    with pytest.raises(PermissionError):
+        fit_small(checkpoint=tmp_path / "net.pt", on_epoch=lambda results: pytest.fail("an epoch was trained"))
+    assert (tmp_path / "net.pt").read_text() == "my results"
+
+
+class Scaled(nn.Module):
+    def __init__(self, factor=1.0, frozen=False):
+        super().__init__()
+        self.conv, self.factor = nn.Conv2d(1, 1, 1), factor
+        self.conv.bias.requires_grad_(not frozen)
+
+    def forward(self, x):
+        return self.factor * self.conv(x)
+
+
+@pytest.mark.parametrize("other", [{"factor": 5.0}, {"frozen": True}])
+def test_networks_that_compute_something_else_are_told_apart(tmp_path, capsys, other):
+    with pytest.raises(Interrupted):
+        fit_small(Scaled(), epochs=3, checkpoint=tmp_path / "net.resume", on_epoch=stop_after(1))
+    fit_small(Scaled(**other), epochs=3, checkpoint=tmp_path / "net.resume", on_epoch=lambda results: None)
+    assert "it has other network" in capsys.readouterr().out
+
+
+def stop_after(n):
+    def on_epoch(results):
+        if len(results) == n:
+            raise Interrupted
+
+    return on_epoch
+
+
+def noisy_transform(images):
+    """Random numbers of all three kinds."""
+    return images * float(np.random.uniform(0.5, 1.5)) + random.random() * torch.rand(1)  # noqa: NPY002
+
+
+@pytest.mark.parametrize("again", ["a new loader", "the same loader, as when its cell alone is run again"])
+def test_all_random_numbers_go_on_where_they_were(tmp_path, again, capsys):
+    images, targets = (torch.cat(parts) for parts in zip(*batches(5, 4), strict=True))
+
+    def loader():
+        generator = torch.Generator().manual_seed(3)
+        return DataLoader(TensorDataset(images, targets), batch_size=3, shuffle=True, generator=generator)
+
+    def run(data=None, **options):
+        torch.manual_seed(5), np.random.seed(5), random.seed(5)  # noqa: NPY002
+        options |= {"batch_transform": noisy_transform}
+        return [one.train_loss for one in fit_small(nn.Conv2d(1, 1, 1), data or loader(), epochs=4, **options)]
+
+    data, options = loader(), {"checkpoint": tmp_path / "net.resume"}
+    with pytest.raises(Interrupted):
+        run(data, on_epoch=stop_after(2), **options)
+    assert run(data if again.startswith("the same") else None, **options) == run()
+    assert "does not fit" not in capsys.readouterr().out
+
+
+def test_what_cannot_be_compared_is_said_before_the_training(tmp_path, capsys):
+    stream = iter([1])
+
+    def loss_fn(logits, target):
+        return binary_cross_entropy(logits, target) + 0 * len([stream])
+
+    def on_epoch(results):
+        said.append(capsys.readouterr().out)
+
+    said = []
+    fit_small(loss_fn=loss_fn, checkpoint=tmp_path / "net.resume", on_epoch=on_epoch)
+    assert "If this training is interrupted, it cannot be resumed: its loss cannot be compared." in said[0]
+    fit_small(checkpoint=tmp_path / "net.resume", on_epoch=on_epoch)
+    assert "cannot be resumed" not in said[1]
 
 
 def without(part):
@@ -316,7 +414,7 @@ def test_a_spoiled_checkpoint_is_ignored_with_a_message_and_leaves_no_trace(chec
     SPOILED[kind](checkpoint)
     assert_trains_as(checkpoint, uninterrupted)
     said = capsys.readouterr().out
-    assert "net.resume does not fit this training and is ignored" in said
+    assert "net.resume does not fit this training" in said
     assert not kind.startswith("no ") or f"KeyError: '{kind[3:]}'" in said
 
 
@@ -327,7 +425,7 @@ def test_a_checkpoint_cannot_run_code(tmp_path, capsys, sealed):
     (tmp_path / "net.resume").write_bytes(seal(buffer.getvalue()) if sealed else buffer.getvalue())
     train_with_crops(tmp_path / "net.resume")
     assert not (tmp_path / "ran").exists()
-    assert "is ignored (ValueError: it " in capsys.readouterr().out
+    assert "does not fit this training (ValueError: it " in capsys.readouterr().out
 
 
 # what cannot be trained with

@@ -37,14 +37,14 @@ class Spoiled(nn.Module):
         super().__init__()
         torch.manual_seed(3)
         self.unet = small_unet(batch_norm=True)
-        self.plan = [at, spoil, 0]  # one list for all copies of the network
+        self.__plan__ = [at, spoil, 0]  # one list for all copies; with such a name it is no part of what is compared
 
     def forward(self, x):
         logits = self.unet(x)
         if torch.is_grad_enabled():
-            self.plan[2] += 1
-            if self.plan[2] == self.plan[0]:
-                spoil = self.plan[1]
+            self.__plan__[2] += 1
+            if self.__plan__[2] == self.__plan__[0]:
+                spoil = self.__plan__[1]
                 return spoil(logits) if callable(spoil) else logits * spoil
         return logits
 
@@ -104,6 +104,36 @@ def test_after_it_the_weights_are_those_of_the_last_whole_epoch(tmp_path):
     assert all(torch.equal(value, averaged[f"module.{name}"]) for name, value in model.state_dict().items())
 
 
+def test_also_if_the_weights_are_finite_when_it_is_noticed(tmp_path):
+    def infinite(logits, target):
+        loss = binary_cross_entropy(logits, target)
+        calls.extend([1] * torch.is_grad_enabled())
+        return loss + INF if len(calls) == 6 and torch.is_grad_enabled() else loss
+
+    calls, model = [], Spoiled()
+    with pytest.raises(FloatingPointError, match="epoch 2, step 2, the loss is inf"):
+        train(model, tmp_path / "net.resume", infinite)
+    averaged = load_sealed(tmp_path / "net.resume")["averaged"]
+    assert all(torch.equal(value, averaged[f"module.{name}"]) for name, value in model.state_dict().items())
+
+
+def test_one_huge_gradient_after_which_nothing_would_be_learned_stops_the_training(tmp_path):
+    """The loss and the weights stay finite, but the mean of the squared gradients does not."""
+    model = Spoiled(6, lambda logits: logits + 1e25 * (logits - logits.detach()))
+    with pytest.raises(FloatingPointError, match="epoch 2, after step 4, what the optimizer remembers of the gradi"):
+        train(model, tmp_path / "net.resume", average_decay=0.0)
+    assert usable(model)
+
+
+def test_a_validation_loss_that_is_not_finite_points_at_the_validation_images():
+    def only_in_validation(logits, target):
+        loss = binary_cross_entropy(logits, target)
+        return loss if torch.is_grad_enabled() else loss * NAN
+
+    with pytest.raises(FloatingPointError, match="epoch 1, the validation loss is nan.*look at the validation images"):
+        train(Spoiled(), loss_fn=only_in_validation)
+
+
 @pytest.mark.parametrize("value", [NAN, INF])
 def test_targets_and_validation_images_that_are_not_finite_are_noticed(value):
     spoiled = batches(2)
@@ -146,6 +176,26 @@ def test_too_little_memory_names_the_batch_and_what_to_set(kind):
     with pytest.raises(MemoryError, match="A batch of 2 images of 16 x 16 pixels.*smaller batch_size"):
         train(model)
     assert usable(model)
+
+
+@pytest.mark.parametrize("where", ["metric", "batch_transform", "loader", "validation"])
+def test_too_little_memory_in_each_part(where):
+    def fail(*_):
+        raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED" if where == "metric" else "can't allocate memory")
+
+    class Failing(list):
+        def __iter__(self):
+            yield from super().__iter__()
+            fail()
+
+    data = batches(2, 2)
+    options = FitOptions(batch_transform=fail if where == "batch_transform" else None)
+    train_set, held_back = (Failing(data) if where == name else data for name in ("loader", "validation"))
+    with pytest.raises(MemoryError, match=r"^A (batch of 2 images of 16 x 16 pixels|whole validation image) and what"):
+        fit(
+            small_unet(), train_set, held_back, binary_cross_entropy, epochs=1, learning_rate=1e-3,
+            metric=fail if where == "metric" else None, options=options,
+        )  # fmt: skip
 
 
 def test_other_errors_stay_what_they_are():

@@ -91,7 +91,7 @@ NO_ARRAYS = {
         plot_training plot_f1_curves score_table summarize_scores browse_images redraw_on_change training_loader""",
     "networks and devices, of which nothing is asked but torch's own methods": """choose_precision in_precision
         prepare_model fast_layout describe_device join_process_group count_parameters without_boundary_weight
-        memory_explained return_freed_memory""",
+        memory_explained return_freed_memory digest_network""",
     "training, tested with loaders": "train_epoch validate fit",
     "figures and progress, shown as they are": "show show_frames figure_as_html show_box draw_line",
     "the synthetic images, drawn from values of their own": """log_uniform smooth_noise draw_shape paste draw_nucleus
@@ -100,8 +100,9 @@ NO_ARRAYS = {
     "files that were read, tested with data sets": """decode_file reason check_image check_mask
         merge_masks has_dark_nuclei check_label_images check_claim check_tiff check_bmp check_members member_name
         open_zip read_member""",
-    "any value": "digest tensors_in all_finite",
-    "the checks themselves": "as_list check_arguments check_logits check_class_logits check_targets check_crop_fits",
+    "any value": "digest loader_generators tensors_in all_finite",
+    "the checks themselves": """as_list check_arguments check_finite check_logits check_class_logits check_targets
+        check_crop_fits""",
 }
 NO_ARRAYS = {name: reason for reason, names in NO_ARRAYS.items() for name in names.split()}
 DATA_SETS = ("NucleiDataset", "FullImageDataset", "NoisyPairDataset", "ClippedPairDataset")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import collections
 import copy
 import functools
 import inspect
 import os
+import random
+import re
 import subprocess
 import sys
+import types
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Generic, TypeVar, get_type_hints
@@ -88,6 +92,42 @@ def whole(value):
     return validation_loader([image], [np.ones((16, 16), int)], binary_target)
 
 
+def module_of(text, name="own_module"):
+    module = types.ModuleType(name)
+    exec("def f(x): return scale * x\n" + text, vars(module))
+    return module
+
+
+def of_module(text):
+    module = module_of(text)
+    return eval("lambda x: helpers.f(x)", {"helpers": module, "__name__": "own_script"})
+
+
+def of_package(text):
+    package = types.ModuleType("own_package")
+    package.inner = module_of(text, "own_package.inner")
+    return eval("lambda x: package.inner.f(x)", {"package": package, "__name__": "own_script"})
+
+
+class Table(dict): ...
+
+
+class Group(set): ...
+
+
+class Number(float): ...
+
+
+def attributed(kind, weight):
+    value = kind()
+    value.weight = weight
+    return value
+
+
+def loader_with(worker_init_fn):
+    return DataLoader(TensorDataset(torch.ones(3)), worker_init_fn=worker_init_fn)
+
+
 def pairs():
     """Values that are not the same training."""
     ones, twos = torch.ones(3), torch.full((3,), 2.0)
@@ -124,6 +164,18 @@ def pairs():
         "modules of torch": (nn.CrossEntropyLoss(ones), nn.CrossEntropyLoss(twos)),
         "settings of modules": (nn.BCEWithLogitsLoss(), nn.BCEWithLogitsLoss(reduction="sum")),
         "modules in modules": (Layer(1, Layer(1)), Layer(1, Layer(2))),
+        "modules of one's own": (of_module("scale = 1"), of_module("scale = 2")),
+        "functions in modules of one's own": (of_module("scale = 1"), of_module("scale = 1\ndef f(x): return -x")),
+        "modules in packages": (of_package("scale = 1"), of_package("scale = 2")),
+        "random numbers of Python": (random.Random(1), random.Random(2)),
+        "masked arrays": (np.ma.array([1, 2], mask=[0, 1]), np.ma.array([1, 2], mask=[0, 0])),
+        "dictionaries with attributes": (attributed(Table, 1), attributed(Table, 2)),
+        "sets with attributes": (attributed(Group, 1), attributed(Group, 2)),
+        "numbers with attributes": (attributed(Number, 1), attributed(Number, 2)),
+        "patterns": (re.compile("a"), re.compile("b")),
+        "queues": (collections.deque([1]), collections.deque([2])),
+        "functions of NumPy": (np.sin, np.cos),
+        "functions of workers": (loader_with(len), loader_with(max)),
         "no metric": (None, dice_score),
         "dictionaries": ({"a": 1, "b": 2}, {"a": 2, "b": 1}),
         "sets": ({"a", "b"}, {"a", "c"}),
