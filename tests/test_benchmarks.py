@@ -160,6 +160,7 @@ def results(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_network_is_trained_scored_and_trained_a_second_time(results, monkeypatch, capsys):
     def run(name: str, *further) -> dict:
         small = ["--data", "embedded", "--profile", "smoke", "--epochs", "1", "--base-channels", "4", "--name", name]

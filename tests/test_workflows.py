@@ -47,10 +47,9 @@ def run(command: list[str], folder: Path = ROOT, **options) -> subprocess.Comple
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, **options)
 
 
-@each
-def test_the_file_follows_the_schema(path):
-    schema = "vendor.github-actions" if path in ACTIONS else "vendor.github-workflows"
-    done = run([sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, str(path)])
+@pytest.mark.parametrize(("schema", "files"), [("github-actions", ACTIONS), ("github-workflows", WORKFLOWS)])
+def test_the_files_follow_the_schema(schema, files):
+    done = run([sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}", *map(str, files)])
     assert done.returncode == 0, done.stdout
 
 

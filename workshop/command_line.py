@@ -116,7 +116,7 @@ def test_command(_: argparse.Namespace, further: list[str]) -> int:
     cores = os.cpu_count() or 1
     defaults = []
     if not any(argument.startswith(("-n", "--numprocesses", "--pdb", "--trace")) for argument in further):
-        processes = min(cores, MAX_TEST_PROCESSES)
+        processes = min(cores + cores // 2, MAX_TEST_PROCESSES)  # some tests mostly wait for what they have started
         defaults += ["-n", str(processes), "--dist", "loadfile", "--no-loadscope-reorder"]  # the longest files first
         # torch would start a thread for every core in each process, and they would wait for each other
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))

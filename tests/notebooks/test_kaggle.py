@@ -205,6 +205,7 @@ def test_images_of_the_competition_are_read(on_kaggle, notebooks, stage1_zip):
     assert "19 training and 2 test images" in execute(on_kaggle, notebooks, NAMES[0], last=SHOWS_DATA)
 
 
+@pytest.mark.slow
 def test_without_data_a_notebook_draws_its_own(on_kaggle, notebooks):
     shown = execute(on_kaggle, notebooks, NAMES[0], last=SHOWS_DATA)
     assert "No data set is attached to this notebook" in shown and "images drawn" in shown

@@ -18,6 +18,7 @@ from workshop.publish.website import build_website
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "solutions").glob("[0-9][0-9]_*.py"))
+pytestmark = pytest.mark.timeout(3600)  # what takes minutes here may take more on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def executed(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     command = [sys.executable, "-m", "workshop.command_line", "run", "--minimum-scores", "--out", str(folder)]
     variables = os.environ | {"COURSE_STRICT": "1"}
-    run = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=900)
+    run = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=3000)
     print(run.stdout[-6000:], run.stderr[-3000:])
     assert run.returncode == 0
     return folder / "embedded-smoke"

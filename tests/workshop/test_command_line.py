@@ -11,6 +11,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from quick import mostly_slow
 
 import course_utils
 import workshop.build
@@ -127,17 +128,20 @@ def test_a_failed_notebook_is_a_failed_command(monkeypatch, course_runs):
     assert main(["run"]) == 1
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "meant"),
+MISTYPED = (
     [("rnu", 2, "run"), ("grad x", 2, "grade"), ("run --prfile smoke", 2, "--profile"), ("run --onyl=03", 2, "--only"),
      ("doctor -gpu", 2, "--gpu"), ("grade x --sandbox dockr", 2, "docker"), ("run --profile lapto", 1, "laptop"),
      ("run --data embeded", 1, "embedded"), ("run --only 03_binary_trainin", 1, "03_binary_training"),
      ("build --only unet", 1, "02_unet"), ("lab 3_unet.ipynb", 1, "02_unet"), ("grade x --format exel", 1, ""),
      ("grade x --format modle", 1, "moodle"), ("bench --quik", 2, "--quick"), ("run --fly", 2, ""), ("swim", 2, ""),
      ("bench --only evalution", 1, "evaluation"), ("RUN", 2, "run"), ("--verison", 2, "--version"), ("-V", 2, ""),
-     ("run --data DSB-2018", 1, "dsb2018"), ("site --profile Smok --data embedded", 1, "smoke")],
+     ("run --data DSB-2018", 1, "dsb2018"), ("site --profile Smok --data embedded", 1, "smoke")]
 )  # fmt: skip
-def test_a_mistake_in_typing_is_answered_with_the_most_similar_word_and_nothing_before_it(arguments, code, meant):
+
+
+@pytest.mark.parametrize("mistake", mostly_slow([one[0] for one in MISTYPED], quick=["rnu", "run --prf", "grad", "build"]))
+def test_a_mistake_in_typing_is_answered_with_the_most_similar_word_and_nothing_before_it(mistake):
+    [(arguments, code, meant)] = [one for one in MISTYPED if one[0] == mistake]
     variables = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "COLUMNS")}
     command = [sys.executable, "-m", "workshop.command_line", *arguments.split()]
     done = subprocess.run(command, cwd=CHECKOUT, env=variables, text=True, capture_output=True)

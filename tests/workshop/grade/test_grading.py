@@ -346,6 +346,7 @@ def test_an_interrupted_run_leaves_no_process_and_continues(tmp_path, slow_class
     assert passed(tmp_path) == ["a", "b", "c"]
 
 
+@pytest.mark.slow
 @posix_only
 def test_a_worker_that_is_killed_costs_no_result(tmp_path, slow_class):
     """Only the notebook that it was grading is run again."""

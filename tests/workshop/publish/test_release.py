@@ -270,6 +270,7 @@ def test_commands_and_options_of_the_page_exist(capsys):
     assert set(re.findall(r"`(--[\w-]+)", PAGE)) - of_others <= known
 
 
+@pytest.mark.slow
 def test_grade_and_release_as_on_the_page(monkeypatch, tmp_path, course):
     """Run the commands of the pages in an empty folder, with an untouched notebook handed in."""
     (tmp_path / "submissions" / "kim").mkdir(parents=True)
