@@ -139,7 +139,7 @@ MISTYPED = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("mistake", mostly_slow([one[0] for one in MISTYPED], quick=["rnu", "run --prf", "grad", "build"]))
+@pytest.mark.parametrize("mistake", mostly_slow([one[0] for one in MISTYPED], quick=["rnu", "run --prf", "grad "]))
 def test_a_mistake_in_typing_is_answered_with_the_most_similar_word_and_nothing_before_it(mistake):
     [(arguments, code, meant)] = [one for one in MISTYPED if one[0] == mistake]
     variables = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "COLUMNS")}
