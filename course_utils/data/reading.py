@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from course_utils.data.headers import DEFLATE, LZW, PALETTE, check_claim
+from course_utils.data.headers import DEFLATE, LZW, PALETTE, check_claim, check_jpeg, check_png
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage, TiffPageSeries
@@ -84,6 +84,9 @@ def _unpacked(data: bytes, page: TiffPage) -> np.ndarray:
     pieces, places = [data], []
     end = len(data)
     for number, (start, count) in enumerate(zip(page.dataoffsets, page.databytecounts, strict=True)):
+        if not count:  # a tile of zeros
+            places.append((0, 0))
+            continue
         n_rows = rows if page.is_tiled else min(rows, length - number % -(-length // rows) * rows)
         # A TIFF of this piece alone: sizes, 8 bits, compression, grey, where it is, 1 sample, rows, bytes.
         tags = (256, width), (257, n_rows), (258, 8), (259, page.compression), (262, 1), (273, 122), (277, 1)
@@ -106,14 +109,15 @@ def decode_pillow(data: bytes, suffix: str, formats: tuple[str, ...]) -> tuple[n
 
     if not data:
         raise ValueError("the file is empty")
+    check_jpeg(data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about damaged metadata, which does not concern the pixels
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             picture = Image.open(io.BytesIO(data), formats=formats)
             check_claim(*2 * (picture.width * picture.height * len(picture.getbands()),), len(data))
             if picture.format == "PNG":  # reading the pixels compares no checksums; `verify` uses the image up
                 picture.verify()
+                check_png(data)
                 picture = Image.open(io.BytesIO(data), formats=formats)
         except UnidentifiedImageError:
             raise ValueError(f"its content is not that of a {suffix} file") from None
@@ -122,7 +126,10 @@ def decode_pillow(data: bytes, suffix: str, formats: tuple[str, ...]) -> tuple[n
         if getattr(picture, "n_frames", 1) > 1:
             raise Unusable(f"holds {picture.n_frames} images: save the one that belongs here.")
         if picture.mode == "P":
-            return np.asarray(picture), "P", np.asarray(picture.convert("RGB"))
+            index = np.asarray(picture)
+            if picture.format == "PNG" and index.max() >= len(picture.getpalette() or ()) // 3:
+                raise ValueError(f"it has pixels of colour {index.max()}, which its palette lacks")
+            return index, "P", np.asarray(picture.convert("RGB"))
         if picture.mode not in ("1", "L", "LA", "RGB", "RGBA", "F") and not picture.mode.startswith("I"):
             picture = picture.convert("RGBA" if "A" in picture.mode.upper().replace("LAB", "") else "RGB")
         return np.asarray(picture), picture.mode, None

@@ -158,3 +158,85 @@ def test_planes_without_end_are_refused_before_lists_are_made(claim, tmp_path):
         with pytest.raises(DataError, match="a.tif .* claims more than 1000000 planes"):
             read()
         assert time.process_time() - began < 1
+
+
+# more bytes than needed
+
+
+def test_strips_that_are_filled_up_counted_too_long_or_shared_are_read():
+    padded = tiff(np.vstack([GREY, np.zeros((3, 53), np.uint8)]), rowsperstrip=10)
+    blank = tiff(np.zeros((60, 53), np.uint8), rowsperstrip=10)
+    whole = tiff(GREY)
+    zipped = tiff(np.vstack([GREY, np.zeros((3, 53), np.uint8)]), rowsperstrip=10, compression="zlib")
+    with tifffile.TiffFile(io.BytesIO(blank)) as opened:
+        start = opened.pages[0].dataoffsets[0]
+    with tifffile.TiffFile(io.BytesIO(whole)) as opened:
+        count = opened.pages[0].tags[279]
+    unknown = bytearray(whole)
+    struct.pack_into("<H", unknown, count.offset, 280)  # MinSampleValue
+    for data in (
+        patched(padded, {257: (67,)}),
+        patched(zipped, {257: (67,)}),
+        patched(whole, {279: (67 * 53 + 9,)}, bytes(9)),
+        bytes(unknown),
+        patched(blank, {273: (start,) * 6}),
+    ):
+        assert np.array_equal(decoded(data), tifffile.imread(io.BytesIO(data)))
+    for data in (patched(whole, {279: (67 * 53 - 1,)}), patched(zipped, {257: (64,)})[:-20]):
+        with pytest.raises(DataError, match="a.tif"):
+            decoded(data)
+
+
+def test_tiles_that_are_left_out_are_zero():
+    tile = GREY[:16, :16].copy()
+    with tifffile.TiffWriter(file := io.BytesIO()) as writer:
+        writer.write(iter([tile, None, tile, None]), shape=(32, 32), dtype="uint8", tile=(16, 16))
+    assert np.array_equal(decoded(file.getvalue()), tifffile.imread(io.BytesIO(file.getvalue())))
+    assert decoded(file.getvalue()).any()
+
+
+@pytest.mark.parametrize("size", ["image size", "file size"])
+def test_bmp_with_bytes_after_or_before_its_rows(size):
+    Image.fromarray(GREY).save(file := io.BytesIO(), "BMP")
+    data = bytearray(file.getvalue())
+    if size == "file size":
+        data[34:38] = bytes(4)
+    assert np.array_equal(decoded(bytes(data) + bytes(100)), GREY)
+    struct.pack_into("<I", data, 10, 1078 + 6)
+    struct.pack_into("<I", data, 2, len(data) + 6)
+    assert np.array_equal(decoded(bytes(data[:1078]) + bytes(6) + bytes(data[1078:])), GREY)
+
+
+def png(pixels: bytes, colours: int = 0, laced: int = 0, more: tuple[tuple[bytes, bytes], ...] = ()) -> bytes:
+    header = struct.pack(">IIBBBBB", 53, 67, 8, colours, 0, 0, laced)
+    chunks = ((b"IHDR", header), *more, (b"IDAT", zlib.compress(pixels)), (b"IEND", b""))
+    parts = [
+        struct.pack(">I", len(one)) + kind + one + struct.pack(">I", zlib.crc32(kind + one)) for kind, one in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def test_png_with_right_checksums_must_have_all_pixels_one_header_and_all_colours():
+    rows = b"".join(b"\0" + row.tobytes() for row in GREY)
+    passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
+    laced = b"".join(b"\0" + row.tobytes() for y, x, dy, dx in passes for row in GREY[y::dy, x::dx])
+    for pixels, how in ((rows, 0), (laced, 1)):
+        assert np.array_equal(decoded(png(pixels, laced=how)), GREY)
+        for cut in (1, 54, len(pixels) - 10):
+            with pytest.raises(DataError, match="pixel data have"):
+                decoded(png(pixels[:-cut], laced=how))
+    second = (b"IHDR", struct.pack(">IIBBBBB", 53, 30, 8, 0, 0, 0, 0))
+    with pytest.raises(DataError, match="header"):
+        decoded(png(rows, more=(second,)))
+    for n_colours in (251, 250):
+        data = png(rows, 3, more=((b"PLTE", np.repeat(np.arange(n_colours), 3).astype(np.uint8).tobytes()),))
+        if n_colours == 251:
+            assert np.array_equal(decoded(data), GREY)
+        else:
+            with pytest.raises(DataError, match="colour 250"):
+                decoded(data)
+
+
+def test_a_png_of_ninety_million_pixels_is_read():
+    Image.fromarray(np.zeros((9500, 9500), np.uint8)).save(file := io.BytesIO(), "PNG")
+    assert decoded(file.getvalue()).shape == (9500, 9500)
