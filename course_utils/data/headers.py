@@ -49,8 +49,9 @@ def check_tiff(data: bytes, pixels: bool = True) -> None:
     """Raise `ValueError` unless the directories of a TIFF or BigTIFF agree with each other and with the file.
 
     Pages must be at most 1000 and not in a circle, strips or tiles as many as the sizes need, inside the file and not
-    one on the other. Without compression their bytes must be as many as the sizes need; what deflate (which has a
-    checksum) compressed must decode to as many; without `pixels` it is not decoded.
+    one on the other. Without compression their bytes must be as many as the sizes need, or less than a row more; what
+    deflate (which has a checksum) compressed must decode to as many; without `pixels` it is not decoded. The last strip
+    may be filled up, tiles of zeros may be missing, and strips of one value may share their bytes.
     """
     order = {b"II": "<", b"MM": ">"}[data[:2]]
     (version,) = _unpack(order + "H", data, 2)
