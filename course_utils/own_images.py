@@ -25,6 +25,7 @@ from course_utils.arguments import check_arguments
 from course_utils.data import DataError
 from course_utils.data.decoding import decode_file
 from course_utils.data.headers import check_tiff
+from course_utils.data.reading import first_image
 from course_utils.exploration import nucleus_areas, standardize
 from course_utils.measurements import median_diameter
 from course_utils.metrics import count_matches, iou_matrix
@@ -273,8 +274,10 @@ def read_image(path: str | Path) -> np.ndarray:
         with contextlib.suppress(Exception), io.BytesIO(data) as file:  # `decode_file` says what is wrong
             check_tiff(data, pixels=False)
             tiff = tifffile.TiffFile(file)
-            sizes = dict(zip(tiff.series[0].axes, tiff.series[0].shape, strict=True))
-            sizes["images"] = sum(series.shape == tiff.series[0].shape for series in tiff.series)  # others: previews
+            page, source = first_image(tiff)
+            sizes = dict(zip(source.axes, source.shape, strict=True))
+            if source is not page:
+                sizes["images"] = sum(series.shape == source.shape for series in tiff.series)  # others: previews
     for axis, kind in (("Z", "planes of a stack"), ("T", "points in time"), ("images", "images")):
         if sizes.get(axis, 1) > 1:
             raise DataError(f"{path.name} holds {sizes[axis]} {kind}: save each, or their maximum, as an image.")

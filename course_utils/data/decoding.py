@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import io
 import posixpath
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from course_utils.data.headers import check_bmp, check_claim, check_tiff
+from course_utils.data.headers import PALETTE, check_bmp, check_claim, check_tiff
+from course_utils.data.reading import Unusable, decode_pillow, first_image, pixels_of_page
 
-MINISWHITE, PALETTE = 0, 3  # values of the TIFF tag PhotometricInterpretation
+MINISWHITE = 0  # value of the TIFF tag PhotometricInterpretation
 ALPHA = (1, 2)  # values of the TIFF tag ExtraSamples
 
 LABEL_IMAGE = "a label image (H, W) of integers, 0 for background and one id for each nucleus"
@@ -30,10 +30,6 @@ NEAREST = "Resize or turn label images with nearest neighbour (order 0), and sav
 
 class DataError(ValueError):
     """A data source is missing, unreadable or inconsistent; the message names the file and what to do."""
-
-
-class Unusable(ValueError):
-    """A file can be decoded, but not used; the message is the end of a sentence that begins with the file name."""
 
 
 class OnlyAlpha(Unusable):
@@ -87,21 +83,21 @@ def _decode_tiff(data: bytes, is_mask: bool) -> np.ndarray:
 
     check_tiff(data)
     with io.BytesIO(data) as file, tifffile.TiffFile(file) as tiff:  # a TiffFile is in a cycle, and keeps its file
-        page, series = tiff.pages[0], tiff.series[0]
+        page, source = first_image(tiff)
         if is_mask and "JPEG" in page.compression.name:
             raise Unusable("has JPEG compression, which changes ids: use the label image without it.")
-        check_claim(series.size, series.nbytes, len(data))  # the text in a file can claim another shape
-        too_large = series.size > page.size * len(tiff.pages) and series.nbytes > len(data)
-        if too_large or not {page.imagelength, page.imagewidth} - {1} <= set(series.shape):
-            raise ValueError(f"the text in the file claims the shape {series.shape}, its tags {page.shape}")
+        check_claim(source.size, source.nbytes, len(data))  # the text in a file can claim another shape
+        too_large = source.size > page.size * len(tiff.pages) and source.nbytes > len(data)
+        if too_large or not {page.imagelength, page.imagewidth} - {1} <= set(source.shape):
+            raise ValueError(f"the text in the file claims the shape {source.shape}, its tags {page.shape}")
+        inverted = False
         try:
-            array, axes = tiff.asarray(), series.axes
-            inverted = False
-        except (ValueError, ImportError) as error:
-            if (not isinstance(error, ImportError) and "imagecodecs" not in str(error)) or len(series.pages) > 1:
+            array, axes = source.asarray(), source.axes
+        except (ValueError, ImportError, NotImplementedError) as error:
+            missing = isinstance(error, ImportError) or "imagecodecs" in str(error)
+            if not missing or (source is not page and len(source.pages) > 1):
                 raise
-            array, axes = _decode_pillow(data, ".tif", ("TIFF",))[0], ""
-            inverted = array.dtype in (bool, np.uint8)  # Pillow mends MINISWHITE, but only for these
+            array, axes, inverted = pixels_of_page(data, page, is_mask)
         if not array.size:
             raise ValueError("no pixels can be read from it")
         if page.photometric == PALETTE and array.ndim == 2 and page.colormap is not None:
@@ -124,38 +120,10 @@ def _decode_picture(data: bytes, suffix: str, is_mask: bool) -> np.ndarray:
         raise Unusable("has 16 bits in several channels, of which only 8 can be read: save one channel of it.")
     if data[:2] == b"BM":
         check_bmp(data)
-    array, mode, colours = _decode_pillow(data, suffix, ("PNG", "BMP", "GIF", "JPEG"))
+    array, mode, colours = decode_pillow(data, suffix, ("PNG", "BMP", "GIF", "JPEG"))
     if mode == "P":
         return _from_palette(array, colours, is_mask)
     return _without_alpha(array) if mode in ("LA", "RGBA") else array
-
-
-def _decode_pillow(data: bytes, suffix: str, formats: tuple[str, ...]) -> tuple[np.ndarray, str, np.ndarray | None]:
-    """The array, Pillow's name of its mode, and the colours if it has a palette."""
-    from PIL import Image, UnidentifiedImageError
-
-    if not data:
-        raise ValueError("the file is empty")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about damaged metadata, which does not concern the pixels
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        try:
-            picture = Image.open(io.BytesIO(data), formats=formats)
-            check_claim(*2 * (picture.width * picture.height * len(picture.getbands()),), len(data))
-            if picture.format == "PNG":  # reading the pixels compares no checksums; `verify` uses the image up
-                picture.verify()
-                picture = Image.open(io.BytesIO(data), formats=formats)
-        except UnidentifiedImageError:
-            raise ValueError(f"its content is not that of a {suffix} file") from None
-        if picture.format == "GIF" and picture.tile[0][1] != (0, 0, *picture.size):
-            raise ValueError("its frame does not cover the image")
-        if getattr(picture, "n_frames", 1) > 1:
-            raise Unusable(f"holds {picture.n_frames} images: save the one that belongs here.")
-        if picture.mode == "P":
-            return np.asarray(picture), "P", np.asarray(picture.convert("RGB"))
-        if picture.mode not in ("1", "L", "LA", "RGB", "RGBA", "F") and not picture.mode.startswith("I"):
-            picture = picture.convert("RGBA" if "A" in picture.mode.upper().replace("LAB", "") else "RGB")
-        return np.asarray(picture), picture.mode, None
 
 
 def _from_palette(index: np.ndarray, colours: np.ndarray, is_mask: bool) -> np.ndarray:

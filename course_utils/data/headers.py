@@ -17,7 +17,7 @@ MAX_PIXELS = 500_000_000
 MAX_RATIO, FREE_BYTES = 3000, 64_000_000
 MAX_PAGES = 1000
 UNCOMPRESSED, LZW, DEFLATE = 1, 5, (8, 32946)  # values of the TIFF tag Compression
-YCBCR = 6  # value of PhotometricInterpretation
+PALETTE, YCBCR = 3, 6  # values of PhotometricInterpretation
 
 WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
 SAMPLES, ROWS, PLANAR, TILE_WIDTH, TILE_LENGTH, DEPTH = 277, 278, 284, 322, 323, 32997
@@ -49,8 +49,9 @@ def check_tiff(data: bytes, pixels: bool = True) -> None:
     """Raise `ValueError` unless the directories of a TIFF or BigTIFF agree with each other and with the file.
 
     Pages must be at most 1000 and not in a circle, strips or tiles as many as the sizes need, inside the file and not
-    one on the other. Without compression their bytes must be as many as the sizes need; what deflate (which has a
-    checksum) compressed must decode to as many; without `pixels` it is not decoded.
+    one on the other. Without compression their bytes must be as many as the sizes need, or less than a row more; what
+    deflate (which has a checksum) compressed must decode to as many; without `pixels` it is not decoded. The last strip
+    may be filled up, tiles of zeros may be missing, and strips of one value may share their bytes.
     """
     order = {b"II": "<", b"MM": ">"}[data[:2]]
     (version,) = _unpack(order + "H", data, 2)
@@ -75,8 +76,13 @@ def check_tiff(data: bytes, pixels: bool = True) -> None:
     if not pages:
         raise ValueError("the file ends before the description of its image")
     used = [(0, 16 if version == 43 else 8)] + [part for page in pages.values() for part in page.used]
-    pieces = [(start, start + n) for page in pages.values() for start, n in zip(*_pieces(page.tags)[1:], strict=True)]
+    pieces = [
+        (start, start + n) for page in pages.values() for start, n in zip(*_pieces(page.tags)[1:], strict=True) if n
+    ]
     among = set(pieces)
+    if len(among) < len(pieces):  # some programs write blank pieces once
+        blank = [part for part in among if len(set(data[slice(*part)])) == 1]
+        pieces = [*blank, *(part for part in pieces if part not in set(blank))]
     last = (0, 0)
     for part in sorted([*used, *pieces]):
         if part[0] < last[1] and (part in among or last in among):
@@ -124,7 +130,11 @@ def _pieces(tags: dict[int, tuple[int, ...]]) -> tuple[bool, tuple[int, ...], tu
     """Whether there are tiles, and offsets and counts of bytes of the strips or tiles."""
     tiled = TILES[0] in tags
     offsets, counts = (tags.get(tag, ()) for tag in (TILES if tiled else STRIPS))
-    if not offsets or len(offsets) != len(counts) or min(counts) < 1 or min(offsets) < 1:
+    if tiled and any(counts):  # tiles of zeros may be left out: place 0, 0 bytes
+        there = [pair for pair in zip(offsets, counts, strict=False) if pair != (0, 0)]
+    else:
+        there = [*zip(offsets, counts, strict=False)]
+    if not there or len(offsets) != len(counts) or min(map(min, there)) < 1:
         raise ValueError("the places of its pixel data are missing or damaged")
     return tiled, offsets, counts
 
@@ -149,6 +159,8 @@ def _check_page(data: bytes, page: _Directory, pixels: bool) -> tuple[int, int]:
             raise ValueError(f"its tag {tag} has {len(tags[tag])} values instead of one")
     if one(PLANAR, 1) not in (1, 2):
         raise ValueError(f"its order of channels is {one(PLANAR)}; known are 1 and 2")
+    if STRIPS[0] in tags and one(COMPRESSION, 1) == UNCOMPRESSED and bits[0] % 8 == 0 and len(tags[STRIPS[0]]) == 1:
+        tags.setdefault(STRIPS[1], (n_values * bits[0] // 8,))
     tiled, offsets, counts = _pieces(tags)
     if max(offset + count for offset, count in zip(offsets, counts, strict=True)) > len(data):
         raise ValueError(f"the file is truncated: it ends after {len(data)} bytes, in the pixel data")
@@ -170,19 +182,23 @@ def _check_page(data: bytes, page: _Directory, pixels: bool) -> tuple[int, int]:
         raise ValueError(f"it does not say whether zeros are black or white (tag {PHOTOMETRIC})")
     if compression in (UNCOMPRESSED, *DEFLATE * pixels) and one(PHOTOMETRIC) != YCBCR:
         for number, (offset, count) in enumerate(zip(offsets, counts, strict=True)):
-            row = number // grid[2] % grid[1]
-            expected = row_bytes * (rows if tiled else min(rows, length - row * rows))
-            found = count if compression == UNCOMPRESSED else _inflated(data[offset : offset + count], expected)
-            if found != expected:
+            if not count:
+                continue
+            row, full = number // grid[2] % grid[1], row_bytes * rows
+            expected = full if tiled else min(full, row_bytes * (length - row * rows))
+            found = count if compression == UNCOMPRESSED else _inflated(data[offset : offset + count], expected, full)
+            # Some programs fill the last strip up, or count a few bytes too many; a row too many is damage.
+            filled = compression == UNCOMPRESSED and 0 <= found - expected < row_bytes
+            if found not in (expected, full) and not filled:
                 raise ValueError(f"a piece of its pixel data has {found} bytes instead of {expected}")
     return n_values, n_bytes
 
 
-def _inflated(data: bytes, expected: int) -> int:
-    """Number of decoded bytes, at most one more than expected; the checksum is compared."""
+def _inflated(data: bytes, expected: int, most: int) -> int:
+    """Number of decoded bytes, at most one more than `most`; the checksum is compared."""
     decoder = zlib.decompressobj()
-    found = len(decoder.decompress(data, expected + 1))
-    if found == expected and not decoder.eof:
+    found = len(decoder.decompress(data, most + 1))
+    if found in (expected, most) and not decoder.eof:
         raise ValueError("the file is truncated: its compressed pixel data have no end")
     return found
 
@@ -199,8 +215,43 @@ def check_bmp(data: bytes) -> None:
     rows = (width * bits + 31) // 32 * 4 * height
     check_claim(width * height, rows, len(data))
     palette = (3 if old else 4) * (n_colours or 1 << bits) if bits <= 8 else 0
-    if bits <= 8 and not 0 <= offset - 14 - header - palette < 4:
+    gap = offset - 14 - header - palette
+    if bits <= 8 and not (0 <= gap < 4 or (gap > 0 and n_colours in (0, 1 << bits))):
         raise ValueError("its colours do not end where its pixel data begin")
-    # Up to 3 bytes fill the file up; newer headers have a colour profile after the rows.
-    if compression in (0, 3) and not 0 <= len(data) - offset - rows <= (3 if header < 108 else len(data)):
+    # Up to 3 bytes fill the file up; newer headers have a colour profile after the rows, and anything may follow if the
+    # header says in a second place where they end.
+    stated = not old and (rows == _unpack("<I", data, 34)[0] or offset + rows == _unpack("<I", data, 2)[0])
+    most = 3 if header < 108 and not stated else len(data)
+    if compression in (0, 3) and not 0 <= len(data) - offset - rows <= most:
         raise ValueError(f"its rows need {rows} bytes, but {len(data) - offset} follow its header")
+
+
+def check_jpeg(data: bytes) -> None:
+    """Raise `ValueError` if a JPEG has far more scans than its coefficients can need: each takes time."""
+    if data[:2] == b"\xff\xd8" and (n_scans := data.count(b"\xff\xda")) > 100:
+        raise ValueError(f"its pixels come in {n_scans} scans; at most 100 are read")
+
+
+def check_png(data: bytes) -> None:
+    """Raise `ValueError` unless a PNG, whose checksums are right, has one header and as many bytes as that needs."""
+    at, kinds, parts = 8, [], []
+    while at + 8 <= len(data) and kinds[-1:] != [b"IEND"]:
+        n_bytes, kind = _unpack(">I4s", data, at)
+        kinds.append(kind)
+        parts += [data[at + 8 : at + 8 + n_bytes]] if kind == b"IDAT" else []
+        at += 12 + n_bytes
+    if kinds[:1] != [b"IHDR"] or kinds.count(b"IHDR") > 1:
+        raise ValueError("it must begin with its only header")
+    width, height, bits, colours, _, _, laced = _unpack(">IIBBBBB", data, 16)
+    steps = ((8, 8, 0, 0), (8, 8, 4, 0), (4, 8, 0, 4), (4, 4, 2, 0), (2, 4, 0, 2), (2, 2, 1, 0), (1, 2, 0, 1))
+    expected = 0
+    for step_x, step_y, x, y in steps if laced else ((1, 1, 0, 0),):
+        columns, rows = ceil((width - x) / step_x), ceil((height - y) / step_y)
+        row_bytes = 1 + ceil(columns * bits * {2: 3, 4: 2, 6: 4}.get(colours, 1) / 8)
+        expected += rows * row_bytes if min(columns, rows) > 0 else 0
+    decoder, found, rest = zlib.decompressobj(), 0, b"".join(parts)
+    while rest and not decoder.eof and found < expected:
+        found += len(decoder.decompress(rest, 1_000_000))
+        rest = decoder.unconsumed_tail
+    if found < expected:
+        raise ValueError(f"its pixel data have {found} bytes instead of {expected}")

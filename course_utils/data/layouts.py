@@ -169,9 +169,11 @@ class FileStore:
         else:
             try:
                 self._archive = open_zip(self.path)
-            except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+            except DataError:
+                raise
+            except Exception as error:  # besides its own class, zipfile lets many others out
                 raise DataError(
-                    f"{self.path} is neither a folder nor a file that can be read as a zip ({error}). "
+                    f"{self.path} is neither a folder nor a file that can be read as a zip ({reason(error)}). "
                     "If it is a damaged zip, download or copy it again; if it is another archive, unpack it."
                 ) from error
             self._members = {member_name(one): one for one in self._archive.infolist() if not one.is_dir()}

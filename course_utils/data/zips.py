@@ -51,9 +51,11 @@ def open_zip(path: Path) -> zipfile.ZipFile:
 def check_members(archive: zipfile.ZipFile, path: Path | str) -> None:
     """Raise a `DataError` that names the zip (`path`, for messages) and the member if the zip must not be read."""
     members = archive.infolist()
+    if not members:
+        raise DataError(f"{path} holds no files: get it again, or pack your files anew.")
     if len(members) > MAX_MEMBERS:
         raise DataError(f"{path} holds {len(members)} members; at most {MAX_MEMBERS} are read: unpack it in parts.")
-    seen: dict[str, str] = {}
+    seen: dict[str, zipfile.ZipInfo] = {}
     folders: dict[str, str] = {}
     unpacked = 0
     for member in members:
@@ -66,16 +68,16 @@ def check_members(archive: zipfile.ZipFile, path: Path | str) -> None:
         name = member_name(member)
         if not name:
             continue
-        if name.casefold() in seen:
-            raise _refused(member, path, f"has the name of {seen[name.casefold()]!r}, or differs only in case")
-        seen[name.casefold()] = member.filename
-        folder = name.casefold()
+        folder = name.lower()
+        if folder in seen and not (member.is_dir() and seen[folder].is_dir()):
+            raise _refused(member, path, f"has the name of {seen[folder].filename!r}, or differs only in case")
+        seen[folder] = member
         while folder := posixpath.dirname(folder):
             if folder in folders:
                 break
             folders[folder] = member.filename
     for member in members:
-        if not member.is_dir() and (inside := folders.get(member_name(member).casefold())):
+        if not member.is_dir() and (inside := folders.get(member_name(member).lower())):
             raise _refused(member, path, f"is a file and also the folder of {inside!r}")
     _check_overlaps(archive, path)
 
@@ -108,6 +110,8 @@ def _fault(member: zipfile.ZipInfo) -> str:
         return f"lies {len(path.parts)} folders deep; at most {MAX_DEPTH} are read"
     if len(member.filename) > MAX_NAME:
         return f"has a name of {len(member.filename)} characters; at most {MAX_NAME} are read"
+    if "__MACOSX" in path.parts:  # nothing in there is read
+        kind = 0
     if kind == stat.S_IFLNK:
         return "is a link; only files and folders are read"
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):

@@ -338,7 +338,9 @@ ABSURD = {
     "empty-strip.tif": directory((279, 4, (0,)), (259, 3, (5,))),
     "strips.tif": directory((278, 4, (1,))),
     "no-rows.tif": directory((278, 4, (0,))),
-    "same-strip.tif": directory((278, 4, (32,)), (273, 4, (8, 8)), (279, 4, (2048, 2048))),
+    "same-strip.tif": directory(
+        (278, 4, (32,)), (273, 4, (8, 8)), (279, 4, (2048, 2048)), pixels=bytes(range(256)) * 16
+    ),
     "on-header.tif": directory((273, 4, (2,))),
     "tiles.tif": directory((322, 4, (2**31,)), (323, 4, (2**31,)), (324, 4, (8,)), (325, 4, (4096,))),
     "no-tiles.tif": directory((322, 4, (0,)), (323, 4, (0,)), (324, 4, (8,)), (325, 4, (4096,))),
@@ -363,6 +365,7 @@ ABSURD = {
     "offset.bmp": bmp(10, 2**32 - 1),
     "short.bmp": picture("BMP", np.zeros((64, 64), np.uint8))[:-1],
     "short.jpg": picture("JPEG", np.arange(4096, dtype=np.uint8).reshape(64, 64))[:-200],
+    "scans.jpg": picture("JPEG", np.zeros((64, 64), np.uint8))[:-2] + b"\xff\xda\0\x08\1\1\0\0\0\0" * 600 + b"\xff\xd9",
     "short.gif": picture("GIF", np.arange(4096, dtype=np.uint8).reshape(64, 64))[:-200],
 }
 

@@ -131,6 +131,42 @@ def refused(path: Path) -> str:
     return str(caught.value)
 
 
+def test_lists_that_cannot_be_read_are_refused_in_words(tmp_path):
+    """Every byte of the list of members and of the end of the zip, and an empty zip."""
+    path = tmp_path / "set.zip"
+    names("train/images/\u00fc.tif", "train/masks/a.tif")(path)
+    data, refusals = path.read_bytes(), 0
+    for at in range(data.find(b"PK\x01\x02"), len(data)):
+        for value in {0, 1, 255, data[at] ^ 0x80} - {data[at]}:
+            path.write_bytes(data[:at] + bytes([value]) + data[at + 1 :])
+            try:
+                read_all(path)
+            except DataError as error:
+                refusals += 1
+                assert str(path) in str(error)
+    assert refusals > 200
+    write(path)
+    assert path.stat().st_size == 22
+    assert f"{path} holds no files" in refused(path)
+    path.write_bytes(data.replace("\u00fc".encode(), b"\xff\xfe"))
+    assert f"{path} is neither a folder" in refused(path)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [entry("train/"), entry(), entry("train/")],
+        [entry("train/images/strasse.tif"), entry("train/images/stra\u00dfe.tif")],
+        [entry("__MACOSX/link", external_attr=LINK), entry("__MACOSX/train/._a.tif", external_attr=LINK), entry()],
+    ],
+)
+def test_what_harms_nobody_is_read(tmp_path, entries):
+    write(tmp_path / "set.zip", *entries)
+    wanted = {one.filename for one in entries if not one.filename.endswith("/") and "__MACOSX" not in one.filename}
+    assert set(read_all(tmp_path / "set.zip")) == wanted
+
+
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_hostile_zips_are_refused_in_words(tmp_path, kind):
