@@ -36,6 +36,7 @@ PRETRAINED = {
         "clipped": ("clipped_dsb2018.pt", "9bf7637c51fb06eb7fa2989f03f5ee82d12333d7aef20873e5304e724cd243d7"),
     },
 }
+_DTYPES = {"torch.float64", "torch.float32", "torch.float16", "torch.bfloat16", "torch.int64"}
 
 
 def checkpoint_folder() -> Path:
@@ -94,7 +95,9 @@ def save_model(path: str | Path, model: UNet, **metadata) -> None:
     except (AttributeError, TypeError, RuntimeError) as error:
         reason = summarize_error(error)
         raise ValueError(f"Only a U-Net of this course can be saved and loaded again ({reason}).") from error
-    if not all_finite(state):
+    if other := {str(value.dtype) for value in state.values()} - _DTYPES:
+        raise ValueError(f"Only networks of 16, 32 or 64 bit floats can be saved, but there are {', '.join(other)}.")
+    if not all_finite({name: value.float() for name, value in state.items()}):
         raise ValueError("The network has weights that are NaN or infinite: train it again before you save it.")
     save_sealed(path, {"sizes": network.sizes, "weights": state, "metadata": metadata})
 
@@ -130,10 +133,10 @@ def load_model(path: str | Path) -> tuple[UNet, dict]:
             raise ValueError(f"its network has {depth} levels")
         with torch.device("meta"):  # without memory, whatever sizes the file names
             UNet(**saved["sizes"]).load_state_dict(weights, assign=True)
-        if not all_finite(weights):
-            raise ValueError("it has weights that are NaN or infinite")
         model = UNet(**saved["sizes"])
         model.load_state_dict(weights)
+        if not all_finite(model.state_dict()):
+            raise ValueError("it has weights that are NaN or infinite")
         metadata = saved["metadata"]
         if not isinstance(metadata, dict):
             raise TypeError(f"its metadata are not a dictionary but of type {type(metadata).__name__}")

@@ -281,6 +281,8 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     ['scores.json']
     """
     path = Path(path)
+    if path.is_symlink():  # the file that it leads to is replaced, on its own disk
+        path = path.resolve()
     _remove_unfinished_once(path.parent.absolute())
     temporary, file = _open_unfinished(path)
     lock = os.dup(file.fileno())  # the lock outlives `file`, which is closed before it is moved: Windows asks for that

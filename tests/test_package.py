@@ -122,8 +122,9 @@ def test_no_module_has_more_than_400_lines():
 # outside (2,700), archives and names of seven platforms (1,300), files for those (1,300). Notebooks 06 to 08 brought
 # 1,000 lines to course_utils (losses, denoising, measurements, images of any kind and size, networks for them), 1,430
 # of checks (180 for each exercise; 140 in 01 to 05), 600 to the workshop (`segment`: folders, files to write, its page)
-# and 200 to what is observed of their exercises in grading.
-MAX_LINES = [("course_utils", 7590), ("exercises", 7450), ("workshop", 4665), ("grading", 7460)]
+# and 200 to what is observed of their exercises in grading. Files that are damaged or made to do harm, and interrupted
+# trainings, took 1,600 of course_utils (saving, resuming, headers, reading, zips).
+MAX_LINES = [("course_utils", 7790), ("exercises", 7450), ("workshop", 4665), ("grading", 7460)]
 
 
 @pytest.mark.parametrize(("name", "lines"), MAX_LINES)
@@ -131,7 +132,7 @@ def test_each_room_stays_small(name, lines):
     grading = [module for module in MODULES if module.startswith("workshop.grade")]
     modules = grading if name == "grading" else [one for one in MODULES if room(one) == name and one not in grading]
     assert sum(LINES[module] for module in modules) <= lines
-    assert name != "course_utils" or len(modules) <= 32
+    assert name != "course_utils" or len(modules) <= 33
 
 
 # importing

@@ -35,7 +35,7 @@ def record_file() -> Path:
     from platformdirs import user_data_path
 
     named = os.environ.get("COURSE_PROGRESS")
-    return Path(named) if named else user_data_path("course-utils", appauthor=False) / "progress.json"
+    return Path(named).expanduser() if named else user_data_path("course-utils", appauthor=False) / "progress.json"
 
 
 def statuses() -> dict[str, str]:
@@ -112,7 +112,7 @@ def _write(key: str, **values: Any) -> bool:
             entry = record.get(key)
             record[key] = (entry if isinstance(entry, dict) else {}) | values
             with replacing(path) as file:
-                file.write(json.dumps(record, indent=2, sort_keys=True).encode())
+                file.write(json.dumps(record, indent=2, sort_keys=True, default=str).encode())
     except (OSError, RecursionError) as error:  # the latter if the cell calls from deep within
         reason = getattr(error, "strerror", None) or error
         _say(

@@ -17,7 +17,7 @@ from functools import partial
 
 import pytest
 import torch
-from saved_files import Exploit
+from saved_files import Exploit, same_weights
 from small_training import batches, small_unet
 
 from course_utils.checkpoints import load_model, save_model
@@ -265,3 +265,35 @@ def test_without_locks_only_old_ones_are_removed(tmp_path, monkeypatch):
     with replacing(tmp_path / "c") as file:
         file.write(b"x")
     assert (tmp_path / "c").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.float8_e4m3fn])
+def test_what_could_not_be_loaded_again_is_not_saved(tmp_path, dtype):
+    model = small_unet()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+        parameter.data = parameter.data.to(dtype)
+    with pytest.raises(ValueError, match=f"16, 32 or 64 bit floats can be saved, but there are {dtype}"):
+        save_model(tmp_path / "net.pt", model)
+
+
+def test_a_weight_beyond_the_range_of_float32_is_neither_saved_nor_loaded(tmp_path):
+    model = small_unet().double()
+    with torch.no_grad():
+        next(model.parameters())[0] = 1e300
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        save_model(tmp_path / "net.pt", model)
+    content = {"sizes": model.sizes, "weights": model.state_dict(), "metadata": {}}
+    save_sealed(tmp_path / "net.pt", content)
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        load_model(tmp_path / "net.pt")
+
+
+def test_a_file_that_is_a_link_is_replaced_where_it_lies(tmp_path):
+    for folder in ("here", "other disk"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "other disk" / "net.pt").write_text("old")
+    link = tmp_path / "here" / "net.pt"
+    link.symlink_to(tmp_path / "other disk" / "net.pt")
+    save_model(link, small_unet())
+    assert link.is_symlink() and same_weights(load_model(tmp_path / "other disk" / "net.pt")[0], load_model(link)[0])
