@@ -988,8 +988,8 @@ some_test = data.test[::2]  # every second one, to save time
 few = {}
 for name, is_denoised in (("noisy", False), ("denoised", True)):
     model = train_segmenter(ten, is_denoised)
-    found = [predict(model, image) for image in segmenter_inputs(some_test, is_denoised)]
-    labels = [watershed_instances(one[1], one[2], 0.5) for one in found]  # an untuned threshold
+    inputs = segmenter_inputs(some_test, is_denoised)
+    labels = [watershed_instances(*predict(model, image)[1:], 0.5) for image in inputs]  # an untuned threshold
     few[name] = [average_precision(one, s.mask, [0.5])[0] for one, s in zip(labels, some_test)]
 added = paired_bootstrap(few["denoised"], few["noisy"], np.random.default_rng(seed))
 few_means = {name: float(np.mean(values)) for name, values in few.items()}
