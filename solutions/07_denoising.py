@@ -988,8 +988,8 @@ some_test = data.test[::2]  # every second one, to save time
 few = {}
 for name, is_denoised in (("noisy", False), ("denoised", True)):
     model = train_segmenter(ten, is_denoised)
-    noisy_or_not = segmenter_inputs(some_test, is_denoised)
-    labels = [watershed_instances(*predict(model, image)[1:], 0.5) for image in noisy_or_not]  # an untuned threshold
+    some_inputs = segmenter_inputs(some_test, is_denoised)
+    labels = [watershed_instances(*predict(model, image)[1:], 0.5) for image in some_inputs]  # an untuned threshold
     few[name] = [average_precision(one, s.mask, [0.5])[0] for one, s in zip(labels, some_test)]
 added = paired_bootstrap(few["denoised"], few["noisy"], np.random.default_rng(seed))
 few_means = {name: float(np.mean(values)) for name, values in few.items()}
