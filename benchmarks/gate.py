@@ -185,6 +185,8 @@ def run_gate(base: str | None, renew: bool) -> int:
             print(f"Written to {update()}.")
             return 0
         verdicts = against_base(base) if base else against_committed()
+        if not verdicts:
+            raise GateError("Nothing could be compared: the other result has none of the workloads of this one.")
     except GateError as error:
         print(f"course.py bench --gate: {error}", file=sys.stderr)
         return 2

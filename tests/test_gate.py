@@ -45,6 +45,12 @@ def test_only_workloads_that_both_have_are_compared():
     assert gate.compare({"old": [0.0]}, {"new": [0.0]}) == []
 
 
+def test_nothing_to_compare_does_not_pass(monkeypatch, capsys):
+    monkeypatch.setattr(gate, "against_base", lambda base: [])
+    assert gate.run_gate("HEAD^", False) == 2
+    assert "Nothing could be compared" in capsys.readouterr().err
+
+
 def test_a_ratio_takes_the_quickest_of_some_turns():
     times = iter([0, 3, 3, 4, 4, 6, 6, 7, 7, 15, 15, 16])  # course 3, plain 1, course 2, plain 1, ...
     ratio = gate_workloads.log_ratio((lambda: 0, lambda: 1), True, clock=lambda: next(times))
