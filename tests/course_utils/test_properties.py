@@ -98,7 +98,8 @@ NO_ARRAYS = {
         free_part place_freely slide_against place_nuclei render_nuclei draw_spot draw_fibres render_background expose
         shuffle_ids image_order generate_image""",
     "files that were read, tested with data sets": """decode_file reason check_image check_mask
-        merge_masks has_dark_nuclei check_label_images check_claim check_tiff check_bmp check_members member_name
+        merge_masks has_dark_nuclei check_label_images check_claim check_tiff check_bmp check_png check_jpeg first_image
+        pixels_of_page decode_pillow check_members member_name
         open_zip read_member""",
     "any value": "digest loader_generators tensors_in all_finite",
     "the checks themselves": """as_list check_arguments check_finite check_logits check_class_logits check_targets
