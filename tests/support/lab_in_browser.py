@@ -75,10 +75,15 @@ class Notes:
     are drawn in the end is tested. JupyterLab's own menus and lists (React) also lose a race with its panels (Lumino)
     now and then, on a busy machine: one of them takes a node away that the other has just taken away, or cells of a
     notebook that has just been closed are drawn in an idle moment. Those two are left out where every line of the
-    error's stack lies in JupyterLab's own files; widgets lie elsewhere (`/lab/extensions/`).
+    error's stack lies in JupyterLab's own files; widgets lie elsewhere (`/lab/extensions/`). The manager of the widgets
+    asks for the kernel of a notebook that was closed while its kernel started; that is left out where every line lies
+    in its file.
     """
 
-    RACES = ("'removeChild' on 'Node'", "._runOnIdleTime ")
+    RACES = {
+        "'removeChild' on 'Node'": "/static/lab/", "._runOnIdleTime ": "/static/lab/",
+        "of null (reading 'kernel')": "/lab/extensions/@jupyter-widgets/jupyterlab-manager/",
+    }  # fmt: skip
 
     def __init__(self, page: Page):
         self.outside: list[str] = []
@@ -95,9 +100,9 @@ class Notes:
 
     def _note_error(self, error) -> None:
         files = re.findall(r"\w+://[^/\s]+(/[^\s:?)]*)", error.stack or "")
-        own = bool(files) and all(file.startswith("/static/lab/") for file in files)
         text = f"{error.message}\n{error.stack}"
-        if not (own and any(race in text for race in self.RACES)):
+        lost = [place for race, place in self.RACES.items() if race in text]
+        if not (files and any(all(file.startswith(place) for file in files) for place in lost)):
             self.errors.append(text)
 
     def _note_message(self, message) -> None:
