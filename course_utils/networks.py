@@ -7,7 +7,6 @@ and saves its network where `binary_model` looks for it. Only if there is none, 
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -25,7 +24,7 @@ from course_utils.distributed import current_process_group
 from course_utils.exploration import normalize_percentiles, split_train_val
 from course_utils.losses import binary_cross_entropy, foreground_dice_score, hard_dice_score
 from course_utils.profiles import Profile
-from course_utils.results import prepare_output
+from course_utils.results import free_name, prepare_output
 from course_utils.targets import binary_target, boundary_target
 from course_utils.training import FitOptions, LossFunction, Metric, OnEpoch, fit, jitter_intensity
 from course_utils.unet import UNet
@@ -138,7 +137,7 @@ def load_or_train(path: Path, wanted: dict, train: Callable[[], UNet]) -> UNet:
     except FileNotFoundError:
         print(f"No trained network at {path} yet. Training one.")
     except ValueError as error:
-        kept = next(name for n in itertools.count(1) if not (name := path.with_name(f"{path.name}.kept{n}")).exists())
+        kept = free_name(path, "kept")
         print(f"{error} Training anew; the file is kept as {kept.name}.")
     prepare_output(path.parent)
     model = train()

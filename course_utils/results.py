@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import re
@@ -365,6 +366,15 @@ def writing_into(folder: Path) -> Iterator[None]:
             f"Nothing can be saved in {folder} ({error.strerror or error}): free some space if its disk is full, "
             "or set `output` to another folder, one that you can write to."
         ) from error
+
+
+def free_name(path: Path, ending: str) -> Path:
+    """A name beside a file, under which it can be kept: with an ending and the first number that is free.
+
+    >>> free_name(Path("nowhere/net.pt"), "kept").name
+    'net.pt.kept1'
+    """
+    return next(name for n in itertools.count(1) if not (name := path.with_name(f"{path.name}.{ending}{n}")).exists())
 
 
 def summarize_error(error: Exception) -> str:

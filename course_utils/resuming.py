@@ -15,7 +15,6 @@ import dis
 import functools
 import hashlib
 import io
-import itertools
 import random
 import sys
 import sysconfig
@@ -30,7 +29,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from course_utils.results import summarize_error
+from course_utils.results import free_name, summarize_error
 from course_utils.saving import load_sealed, save_sealed
 
 _LIBRARIES = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
@@ -80,7 +79,7 @@ def load_state(path: Path, training: Any, settings: dict) -> list[dict]:
     except Exception as error:  # torch raises a dozen different types for damaged files
         training.load_state_dict(before)
         _set_random_state(random_before, training.generators)
-        kept = next(name for n in itertools.count(1) if not (name := path.with_name(f"{path.name}.kept{n}")).exists())
+        kept = free_name(path, "kept")
         print(f"{path} does not fit this training ({summarize_error(error)}). It is kept as {kept.name}.")
         with contextlib.suppress(FileNotFoundError):  # another process of this training was faster
             path.rename(kept)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import html
-import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +21,7 @@ from typing import Any
 from course_utils.display import show_box
 from course_utils.exercises.feedback import LOOKS, CheckResult
 from course_utils.exercises.registry import Exercise, list_exercises
-from course_utils.results import replacing, summarize_error
+from course_utils.results import free_name, replacing, summarize_error
 
 GUESSES = "guesses"  # their key in the record; the others are the ids of exercises
 MAX_BYTES = 4_000_000  # a full record has 10 kB
@@ -139,8 +138,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _set_aside(path: Path) -> Path:
-    kept = next(name for n in itertools.count(1) if not (name := path.with_name(f"{path.name}.damaged{n}")).exists())
-    return path.rename(kept)
+    return path.rename(free_name(path, "damaged"))
 
 
 def _say(line: str) -> None:

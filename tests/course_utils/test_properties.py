@@ -84,7 +84,7 @@ NO_ARRAYS = {
     "files, folders and words, tested with what they read": """save_model load_model load_data find_kaggle_input
         fetch_dsb2018 read_samples read_image decode get_profile prepare_output record_scores replacing writing_into
         model_path load_or_train summarize_error main write_dataset did_you_mean script_as_html framed save_sealed
-        load_sealed seal remove_unfinished save_state load_state""",
+        load_sealed seal remove_unfinished save_state load_state free_name""",
     "objects of the course, made by its own functions": """load_pretrained fingerprint normalized_arrays training_config
         binary_dataset boundary_dataset train_network binary_model boundary_model foreground_model resumable
         own_network noisy_arrays denoising_model tiles_of
