@@ -260,7 +260,7 @@ class _Digest:
 
     def attributes(self, value: Any) -> list:
         """Names and values of the attributes of an object."""
-        if type(value).__module__ == "builtins":
+        if type(value).__module__ == "builtins" and not hasattr(value, "__dict__"):  # as functions have
             return []
         found = dict(getattr(value, "__dict__", {}))
         for owner in type(value).__mro__:

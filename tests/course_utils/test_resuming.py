@@ -171,6 +171,7 @@ def pairs():
         "masked arrays": (np.ma.array([1, 2], mask=[0, 1]), np.ma.array([1, 2], mask=[0, 0])),
         "dictionaries with attributes": (attributed(Table, 1), attributed(Table, 2)),
         "sets with attributes": (attributed(Group, 1), attributed(Group, 2)),
+        "functions with attributes": (attributed(lambda: default(1), 1), attributed(lambda: default(1), 2)),
         "numbers with attributes": (attributed(Number, 1), attributed(Number, 2)),
         "patterns": (re.compile("a"), re.compile("b")),
         "queues": (collections.deque([1]), collections.deque([2])),
