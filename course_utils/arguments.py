@@ -35,6 +35,7 @@ _TABLE = (
     ("pixel_size", "a number above 0 and at most 1000000", numbers.Real, lambda v: 0 < v <= 1e6),
     ("std learning_rate diameter data_range factor", "a finite number above 0", numbers.Real,
      lambda v: 0 < v < np.inf),
+    ("zoom", "a number from 1 to 16", numbers.Real, lambda v: 1 <= v <= 16),
     ("sigma", "a number from 0 to 1000", numbers.Real, lambda v: 0 <= v <= 1000),
     ("iou_threshold level", "a number above 0 and at most 1", numbers.Real, lambda v: 0 < v <= 1),
     ("mode", "'inner', 'outer' or 'thick'", str, lambda v: v in ("inner", "outer", "thick")),

@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from course_utils.arguments import check_arguments, check_crop_fits
-from course_utils.exploration import random_crop
+from course_utils.exploration import pad_to_size, random_crop
 from course_utils.unet import pad_to_multiple
 
 TargetTransform = Callable[[np.ndarray], torch.Tensor]
@@ -62,7 +63,7 @@ class NucleiDataset(Dataset):
 
     def __getitem__(self, index):
         rng = np.random.default_rng([self.seed, int(torch.randint(2**62, ()))])
-        image, mask = random_crop(self.images[index], self.masks[index], self.crop_size, rng)
+        image, mask = self.window(index, rng)
         image = torch.from_numpy(image.astype(np.float32))[None]
         if self.augmentation is not None:
             mask = torch.from_numpy(mask.astype(np.float64 if mask.dtype.kind == "f" else np.int64))[None]
@@ -70,6 +71,50 @@ class NucleiDataset(Dataset):
             image, mask = self.augmentation(tv_tensors.Image(image), tv_tensors.Mask(mask))
             image, mask = image.as_subclass(torch.Tensor), mask[0].numpy()
         return image, self.target_transform(mask)
+
+    def window(self, index, rng):
+        return random_crop(self.images[index], self.masks[index], self.crop_size, rng)
+
+
+class ZoomedDataset(NucleiDataset):
+    """Random crops as of `NucleiDataset`, half of them shrunk or enlarged: as if taken at another magnification.
+
+    A network that has seen nuclei of one size only misses them at another. For every second crop, at random, a window
+    is cut whose side is the crop's divided by a factor, and scaled to the crop's size: the image linearly, the mask to
+    the nearest pixel, before `target_transform` sees it, so that a boundary is as thin as in any other crop. Images
+    smaller than the window are continued by reflection.
+
+    Args:
+        zoom: the largest factor; its inverse is the smallest one. All steps between, on a logarithmic scale, are
+            equally likely.
+
+    The other arguments, and the items, are those of `NucleiDataset`.
+
+    >>> from course_utils.targets import boundary_target
+    >>> dataset = ZoomedDataset([np.zeros((64, 80))], [np.zeros((64, 80), int)], boundary_target, crop_size=64)
+    >>> image, target = dataset[0]
+    >>> image.shape, target.shape
+    (torch.Size([1, 64, 64]), torch.Size([64, 64]))
+    """
+
+    def __init__(self, images, masks, target_transform, crop_size=256, augment=False, seed=0, zoom=2.0):
+        super().__init__(images, masks, target_transform, crop_size, augment, seed)
+        check_arguments(zoom=zoom)
+        self.zoom = zoom
+
+    def window(self, index, rng):
+        if rng.random() < 0.5:
+            return super().window(index, rng)
+        size = max(1, round(self.crop_size * self.zoom ** rng.uniform(-1, 1)))
+        image, mask = (pad_to_size(array[index], size) for array in (self.images, self.masks))
+        image, mask = random_crop(image, mask, size, rng)
+        return _resized(image, self.crop_size, "bilinear"), _resized(mask, self.crop_size, "nearest-exact")
+
+
+def _resized(array: np.ndarray, size: int, mode: str) -> np.ndarray:
+    """A window scaled to `size` x `size`; shrunk images are smoothed first, labels stay labels."""
+    tensor = torch.from_numpy(array.astype(np.float64))[None, None]  # labels up to 2**53 are exact
+    return interpolate(tensor, (size, size), mode=mode, antialias=mode == "bilinear")[0, 0].numpy().astype(array.dtype)
 
 
 class FullImageDataset(Dataset):

@@ -22,8 +22,8 @@ from torch.utils.data import Dataset
 
 from course_utils.arguments import check_arguments, check_crop_fits
 from course_utils.data import CourseData, Sample
-from course_utils.exploration import random_crop
-from course_utils.networks import Task, own_network, pad_to_size
+from course_utils.exploration import pad_to_size, random_crop
+from course_utils.networks import Task, own_network
 from course_utils.profiles import Profile
 from course_utils.segmentation import predict
 from course_utils.training import OnEpoch

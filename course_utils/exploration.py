@@ -129,6 +129,18 @@ def split_train_val(samples: Iterable, every: int = 20) -> tuple[list, list]:
     return train, val
 
 
+def pad_to_size(image: np.ndarray, size: int) -> np.ndarray:
+    """Pad an image by reflection at the bottom and at the right until no side is shorter than `size` pixels.
+
+    Raises:
+        ValueError: `image` is not an image, or `size` not a whole number of at least 1.
+    """
+    check_arguments(image=image, size=size, values=False)
+    if min(image.shape) >= size:
+        return image
+    return np.pad(image, [(0, max(0, size - side)) for side in image.shape], mode="reflect")
+
+
 def random_crop(
     image: np.ndarray, mask: np.ndarray, size: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:

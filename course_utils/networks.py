@@ -21,7 +21,7 @@ from course_utils.checkpoints import load_model, load_pretrained, save_model
 from course_utils.data import CourseData, Sample, fingerprint
 from course_utils.device import choose_device, fast_layout
 from course_utils.distributed import current_process_group
-from course_utils.exploration import normalize_percentiles, split_train_val
+from course_utils.exploration import normalize_percentiles, pad_to_size, split_train_val
 from course_utils.losses import binary_cross_entropy, foreground_dice_score, hard_dice_score
 from course_utils.profiles import Profile
 from course_utils.results import free_name, prepare_output
@@ -44,18 +44,6 @@ def normalized_arrays(samples: list[Sample], min_size: int = 1) -> tuple[list[np
     check_arguments(min_size=min_size)
     images = [pad_to_size(normalize_percentiles(sample.image), min_size) for sample in samples]
     return images, [pad_to_size(sample.mask, min_size) for sample in samples]
-
-
-def pad_to_size(image: np.ndarray, size: int) -> np.ndarray:
-    """Pad an image by reflection at the bottom and at the right until no side is shorter than `size` pixels.
-
-    Raises:
-        ValueError: `image` is not an image, or `size` not a whole number of at least 1.
-    """
-    check_arguments(image=image, size=size, values=False)
-    if min(image.shape) >= size:
-        return image
-    return np.pad(image, [(0, max(0, size - side)) for side in image.shape], mode="reflect")
 
 
 def boundary_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -158,6 +146,14 @@ def binary_dataset(samples: list[Sample], crop_size: int, seed: int) -> Dataset:
     return NucleiDataset(images, masks, binary_target, crop_size, augment=True, seed=seed)
 
 
+def zoomed_boundary_dataset(samples: list[Sample], crop_size: int, seed: int) -> Dataset:
+    """`boundary_dataset` with half of the crops shrunk or enlarged; the target is made for each crop."""
+    from course_utils.dataset import ZoomedDataset
+
+    images, masks = normalized_arrays(samples, crop_size)
+    return ZoomedDataset(images, masks, boundary_target, crop_size, augment=True, seed=seed)
+
+
 def boundary_dataset(samples: list[Sample], crop_size: int, seed: int) -> Dataset:
     """Augmented crops with the target of notebook 05.
 
@@ -237,7 +233,7 @@ def train_network(
         )
     dataset = task.make_dataset(train, profile.crop_size, seed)
     model = start or UNet(1, task.out_channels, profile.base_channels, profile.depth, task.batch_norm)
-    if task is BOUNDARY and start is not None:
+    if task.kind == BOUNDARY.kind and start is not None:
         _add_to_boundary_logit(model, math.log(BOUNDARY_WEIGHT))  # as the loss expects it
     fit(
         model.to(choose_device()),
@@ -249,7 +245,7 @@ def train_network(
         metric=task.metric,
         options=replace(options, compiled=profile.compiled),
     )
-    return without_boundary_weight(model) if task is BOUNDARY else model
+    return without_boundary_weight(model) if task.kind == BOUNDARY.kind else model
 
 
 def binary_model(
