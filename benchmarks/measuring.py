@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from course_utils.checkpoints import checkpoint_folder, load_model
 from course_utils.dataset import validation_loader
-from course_utils.device import choose_device, describe_device
+from course_utils.device import choose_device, choose_precision, describe_device, fast_layout, in_precision
 from course_utils.metrics import IOU_THRESHOLDS, match_instances
 from course_utils.profiles import Profile, get_profile
 from course_utils.training import fit
@@ -85,6 +86,13 @@ def bare_steps(model: torch.nn.Module, loss_fn: Callable, batch: tuple, steps: i
             scaler.update()
 
     return run
+
+
+def course_network() -> torch.nn.Module:
+    """The pretrained network for the real images, as fast as this machine can run it."""
+    model, _ = load_model(checkpoint_folder() / "boundary_dsb2018.pt")
+    device = choose_device()
+    return in_precision(fast_layout(model.to(device)), choose_precision(device))
 
 
 def settings_here(quick: bool = False) -> Profile:

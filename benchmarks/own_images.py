@@ -10,12 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-from skimage.transform import resize
 
-from benchmarks.measuring import forget_peak_memory, in_child, mean_f1, peak_memory_mb
-from course_utils.checkpoints import checkpoint_folder, load_model
-from course_utils.data import CourseData, Sample
-from course_utils.device import choose_device, choose_precision, fast_layout, in_precision
+from benchmarks.measuring import course_network, forget_peak_memory, in_child, mean_f1, peak_memory_mb
+from benchmarks.robustness import scaled
+from course_utils.data import CourseData
 from course_utils.exploration import split_train_val
 from course_utils.own_images import DSB2018_SIZES, TrainedSizes, segment_image
 
@@ -23,18 +21,9 @@ THRESHOLD = 0.8  # the best one on the validation images, see `quality`
 FACTORS = (1.0, 0.5, 2.0)
 
 
-def scaled(sample: Sample, factor: float) -> tuple[np.ndarray, np.ndarray]:
-    """An image and its mask with more or fewer pixels, as another magnification would give."""
-    shape = tuple(round(side * factor) for side in sample.image.shape)
-    image = resize(sample.image.astype(float), shape, order=1, anti_aliasing=factor < 1, preserve_range=True)
-    mask = resize(sample.mask, shape, order=0, anti_aliasing=False, preserve_range=True)
-    return np.rint(image).clip(0, 255).astype(np.uint8), mask.astype(int)
-
-
 def other_sizes(data: CourseData, sizes: TrainedSizes, quick: bool) -> list[dict]:
     """Mean F1 of validation and test images at half and twice the size, without and with `diameter`."""
-    model, _ = load_model(checkpoint_folder() / "boundary_dsb2018.pt")
-    model = in_precision(fast_layout(model.to(choose_device())), choose_precision(choose_device()))
+    model = course_network()
     rows, at_size_1 = [], [0.0]
     for split, samples in (("validation", split_train_val(data.train, 8)[1]), ("test", data.test)):
         for factor in FACTORS:

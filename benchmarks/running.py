@@ -12,7 +12,7 @@ from course_utils import did_you_mean
 from course_utils.data import load_data
 from workshop.paths import data_label
 
-NAMES = ("training_step", "loading", "evaluation", "large_images", "own_images", "alternatives", "course")
+NAMES = ("training_step", "loading", "evaluation", "large_images", "own_images", "robustness", "alternatives", "course")
 TRIAL = RESULTS.parents[1] / "build" / "bench"
 
 

@@ -1,0 +1,96 @@
+"""How much worse is the network of notebook 05 on images that are not like those it was trained on?
+
+Validation images are altered in one way at a time and segmented as `course.py segment` does, without being told of the
+alteration. Mean, median and pooled F1 are given, since they disagree: a few crowded images hold most of the nuclei. The
+loss is that of the mean F1, image by image, with a bootstrap interval over the images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+from skimage.transform import resize
+
+from benchmarks.measuring import course_network
+from course_utils.data import CourseData, Sample
+from course_utils.exploration import split_train_val
+from course_utils.metrics import match_instances
+from course_utils.own_images import segment_image
+from course_utils.results import paired_bootstrap
+
+SCALES = (0.5, 0.7, 1.4, 2.0)
+
+
+def scaled(sample: Sample, factor: float) -> tuple[np.ndarray, np.ndarray]:
+    """An image and its mask with more or fewer pixels, as another magnification would give."""
+    shape = tuple(round(side * factor) for side in sample.image.shape)
+    image = resize(sample.image.astype(float), shape, order=1, anti_aliasing=factor < 1, preserve_range=True)
+    mask = resize(sample.mask, shape, order=0, anti_aliasing=False, preserve_range=True)
+    return to_grey_levels(image), mask.astype(int)
+
+
+def to_grey_levels(image: np.ndarray) -> np.ndarray:
+    """Rounded to 8 bits, as a camera would."""
+    return np.rint(image).clip(0, 255).astype(np.uint8)
+
+
+def brighter_to_the_right(image: np.ndarray) -> np.ndarray:
+    """Light that falls to a third from the right edge to the left one."""
+    return image * np.linspace(1 / 3, 1, image.shape[1])
+
+
+def noisy(image: np.ndarray) -> np.ndarray:
+    """Gaussian noise of a twentieth of the image's range, the same in every run."""
+    return image + np.random.default_rng(0).normal(0, np.ptp(image) / 20, image.shape)
+
+
+def gamma(exponent: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Another contrast: dim nuclei come closer to the bright ones (exponent below 1) or to the background (above)."""
+    return lambda image: 255 * (image / 255) ** exponent
+
+
+ALTERED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "blur, sigma 1 px": lambda image: gaussian_filter(image, 1),
+    "blur, sigma 2 px": lambda image: gaussian_filter(image, 2),
+    "noise, a twentieth of the range": noisy,
+    "light falling to a third at the left": brighter_to_the_right,
+    "a quarter of the light": lambda image: image / 4,
+    "contrast, gamma 0.5": gamma(0.5),
+    "contrast, gamma 2": gamma(2.0),
+}
+
+
+def ways() -> dict[str, Callable[[Sample], tuple[np.ndarray, np.ndarray]]]:
+    """Name of each alteration -> a function that gives image and mask of a sample."""
+    found: dict[str, Callable] = {"none": lambda sample: (sample.image, sample.mask)}
+    for factor in SCALES:
+        found[f"scale {factor:g}"] = lambda sample, factor=factor: scaled(sample, factor)
+    for name, alter in ALTERED.items():
+        found[name] = lambda sample, alter=alter: (to_grey_levels(alter(sample.image.astype(float))), sample.mask)
+    return found
+
+
+def measure(data: CourseData, quick: bool) -> dict:
+    """A row for each alteration."""
+    model = course_network()
+    samples = split_train_val(data.train, 8)[1][: 3 if quick else None]
+    rows, unaltered = [], []
+    for name, alter in ways().items():
+        counts = []
+        for image, mask in map(alter, samples):
+            found = segment_image(model, image, compare_views=False).labels
+            counts += match_instances(found, mask, [0.5])
+        f1 = [one.f1 for one in counts]
+        unaltered = unaltered or f1
+        lost, low, high = paired_bootstrap(unaltered, f1, np.random.default_rng(0))
+        totals = {part: sum(getattr(one, part) for one in counts)
+                  for part in ("true_positive", "false_positive", "false_negative")}  # fmt: skip
+        pooled = 2 * totals["true_positive"] / (sum(totals.values()) + totals["true_positive"])
+        rows.append({
+            "images": name, "mean F1": round(float(np.mean(f1)), 4), "median": round(float(np.median(f1)), 4),
+            "pooled": round(pooled, 4), "lost by the mean": round(lost, 4),
+            "95 % interval": "" if name == "none" else f"{low:+.3f} to {high:+.3f}",
+        })  # fmt: skip
+    return {"title": f"Altered images, {len(samples)} validation images, F1 at IoU 0.5", "rows": rows}
