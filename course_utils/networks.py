@@ -182,7 +182,7 @@ class Task:
         loss_fn, metric: as for `fit`.
         epochs: how long a profile trains it.
         validation_arrays: makes images and masks of the validation samples, or what takes their place.
-        batch_norm: of the network.
+        batch_norm, instance_norm: of the network.
         batch_transform: as for `fit`.
         learning_rate: as a multiple of the profile's.
     """
@@ -196,6 +196,7 @@ class Task:
     epochs: Callable[[Profile], int]
     validation_arrays: Callable[[list[Sample]], tuple[list[np.ndarray], list[np.ndarray]]] = normalized_arrays
     batch_norm: bool = True
+    instance_norm: bool = False
     batch_transform: Callable[[torch.Tensor], torch.Tensor] | None = jitter_intensity
     learning_rate: float = 1.0
 
@@ -206,7 +207,7 @@ BINARY = Task(
 )  # fmt: skip
 BOUNDARY = Task(
     "boundary", 3, boundary_dataset, boundary_target, boundary_loss, foreground_dice_score,
-    epochs=lambda profile: profile.boundary_epochs,
+    epochs=lambda profile: profile.boundary_epochs, batch_norm=False, instance_norm=True,
 )  # fmt: skip
 
 
@@ -232,7 +233,8 @@ def train_network(
             f"{len(data.train)}: use more images, or a profile with a smaller validation_every."
         )
     dataset = task.make_dataset(train, profile.crop_size, seed)
-    model = start or UNet(1, task.out_channels, profile.base_channels, profile.depth, task.batch_norm)
+    sizes = (profile.base_channels, profile.depth, task.batch_norm, task.instance_norm)
+    model = start or UNet(1, task.out_channels, *sizes)
     if task.kind == BOUNDARY.kind and start is not None:
         _add_to_boundary_logit(model, math.log(BOUNDARY_WEIGHT))  # as the loss expects it
     fit(

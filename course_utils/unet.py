@@ -20,23 +20,55 @@ class ConvBlock(nn.Module):
     Args:
         in_channels, out_channels: number of feature maps before and after.
         batch_norm: batch normalisation between convolution and ReLU (not in the paper; it speeds up training).
+        instance_norm: `InstanceNorm` there instead, which speeds it up more.
 
     >>> ConvBlock(1, 8)(torch.zeros(2, 1, 32, 48)).shape
     torch.Size([2, 8, 32, 48])
     """
 
-    def __init__(self, in_channels, out_channels, batch_norm=False):
+    def __init__(self, in_channels, out_channels, batch_norm=False, instance_norm=False):
         super().__init__()
         layers = []
         for channels in (in_channels, out_channels):
             layers.append(nn.Conv2d(channels, out_channels, kernel_size=3, padding=1))
             if batch_norm:
                 layers.append(nn.BatchNorm2d(out_channels))
+            if instance_norm:
+                layers.append(InstanceNorm(out_channels))
             layers.append(nn.ReLU())
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x):
         return self.layers(x)
+
+
+class InstanceNorm(nn.InstanceNorm2d):
+    """Instance normalisation: each map of each image is scaled to mean 0 and deviation 1, then by two learned numbers.
+
+    Batch normalisation takes mean and deviation over all images of a batch, and averages of them after training. Here
+    each image has its own, in training as afterwards: a dim image looks like a bright one from the first layer on
+    (Ulyanov et al. 2016, https://arxiv.org/abs/1607.08022; nnU-Net uses it). What a pixel becomes then depends on the
+    whole image, a little. A map of one pixel, which has no deviation, is not scaled.
+
+    It computes what `nn.InstanceNorm2d(channels, affine=True)` does, image by image: that one reorders the pixels in
+    memory first, which makes the convolutions after it slow on a CPU.
+
+    >>> normalised = InstanceNorm(1)(torch.tensor([[[[1.0, 3.0]]], [[[10.0, 30.0]]]]))
+    >>> [[round(value, 2) for value in image] for image in normalised.flatten(1).tolist()]
+    [[-1.0, 1.0], [-1.0, 1.0]]
+    """
+
+    def __init__(self, channels):
+        super().__init__(channels, affine=True)
+
+    def forward(self, x):
+        if x.shape[-2:].numel() == 1:
+            return x
+        images = [
+            nn.functional.batch_norm(image, None, None, self.weight, self.bias, training=True, eps=self.eps)
+            for image in x.split(1)  # statistics over a batch of one image are its own
+        ]
+        return torch.cat(images)
 
 
 class UpBlock(nn.Module):
@@ -45,7 +77,7 @@ class UpBlock(nn.Module):
     Args:
         in_channels: feature maps from the level below.
         out_channels: feature maps of the skip connection, and of the result.
-        batch_norm: as in `ConvBlock`.
+        batch_norm, instance_norm: as in `ConvBlock`.
 
     `forward(x, skip)` takes `(N, in, H, W)` and `(N, out, 2H, 2W)` and returns `(N, out, 2H, 2W)`.
 
@@ -53,10 +85,10 @@ class UpBlock(nn.Module):
     torch.Size([1, 8, 20, 24])
     """
 
-    def __init__(self, in_channels, out_channels, batch_norm=False):
+    def __init__(self, in_channels, out_channels, batch_norm=False, instance_norm=False):
         super().__init__()
         self.up = nn.ConvTranspose2d(in_channels, out_channels, kernel_size=2, stride=2)
-        self.conv = ConvBlock(2 * out_channels, out_channels, batch_norm)
+        self.conv = ConvBlock(2 * out_channels, out_channels, batch_norm, instance_norm)
 
     def forward(self, x, skip):
         x = self.up(x)
@@ -72,7 +104,7 @@ class UNet(nn.Module):
         out_channels: maps to predict: 1 for foreground; 3 for background, interior and boundary.
         base_channels: feature maps of the first level; each level below has twice as many.
         depth: how many times the resolution is halved.
-        batch_norm: as in `ConvBlock`.
+        batch_norm, instance_norm: as in `ConvBlock`.
 
     `forward` takes float32 `(N, in, H, W)` and returns logits `(N, out, H, W)`: there is no activation at the end.
 
@@ -83,7 +115,9 @@ class UNet(nn.Module):
     torch.Size([1, 3, 64, 96])
     """
 
-    def __init__(self, in_channels=1, out_channels=1, base_channels=64, depth=4, batch_norm=False):
+    def __init__(
+        self, in_channels=1, out_channels=1, base_channels=64, depth=4, batch_norm=False, instance_norm=False
+    ):
         super().__init__()
         check_arguments(in_channels=in_channels, out_channels=out_channels, base_channels=base_channels, depth=depth)
         self.depth = depth
@@ -93,18 +127,20 @@ class UNet(nn.Module):
             "base_channels": base_channels,
             "depth": depth,
             "batch_norm": batch_norm,
+            "instance_norm": instance_norm,
         }
         channels = [base_channels * 2**level for level in range(depth + 1)]
 
         self.encoder = nn.ModuleList()
         for level in range(depth):
             above = in_channels if level == 0 else channels[level - 1]
-            self.encoder.append(ConvBlock(above, channels[level], batch_norm))
+            self.encoder.append(ConvBlock(above, channels[level], batch_norm, instance_norm))
         self.pool = nn.MaxPool2d(2)
-        self.bottleneck = ConvBlock(channels[depth - 1] if depth > 0 else in_channels, channels[depth], batch_norm)
+        above = channels[depth - 1] if depth > 0 else in_channels
+        self.bottleneck = ConvBlock(above, channels[depth], batch_norm, instance_norm)
         self.decoder = nn.ModuleList()
         for level in reversed(range(depth)):
-            self.decoder.append(UpBlock(channels[level + 1], channels[level], batch_norm))
+            self.decoder.append(UpBlock(channels[level + 1], channels[level], batch_norm, instance_norm))
         self.output = nn.Conv2d(base_channels, out_channels, kernel_size=1)
 
     def forward(self, x):
