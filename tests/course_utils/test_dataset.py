@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from course_utils.dataset import FullImageDataset, NucleiDataset, training_loader, validation_loader
+from course_utils.dataset import FullImageDataset, NucleiDataset, ZoomedDataset, training_loader, validation_loader
 from course_utils.targets import binary_target
 
 IMAGE = np.zeros((9, 9))
@@ -75,6 +75,38 @@ def test_images_and_masks_are_left_alone_and_may_be_read_only(augment):
             crop += 1
             target += 1
     assert np.array_equal(image, coordinates(20, 20)) and np.array_equal(mask, coordinates(20, 20))
+
+
+def test_zoomed_crops_show_nuclei_in_all_sizes_and_half_of_them_as_they_are():
+    """A square of 40 pixels in the middle: its side in the crop tells the factor; image and mask agree."""
+    mask = np.zeros((200, 200), np.int32)
+    mask[80:120, 80:120] = 5
+    torch.manual_seed(0)
+    dataset = ZoomedDataset([(mask > 0) * 1.0], [mask], as_tensor, crop_size=160, augment=True, zoom=2.0)
+    sides = []
+    for _ in range(300):
+        image, found = dataset[0]
+        assert image.shape == (1, 160, 160) and image.dtype == torch.float32 and found.shape == (160, 160)
+        assert set(found.unique().tolist()) <= {0, 5}
+        assert ((image[0] > 0.5) != (found == 5)).float().mean() < 0.02  # but for the rim
+        rows, columns = (found == 5).any(1).nonzero(), (found == 5).any(0).nonzero()
+        if len(rows) and 0 < rows.min() and rows.max() < 159 and 0 < columns.min() and columns.max() < 159:
+            sides.append(len(rows) / 40)
+    as_it_is = np.isclose(sides, 1, atol=0.001).mean()
+    assert 0.35 < as_it_is < 0.65
+    assert min(sides) < 0.6 and max(sides) > 1.7 and all(0.45 < side < 2.1 for side in sides)
+
+
+def test_a_window_larger_than_the_image_is_continued_by_reflection_and_ids_stay_exact():
+    mask = np.full((64, 70), 2**31 + 7, np.int64)
+    torch.manual_seed(0)
+    dataset = ZoomedDataset([np.ones((64, 70))], [mask], as_tensor, crop_size=64, zoom=4.0)
+    for _ in range(20):
+        image, found = dataset[0]
+        assert found.unique().tolist() == [2**31 + 7]
+        assert torch.allclose(image, torch.ones(1))
+    with pytest.raises(ValueError, match="zoom must be a number from 1 to 16, but is 0.5"):
+        ZoomedDataset([IMAGE], [IMAGE.astype(int)], as_tensor, crop_size=4, zoom=0.5)
 
 
 def test_large_ids_and_16_bit_masks_survive_augmentation():

@@ -54,6 +54,7 @@ RIGHT = {
     **dict.fromkeys(("min_area", "min_distance", "depth", "base_channels", "ndim", "largest"), 1),
     **dict.fromkeys(("mean", "std", "sigma", "threshold", "iou_threshold", "width", "height", "pixel_size"), 0.5),
     **dict.fromkeys(("data_range", "factor"), 0.5),
+    "zoom": 2.0,
     **dict.fromkeys(("thresholds", "iou_thresholds"), [0.5, 0.7]),
     "low": 1.0, "high": 99.0, "samples": [1, 2, 3], "iou": np.eye(3, 2), "mode": "inner", "target": CLASSES,
     "methods": {"one": [LABELS, LABELS[:7]]}, "logits": LOGITS, "rng": np.random.default_rng(0),
@@ -86,7 +87,7 @@ NO_ARRAYS = {
         model_path load_or_train summarize_error main write_dataset did_you_mean script_as_html framed save_sealed
         load_sealed seal remove_unfinished save_state load_state free_name""",
     "objects of the course, made by its own functions": """load_pretrained fingerprint normalized_arrays training_config
-        binary_dataset boundary_dataset train_network binary_model boundary_model foreground_model resumable
+        binary_dataset boundary_dataset zoomed_boundary_dataset train_network binary_model boundary_model foreground_model resumable
         own_network noisy_arrays denoising_model tiles_of
         plot_training plot_f1_curves score_table summarize_scores browse_images redraw_on_change training_loader""",
     "networks and devices, of which nothing is asked but torch's own methods": """choose_precision in_precision
@@ -106,7 +107,7 @@ NO_ARRAYS = {
         check_crop_fits""",
 }
 NO_ARRAYS = {name: reason for reason, names in NO_ARRAYS.items() for name in names.split()}
-DATA_SETS = ("NucleiDataset", "FullImageDataset", "NoisyPairDataset", "ClippedPairDataset")
+DATA_SETS = ("NucleiDataset", "ZoomedDataset", "FullImageDataset", "NoisyPairDataset", "ClippedPairDataset")
 
 
 @functools.cache

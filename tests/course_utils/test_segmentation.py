@@ -25,6 +25,7 @@ from course_utils.segmentation import (
     predict_flipped,
     predict_tiled,
     remove_small,
+    remove_uncertain,
     watershed_flat_height,
     watershed_instances,
     watershed_without_rim,
@@ -358,6 +359,19 @@ def test_remove_small_drops_instances_below_the_area_and_keeps_the_ids_of_the_re
     assert result.dtype == labels.dtype and np.array_equal(labels, before)
     for i in (1, 5, 60000):
         assert np.array_equal(result == i, (labels == i) & (np.sum(labels == i) >= min_area))
+
+
+@given(hnp.arrays(np.uint16, (6, 7), elements=st.sampled_from([0, 1, 5, 60000])),
+       hnp.arrays(np.float32, (6, 7), elements=st.floats(0, 1, width=32)), st.floats(0, 1))  # fmt: skip
+def test_remove_uncertain_drops_instances_by_the_mean_of_their_pixels(labels, probability, threshold):
+    before = labels.copy()
+    result = remove_uncertain(labels, probability, threshold)
+    assert result.dtype == labels.dtype and np.array_equal(labels, before)
+    assert not result[labels == 0].any()
+    for i in np.unique(labels[labels > 0]):
+        mean = probability[labels == i].astype(float).mean()
+        if abs(mean - threshold) > 1e-9:
+            assert np.array_equal(result == i, (labels == i) & (mean >= threshold))
 
 
 @pytest.mark.parametrize("baseline", [otsu_components, otsu_watershed])
