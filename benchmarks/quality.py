@@ -43,7 +43,6 @@ from course_utils.networks import (
     resumable,
     train_network,
     training_config,
-    zoomed_boundary_dataset,
 )
 from course_utils.profiles import Profile, get_profile
 from course_utils.results import compare_methods
@@ -96,8 +95,7 @@ def trained_again(
         slower = replace(profile, learning_rate=profile.learning_rate / 2)
         again = seed + 1  # other crops than those of the first training
         options = replace(resumable(path, wanted, on_epoch), batch_transform=None)
-        task = replace(BOUNDARY, make_dataset=zoomed_boundary_dataset)
-        return train_network(task, data, slower, again, options, start=model)
+        return train_network(BOUNDARY, data, slower, again, options, start=model)
 
     return load_or_train(path, wanted, train)
 

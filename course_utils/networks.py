@@ -90,8 +90,10 @@ def training_config(kind: str, data: CourseData, profile: Profile, seed: int) ->
     del sizes["workers"], sizes["compiled"], sizes["pretrained"], sizes["loss_epochs"]
     for name in ["denoising_epochs"] if kind in ("binary", "boundary") else ["binary_epochs", "boundary_epochs"]:
         del sizes[name]  # of another kind of network
+    recipe = {"boundary": "instance normalisation, zoomed crops"}.get(kind, "first")  # networks of another are old
     return {
         "kind": kind,
+        "recipe": recipe,
         "data": data.source,
         "images": fingerprint(data),
         "profile": sizes.pop("name"),
@@ -146,28 +148,12 @@ def binary_dataset(samples: list[Sample], crop_size: int, seed: int) -> Dataset:
     return NucleiDataset(images, masks, binary_target, crop_size, augment=True, seed=seed)
 
 
-def zoomed_boundary_dataset(samples: list[Sample], crop_size: int, seed: int) -> Dataset:
-    """`boundary_dataset` with half of the crops shrunk or enlarged; the target is made for each crop."""
+def boundary_dataset(samples: list[Sample], crop_size: int, seed: int) -> Dataset:
+    """Augmented crops, half of them shrunk or enlarged, with the target of notebook 05."""
     from course_utils.dataset import ZoomedDataset
 
     images, masks = normalized_arrays(samples, crop_size)
     return ZoomedDataset(images, masks, boundary_target, crop_size, augment=True, seed=seed)
-
-
-def boundary_dataset(samples: list[Sample], crop_size: int, seed: int) -> Dataset:
-    """Augmented crops with the target of notebook 05.
-
-    The target of each image is made once and cropped with it, not made anew for every crop.
-    """
-    from course_utils.dataset import NucleiDataset
-
-    images, masks = normalized_arrays(samples, crop_size)
-    targets = [boundary_target(mask).numpy().astype(np.uint8) for mask in masks]
-    return NucleiDataset(images, targets, _class_tensor, crop_size, augment=True, seed=seed)
-
-
-def _class_tensor(classes: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(classes.astype(np.int64))
 
 
 @dataclass(frozen=True)

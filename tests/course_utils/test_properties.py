@@ -87,7 +87,7 @@ NO_ARRAYS = {
         model_path load_or_train summarize_error main write_dataset did_you_mean script_as_html framed save_sealed
         load_sealed seal remove_unfinished save_state load_state free_name""",
     "objects of the course, made by its own functions": """load_pretrained fingerprint normalized_arrays training_config
-        binary_dataset boundary_dataset zoomed_boundary_dataset train_network binary_model boundary_model foreground_model resumable
+        binary_dataset boundary_dataset train_network binary_model boundary_model foreground_model resumable
         own_network noisy_arrays denoising_model tiles_of
         plot_training plot_f1_curves score_table summarize_scores browse_images redraw_on_change training_loader""",
     "networks and devices, of which nothing is asked but torch's own methods": """choose_precision in_precision
