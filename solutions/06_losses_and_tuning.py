@@ -352,7 +352,7 @@ few = [[part[:128, :128] for part in parts[::4]] for parts in val_windows]  # fo
 
 def train_with(dataset, loss_fn, run_seed):
     torch.manual_seed(run_seed)  # decides first weights and crops
-    network = UNet(1, 3, settings.base_channels, settings.depth, batch_norm=True).to(choose_device())
+    network = UNet(1, 3, settings.base_channels, settings.depth, instance_norm=True).to(choose_device())
     curve = fit(
         network,
         training_loader(dataset, batch_size, settings.crops_per_epoch, settings.workers),
