@@ -20,6 +20,7 @@ import numpy as np
 
 from benchmarks.loading import MINUTES
 from benchmarks.measuring import RESULTS, as_text
+from benchmarks.peers import SOURCES, peers_figure, peers_rows, save
 from benchmarks.quality import FIRST
 from benchmarks.running import NAMES
 from course_utils.checkpoints import PRETRAINED, checkpoint_folder
@@ -33,6 +34,8 @@ from workshop.paths import data_label
 ROOT = RESULTS.parents[1]
 PAGE = ROOT / "docs" / "results.md"
 CURVE = ROOT / "docs" / "training_curve.png"
+PEERS_PICTURE = ROOT / "docs" / "peers.png"
+PARAMETERS = 1_943_795  # of the pretrained network; a test counts them
 PLACE = re.compile(r"(?<=<!-- table )(\w+)( -->\n).*?(?=<!-- /table -->)", re.DOTALL)
 TRAINED = {
     "quality": "profile `laptop`, DSB2018",
@@ -76,11 +79,18 @@ def quality(name: str) -> str:
     for views in ("one view", "eight views"):
         for method, found in result[views].items():
             best, what = found["validation"]["best"], f"{method}, {views}"
-            rows.append({"images": "validation", "": f"{what}, threshold {best['threshold']}"} | in_columns(best["f1"]))
+            row = {"images": "validation", "": f"{what}, threshold {best['threshold']}"}
+            rows.append(row | in_columns(best["f1"]) | interval(best, "F1 at 0.5"))
             if test := found.get("test"):
                 row = {"images": "test", "": f"{what}, the same threshold"} | in_columns(test["mean_f1"].values())
-                rows.append(row | published(test))
+                rows.append(row | interval(test, "F1 at 0.5") | published(test))
     return f"{table(rows)}\n\n{origin(result)}"
+
+
+def interval(found: dict, score: str) -> dict[str, str]:
+    """The 95 % interval of a score, over the images; empty for results that were measured before there was one."""
+    low, high = found.get("interval", {}).get(score, (None, None))
+    return {f"95 % interval, {score}": "" if low is None else f"{low:.3f} to {high:.3f}"}
 
 
 def published(test: dict) -> dict[str, str]:
@@ -88,7 +98,30 @@ def published(test: dict) -> dict[str, str]:
     if "mean_ap" not in test:
         return {}
     names = ("AP at IoU 0.5", "AP at 0.75", "AP at 0.9", "mSA", "PQ")
-    return in_columns([*test["mean_ap"].values(), *test["msa"].values(), test["panoptic_quality"]["PQ"]], names)
+    values = [*test["mean_ap"].values(), *test["msa"].values(), test["panoptic_quality"]["PQ"]]
+    return in_columns(values, names) | interval(test, "AP at 0.5") | interval(test, "mSA")
+
+
+def peers() -> str:
+    """The course beside what others published."""
+    result = read("quality_pretrained")
+    sources = "\n".join(f"* {source}" for source in SOURCES)
+    return f"{table(peers_rows(result, PARAMETERS))}\n\n{sources}\n\n{origin(result)}"
+
+
+def robustness() -> str:
+    """The pretrained network on altered images, and the network before it."""
+    found, before = read("robustness"), {row["images"]: row for row in read("robustness_before")["rows"]}
+    rows = []
+    for row in found["rows"]:
+        old = before[row["images"]]
+        rows.append({
+            "images": row["images"],
+            **{score: f"{row[score]:.3f}" for score in ("mean F1", "median", "pooled")},
+            "lost by the mean (95 % interval)": f"{row['lost by the mean']:.3f} ({row['95 % interval']})",
+            "mean F1 before": f"{old['mean F1']:.3f}", "lost before": f"{old['lost by the mean']:.3f}",
+        })  # fmt: skip
+    return f"{table(rows)}\n\n{origin(found)}"
 
 
 def networks() -> str:
@@ -304,8 +337,9 @@ def goals() -> str:
 
 TABLES = {
     **{name: partial(quality, name) for name in TRAINED},
-    **{name: partial(measured, name) for name in (*NAMES, "own_images")},
-    **{function.__name__: function for function in (networks, errors, ablation, losses, scores, speed, goals)},
+    **{name: partial(measured, name) for name in NAMES if name != "robustness"},
+    **{function.__name__: function for function in (peers, robustness, networks, errors)},
+    **{function.__name__: function for function in (ablation, losses, scores, speed, goals)},
     **{name: partial(denoising, name) for name in ("denoising", "denoising_embedded")},
 }
 
@@ -332,6 +366,7 @@ def main() -> None:
         summary["command"] = f"python3 course.py run --data {summary['data']} --profile {summary['profile']}"
         (RESULTS / "notebooks.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     use_course_style()
+    save(peers_figure(read("quality_pretrained"), PARAMETERS), PEERS_PICTURE)
     figure = plot_training([EpochResult(**epoch) for epoch in read("quality_pretrained")["curve"]], "hard Dice")
     figure.savefig(CURVE, dpi=100, metadata={"Software": None})
     PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

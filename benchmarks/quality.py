@@ -34,7 +34,7 @@ from benchmarks.measuring import RESULTS, mean_f1, write
 from course_utils.checkpoints import load_model, save_model
 from course_utils.data import CourseData, Sample, fingerprint, load_data
 from course_utils.exploration import normalize_percentiles, split_train_val
-from course_utils.metrics import classify_errors
+from course_utils.metrics import IOU_THRESHOLDS, MSA_THRESHOLDS, classify_errors, match_instances
 from course_utils.networks import (
     BOUNDARY,
     boundary_model,
@@ -45,8 +45,15 @@ from course_utils.networks import (
     training_config,
 )
 from course_utils.profiles import Profile, get_profile
-from course_utils.results import compare_methods
-from course_utils.segmentation import connected_components, predict, predict_flipped, remove_small, watershed_instances
+from course_utils.results import compare_methods, paired_bootstrap
+from course_utils.segmentation import (
+    connected_components,
+    predict,
+    predict_flipped,
+    remove_small,
+    remove_uncertain,
+    watershed_instances,
+)
 from course_utils.training import OnEpoch
 from course_utils.unet import UNet
 from workshop.paths import data_label
@@ -68,13 +75,33 @@ def components(probabilities: np.ndarray, threshold: float) -> np.ndarray:
 
 def without_specks(method: Callable, predictions: list[np.ndarray], threshold: float) -> list[np.ndarray]:
     """The label images of one of the two methods, as they are scored at the end of notebook 05."""
-    return [remove_small(method(probabilities, threshold), MIN_AREA) for probabilities in predictions]
+    labels = [remove_small(method(probabilities, threshold), MIN_AREA) for probabilities in predictions]
+    if method is components:
+        return labels
+    return [remove_uncertain(one, p[1] + p[2]) for one, p in zip(labels, predictions, strict=True)]
 
 
 def scores(found: list[np.ndarray], truths: list[np.ndarray]) -> dict:
-    """The scores of `compare_methods`, to four digits."""
+    """The scores of `compare_methods`, to four digits, and their intervals."""
     [measures] = compare_methods({"": found}, truths).values()
-    return {measure: {at: round(score, 4) for at, score in scores.items()} for measure, scores in measures.items()}
+    rounded = {measure: {at: round(score, 4) for at, score in scores.items()} for measure, scores in measures.items()}
+    return rounded | {"interval": intervals(found, truths)}
+
+
+def intervals(found: list[np.ndarray], truths: list[np.ndarray]) -> dict[str, list[float]]:
+    """95 % bootstrap intervals over the images of the mean F1 and AP at each IoU threshold, and of mSA."""
+    matches = [match_instances(*pair, MSA_THRESHOLDS) for pair in zip(found, truths, strict=True)]
+    f1 = np.array([[one.f1 for one in row] for row in matches])
+    ap = np.array([[one.average_precision for one in row] for row in matches])
+    columns = {"mSA": ap.mean(axis=1)}
+    for t in IOU_THRESHOLDS:
+        at = MSA_THRESHOLDS.index(t)
+        columns |= {f"F1 at {t:g}": f1[:, at], f"AP at {t:g}": ap[:, at]}
+    zeros = [0.0] * len(truths)  # against 0: the interval of the mean itself
+    return {
+        name: [round(end, 4) for end in paired_bootstrap(values.tolist(), zeros, np.random.default_rng(0))[1:]]
+        for name, values in columns.items()
+    }
 
 
 def trained_again(
@@ -137,9 +164,10 @@ def choose(method: Callable, predictions: list[np.ndarray], samples: list[Sample
     with_specks = {t: mean_f1([method(p, t) for p in predictions], truths)[0] for t in THRESHOLDS}
     best = max(THRESHOLDS, key=lambda threshold: with_specks[threshold])
     rows = [{"threshold": t, "f1": mean_f1(without_specks(method, predictions, t), truths)} for t in THRESHOLDS]
+    found = without_specks(method, predictions, best)
     return {
-        "best": next(row for row in rows if row["threshold"] == best),
-        "errors": count_errors(without_specks(method, predictions, best), truths),
+        "best": next(row for row in rows if row["threshold"] == best) | {"interval": intervals(found, truths)},
+        "errors": count_errors(found, truths),
         "rows": rows,
     }
 
