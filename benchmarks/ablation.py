@@ -1,8 +1,9 @@
 """What each part of the recipe is worth: the boundary network of notebook 05, trained with one change at a time.
 
-Every row has the same seed, the same number of training crops and the same validation images (every eighth training
-image); test images are not touched. Rows that are already in the result file are not trained again, so an interrupted
-run continues. From the repository root:
+Every row has the same seeds, the same number of training pixels and the same validation images (every eighth training
+image); test images are not touched. An image is scored with the threshold that is best on the other half of the images.
+Trainings that are already in the result file are not repeated, so an interrupted run continues. From the repository
+root:
 
     python -m benchmarks.ablation --real path/to/dsb2018.zip
 """
@@ -11,31 +12,25 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from scipy import ndimage
-from torchvision.transforms import v2
 
-from benchmarks.measuring import RESULTS, mean_f1, write
-from course_utils.checkpoints import save_model
+from benchmarks.alternatives import cross_scored, without_weight
+from benchmarks.measuring import RESULTS, write
 from course_utils.data import CourseData, Sample, load_data
-from course_utils.dataset import NucleiDataset, training_loader, validation_loader
+from course_utils.dataset import ZoomedDataset, training_loader, validation_loader
 from course_utils.device import choose_device, prepare_model
 from course_utils.exploration import normalize_percentiles, split_train_val, standardize
 from course_utils.losses import foreground_dice_score, multiclass_dice_loss
-from course_utils.networks import boundary_loss, without_boundary_weight
-from course_utils.segmentation import predict, remove_small, watershed_instances
+from course_utils.networks import boundary_loss
+from course_utils.segmentation import predict
 from course_utils.targets import boundary_target
 from course_utils.training import FitOptions, fit, jitter_intensity, train_epoch
 from course_utils.unet import UNet
-from workshop.run.machine import processor_name
-
-THRESHOLDS = [0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
 
 
 def dice_and_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -51,33 +46,24 @@ def separating_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return (weight * loss).sum() / weight.sum()
 
 
-def fill_holes(mask: np.ndarray) -> np.ndarray:
-    """Background that one nucleus encloses becomes part of that nucleus."""
-    filled = mask.copy()
-    for index, window in enumerate(ndimage.find_objects(mask), 1):
-        if window is not None:
-            inside = ndimage.binary_fill_holes(mask[window] == index) & (mask[window] == 0)
-            filled[window][inside] = index
-    return filled
-
-
 @dataclass(frozen=True)
 class Recipe:
-    """What can be changed; the defaults are the course's recipe."""
+    """What can be changed; the defaults are the course's recipe, in the profile `laptop`."""
 
     percentiles: bool = True  # each image by its own percentiles, else one mean and deviation for all
-    batch_norm: bool = True
+    norm: str = "instance"  # normalisation in the network: "instance", "batch" or "none"
     flips: bool = True  # and quarter turns
-    zoom: bool = False  # enlarge a random part of the crop, up to 1.6 times
+    zoom: float = 2.0  # of half of the crops, at most; 1: none
     jitter: bool = True  # of the intensities
     average_decay: float = 0.99
     loss: Callable = boundary_loss
     by_area: bool = True  # crops in proportion to area, else every image as often as any other
-    weight_left_in: bool = True  # of the boundary class, in the probabilities
+    weight_left_in: bool = False  # of the boundary class, in the probabilities
+    certain: bool = True  # instances that the network is unsure of are removed
     fit: bool = True  # AdamW with a one-cycle learning rate, else Adam with a constant one and the last weights
     mode: str = "inner"
-    fill_holes: bool = False
     base_channels: int = 16
+    crop_size: int = 128
     batch_size: int = 8
     learning_rate: float = 4e-3
 
@@ -89,23 +75,27 @@ def describe(recipe: Recipe) -> dict:
 
 VARIANTS = {
     "recipe": {},
-    "weight of the boundary taken out of the probabilities again": {"weight_left_in": False},
-    "zoom": {"zoom": True},
+    "batch normalisation": {"norm": "batch"},
+    "no normalisation in the network": {"norm": "none"},
+    "crops of 256 px, as many pixels": {"crop_size": 256},
+    "batches of 2": {"batch_size": 2},
+    "batches of 32": {"batch_size": 32},
+    "no zoom": {"zoom": 1.0},
+    "no flips and turns": {"flips": False},
+    "no intensity jitter": {"jitter": False},
+    "one mean and deviation for all images": {"percentiles": False},
+    "crops per image instead of area": {"by_area": False},
     "Dice loss added": {"loss": dice_and_cross_entropy},
     "boundary between nuclei weighted 12": {"loss": separating_loss},
     "boundary not weighted": {"loss": torch.nn.functional.cross_entropy},
+    "weight of the boundary left in the probabilities": {"weight_left_in": True},
+    "instances kept that the network is unsure of": {"certain": False},
     "no averaged weights": {"average_decay": 0.0},
-    "no intensity jitter": {"jitter": False},
-    "no flips and turns": {"flips": False},
-    "no batch normalisation": {"batch_norm": False},
-    "one mean and deviation for all images": {"percentiles": False},
-    "crops per image instead of area": {"by_area": False},
     "plain loop: Adam, constant rate, last weights, no jitter": {"fit": False, "learning_rate": 1e-3},
     "thick boundary": {"mode": "thick"},
-    "holes in masks filled": {"fill_holes": True},
     "8 channels": {"base_channels": 8},
-    "batches of 4": {"batch_size": 4},
 }
+AFTER_TRAINING = ("weight_left_in", "certain")  # changes that need no training of their own
 
 
 def normaliser(recipe: Recipe, train: list[Sample]) -> Callable[[np.ndarray], np.ndarray]:
@@ -117,27 +107,24 @@ def normaliser(recipe: Recipe, train: list[Sample]) -> Callable[[np.ndarray], np
     return lambda image: standardize(image, mean, deviation)
 
 
-def train_network(recipe: Recipe, data: CourseData, crops: int, epochs: int, seed: int, checkpoint: Path):
-    """Train one network; returns it and the seconds it took."""
+def train_network(recipe: Recipe, data: CourseData, pixels: int, epochs: int, seed: int, checkpoint: Path) -> UNet:
+    """Train one network on crops that hold so many pixels."""
     torch.manual_seed(seed)
     train, val = split_train_val(data.train, 8)
     normalise = normaliser(recipe, train)
-    images = [normalise(sample.image) for sample in train]
-    masks = [fill_holes(sample.mask) if recipe.fill_holes else sample.mask for sample in train]
+    size, crops = recipe.crop_size, pixels // recipe.crop_size**2
 
     def target(mask):
         return boundary_target(mask, mode=recipe.mode)
 
-    dataset = NucleiDataset(images, masks, target, 256, augment=recipe.flips, seed=seed)
-    if recipe.zoom:
-        zoom = v2.RandomResizedCrop(256, scale=(0.4, 1.0), ratio=(0.8, 1.25), antialias=False)
-        dataset.augmentation = v2.Compose([dataset.augmentation, v2.RandomApply([zoom], p=0.5)])
+    arrays = [normalise(sample.image) for sample in train], [sample.mask for sample in train]
+    dataset = ZoomedDataset(*arrays, target, size, augment=recipe.flips, seed=seed, zoom=recipe.zoom)
     loader = training_loader(dataset, recipe.batch_size, crops // epochs)
     if not recipe.by_area:
         sampler = torch.utils.data.RandomSampler(dataset, replacement=True, num_samples=crops // epochs)
         loader = torch.utils.data.DataLoader(dataset, batch_size=recipe.batch_size, sampler=sampler)
-    model = UNet(1, 3, recipe.base_channels, batch_norm=recipe.batch_norm).to(choose_device())
-    start = time.perf_counter()
+    norm = {"batch_norm": recipe.norm == "batch", "instance_norm": recipe.norm == "instance"}
+    model = UNet(1, 3, recipe.base_channels, **norm).to(choose_device())
     if recipe.fit:
         shown = val[::4]  # the scores below use all of them
         check = validation_loader([normalise(s.image) for s in shown], [s.mask for s in shown], target)
@@ -156,57 +143,57 @@ def train_network(recipe: Recipe, data: CourseData, crops: int, epochs: int, see
         for _ in range(epochs):
             train_epoch(prepared, loader, recipe.loss, optimizer)
         model.eval()
-    if not recipe.weight_left_in:
-        without_boundary_weight(model)
-    return model, time.perf_counter() - start
+    return model
 
 
-def evaluate(model: UNet, normalise: Callable, val: list[Sample]) -> dict:
-    """Scores on the validation images for each threshold of the seeds, with and without a size filter."""
-    predictions = [predict(model, normalise(sample.image)) for sample in val]
-    truths = [sample.mask for sample in val]
-    plain, filtered = {}, {}
-    for threshold in THRESHOLDS:
-        found = [watershed_instances(p[1], p[2], threshold) for p in predictions]
-        plain[threshold] = mean_f1(found, truths)
-        filtered[threshold] = mean_f1([remove_small(labels, 20) for labels in found], truths)
-    best = max(THRESHOLDS, key=lambda threshold: plain[threshold][0])
-    return {"threshold": best, "f1": plain[best], "f1_filtered": filtered[best], "by_threshold": plain}
+def evaluate(recipe: Recipe, model: UNet, normalise: Callable, val: list[Sample]) -> dict[str, list[float]]:
+    """Scores of each validation image."""
+    weighted = recipe.loss is not torch.nn.functional.cross_entropy and not recipe.weight_left_in
+    activation = without_weight if weighted else None
+    predictions = [predict(model, normalise(sample.image), activation=activation) for sample in val]
+    return cross_scored(predictions, [sample.mask for sample in val], recipe.certain)
+
+
+def scored_with(name: str) -> list[str]:
+    """The rows that are scored with the network of a row: itself, and with the recipe's those without a training."""
+    return [name, *(row for row, change in VARIANTS.items() if name == "recipe" and set(change) & set(AFTER_TRAINING))]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--real", required=True, help="dsb2018.zip or the folder unpacked from it")
-    parser.add_argument("--crops", type=int, default=4800, help="training crops of each row (default 4800)")
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--crops", type=int, default=8000, help="training crops of 128 px (default 8000)")
+    parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="some rows")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--threads", type=int, default=1, help="processor threads (default 1)")
-    parser.add_argument("--models", type=Path, help="folder to keep the networks in")
     parser.add_argument("--json", type=Path, default=RESULTS / "ablation.json", help="result file")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     data = load_data(options.real)
     train, val = split_train_val(data.train, 8)
-    settings = {"crops": options.crops, "epochs": options.epochs, "seed": options.seed}
-    result = {"settings": settings, "rows": {}}
+    settings = {"crops": options.crops, "epochs": options.epochs}
+    command = f"python -m benchmarks.ablation --real path/to/dsb2018.zip --seeds {' '.join(map(str, options.seeds))}"
+    result = {"command": command, "settings": settings, "rows": {}}
     if options.json.exists():
         earlier = json.loads(options.json.read_text(encoding="utf-8"))
         if earlier["settings"] == settings:
             result["rows"] = earlier["rows"]  # where and when is noted anew
-    for name in options.only:
-        if name in result["rows"]:
-            continue
-        print(f"--- {name}", flush=True)
-        recipe = replace(Recipe(), **VARIANTS[name])
-        checkpoint = options.json.with_suffix(".resume")
-        model, seconds = train_network(recipe, data, options.crops, options.epochs, options.seed, checkpoint)
-        if options.models:
-            save_model(options.models / f"{name}.pt", model, recipe=describe(recipe))
-        row = evaluate(model, normaliser(recipe, train), val)
-        result["rows"][name] = {"seconds": round(seconds), "processor": processor_name(), **row}
-        write(options.json.stem, result, options.json.parent)
-        print(f"{name}: {row['f1']} at threshold {row['threshold']}, {seconds:.0f} s", flush=True)
+    for seed in options.seeds:
+        for name in options.only:
+            if str(seed) in result["rows"].get(name, {}):
+                continue
+            print(f"--- {name}, seed {seed}", flush=True)
+            recipe = replace(Recipe(), **VARIANTS[name])
+            trained = replace(recipe, **{field: getattr(Recipe(), field) for field in AFTER_TRAINING})
+            checkpoint = options.json.with_suffix(".resume")
+            model = train_network(trained, data, options.crops * 128**2, options.epochs, seed, checkpoint)
+            for row in scored_with(name):
+                recipe = replace(Recipe(), **VARIANTS[row])
+                scores = evaluate(recipe, model, normaliser(recipe, train), val)
+                result["rows"].setdefault(row, {})[str(seed)] = scores
+                print(f"{row}, seed {seed}: F1 {np.mean(scores['F1 at 0.5']):.3f}", flush=True)
+            write(options.json.stem, result, options.json.parent)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ from course_utils.metrics import MSA_THRESHOLDS, match_instances
 from course_utils.networks import BOUNDARY_WEIGHT, boundary_dataset, boundary_loss, normalized_arrays
 from course_utils.profiles import Profile
 from course_utils.results import paired_bootstrap
-from course_utils.segmentation import predict, remove_small, watershed_instances
+from course_utils.segmentation import predict, remove_small, remove_uncertain, watershed_instances
 from course_utils.targets import boundary_target
 from course_utils.unet import UNet, count_parameters
 
@@ -109,12 +109,19 @@ def train_and_score(name: str, seed: int, data: CourseData, crops: int, settings
     return {"parameters": count_parameters(model), "memory, MB": memory} | cross_scored(predictions, masks)
 
 
-def cross_scored(predictions: list[np.ndarray], masks: list[np.ndarray]) -> dict[str, list[float]]:
-    """F1 at IoU 0.5, 0.75 and 0.9, AP and mSA of each image, with the threshold that is best on the other half."""
+def cross_scored(
+    predictions: list[np.ndarray], masks: list[np.ndarray], certain: bool = True
+) -> dict[str, list[float]]:
+    """F1 at IoU 0.5, 0.75 and 0.9, AP and mSA of each image, with the threshold that is best on the other half.
+
+    Args:
+        certain: whether instances that the network is unsure of are removed.
+    """
     f1, ap = (np.empty((len(THRESHOLDS), len(masks), len(MSA_THRESHOLDS))) for _ in range(2))
     for row, threshold in enumerate(THRESHOLDS):
         for column, (p, mask) in enumerate(zip(predictions, masks, strict=True)):
             found = remove_small(watershed_instances(p[1], p[2], threshold), MIN_AREA)
+            found = remove_uncertain(found, p[1] + p[2]) if certain else found
             matches = match_instances(found, mask, MSA_THRESHOLDS)
             f1[row, column] = [one.f1 for one in matches]
             ap[row, column] = [one.average_precision for one in matches]

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from benchmarks.ablation import THRESHOLDS, Recipe, dice_and_cross_entropy, train_network
+from benchmarks.ablation import Recipe, dice_and_cross_entropy, train_network
 from benchmarks.measuring import RESULTS, write
 from course_utils.data import Sample, load_data
 from course_utils.exploration import normalize_percentiles, split_train_val
@@ -32,6 +32,7 @@ from course_utils.segmentation import predict, watershed_instances
 from course_utils.targets import boundary_target
 from course_utils.unet import UNet
 
+THRESHOLDS = [0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
 TAKEN_OUT = ", weights taken out of the probabilities"
 
 
@@ -95,7 +96,7 @@ def without_weights(model: UNet, weights: torch.Tensor) -> UNet:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--real", required=True, help="dsb2018.zip or the folder unpacked from it")
-    parser.add_argument("--crops", type=int, default=4800, help="training crops of each row (default 4800)")
+    parser.add_argument("--crops", type=int, default=9600, help="training crops of 128 px (default 9600)")
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--base-channels", type=int, default=8)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -123,7 +124,7 @@ def main() -> None:
             recipe = replace(Recipe(), loss=loss, base_channels=options.base_channels)
             start = time.perf_counter()
             checkpoint = options.json.with_suffix(".resume")
-            model, _ = train_network(recipe, data, options.crops, options.epochs, int(seed), checkpoint)
+            model = train_network(recipe, data, options.crops * 128**2, options.epochs, int(seed), checkpoint)
             rows[name][seed] = evaluate(model, val) | {"seconds": round(time.perf_counter() - start)}
             if not weights.eq(1).all():
                 rows.setdefault(name + TAKEN_OUT, {})[seed] = evaluate(without_weights(model, weights), val)

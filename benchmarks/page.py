@@ -37,6 +37,7 @@ CURVE = ROOT / "docs" / "training_curve.png"
 PEERS_PICTURE = ROOT / "docs" / "peers.png"
 PARAMETERS = 1_943_795  # of the pretrained network; a test counts them
 PLACE = re.compile(r"(?<=<!-- table )(\w+)( -->\n).*?(?=<!-- /table -->)", re.DOTALL)
+ABLATION_SCORES = ("F1 at 0.5", "F1 at 0.75", "F1 at 0.9", "AP at 0.5", "mSA")
 TRAINED = {
     "quality": "profile `laptop`, DSB2018",
     "quality_pretrained": "pretrained, DSB2018",
@@ -147,12 +148,21 @@ def errors() -> str:
 
 
 def ablation() -> str:
-    """One row for each change of the recipe."""
-    result = read("ablation")
-    found = result["rows"].items()
-    rows = [{"change": name, "threshold": row["threshold"]} | in_columns(row["f1"]) for name, row in found]
-    command = "python -m benchmarks.ablation --real path/to/dsb2018.zip"
-    return f"{table(rows)}\n\n{origin({'command': command} | result)}"
+    """One row for each change of the recipe: the mean over the seeds, and the difference from the recipe in pairs."""
+    result, rows = read("ablation"), []
+    means = {
+        name: {score: np.mean([seed[score] for seed in seeds.values()], axis=0) for score in ABLATION_SCORES}
+        for name, seeds in result["rows"].items()
+    }
+    for name, found in means.items():
+        row = {"change": name, "seeds": len(result["rows"][name])}
+        row |= {score: f"{values.mean():.3f}" for score, values in found.items()}
+        for score in ("F1 at 0.5", "mSA") if name != "recipe" else ():
+            mean, low, high = paired_bootstrap(found[score], means["recipe"][score], np.random.default_rng(0))
+            sign = "" if low <= 0 <= high else "**"
+            row[f"{score} minus the recipe's, 95 % interval"] = f"{sign}{mean:+.3f}{sign} ({low:+.3f} to {high:+.3f})"
+        rows.append(row)
+    return f"{table(rows)}\n\n{origin(result)}"
 
 
 def losses() -> str:
