@@ -36,7 +36,7 @@ _PROFILES = {
         Profile("smoke", base_channels=8, crop_size=128, batch_size=4, crops_per_epoch=320,
                 binary_epochs=4, boundary_epochs=12, denoising_epochs=12, learning_rate=5e-3),
         # a computer without a GPU: the whole course on the real data in under an hour
-        Profile("laptop", base_channels=16, crop_size=256, batch_size=4, crops_per_epoch=800,
+        Profile("laptop", base_channels=16, crop_size=128, batch_size=8, crops_per_epoch=3200,
                 binary_epochs=5, boundary_epochs=60, loss_epochs=4, denoising_epochs=20, learning_rate=4e-3),
         # a GPU: the network of the paper
         Profile("full", base_channels=64, crop_size=256, batch_size=16, crops_per_epoch=2000,
