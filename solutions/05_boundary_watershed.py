@@ -284,12 +284,18 @@ show(
 # %% [markdown]
 # ## Train
 #
-# `boundary_model` does what you did by hand in notebook 03, with three outputs and a few common additions: the learning
-# rate rises and falls once (*one-cycle*), intensities of the crops vary at random, and the weights are averaged over
-# the last steps. The loss is the cross entropy over three classes, with a threefold weight for the thin boundary class,
-# a common remedy for rare classes. (What each addition is worth was measured on short trainings; most differences are
-# within the noise: `docs/results.md`.) The weight has a drawback: the network sees boundary where there is none. So
-# after training the logarithm of the weight is subtracted from the logit of the class (*logit adjustment*).
+# `boundary_model` does what you did by hand in notebook 03, with three outputs and a few additions:
+#
+# * **instance normalisation** in place of batch normalisation: each map of each image is scaled by its own mean and
+#   deviation, so a dim image looks like a bright one from the first layer on. Of all additions it helps most;
+# * **crops of other magnifications**: every second crop is shrunk or enlarged, by up to a factor of 2, since nuclei come
+#   in all sizes (`ZoomedDataset`); the intensities vary at random, too;
+# * the learning rate rises and falls once (*one-cycle*), and the weights are averaged over the last steps.
+#
+# The loss is the cross entropy over three classes, with a threefold weight for the thin boundary class, a common remedy
+# for rare classes. It has a drawback: the network sees boundary where there is none. So after training the logarithm of
+# the weight is subtracted from the logit of the class (*logit adjustment*). What each part is worth was measured:
+# `docs/results.md`.
 #
 # In the profiles `smoke` and `laptop` the next cell loads a pretrained network. It was trained with this very function,
 # and the curves are those of its training, which was longer than one in `smoke` would be. (The one for the real images
