@@ -128,7 +128,8 @@ def segment_image(
 
     Returns:
         A `Segmentation`. Its labels are those of the whole image segmented at once up to their ids, and up to the
-        rounding of the network. Only objects that reach over the margin may be cut; a warning says so.
+        rounding of the network; with instance normalisation each tile is normalised on its own, as a smaller image
+        would be. Only objects that reach over the margin may be cut; a warning says so.
 
     Raises:
         ValueError: as for `to_grey`, or an argument is not what it must be.

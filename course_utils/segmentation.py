@@ -88,9 +88,11 @@ def predict_tiled(
     An output pixel depends only on the input in its receptive field, which reaches up to 107 pixels to each side in a
     U-Net of depth 4. With a margin of at least 107 the result is that of `predict` up to rounding (about 1e-6 in
     float32); with a smaller one it differs near the seams. This is the "overlap-tile strategy" of the U-Net paper.
+    With instance normalisation (`unet.InstanceNorm`) each tile is normalised on its own, as an image of its size would
+    be: probabilities then differ from those of the whole image, a little, also far from the seams.
 
     Args:
-        model, image: as for `predict`. The model must not compute statistics over the whole image.
+        model, image: as for `predict`.
         tile: side of the square tiles that make up the result, in pixels; a multiple of `multiple`.
         margin: pixels around a tile that are predicted and discarded; a multiple of `multiple`.
         multiple: as for `predict`.
