@@ -104,9 +104,32 @@ def prepare_model(model: nn.Module, device: torch.device | None = None) -> nn.Mo
 
 
 def fast_layout(model: nn.Module) -> nn.Module:
-    """Store the weights in place with the channels last, which makes convolutions on CUDA and CPU faster."""
+    """Store the weights in place with the channels last, which makes convolutions on CUDA and CPU faster.
+
+    Instance normalisations then compute image by image: torch's own would reorder all pixels before and after.
+    """
+    for part in model.modules():
+        if type(part) is nn.InstanceNorm2d and part.affine and not part.track_running_stats:
+            part.__class__ = InstanceNorm  # the same parameters, the same result
     device = next(model.parameters()).device
     return model.to(memory_format=torch.channels_last) if device.type in ("cuda", "cpu") else model
+
+
+class InstanceNorm(nn.InstanceNorm2d):
+    """Computes what `nn.InstanceNorm2d(channels, affine=True)` does and leaves the pixels in their order in memory.
+
+    With torch's own, training the network of notebook 05 took nearly twice as long on a CPU. A map of one pixel, which
+    has no deviation, is left as it is; torch's own refuses it.
+    """
+
+    def forward(self, x):
+        if x.shape[-2:].numel() == 1:
+            return x
+        images = [
+            nn.functional.batch_norm(image, None, None, self.weight, self.bias, training=True, eps=self.eps)
+            for image in x.split(1)  # statistics over a batch of one image are its own
+        ]
+        return torch.cat(images)
 
 
 def keep_freed_memory() -> None:

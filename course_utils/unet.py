@@ -20,7 +20,10 @@ class ConvBlock(nn.Module):
     Args:
         in_channels, out_channels: number of feature maps before and after.
         batch_norm: batch normalisation between convolution and ReLU (not in the paper; it speeds up training).
-        instance_norm: `InstanceNorm` there instead, which speeds it up more.
+        instance_norm: instance normalisation there: each map of each image is scaled by its own mean and deviation, in
+            training as afterwards, so that a dim image looks like a bright one from the first layer on (Ulyanov et al.
+            2016, https://arxiv.org/abs/1607.08022). It speeds up training more; each pixel then depends, a little, on
+            the whole image.
 
     >>> ConvBlock(1, 8)(torch.zeros(2, 1, 32, 48)).shape
     torch.Size([2, 8, 32, 48])
@@ -34,41 +37,12 @@ class ConvBlock(nn.Module):
             if batch_norm:
                 layers.append(nn.BatchNorm2d(out_channels))
             if instance_norm:
-                layers.append(InstanceNorm(out_channels))
+                layers.append(nn.InstanceNorm2d(out_channels, affine=True))
             layers.append(nn.ReLU())
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x):
         return self.layers(x)
-
-
-class InstanceNorm(nn.InstanceNorm2d):
-    """Instance normalisation: each map of each image is scaled to mean 0 and deviation 1, then by two learned numbers.
-
-    Batch normalisation takes mean and deviation over all images of a batch, and averages of them after training. Here
-    each image has its own, in training as afterwards: a dim image looks like a bright one from the first layer on
-    (Ulyanov et al. 2016, https://arxiv.org/abs/1607.08022; nnU-Net uses it). What a pixel becomes then depends on the
-    whole image, a little. A map of one pixel, which has no deviation, is not scaled.
-
-    It computes what `nn.InstanceNorm2d(channels, affine=True)` does, image by image: that one reorders the pixels in
-    memory first, which makes the convolutions after it slow on a CPU.
-
-    >>> normalised = InstanceNorm(1)(torch.tensor([[[[1.0, 3.0]]], [[[10.0, 30.0]]]]))
-    >>> [[round(value, 2) for value in image] for image in normalised.flatten(1).tolist()]
-    [[-1.0, 1.0], [-1.0, 1.0]]
-    """
-
-    def __init__(self, channels):
-        super().__init__(channels, affine=True)
-
-    def forward(self, x):
-        if x.shape[-2:].numel() == 1:
-            return x
-        images = [
-            nn.functional.batch_norm(image, None, None, self.weight, self.bias, training=True, eps=self.eps)
-            for image in x.split(1)  # statistics over a batch of one image are its own
-        ]
-        return torch.cat(images)
 
 
 class UpBlock(nn.Module):

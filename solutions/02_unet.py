@@ -119,8 +119,9 @@ show(
 #
 # Write `ConvBlock(in_channels, out_channels)`, a box of the drawing: two 3x3 convolutions with padding 1, each followed
 # by a ReLU. It maps `(N, in_channels, H, W)` to `(N, out_channels, H, W)`. The solution also has two switches,
-# `batch_norm` and `instance_norm`, off by default, which later notebooks use to train faster; you may leave them out, in
-# all exercises of this notebook. Of the errors under `Raises` in a docstring, write only those that the task asks for.
+# `batch_norm` and `instance_norm`, off by default, which later notebooks use to train faster; you may leave them out,
+# in all exercises of this notebook. Of the errors under `Raises` in a docstring, write only those that the task asks
+# for.
 
 # %% [markdown] expected="2.1"
 # Expected: two images with one channel become two with eight, of the same size.

@@ -288,8 +288,8 @@ show(
 #
 # * **instance normalisation** in place of batch normalisation: each map of each image is scaled by its own mean and
 #   deviation, so a dim image looks like a bright one from the first layer on. Of all additions it helps most;
-# * **crops of other magnifications**: every second crop is shrunk or enlarged, by up to a factor of 2, since nuclei come
-#   in all sizes (`ZoomedDataset`); the intensities vary at random, too;
+# * **crops of other magnifications**: every second crop is shrunk or enlarged, by up to a factor of 2, since nuclei
+#   come in all sizes (`ZoomedDataset`); the intensities vary at random, too;
 # * the learning rate rises and falls once (*one-cycle*), and the weights are averaged over the last steps.
 #
 # The loss is the cross entropy over three classes, with a threefold weight for the thin boundary class, a common remedy
@@ -477,8 +477,9 @@ axes[0, 0].plot(place, along["interior"], "-", color=plotting.BLUE, label="inter
 axes[0, 0].plot(place, along["boundary"], "--", color=plotting.RED, label="boundary")
 for number, id_ in enumerate(two, start=1):
     marker = place[along["marker"] == id_]
-    axes[0, 0].hlines(-0.07, marker.min(), marker.max(), color="black", linewidth=6)
-    axes[0, 0].text(marker.mean(), -0.17, f"marker {number}", ha="center", va="center")
+    if len(marker):  # a line through an odd shape may pass beside it
+        axes[0, 0].hlines(-0.07, marker.min(), marker.max(), color="black", linewidth=6)
+        axes[0, 0].text(marker.mean(), -0.17, f"marker {number}", ha="center", va="center")
 for change in changes:
     axes[0, 0].axvline(change + 0.5, color="black", linestyle=":")
     axes[0, 0].text(change + 0.5, 1.05, "border", ha="center")
@@ -531,8 +532,8 @@ def draw_section(side_view, level, flood):
         colour = plotting.label_colours(matching[[[id_]]])[0, 0]
         wet = np.where(under == id_, np.maximum(level - ground, 0), 0)
         side_view.bar(place, wet, width=1, bottom=ground, color=colour)
-        middle = place[along["marker"] == id_].mean()
-        side_view.text(middle, -0.08, f"marker {number}", ha="center", va="center", size=9)
+        if len(marker := place[along["marker"] == id_]):
+            side_view.text(marker.mean(), -0.08, f"marker {number}", ha="center", va="center", size=9)
     side_view.axhline(level, color="black", linewidth=1)
     side_view.set(xlabel="pixels from A to B", ylim=(-0.15, 1.35), yticks=(0, 0.5, 1))
     side_view.legend(fontsize=8, loc="upper center", ncols=2, frameon=False)

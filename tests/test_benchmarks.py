@@ -416,9 +416,9 @@ def test_the_figures_of_the_readme_are_measured(monkeypatch):
     scores = next(one["scores"] for one in page.read("notebooks")["notebooks"] if one["notebook"].startswith("05"))
     for method in ("boundary U-Net, watershed", "Otsu, watershed"):
         assert " / ".join(f"{ap:.3f}" for ap in scores[method]["mean_ap"].values()) in text
-    quoted = re.search(r"StarDist in PyTorch .*?\| ([\d./ ]+) \|", page.PAGE.read_text(encoding="utf-8"))[1]
-    best = re.search(r"EmbedSeg.*?\| ([\d.]+ at 0\.5) \|", page.PAGE.read_text(encoding="utf-8"))[1]
-    assert f"a port of StarDist quotes {quoted}, EmbedSeg {best}" in text
+    quoted = {peer.name.split()[0].strip(","): peer.ap for peer in reversed(peers.PEERS)}
+    stardist = " / ".join(f"{ap:.3f}" for ap in quoted["StarDist"])
+    assert f"a port of StarDist quotes {stardist}, EmbedSeg {quoted['EmbedSeg'][0]} at 0.5" in text
     decibels = np.mean(page.read("denoising")["networks"]["noise2noise"]["PSNR, range of the image"])
     notebook = (page.ROOT / "solutions" / "07_denoising.py").read_text(encoding="utf-8")
     published = re.search(r"Noise2Void, from single noisy images \| ([\d.]+) \|", notebook)[1]

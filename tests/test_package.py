@@ -123,8 +123,9 @@ def test_no_module_has_more_than_400_lines():
 # 1,000 lines to course_utils (losses, denoising, measurements, images of any kind and size, networks for them), 1,430
 # of checks (180 for each exercise; 140 in 01 to 05), 600 to the workshop (`segment`: folders, files to write, its page)
 # and 200 to what is observed of their exercises in grading. Files that are damaged or made to do harm, and interrupted
-# trainings, took 1,600 of course_utils (saving, resuming, headers, reading, zips).
-MAX_LINES = [("course_utils", 7790), ("exercises", 7450), ("workshop", 4665), ("grading", 7460)]
+# trainings, took 1,600 of course_utils (saving, resuming, headers, reading, zips). Nuclei of all sizes in training,
+# images normalised one by one, and instances that the network is unsure of took 80.
+MAX_LINES = [("course_utils", 7840), ("exercises", 7450), ("workshop", 4665), ("grading", 7460)]
 
 
 @pytest.mark.parametrize(("name", "lines"), MAX_LINES)

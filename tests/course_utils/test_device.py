@@ -19,8 +19,10 @@ from course_utils.device import (
     choose_precision,
     cpu_has_fast_bfloat16,
     describe_device,
+    fast_layout,
     prepare_model,
 )
+from course_utils.unet import UNet
 
 torch.set_num_threads(1)
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -190,3 +192,34 @@ for cell in (
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     in_cell, after, callbacks = map(int, re.findall(r"-?\d+", done.stdout.splitlines()[-1]))
     assert in_cell > 180 and after < 20 and callbacks == 1, done.stdout
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 20, 30), (1, 4, 5, 1), (2, 4, 2, 2)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_instance_normalisation_is_that_of_torch_and_keeps_the_layout(shape, layout):
+    ours, theirs = fast_layout(nn.InstanceNorm2d(4, affine=True)), nn.InstanceNorm2d(4, affine=True)
+    with torch.no_grad():
+        theirs.weight.copy_(ours.weight.uniform_(0.5, 2))
+        theirs.bias.copy_(ours.bias.normal_())
+    x = torch.randn(shape).contiguous(memory_format=layout)
+    for mode in (True, False):
+        result = ours.train(mode)(x)
+        assert torch.allclose(result, theirs.train(mode)(x), atol=1e-5)
+        assert result.is_contiguous(memory_format=layout)
+
+
+def test_a_map_of_one_pixel_is_left_as_it_is_and_a_small_image_gets_a_prediction():
+    x = torch.randn(2, 4, 1, 1)
+    norm = nn.InstanceNorm2d(4, affine=True)
+    with pytest.raises(ValueError, match="more than 1 spatial element"):
+        norm(x)
+    assert torch.equal(fast_layout(norm)(x), x)
+    model = fast_layout(UNet(1, 3, base_channels=2, instance_norm=True))
+    assert model(torch.rand(1, 1, 16, 16)).isfinite().all()
+
+
+def test_instance_normalisations_that_compute_something_else_stay_torchs():
+    for norm in (nn.InstanceNorm2d(4), nn.InstanceNorm2d(4, affine=True, track_running_stats=True)):
+        assert type(nn.Sequential(nn.Conv2d(1, 4, 1), norm)[1]) is nn.InstanceNorm2d
+        fast_layout(nn.Sequential(nn.Conv2d(1, 4, 1), norm))
+        assert type(norm) is nn.InstanceNorm2d

@@ -24,9 +24,12 @@ def test_a_profile_has_sizes_the_network_accepts(name):
 
 
 def test_the_profiles_grow_from_smoke_to_full():
-    for field in ("base_channels", "crops_per_epoch", "binary_epochs", "boundary_epochs"):
-        sizes = [getattr(get_profile(name), field) for name in ("smoke", "laptop", "full")]
+    profiles = [get_profile(name) for name in ("smoke", "laptop", "full")]
+    for field in ("base_channels", "binary_epochs", "boundary_epochs"):
+        sizes = [getattr(profile, field) for profile in profiles]
         assert sizes == sorted(sizes), field
+    pixels = [profile.crops_per_epoch * profile.crop_size**2 for profile in profiles]
+    assert pixels == sorted(pixels)
 
 
 def test_full_is_the_network_of_the_paper_for_ten_epochs_and_more():

@@ -820,18 +820,18 @@ RIGHT = {
 WRONG = {"2.1": WRONG_BLOCKS, "2.2": WRONG_UP_BLOCKS, "2.3": WRONG_UNETS, "2.4": WRONG_COUNTS, "2.5": WRONG_PADS}
 
 
-OTHER_KEYWORDS = "batch normalisation has its own keyword, which the task does not ask for"
+OTHER_KEYWORDS = "normalisation has its own keywords, which the task does not ask for"
 EQUIVALENT = {
-    "2.1": {OTHER_KEYWORDS: ["ConvBlock.__init__, if", "ConvBlock.__init__, append() 2"]},
+    "2.1": {OTHER_KEYWORDS: [f"ConvBlock.__init__, {part}" for part in ("if", "append() 2", "append() 3")]},
     "2.2": {
-        OTHER_KEYWORDS: ["UpBlock.__init__, self.conv: ConvBlock() without argument 3"],
+        OTHER_KEYWORDS: [f"UpBlock.__init__, self.conv: ConvBlock() without argument {n}" for n in (3, 4)],
         "either order is right": ["UpBlock.forward, assignment 2: items 1 and 2 swapped"],
     },
     "2.3": {
         OTHER_KEYWORDS: [
-            "UNet.__init__, append(): ConvBlock() without argument 3",
-            "UNet.__init__, append() 2: UpBlock() without argument 3",
-            "UNet.__init__, self.bottleneck: ConvBlock() without argument 3",
+            f"UNet.__init__, {where} without argument {n}"
+            for where in ("append(): ConvBlock()", "append() 2: UpBlock()", "self.bottleneck: ConvBlock()")
+            for n in (3, 4)
         ],
         "a note for saving the network, not part of the task": ["UNet.__init__, self.sizes"],
         "one number more in the list than is used": ["UNet.__init__, assignment: 1 -> 2"],
