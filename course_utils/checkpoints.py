@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from course_utils.data import CourseData, embedded_folder, fingerprint
-from course_utils.device import MixedPrecision, fast_layout
+from course_utils.device import MixedPrecision, keep_order
 from course_utils.results import summarize_error
 from course_utils.saving import all_finite, load_sealed, save_sealed
 from course_utils.training import EpochResult
@@ -148,4 +148,4 @@ def load_model(path: str | Path) -> tuple[UNet, dict]:
             f"{path} is not a model saved by this course ({summarize_error(error)}). {what}. "
             "Choose another file, or move this one away and train again."
         ) from error
-    return fast_layout(model).eval(), metadata
+    return keep_order(model).eval(), metadata

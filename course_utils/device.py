@@ -104,15 +104,17 @@ def prepare_model(model: nn.Module, device: torch.device | None = None) -> nn.Mo
 
 
 def fast_layout(model: nn.Module) -> nn.Module:
-    """Store the weights in place with the channels last, which makes convolutions on CUDA and CPU faster.
+    """Store the weights in place with the channels last, which makes convolutions on CUDA and CPU faster."""
+    device = next(keep_order(model).parameters()).device
+    return model.to(memory_format=torch.channels_last) if device.type in ("cuda", "cpu") else model
 
-    Instance normalisations then compute image by image: torch's own would reorder all pixels before and after.
-    """
+
+def keep_order(model: nn.Module) -> nn.Module:
+    """Let instance normalisations leave the pixels in their order in memory; in place, see `InstanceNorm`."""
     for part in model.modules():
         if type(part) is nn.InstanceNorm2d and part.affine and not part.track_running_stats:
             part.__class__ = InstanceNorm  # the same parameters, the same result
-    device = next(model.parameters()).device
-    return model.to(memory_format=torch.channels_last) if device.type in ("cuda", "cpu") else model
+    return model
 
 
 class InstanceNorm(nn.InstanceNorm2d):

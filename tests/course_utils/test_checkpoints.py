@@ -22,7 +22,7 @@ from course_utils.checkpoints import (
     save_model,
 )
 from course_utils.data import fingerprint, load_data
-from course_utils.device import MixedPrecision
+from course_utils.device import MixedPrecision, keep_order
 from course_utils.networks import Foreground, boundary_model, foreground_model, load_or_train, model_path
 from course_utils.profiles import get_profile
 from course_utils.saving import save_sealed
@@ -40,9 +40,9 @@ def small_unet(**options) -> UNet:
 # saved models
 
 
-@pytest.mark.parametrize("batch_norm", [False, True])
-def test_a_saved_model_comes_back_as_it_was_in_evaluation_mode(tmp_path, batch_norm):
-    model = small_unet(batch_norm=batch_norm).train()
+@pytest.mark.parametrize("norm", [{}, {"batch_norm": True}, {"instance_norm": True}])
+def test_a_saved_model_comes_back_as_it_was_in_evaluation_mode(tmp_path, norm):
+    model = keep_order(small_unet(**norm)).train()
     model(torch.randn(2, 1, 8, 8))  # moves the running statistics
     save_model(tmp_path / "deep" / "net.pt", model, data="embedded", scores={"F1": [0.5, None]}, number=np.float64(0.5))
     assert model.training

@@ -91,7 +91,7 @@ NO_ARRAYS = {
         own_network noisy_arrays denoising_model tiles_of
         plot_training plot_f1_curves score_table summarize_scores browse_images redraw_on_change training_loader""",
     "networks and devices, of which nothing is asked but torch's own methods": """choose_precision in_precision
-        prepare_model fast_layout describe_device join_process_group count_parameters without_boundary_weight
+        prepare_model fast_layout keep_order describe_device join_process_group count_parameters without_boundary_weight
         memory_explained return_freed_memory digest_network""",
     "training, tested with loaders": "train_epoch validate fit",
     "figures and progress, shown as they are": "show show_frames figure_as_html show_box draw_line",
