@@ -43,7 +43,7 @@ class Watched:
 
 def epoch(dataset: NucleiDataset, crops: int, settings: Profile, waits: list[float]) -> Callable[[], None]:
     """A function that trains for one epoch of `fit`, and adds the seconds it waited for batches to `waits`."""
-    model = UNet(1, 3, settings.base_channels, batch_norm=True).to(choose_device())
+    model = UNet(1, 3, settings.base_channels, instance_norm=True).to(choose_device())
     loaders: list[Watched] = []
 
     def loader() -> Watched:
@@ -65,7 +65,7 @@ def bare(dataset: NucleiDataset, crops: int, settings: Profile, compiled: bool =
     """A function that takes as many steps on one batch of crops that stays on the device."""
     device = choose_device()
     resident = next(iter(training_loader(dataset, settings.batch_size, crops)))
-    model = fast_layout(UNet(1, 3, settings.base_channels, batch_norm=True).to(device))
+    model = fast_layout(UNet(1, 3, settings.base_channels, instance_norm=True).to(device))
     if compiled:
         model = torch.compile(model)
     return bare_steps(model, boundary_loss, resident, crops // settings.batch_size, choose_precision(device))
@@ -76,25 +76,25 @@ def measure(data: CourseData, quick: bool) -> dict:
     settings = settings_here(quick)
     crops = settings.batch_size * (4 if quick else 20)
     images, masks = normalized_arrays(data.train, settings.crop_size)
-    each_time = NucleiDataset(images, masks, boundary_target, settings.crop_size, augment=True)
-    cached = boundary_dataset(data.train, settings.crop_size, seed=0)
+    plain = NucleiDataset(images, masks, boundary_target, settings.crop_size, augment=True)
+    zoomed = boundary_dataset(data.train, settings.crop_size, seed=0)
     waits: list[float] = []
     _, val = split_train_val(data.train, settings.validation_every)
     held_out = validation_loader(*normalized_arrays(val), boundary_target, multiple=2**settings.depth)
-    model = prepare_model(UNet(1, 3, settings.base_channels, batch_norm=True))
+    model = prepare_model(UNet(1, 3, settings.base_channels, instance_norm=True))
 
     def load(dataset: NucleiDataset) -> Callable[[], object]:
         return lambda: [None for _ in training_loader(dataset, settings.batch_size, crops)]
 
     ways = {
-        "load, target for each crop": load(each_time),
-        "load, targets made once": load(cached),
-        "epoch of fit": epoch(cached, crops, settings, waits),
-        "bare steps on one batch": bare(cached, crops, settings),
+        "load, crops as they are": load(plain),
+        "load, half of the crops zoomed": load(zoomed),
+        "epoch of fit": epoch(zoomed, crops, settings, waits),
+        "bare steps on one batch": bare(zoomed, crops, settings),
         "validation at the end of an epoch": lambda: validate(model, held_out, boundary_loss, foreground_dice_score),
     }
     if not quick:
-        ways["bare steps, torch.compile"] = bare(cached, crops, settings, compiled=True)
+        ways["bare steps, torch.compile"] = bare(zoomed, crops, settings, compiled=True)
     seconds = in_turn(ways, repeats=1 if quick else 5)
     least = seconds["bare steps on one batch"]
     rows = [

@@ -37,7 +37,7 @@ _PROFILES = {
                 binary_epochs=4, boundary_epochs=12, denoising_epochs=12, learning_rate=5e-3),
         # a computer without a GPU: the whole course on the real data in under an hour
         Profile("laptop", base_channels=16, crop_size=128, batch_size=8, crops_per_epoch=3200,
-                binary_epochs=5, boundary_epochs=60, loss_epochs=4, denoising_epochs=20, learning_rate=4e-3),
+                binary_epochs=5, boundary_epochs=40, loss_epochs=4, denoising_epochs=20, learning_rate=4e-3),
         # a GPU: the network of the paper
         Profile("full", base_channels=64, crop_size=256, batch_size=16, crops_per_epoch=2000,
                 binary_epochs=10, boundary_epochs=75, loss_epochs=10, denoising_epochs=20, learning_rate=2e-3,

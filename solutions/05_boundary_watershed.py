@@ -297,9 +297,9 @@ show(
 # the weight is subtracted from the logit of the class (*logit adjustment*). What each part is worth was measured:
 # `docs/results.md`.
 #
-# In the profiles `smoke` and `laptop` the next cell loads a pretrained network. It was trained with this very function,
-# and the curves are those of its training, which was longer than one in `smoke` would be. (The one for the real images
-# was then trained a second time, with a lower learning rate and unchanged intensities; its curves show both trainings,
+# In the profiles `smoke` and `laptop` the next cell loads a pretrained network. It was trained with this function, when
+# it still had batch normalisation and no zoom, and the curves are those of its training, which was longer than one in
+# `smoke` would be. (The one for the real images was then trained a second time, with a lower learning rate and unchanged intensities; its curves show both trainings,
 # one after the other.) Add `pretrained=False` to the call to train one yourself, as `full` does; it is saved in the
 # folder `output` and loaded from there the next time.
 #
