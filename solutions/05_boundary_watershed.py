@@ -15,7 +15,7 @@
 # **You need** notebooks 01 to 04.
 #
 # **Time** about {{minutes}} minutes of work. Computing: a minute or two with the pretrained network. If you train one
-# yourself: on two CPU cores a minute or two in the profile `smoke`, about 40 minutes in `laptop` (75 times a measured
+# yourself: on two CPU cores a minute or two in the profile `smoke`, about 50 minutes in `laptop` (40 times a measured
 # epoch); `full`, meant for a GPU, has not been measured yet.
 
 # %%
