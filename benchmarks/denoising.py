@@ -45,7 +45,7 @@ from course_utils.denoising import (
 )
 from course_utils.exploration import normalize_percentiles, split_train_val
 from course_utils.metrics import average_precision
-from course_utils.networks import BOUNDARY, boundary_dataset, model_path, own_network, without_boundary_weight
+from course_utils.networks import BOUNDARY, boundary_dataset, model_path, own_network
 from course_utils.profiles import Profile, get_profile
 from course_utils.results import paired_bootstrap
 from course_utils.segmentation import predict, remove_small, watershed_instances
@@ -60,7 +60,7 @@ REAL = replace(
 )  # fmt: skip
 SYNTHETIC = replace(REAL, base_channels=8, denoising_epochs=12)
 SEGMENTATION = replace(
-    get_profile("laptop"), base_channels=8, crops_per_epoch=600, boundary_epochs=4, pretrained=False
+    get_profile("laptop"), base_channels=8, crop_size=256, crops_per_epoch=600, boundary_epochs=4, pretrained=False
 )  # of the parts `labels`
 FACTORS = {non_local_means: (0.6, 0.8, 1.0, 1.2), total_variation: (0.5, 1.0, 1.5, 2.0, 3.0)}
 SIGMAS = (5, 10, 15, 20, 30, 40, 50)  # grey levels
@@ -206,8 +206,7 @@ def measure_labels(count: int | None, data: CourseData, models: dict, folder: Pa
                                                        (data.train, images[len(data.test) :])))  # fmt: skip
         task, output = replace(BOUNDARY, make_dataset=crops), folder / f"labels_{len(chosen)}_{name}"
         network = own_network(task, replace(data, train=train, test=test), SEGMENTATION, 0, output, print)
-        # a task that is not BOUNDARY itself keeps the weight of the boundary
-        result[name] = segment(without_boundary_weight(network), split_train_val(train, every)[1], test)
+        result[name] = segment(network, split_train_val(train, every)[1], test)
     return result
 
 
