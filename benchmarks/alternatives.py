@@ -31,6 +31,7 @@ from benchmarks.measuring import (
     peak_memory_mb,
     settings_here,
 )
+from benchmarks.quality import MIN_AREA
 from course_utils.data import CourseData
 from course_utils.dataset import NucleiDataset, training_loader
 from course_utils.device import choose_device
@@ -50,7 +51,6 @@ STEPS = 10  # in a block, when speeds are measured
 SEEDS = (0, 1, 2)
 CORE_MINUTES = 12
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-MIN_AREA = 20
 KEPT = RESULTS.parents[1] / "build" / "bench" / "alternatives_trainings.json"
 
 

@@ -28,6 +28,7 @@ from course_utils.training import fit
 from workshop.run.machine import processor_name, versions
 
 RESULTS = Path(__file__).resolve().parent / "results"
+PRETRAINED_FILE = "boundary_dsb2018.pt"  # notebook 05's network for the real images
 
 
 def in_turn(functions: dict[str, Callable[[], object]], repeats: int = 3) -> dict[str, float]:
@@ -90,7 +91,7 @@ def bare_steps(model: torch.nn.Module, loss_fn: Callable, batch: tuple, steps: i
 
 def course_network() -> torch.nn.Module:
     """The pretrained network for the real images, as fast as this machine can run it."""
-    model, _ = load_model(checkpoint_folder() / "boundary_dsb2018.pt")
+    model, _ = load_model(checkpoint_folder() / PRETRAINED_FILE)
     device = choose_device()
     return in_precision(fast_layout(model.to(device)), choose_precision(device))
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.loading import MINUTES
-from benchmarks.measuring import RESULTS, as_text
+from benchmarks.measuring import PRETRAINED_FILE, RESULTS, as_text
 from benchmarks.peers import SOURCES, peers_figure, peers_rows, save
 from benchmarks.quality import FIRST
 from benchmarks.running import NAMES
@@ -36,7 +36,7 @@ ROOT = RESULTS.parents[1]
 PAGE = ROOT / "docs" / "results.md"
 CURVE = ROOT / "docs" / "training_curve.png"
 PEERS_PICTURE = ROOT / "docs" / "peers.png"
-PRETRAINED_FILE, PARAMETERS = "boundary_dsb2018.pt", 1_943_795  # of the network; a test counts them
+PARAMETERS = 1_943_795  # of the pretrained network; a test counts them
 PLACE = re.compile(r"(?<=<!-- table )(\w+)( -->\n).*?(?=<!-- /table -->)", re.DOTALL)
 ABLATION_SCORES = ("F1 at 0.5", "F1 at 0.75", "F1 at 0.9", "AP at 0.5", "mSA")
 EPOCHS = get_profile("laptop").boundary_epochs

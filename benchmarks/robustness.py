@@ -16,9 +16,9 @@ from skimage.transform import resize
 from benchmarks.measuring import course_network
 from course_utils.data import CourseData, Sample
 from course_utils.exploration import split_train_val
-from course_utils.metrics import match_instances
+from course_utils.metrics import Matches, match_instances
 from course_utils.own_images import segment_image
-from course_utils.results import paired_bootstrap
+from course_utils.results import COUNTS, paired_bootstrap
 
 SCALES = (0.5, 0.7, 1.4, 2.0)
 
@@ -85,9 +85,7 @@ def measure(data: CourseData, quick: bool) -> dict:
         f1 = [one.f1 for one in counts]
         unaltered = unaltered or f1
         lost, low, high = paired_bootstrap(unaltered, f1, np.random.default_rng(0))
-        totals = {part: sum(getattr(one, part) for one in counts)
-                  for part in ("true_positive", "false_positive", "false_negative")}  # fmt: skip
-        pooled = 2 * totals["true_positive"] / (sum(totals.values()) + totals["true_positive"])
+        pooled = Matches(0.5, *(sum(getattr(one, part) for one in counts) for part in COUNTS)).f1
         rows.append({
             "images": name, "mean F1": round(float(np.mean(f1)), 4), "median": round(float(np.median(f1)), 4),
             "pooled": round(pooled, 4), "lost by the mean": round(lost, 4),

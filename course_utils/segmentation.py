@@ -88,8 +88,8 @@ def predict_tiled(
     An output pixel depends only on the input in its receptive field, which reaches up to 107 pixels to each side in a
     U-Net of depth 4. With a margin of at least 107 the result is that of `predict` up to rounding (about 1e-6 in
     float32); with a smaller one it differs near the seams. This is the "overlap-tile strategy" of the U-Net paper.
-    With instance normalisation each tile is normalised on its own, as an image of its size would
-    be: probabilities then differ from those of the whole image, a little, also far from the seams.
+    With instance normalisation each tile is normalised on its own, as an image of its size would be: probabilities then
+    differ from those of the whole image, a little, also far from the seams.
 
     Args:
         model, image: as for `predict`.
