@@ -36,7 +36,7 @@ def busiest(wrong: np.ndarray) -> tuple[slice, slice]:
 def draw(images: list[np.ndarray], found: list[np.ndarray], truths: list[np.ndarray]) -> Figure:
     """The worst images, with the kind of error of each instance."""
     scores = [average_precision(one, truth, [0.5])[0] for one, truth in zip(found, truths, strict=True)]
-    figure, axes = plotting.grid(2, N_IMAGES // 2, width=3.6, height=4.3)
+    figure, axes = plotting.grid(2, N_IMAGES // 2, width=3.6, height=5.4)
     for panel, index in zip(axes.flat, np.argsort(scores, kind="stable")[:N_IMAGES], strict=False):
         window = busiest((found[index] > 0) != (truths[index] > 0))
         shown = (np.ascontiguousarray(part[index][window]) for part in (images, found, truths))
@@ -57,7 +57,7 @@ def main() -> None:
     threshold = choose(watershed, predictions, val)["best"]["threshold"]
     found = without_specks(watershed, predictions, threshold)
     figure = draw(images, found, [sample.mask for sample in val])
-    figure.savefig(options.out, dpi=80, metadata={"Software": None})
+    figure.savefig(options.out, dpi=80, metadata={"Software": None}, bbox_inches="tight")
     print(f"Wrote {options.out}")
 
 

@@ -263,3 +263,12 @@ def test_a_second_training_starts_with_the_weight_and_ends_without_it():
     assert model is start
     torch.testing.assert_close(seen[0] - before, torch.tensor([0.0, 0.0, math.log(BOUNDARY_WEIGHT)]))
     torch.testing.assert_close(model.output.bias.detach(), before)
+
+
+def test_a_task_derived_from_that_of_notebook_05_ends_without_the_weight_too(monkeypatch):
+    monkeypatch.setattr(networks, "fit", lambda *_, **__: None)
+    same, derived = (
+        train_network(task, small_data(), TINY, 0, FitOptions()).output.bias
+        for task in (BOUNDARY, replace(BOUNDARY, make_dataset=lambda *options: networks.boundary_dataset(*options)))
+    )
+    torch.testing.assert_close(derived, same)

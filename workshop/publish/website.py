@@ -32,7 +32,7 @@ from workshop.run.pages import formula, page_notebook, with_scrolling_tables
 HERE = Path(__file__).parent
 PAGES = ("docs/students.md", "docs/instructors.md", "docs/grading.md", "docs/results.md", "docs/where-it-runs.md",
          "docs/contributors.md", "data/README.md", "data/checkpoints/README.md")  # fmt: skip
-FILES = ("LICENSE", "docs/result.png", "docs/training_curve.png", "docs/peers.png",
+FILES = ("LICENSE", "docs/result.png", "docs/training_curve.png", "docs/peers.png", "docs/hard_images.png",
          "docs/badges/kaggle.svg", "docs/badges/colab.svg", "docs/badges/binder.svg", "docs/icon.svg")  # fmt: skip
 IN_HTML = ("docs/result.png", "docs/result-narrow.png")  # pictures named in HTML, which Sphinx leaves as it is
 LIST = ".files"  # in the website: its files, so that others are known
