@@ -287,15 +287,15 @@ show(
 # `boundary_model` does what you did by hand in notebook 03, with three outputs and a few additions:
 #
 # * **instance normalisation** in place of batch normalisation: each map of each image is scaled by its own mean and
-#   deviation, so a dim image looks like a bright one from the first layer on. Of all additions it helps most;
+#   deviation, so a dim image looks like a bright one from the first layer on. In short trials it helped most;
 # * **crops of other magnifications**: every second crop is shrunk or enlarged, by up to a factor of 2, since nuclei
 #   come in all sizes (`ZoomedDataset`); the intensities vary at random, too;
 # * the learning rate rises and falls once (*one-cycle*), and the weights are averaged over the last steps.
 #
 # The loss is the cross entropy over three classes, with a threefold weight for the thin boundary class, a common remedy
 # for rare classes. It has a drawback: the network sees boundary where there is none. So after training the logarithm of
-# the weight is subtracted from the logit of the class (*logit adjustment*). What each part is worth was measured:
-# `docs/results.md`.
+# the weight is subtracted from the logit of the class (*logit adjustment*). What has been measured of each part stands
+# in `docs/results.md`.
 #
 # In the profiles `smoke` and `laptop` the next cell loads a pretrained network. It was trained with this function, when
 # it still had batch normalisation and no zoom, and the curves are those of its training, which was longer than one in
