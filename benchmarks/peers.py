@@ -101,6 +101,7 @@ def peers_figure(result: dict, parameters: int) -> Figure:
             place = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center", "fontsize": 8}
             panel.annotate(f"{value:.3f}", (value, y), **place)
         panel.set_title(title)
+        panel.margins(x=0.12)  # room for the numbers above the outermost points
         panel.set_ylim(-0.6, len(rows) - 0.2)
         panel.grid(axis="x", alpha=0.4)
     return figure
