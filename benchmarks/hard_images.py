@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.measuring import course_network
 from benchmarks.page import ROOT
-from benchmarks.quality import choose, watershed, without_specks
+from benchmarks.quality import choose, cleaned, watershed
 from course_utils import load_data, plotting
 from course_utils.exploration import normalize_percentiles, split_train_val
 from course_utils.metrics import average_precision
@@ -55,7 +55,7 @@ def main() -> None:
     images = [normalize_percentiles(sample.image) for sample in val]
     predictions = [predict(model, image) for image in images]
     threshold = choose(watershed, predictions, val)["best"]["threshold"]
-    found = without_specks(watershed, predictions, threshold)
+    found = cleaned(watershed, predictions, threshold)
     figure = draw(images, found, [sample.mask for sample in val])
     figure.savefig(options.out, dpi=80, metadata={"Software": None}, bbox_inches="tight")
     print(f"Wrote {options.out}")

@@ -73,12 +73,9 @@ def components(probabilities: np.ndarray, threshold: float) -> np.ndarray:
     return connected_components(probabilities[1] + probabilities[2], threshold)
 
 
-def without_specks(method: Callable, predictions: list[np.ndarray], threshold: float) -> list[np.ndarray]:
+def cleaned(method: Callable, predictions: list[np.ndarray], threshold: float) -> list[np.ndarray]:
     """The label images of one of the two methods, as they are scored at the end of notebook 05."""
-    labels = [remove_small(method(probabilities, threshold), MIN_AREA) for probabilities in predictions]
-    if method is components:
-        return labels
-    return [remove_uncertain(one, p[1] + p[2]) for one, p in zip(labels, predictions, strict=True)]
+    return [remove_uncertain(remove_small(method(p, threshold), MIN_AREA), p[1] + p[2]) for p in predictions]
 
 
 def scores(found: list[np.ndarray], truths: list[np.ndarray]) -> dict:
@@ -158,13 +155,13 @@ def known_curve(name: str, settings: dict) -> list[dict]:
 def choose(method: Callable, predictions: list[np.ndarray], samples: list[Sample]) -> dict:
     """Scores on validation images for each threshold of a method, and the best one.
 
-    The best one is chosen with the specks, and scored without them, both as in notebook 05.
+    The best one is chosen on all that is found, and scored on what `cleaned` leaves, both as in notebook 05.
     """
     truths = [sample.mask for sample in samples]
-    with_specks = {t: mean_f1([method(p, t) for p in predictions], truths)[0] for t in THRESHOLDS}
-    best = max(THRESHOLDS, key=lambda threshold: with_specks[threshold])
-    rows = [{"threshold": t, "f1": mean_f1(without_specks(method, predictions, t), truths)} for t in THRESHOLDS]
-    found = without_specks(method, predictions, best)
+    f1 = {t: mean_f1([method(p, t) for p in predictions], truths)[0] for t in THRESHOLDS}
+    best = max(THRESHOLDS, key=lambda threshold: f1[threshold])
+    rows = [{"threshold": t, "f1": mean_f1(cleaned(method, predictions, t), truths)} for t in THRESHOLDS]
+    found = cleaned(method, predictions, best)
     return {
         "best": next(row for row in rows if row["threshold"] == best) | {"interval": intervals(found, truths)},
         "errors": count_errors(found, truths),
@@ -235,7 +232,7 @@ def main() -> None:
             print(f"{name}, {views}, {len(val)} validation images: {chosen['best']}", flush=True)
             result[views][name] = {"validation": chosen}
             if options.test:
-                found = without_specks(method, predictions["test"], chosen["best"]["threshold"])
+                found = cleaned(method, predictions["test"], chosen["best"]["threshold"])
                 result[views][name]["test"] = scores(found, [sample.mask for sample in data.test])
                 print(f"{name}, {views}, {len(found)} test images: {result[views][name]['test']}", flush=True)
     path = write(options.name, result)

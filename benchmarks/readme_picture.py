@@ -24,7 +24,7 @@ from matplotlib.patheffects import withStroke
 from skimage.measure import find_contours
 
 from benchmarks.page import ROOT, read
-from benchmarks.quality import components, watershed, without_specks
+from benchmarks.quality import cleaned, components, watershed
 from course_utils import get_profile, load_data, plotting, predict
 from course_utils.data import Sample
 from course_utils.metrics import classify_errors, f1_score, overlapping_pairs, touching_ids
@@ -124,8 +124,8 @@ def main() -> None:
     predictions = [predict(model, image) for image in normalized_arrays(data.test)[0]]
     chosen = next(one["scores"] for one in read("notebooks")["notebooks"] if one["notebook"].startswith("05"))
     both = [
-        without_specks(components, predictions, chosen["component_threshold"]),
-        without_specks(watershed, predictions, chosen["threshold"]),
+        cleaned(components, predictions, chosen["component_threshold"]),
+        cleaned(watershed, predictions, chosen["threshold"]),
     ]
     shown = typical([Shown(*one) for one in zip(data.test, *both, strict=True)])
     print(f"{shown.sample.name}: F1 {shown.scores()}, {classify_errors(shown.watershed, shown.sample.mask)}")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from course_utils.segmentation import predict, remove_small, watershed_instances
+from course_utils.segmentation import predict, remove_small, remove_uncertain, watershed_instances
 
 MULTIPLE = 16  # sides of what a U-Net of depth 4 is given
 CONTEXT = 112  # the receptive field reaches up to 107 pixels to each side
@@ -80,7 +80,8 @@ class Tile:
         probability = probability[:, :, ::-1] if mirrored else probability
         cut = (slice(axis.first - axis.begin, axis.last - axis.begin) for axis in (self.rows, self.columns))
         _, foreground, boundary = probability[:, *cut]
-        return remove_small(watershed_instances(foreground, boundary, threshold), MIN_AREA)
+        labels = remove_small(watershed_instances(foreground, boundary, threshold), MIN_AREA)
+        return remove_uncertain(labels, foreground + boundary)
 
     def owned(self, labels: np.ndarray) -> np.ndarray:
         """Ids of the instances whose centroid is in the tile. In whole numbers: a centroid on a seam has one owner."""

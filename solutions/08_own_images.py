@@ -29,7 +29,7 @@ from skimage.measure import regionprops_table
 from skimage.segmentation import mark_boundaries, relabel_sequential
 from skimage.transform import resize
 
-from course_utils import f1_score, get_profile, load_data, plotting, predict, remove_small, watershed_instances
+from course_utils import f1_score, get_profile, load_data, plotting, predict, watershed_instances
 from course_utils.arguments import check_arguments  # used by the course's own functions, not by yours
 from course_utils.display import show
 from course_utils.exercises import check
@@ -39,6 +39,7 @@ from course_utils.exploration import normalize_percentiles
 from course_utils.networks import boundary_model
 from course_utils.own_images import TrainedSizes, read_image, segment_image, subtract_background
 from course_utils.results import record_scores, summarize_error
+from course_utils.segmentation import remove_small, remove_uncertain
 
 plotting.use_course_style()
 
@@ -523,7 +524,8 @@ show(
 
 # %%
 def labels_of(probability, threshold=0.8):
-    return remove_small(watershed_instances(probability[1], probability[2], threshold), 20)
+    labels = remove_small(watershed_instances(probability[1], probability[2], threshold), 20)
+    return remove_uncertain(labels, probability[1] + probability[2])
 
 
 def agreement_of_views(image):
