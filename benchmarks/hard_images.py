@@ -19,11 +19,11 @@ from benchmarks.page import ROOT
 from benchmarks.quality import choose, cleaned, watershed
 from course_utils import load_data, plotting
 from course_utils.exploration import normalize_percentiles, split_train_val
-from course_utils.metrics import average_precision
+from course_utils.metrics import average_precision, classify_errors
 from course_utils.segmentation import predict
 
 N_IMAGES = 6
-SIDE = 256  # of what is shown of an image: the window with most of the true nuclei that were not found
+SIDE = 256  # of what is shown of an image: the window with most of the pixels of missed nuclei and wrong predictions
 
 
 def busiest(wrong: np.ndarray) -> tuple[slice, slice]:
@@ -38,7 +38,9 @@ def draw(images: list[np.ndarray], found: list[np.ndarray], truths: list[np.ndar
     scores = [average_precision(one, truth, [0.5])[0] for one, truth in zip(found, truths, strict=True)]
     figure, axes = plotting.grid(2, N_IMAGES // 2, width=3.6, height=5.4)
     for panel, index in zip(axes.flat, np.argsort(scores, kind="stable")[:N_IMAGES], strict=False):
-        window = busiest((found[index] > 0) != (truths[index] > 0))
+        errors = classify_errors(found[index], truths[index])
+        wrong = np.isin(truths[index], errors.missed) | np.isin(found[index], errors.false_positive)
+        window = busiest(wrong)
         shown = (np.ascontiguousarray(part[index][window]) for part in (images, found, truths))
         plotting.draw_errors(panel, *shown, title=f"AP {scores[index]:.2f}")
     return figure

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from benchmarks.ablation import Recipe, dice_and_cross_entropy, train_network
+from benchmarks.ablation import Recipe, train_network
 from benchmarks.measuring import RESULTS, write
 from course_utils.data import Sample, load_data
 from course_utils.exploration import normalize_percentiles, split_train_val
@@ -43,6 +43,11 @@ def weighted(weight: torch.Tensor) -> Callable:
         return cross_entropy(logits, target, weight=weight.to(logits))
 
     return weighted_cross_entropy
+
+
+def dice_and_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """The weighted cross entropy plus the Dice loss of interior and boundary."""
+    return boundary_loss(logits, target) + multiclass_dice_loss(logits, target)
 
 
 def nnunet_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

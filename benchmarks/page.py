@@ -115,15 +115,17 @@ def peers() -> str:
 def robustness() -> str:
     """The pretrained network on altered images, and beside it the network before that."""
     found, rows = read("robustness"), []
-    before = {}
-    if (RESULTS / "robustness_before.json").exists():
-        before = {row["images"]: row for row in read("robustness_before")["rows"]}
+    earlier = read("robustness_before") if (RESULTS / "robustness_before.json").exists() else {"rows": []}
+    before = {row["images"]: row for row in earlier["rows"]}
     for row in found["rows"]:
         lost = f"{row['lost by the mean']:.3f} ({row['95 % interval']})" if row["95 % interval"] else ""
         scores = {score: f"{row[score]:.3f}" for score in ("mean F1", "median", "pooled")}
         rows.append({"images": row["images"], **scores, "lost by the mean (95 % interval)": lost})
         if old := before.get(row["images"]):
             rows[-1] |= {"mean F1 before": f"{old['mean F1']:.3f}", "lost before": f"{old['lost by the mean']:.3f}"}
+            pair = (one["F1"][row["images"]] for one in (found, earlier))
+            gain, low, high = paired_bootstrap(*pair, np.random.default_rng(0))
+            rows[-1]["mean F1, now minus before"] = f"{gain:+.3f} ({low:+.3f} to {high:+.3f})"
     return f"{table(rows)}\n\n{origin(found)}"
 
 

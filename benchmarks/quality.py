@@ -59,6 +59,7 @@ from course_utils.unet import UNet
 from workshop.paths import data_label
 
 FIRST = "epochs of the first training"  # in the result of a network that was trained twice
+CERTAINTIES = [0.0, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9]
 THRESHOLDS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
 MIN_AREA = 20  # as in the notebooks: the smallest nucleus of the training images has 21 pixels
 
@@ -75,7 +76,10 @@ def components(probabilities: np.ndarray, threshold: float) -> np.ndarray:
 
 def cleaned(method: Callable, predictions: list[np.ndarray], threshold: float) -> list[np.ndarray]:
     """The label images of one of the two methods, as they are scored at the end of notebook 05."""
-    return [remove_uncertain(remove_small(method(p, threshold), MIN_AREA), p[1] + p[2]) for p in predictions]
+    labels = [remove_small(method(probabilities, threshold), MIN_AREA) for probabilities in predictions]
+    if method is components:
+        return labels
+    return [remove_uncertain(one, p[1] + p[2]) for one, p in zip(labels, predictions, strict=True)]
 
 
 def scores(found: list[np.ndarray], truths: list[np.ndarray]) -> dict:
@@ -169,6 +173,20 @@ def choose(method: Callable, predictions: list[np.ndarray], samples: list[Sample
     }
 
 
+def certainty_rows(predictions: list[np.ndarray], samples: list[Sample], threshold: float) -> list[dict]:
+    """Scores on validation images for each threshold of `remove_uncertain`; 0 keeps every instance."""
+    labels = [remove_small(watershed(probabilities, threshold), MIN_AREA) for probabilities in predictions]
+    rows = []
+    for certainty in CERTAINTIES:
+        found = [remove_uncertain(one, p[1] + p[2], certainty) for one, p in zip(labels, predictions, strict=True)]
+        [measures] = compare_methods({"": found}, [sample.mask for sample in samples]).values()
+        f1, ap = measures["mean_f1"], measures["mean_ap"]
+        row = {"instances kept from": certainty} | {f"F1 at {t:g}": f1[t] for t in IOU_THRESHOLDS}
+        row |= {"AP at 0.5": ap[0.5], "mSA": next(iter(measures["msa"].values()))}
+        rows.append({name: round(float(value), 4) for name, value in row.items()})
+    return rows
+
+
 def count_errors(found: list[np.ndarray], truths: list[np.ndarray]) -> dict[str, int]:
     """The number of errors of each kind at IoU 0.5."""
     errors = [classify_errors(one, truth) for one, truth in zip(found, truths, strict=True)]
@@ -231,6 +249,9 @@ def main() -> None:
             chosen = choose(method, predictions["validation"], val)
             print(f"{name}, {views}, {len(val)} validation images: {chosen['best']}", flush=True)
             result[views][name] = {"validation": chosen}
+            if method is watershed:
+                rows = certainty_rows(predictions["validation"], val, chosen["best"]["threshold"])
+                result[views][name]["certainty"] = rows
             if options.test:
                 found = cleaned(method, predictions["test"], chosen["best"]["threshold"])
                 result[views][name]["test"] = scores(found, [sample.mask for sample in data.test])

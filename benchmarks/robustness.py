@@ -3,18 +3,28 @@
 Validation images are altered in one way at a time and segmented as `course.py segment` does, without being told of the
 alteration. Mean, median and pooled F1 are given, since they disagree: a few crowded images hold most of the nuclei. The
 loss is that of the mean F1, image by image, with a bootstrap interval over the images.
+
+`course.py bench --only robustness` measures the pretrained network. Another file, for example that before it:
+
+    git show COMMIT:data/checkpoints/boundary_dsb2018.pt > build/before.pt
+    python -m benchmarks.robustness --data path/to/dsb2018.zip --network build/before.pt --name robustness_before
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+import torch
 from scipy.ndimage import gaussian_filter
 from skimage.transform import resize
 
-from benchmarks.measuring import course_network
-from course_utils.data import CourseData, Sample
+from benchmarks.measuring import course_network, format_table, write
+from course_utils.checkpoints import load_model
+from course_utils.data import CourseData, Sample, load_data
+from course_utils.device import prepare_model
 from course_utils.exploration import split_train_val
 from course_utils.metrics import Matches, match_instances
 from course_utils.own_images import segment_image
@@ -73,16 +83,20 @@ def ways() -> dict[str, Callable[[Sample], tuple[np.ndarray, np.ndarray]]]:
 
 
 def measure(data: CourseData, quick: bool) -> dict:
-    """A row for each alteration."""
-    model = course_network()
-    samples = split_train_val(data.train, 8)[1][: 3 if quick else None]
-    rows, unaltered = [], []
+    """A row for each alteration, with the pretrained network."""
+    return altered(course_network(), split_train_val(data.train, 8)[1][: 3 if quick else None])
+
+
+def altered(model: torch.nn.Module, samples: list[Sample], **options) -> dict:
+    """A row for each alteration; `options` are those of `segment_image`."""
+    rows, unaltered, scores = [], [], {}
     for name, alter in ways().items():
         counts = []
         for image, mask in map(alter, samples):
-            found = segment_image(model, image, compare_views=False).labels
+            found = segment_image(model, image, compare_views=False, **options).labels
             counts += match_instances(found, mask, [0.5])
         f1 = [one.f1 for one in counts]
+        scores[name] = [round(one, 4) for one in f1]
         unaltered = unaltered or f1
         lost, low, high = paired_bootstrap(unaltered, f1, np.random.default_rng(0))
         pooled = Matches(0.5, *(sum(getattr(one, part) for one in counts) for part in COUNTS)).f1
@@ -91,4 +105,24 @@ def measure(data: CourseData, quick: bool) -> dict:
             "pooled": round(pooled, 4), "lost by the mean": round(lost, 4),
             "95 % interval": "" if name == "none" else f"{low:+.3f} to {high:+.3f}",
         })  # fmt: skip
-    return {"title": f"Altered images, {len(samples)} validation images, F1 at IoU 0.5", "rows": rows}
+    return {"title": f"Altered images, {len(samples)} validation images, F1 at IoU 0.5", "rows": rows, "F1": scores}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", required=True, help="dsb2018, or the path of dsb2018.zip")
+    parser.add_argument("--network", type=Path, required=True, help="file of a network like that of notebook 05")
+    parser.add_argument("--threshold", type=float, default=0.8, help="of the seeds, chosen for this network")
+    parser.add_argument("--name", required=True, help="name of the result file")
+    options = parser.parse_args()
+    model = prepare_model(load_model(options.network)[0]).eval()
+    val = split_train_val(load_data(options.data).train, 8)[1]
+    result = altered(model, val, threshold=options.threshold)
+    shown = f"--network {options.network.name} --threshold {options.threshold:g} --name {options.name}"
+    command = f"python -m benchmarks.robustness --data dsb2018 {shown}"
+    print(format_table(result["rows"]))
+    write(options.name, {"command": command, "data": "dsb2018", "quick": False} | result)
+
+
+if __name__ == "__main__":
+    main()

@@ -41,9 +41,8 @@ class NucleiDataset(Dataset):
 
     >>> from course_utils.targets import binary_target
     >>> dataset = NucleiDataset([np.zeros((64, 80))], [np.zeros((64, 80), int)], binary_target, crop_size=32)
-    >>> image, target = dataset[0]
-    >>> image.shape, target.shape
-    (torch.Size([1, 32, 32]), torch.Size([1, 32, 32]))
+    >>> [tuple(part.shape) for part in dataset[0]]
+    [(1, 32, 32), (1, 32, 32)]
     """
 
     def __init__(self, images, masks, target_transform, crop_size=256, augment=False, seed=0):
@@ -72,17 +71,16 @@ class NucleiDataset(Dataset):
             image, mask = image.as_subclass(torch.Tensor), mask[0].numpy()
         return image, self.target_transform(mask)
 
-    def window(self, index, rng):
+    def window(self, index, rng):  # its own function, so that `ZoomedDataset` can scale what it cuts
         return random_crop(self.images[index], self.masks[index], self.crop_size, rng)
 
 
 class ZoomedDataset(NucleiDataset):
     """Random crops as of `NucleiDataset`, half of them shrunk or enlarged: as if taken at another magnification.
 
-    A network that has seen nuclei of one size only misses them at another. For every second crop, at random, a window
-    is cut whose side is the crop's divided by a factor, and scaled to the crop's size: the image linearly, the mask to
-    the nearest pixel, before `target_transform` sees it, so that a boundary is as thin as in any other crop. Images
-    smaller than the window are continued by reflection.
+    A network that has seen nuclei of one size only misses them at another. For each crop, with a probability of one
+    half, a larger or smaller window is cut and scaled to the crop's size: the image linearly, the mask to the nearest
+    pixel, and before `target_transform` sees it, so that boundaries stay thin. Small images are continued by reflection.
 
     Args:
         zoom: the largest factor; its inverse is the smallest one. All steps between, on a logarithmic scale, are
@@ -92,9 +90,8 @@ class ZoomedDataset(NucleiDataset):
 
     >>> from course_utils.targets import boundary_target
     >>> dataset = ZoomedDataset([np.zeros((64, 80))], [np.zeros((64, 80), int)], boundary_target, crop_size=64)
-    >>> image, target = dataset[0]
-    >>> image.shape, target.shape
-    (torch.Size([1, 64, 64]), torch.Size([64, 64]))
+    >>> [tuple(part.shape) for part in dataset[0]]
+    [(1, 64, 64), (64, 64)]
     """
 
     def __init__(self, images, masks, target_transform, crop_size=256, augment=False, seed=0, zoom=2.0):

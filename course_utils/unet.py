@@ -31,6 +31,8 @@ class ConvBlock(nn.Module):
 
     def __init__(self, in_channels, out_channels, batch_norm=False, instance_norm=False):
         super().__init__()
+        if batch_norm and instance_norm:
+            raise ValueError("batch_norm and instance_norm are both True: choose one.")
         layers = []
         for channels in (in_channels, out_channels):
             layers.append(nn.Conv2d(channels, out_channels, kernel_size=3, padding=1))
