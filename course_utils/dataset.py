@@ -80,7 +80,7 @@ class ZoomedDataset(NucleiDataset):
 
     A network that has seen nuclei of one size only misses them at another. For each crop, with a probability of one
     half, a larger or smaller window is cut and scaled to the crop's size: the image linearly, the mask to the nearest
-    pixel, and before `target_transform` sees it, so that boundaries stay thin. Small images are continued by reflection.
+    pixel, and before `target_transform` sees it, so boundaries stay thin. Small images are continued by reflection.
 
     Args:
         zoom: the largest factor; its inverse is the smallest one. All steps between, on a logarithmic scale, are
