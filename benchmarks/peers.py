@@ -40,7 +40,8 @@ PEERS = (
 SOURCES = (
     "[1] README of an unofficial port of StarDist to PyTorch; how it averages is not said.",
     "[2] Lalit, Tomancak and Jug, EmbedSeg, Medical Image Analysis 2022.",
-    "[3] `scripts/apg_experiments` in the repository of micro-sam.",
+    "[3] `scripts/apg_experiments` in the repository of micro-sam. Those of other images were trained on many; whether "
+    "images of the Data Science Bowl are among them is not said there.",
 )
 
 

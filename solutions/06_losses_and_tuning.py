@@ -299,7 +299,7 @@ shares.style.format("{:.1%}")
 #
 # An **ablation** changes one thing at a time. Six networks, which differ in the loss, or in the seed, and in nothing
 # else: the same first weights, the same crops in the same order, the same number of steps. (Six short trainings, with
-# crops of half the side and twice as many in a batch as in notebook 05, so that there are many steps.)
+# crops of half the side and twice as many in a batch as in notebook 05, so that a step is quick.)
 #
 # * **cross entropy**: the baseline, to which all others are compared;
 # * **weighted**: by inverse frequency, exercise 6.2; and once more with the **weights taken out** of its probabilities
