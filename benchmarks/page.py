@@ -129,6 +129,15 @@ def robustness() -> str:
     return f"{table(rows)}\n\n{origin(found)}"
 
 
+def certainty() -> str:
+    """The pretrained network on the validation images, for each threshold of `remove_uncertain`."""
+    rows = read("quality_pretrained")["one view"]["watershed"].get("certainty")
+    if rows is None:
+        return "*Not measured yet.*"
+    kept = "instances kept from"
+    return table([{name: f"{value:{'g' if name == kept else '.3f'}}" for name, value in row.items()} for row in rows])
+
+
 def networks() -> str:
     """The trained networks: their size, and how long they were trained."""
     rows = []
@@ -374,7 +383,7 @@ def goals() -> str:
 TABLES = {
     **{name: partial(quality, name) for name in TRAINED},
     **{name: partial(measured, name) for name in NAMES if name != "robustness"},
-    **{function.__name__: function for function in (peers, robustness, networks, errors)},
+    **{function.__name__: function for function in (peers, robustness, networks, errors, certainty)},
     **{function.__name__: function for function in (ablation, losses, scores, speed, goals)},
     **{name: partial(denoising, name) for name in ("denoising", "denoising_embedded")},
 }
