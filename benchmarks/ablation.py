@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ import torch
 
 from benchmarks.alternatives import cross_scored, without_weight
 from benchmarks.measuring import RESULTS, write
+from benchmarks.robustness import scaled
 from course_utils.data import CourseData, Sample, load_data
 from course_utils.dataset import ZoomedDataset, training_loader, validation_loader
 from course_utils.device import choose_device, prepare_model
@@ -82,6 +83,7 @@ VARIANTS = {
     "thick boundary": {"mode": "thick"},
     "8 channels": {"base_channels": 8},
 }
+SCALED = {name: (0.7, 1.4) for name in ("recipe", "no zoom")}  # rows that are also scored on altered images
 AFTER_TRAINING = ("weight_left_in", "certain")  # changes that need no training of their own
 
 
@@ -133,12 +135,21 @@ def train_network(recipe: Recipe, data: CourseData, pixels: int, epochs: int, se
     return model
 
 
-def evaluate(recipe: Recipe, model: UNet, normalise: Callable, val: list[Sample]) -> dict[str, list[float]]:
-    """Scores of each validation image."""
+def evaluate(
+    recipe: Recipe, model: UNet, normalise: Callable, val: list[Sample], scales: Sequence[float] = ()
+) -> dict[str, list[float]]:
+    """Scores of each validation image, and its F1 at IoU 0.5 if it is shrunk or enlarged before."""
     weighted = recipe.loss is not torch.nn.functional.cross_entropy and not recipe.weight_left_in
     activation = without_weight if weighted else None
-    predictions = [predict(model, normalise(sample.image), activation=activation) for sample in val]
-    return cross_scored(predictions, [sample.mask for sample in val], recipe.certain)
+
+    def scores(pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, list[float]]:
+        predictions = [predict(model, normalise(image), activation=activation) for image, _ in pairs]
+        return cross_scored(predictions, [mask for _, mask in pairs], recipe.certain)
+
+    found = scores([(sample.image, sample.mask) for sample in val])
+    for scale in scales:
+        found[f"F1 at scale {scale:g}"] = scores([scaled(sample, scale) for sample in val])["F1 at 0.5"]
+    return found
 
 
 def scored_with(name: str) -> list[str]:
@@ -177,7 +188,7 @@ def main() -> None:
             model = train_network(trained, data, options.crops * 128**2, options.epochs, seed, checkpoint)
             for row in scored_with(name):
                 recipe = replace(Recipe(), **VARIANTS[row])
-                scores = evaluate(recipe, model, normaliser(recipe, train), val)
+                scores = evaluate(recipe, model, normaliser(recipe, train), val, SCALED.get(row, ()))
                 result["rows"].setdefault(row, {})[str(seed)] = scores
                 print(f"{row}, seed {seed}: F1 {np.mean(scores['F1 at 0.5']):.3f}", flush=True)
             write(options.json.stem, result, options.json.parent)

@@ -386,7 +386,8 @@ def test_no_goal_was_lowered_and_none_is_called_reached_that_was_missed_or_not_m
     assert [(word, target) for word, target, _ in goals.values()] == [
         ("least", 0.83), ("least", 0.91), ("most", 60), ("least", 0.865), ("least", 0.887), ("least", 0.88),
         ("least", 0.68), ("least", 0.935), ("least", 0.83), ("least", 0.52), ("most", 8), ("most", 0.5), ("most", 0.5),
-        ("least", 3), ("least", 1), ("least", 0.95), ("least", 5), ("least", 5), ("most", 5), ("most", 4295),
+        ("most", 0.005), ("least", 0), ("least", 3), ("least", 1), ("least", 0.95), ("least", 5), ("least", 5),
+        ("most", 5), ("most", 4295),
         ("least", 35.5), ("most", 0.3), ("least", 2), ("most", 0.2), ("most", 4), ("most", 0.03), ("most", 240),
         ("most", 2000), ("most", 180),
     ]  # fmt: skip
@@ -407,11 +408,11 @@ def test_goals_of_denoising_and_own_images_are_computed_from_their_result_files(
     sizes = [{"images": "test", "diameter": given, "lost at 0.5": lost} for given, lost in (("-", 0.2), ("9", 0.02))]
     speed = [{"seconds": 90, "peak of the process, MB": 1}, {"seconds": 1, "peak of the process, MB": 1500}]
     (results / "own_images.json").write_text(json.dumps({"sizes": sizes, "speed": speed}))
-    *found, files, lost, seconds, memory = [value for _, _, value in page.measured_goals().values()][20:28]
+    *found, files, lost, seconds, memory = [value for _, _, value in page.measured_goals().values()][22:30]
     assert [*found, lost, seconds, memory] == pytest.approx([35.6, 0.2, 2.5, 0.5, 0.02, 90, 1500])
     for name in ("denoising", "own_images"):
         (results / f"{name}.json").unlink()
-    missing = [value for _, _, value in page.measured_goals().values()][20:28]
+    missing = [value for _, _, value in page.measured_goals().values()][22:30]
     assert missing == [None] * 4 + [files] + [None] * 3
     assert page.with_tables("<!-- table denoising -->\n<!-- /table -->").split("\n")[1] == "*Not measured yet.*"
 
