@@ -24,7 +24,7 @@ from course_utils.unet import UNet
 # What `fingerprint` gives for the data set -> for each kind of network the file, and its SHA-256
 PRETRAINED = {
     "2eda5cb8": {
-        "boundary": ("boundary_embedded.pt", "029aeaa05fa811b02bafb8d21d308d6a526b2eff7462725350eefcc6250ac60d"),
+        "boundary": ("boundary_embedded.pt", "a92dd4c3e2658f6e0af8bd42de85847601726aa0dac5738f3b0abd340754d60c"),
         "supervised": ("supervised_embedded.pt", "367c09d925443381e677ee3f75c4a21055bb3aaa055de6af75692079b1bf6ceb"),
         "noise2noise": ("noise2noise_embedded.pt", "e08dd2cf7d64012bd2761c9bd1e15122aebf1870934e7c4e241beb88b7f7bf66"),
         "clipped": ("clipped_embedded.pt", "dc63e38f1a5cc9ade1f0223be7a44835dc7c079bad1d7349d2ff182e1688270e"),

@@ -127,7 +127,7 @@ def segment_image(
         on_tile: called after each tile with the number of finished ones and of all.
 
     Returns:
-        A `Segmentation`, without specks below 20 pixels (at the trained size) and without instances that the network
+        A `Segmentation`, without specks below 10 pixels (after the scaling) and without instances that the network
         doubts (`remove_uncertain`). Its labels are those of the whole image segmented at once up to their ids, and up
         to the rounding of the network; with instance normalisation each tile is normalised on its own, as a smaller
         image would be. Only objects that reach over the margin may be cut; a warning says so.

@@ -253,7 +253,7 @@ def remove_small(labels: np.ndarray, min_area: int) -> np.ndarray:
     return np.where(areas < min_area, 0, ids)[index].reshape(labels.shape)
 
 
-def remove_uncertain(labels: np.ndarray, probability: np.ndarray, threshold: float = 0.75) -> np.ndarray:
+def remove_uncertain(labels: np.ndarray, probability: np.ndarray, threshold: float = 0.8) -> np.ndarray:
     """Set instances to background in which the mean of `probability` is below `threshold`; other ids stay.
 
     A mask holds every pixel that is more likely nucleus than not, so a faint speck that the network calls nucleus with

@@ -770,7 +770,7 @@ show(
 #
 # The network can do one thing more: say how sure it is. The mask holds every pixel that is more likely nucleus than
 # not, so a faint smudge that it calls nucleus with 0.6 becomes an instance like any other. `remove_uncertain` takes the
-# mean probability of its pixels as the score of an instance, and drops those below 0.75 (a value chosen on validation
+# mean probability of its pixels as the score of an instance, and drops those below 0.8 (a value chosen on validation
 # images). The row *boundary U-Net, watershed* is the result of that.
 #
 # (A popular addition is to predict every image eight times, flipped and rotated, and to average:

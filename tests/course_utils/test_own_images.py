@@ -83,14 +83,18 @@ def test_tiles_give_the_instances_of_the_whole_image(nuclei, model, tile):
     assert found.labels.dtype == np.int32 and found.labels.max() == len(np.unique(found.labels)) - 1
 
 
-def test_a_network_with_context_gives_the_same_in_tiles():
-    image = load_data("embedded").test[0].image
+def test_the_pretrained_network_finds_nearly_the_same_in_tiles_and_as_much_of_the_truth():
+    """Nearly: its instance normalisation sees the tile, not the whole image."""
+    sample = load_data("embedded").test[0]
     from course_utils.checkpoints import checkpoint_folder, load_model
 
     model, _ = load_model(checkpoint_folder() / "boundary_embedded.pt")
-    image = np.tile(image[:256, :256], (2, 2))
-    tiles, whole = (segment_image(model, image, tile=tile, compare_views=False) for tile in (256, 1024))
-    assert same_up_to_ids(tiles.labels, whole.labels) and tiles.labels.max() > 20
+    image = np.tile(sample.image[:256, :256], (2, 2))
+    parts = [sample.mask[:256, :256] + (sample.mask[:256, :256] > 0) * 1000 * place for place in range(4)]
+    truth = np.block([parts[:2], parts[2:]])
+    tiles, whole = (segment_image(model, image, tile=tile, compare_views=False).labels for tile in (256, 1024))
+    assert f1_score(tiles, whole) > 0.95 and tiles.max() > 20
+    assert f1_score(tiles, truth) > f1_score(whole, truth) - 0.02
 
 
 @pytest.mark.parametrize("diameter", [10.0, 29.0])
