@@ -918,8 +918,7 @@ cost = differences.loc["Noise2Noise - Noise2Noise, clipped pairs", "mean"]
 compare("07 clipped AP", round(cost, 3), table=table.style.format("{:.3f}").format("{:.1f}", subset="PSNR, max - min"))
 claim(differences.loc["Noise2Noise - noisy", "from"] > 0.2, "Denoising adds more than 0.2 to the AP of noisy images.")
 gain = differences["mean"]["Noise2Noise - noisy"]
-variation = gain - differences["mean"]["Noise2Noise - total variation"]
-claim(variation < gain / 2, "Total variation adds less than half of that.")
+claim(differences.loc["Noise2Noise - total variation", "from"] > 0, "Total variation adds less.")
 claim(differences.loc["Noise2Noise - clean", "to"] < 0, "It does not bring back the AP of clean images.")
 lowest = differences.loc["Noise2Noise - Noise2Noise, clipped pairs", "from"]
 claim(lowest < 0 and cost < gain / 4, "It is not shown that clipped pairs cost any AP.")
@@ -941,9 +940,9 @@ show(figure, "Part of a test image, the one with the median gain, and the outlin
 # * Some of the loss is the threshold, which was chosen on clean images. Chosen anew for each kind, on validation images
 #   with the same noise, noisy images reach an AP of 0.44 on the real data, denoised ones 0.77 and clean ones 0.88
 #   (`docs/results.md`): the order stays, the gain is smaller.
-# * Total variation is only a few decibels behind, and adds less than half as much AP; on the real images it adds
-#   nothing to that of the noisy ones. It leaves faint blotches, and to a network that has never seen them they look
-#   like nuclei. Again: a score of grey values is not a score of nuclei.
+# * Total variation is only a few decibels behind, but clearly adds less AP, and on the real images next to nothing. It
+#   leaves faint blotches, and to a network that has never seen them they may look like nuclei. Again: a score of grey
+#   values is not a score of nuclei.
 # * Clipped pairs cost decibels, but no loss of AP is shown: the interval of the difference contains 0. The bias lifts
 #   the whole background, and the normalisation of each image takes that away again. For measuring nuclei (question 7c)
 #   the bias matters, for counting them hardly.
