@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -54,6 +55,7 @@ class NucleiDataset(Dataset):
         self.target_transform = target_transform
         self.crop_size = crop_size
         self.seed = seed
+        self.crop = random_crop
         quarter_turns = [v2.RandomRotation((angle, angle)) for angle in (0, 90, 180, 270)]
         self.augmentation = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomChoice(quarter_turns)]) if augment else None
 
@@ -62,7 +64,7 @@ class NucleiDataset(Dataset):
 
     def __getitem__(self, index):
         rng = np.random.default_rng([self.seed, int(torch.randint(2**62, ()))])
-        image, mask = self.window(index, rng)
+        image, mask = self.crop(self.images[index], self.masks[index], self.crop_size, rng)
         image = torch.from_numpy(image.astype(np.float32))[None]
         if self.augmentation is not None:
             mask = torch.from_numpy(mask.astype(np.float64 if mask.dtype.kind == "f" else np.int64))[None]
@@ -70,9 +72,6 @@ class NucleiDataset(Dataset):
             image, mask = self.augmentation(tv_tensors.Image(image), tv_tensors.Mask(mask))
             image, mask = image.as_subclass(torch.Tensor), mask[0].numpy()
         return image, self.target_transform(mask)
-
-    def window(self, index, rng):  # its own function, so that `ZoomedDataset` can scale what it cuts
-        return random_crop(self.images[index], self.masks[index], self.crop_size, rng)
 
 
 class ZoomedDataset(NucleiDataset):
@@ -97,15 +96,16 @@ class ZoomedDataset(NucleiDataset):
     def __init__(self, images, masks, target_transform, crop_size=256, augment=False, seed=0, zoom=2.0):
         super().__init__(images, masks, target_transform, crop_size, augment, seed)
         check_arguments(zoom=zoom)
-        self.zoom = zoom
+        self.crop = partial(_zoomed_crop, zoom)
 
-    def window(self, index, rng):
-        if rng.random() < 0.5:
-            return super().window(index, rng)
-        size = max(1, round(self.crop_size * self.zoom ** rng.uniform(-1, 1)))
-        image, mask = (pad_to_size(array[index], size) for array in (self.images, self.masks))
-        image, mask = random_crop(image, mask, size, rng)
-        return _resized(image, self.crop_size, "bilinear"), _resized(mask, self.crop_size, "nearest-exact")
+
+def _zoomed_crop(zoom: float, image: np.ndarray, mask: np.ndarray, size: int, rng: np.random.Generator) -> tuple:
+    """`random_crop`, half of the time of a window of another size, scaled to `size`."""
+    if rng.random() < 0.5:
+        return random_crop(image, mask, size, rng)
+    side = max(1, round(size * zoom ** rng.uniform(-1, 1)))
+    image, mask = random_crop(pad_to_size(image, side), pad_to_size(mask, side), side, rng)
+    return _resized(image, size, "bilinear"), _resized(mask, size, "nearest-exact")
 
 
 def _resized(array: np.ndarray, size: int, mode: str) -> np.ndarray:

@@ -20,10 +20,10 @@ class ConvBlock(nn.Module):
     Args:
         in_channels, out_channels: number of feature maps before and after.
         batch_norm: batch normalisation between convolution and ReLU (not in the paper; it speeds up training).
-        instance_norm: instance normalisation there: each map of each image is scaled by its own mean and deviation, in
-            training as afterwards, so that a dim image looks like a bright one from the first layer on (Ulyanov et al.
-            2016, https://arxiv.org/abs/1607.08022). It speeds up training more; each pixel then depends, a little, on
-            the whole image.
+        instance_norm: in its place instance normalisation: each map of each image is scaled by its own mean and
+            deviation, in training as afterwards, so that a dim image looks like a bright one from the first layer on
+            (Ulyanov et al. 2016, https://arxiv.org/abs/1607.08022). It speeds up training more; each pixel then
+            depends, a little, on the whole image.
 
     >>> ConvBlock(1, 8)(torch.zeros(2, 1, 32, 48)).shape
     torch.Size([2, 8, 32, 48])
@@ -31,8 +31,6 @@ class ConvBlock(nn.Module):
 
     def __init__(self, in_channels, out_channels, batch_norm=False, instance_norm=False):
         super().__init__()
-        if batch_norm and instance_norm:
-            raise ValueError("batch_norm and instance_norm are both True: choose one.")
         layers = []
         for channels in (in_channels, out_channels):
             layers.append(nn.Conv2d(channels, out_channels, kernel_size=3, padding=1))
