@@ -297,10 +297,10 @@ show(
 # the weight is subtracted from the logit of the class (*logit adjustment*). What has been measured of each part stands
 # in `docs/results.md`.
 #
-# In the profiles `smoke` and `laptop` the next cell loads a pretrained network. It was trained with this function, when
-# it still had batch normalisation and no zoom, and the curves are those of its training, which was longer than one in
-# `smoke` would be. (The one for the real images was then trained a second time, with a lower learning rate and
-# unchanged intensities; its curves show both trainings, one after the other.) Add `pretrained=False` to the call to
+# In the profiles `smoke` and `laptop` the next cell loads a pretrained network. It was trained with this function, and
+# the curves are those of its training, which was longer than one in `smoke` would be. (The one for the real images is
+# older, with batch normalisation and no zoom, and was trained a second time, with a lower learning rate and unchanged
+# intensities; its curves show both trainings, one after the other.) Add `pretrained=False` to the call to
 # train one yourself, as `full` does; it is saved in the folder `output` and loaded from there the next time.
 #
 # (The sentences below about probabilities and scores hold for the pretrained networks. For one that was trained for a
