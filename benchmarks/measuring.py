@@ -89,9 +89,9 @@ def bare_steps(model: torch.nn.Module, loss_fn: Callable, batch: tuple, steps: i
     return run
 
 
-def course_network() -> torch.nn.Module:
-    """The pretrained network for the real images, as fast as this machine can run it."""
-    model, _ = load_model(checkpoint_folder() / PRETRAINED_FILE)
+def course_network(path: Path | None = None) -> torch.nn.Module:
+    """The pretrained network for the real images, or another file's, as fast as this machine can run it."""
+    model, _ = load_model(path or checkpoint_folder() / PRETRAINED_FILE)
     device = choose_device()
     return in_precision(fast_layout(model.to(device)), choose_precision(device))
 

@@ -22,9 +22,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.transform import resize
 
 from benchmarks.measuring import course_network, format_table, write
-from course_utils.checkpoints import load_model
 from course_utils.data import CourseData, Sample, load_data
-from course_utils.device import prepare_model
 from course_utils.exploration import split_train_val
 from course_utils.metrics import Matches, match_instances
 from course_utils.own_images import segment_image
@@ -115,9 +113,8 @@ def main() -> None:
     parser.add_argument("--threshold", type=float, default=0.8, help="of the seeds, chosen for this network")
     parser.add_argument("--name", required=True, help="name of the result file")
     options = parser.parse_args()
-    model = prepare_model(load_model(options.network)[0]).eval()
     val = split_train_val(load_data(options.data).train, 8)[1]
-    result = altered(model, val, threshold=options.threshold)
+    result = altered(course_network(options.network), val, threshold=options.threshold)
     shown = f"--network {options.network.name} --threshold {options.threshold:g} --name {options.name}"
     command = f"python -m benchmarks.robustness --data dsb2018 {shown}"
     print(format_table(result["rows"]))

@@ -51,7 +51,7 @@ def run_benchmarks(
         for key, value in result.items():
             if isinstance(value, list):
                 print(format_table(value))
-            elif key != "title":
+            elif key != "title" and not isinstance(value, dict):  # such as the scores of each image
                 print(f"{key}: {value}")
         print(f"({time.perf_counter() - start:.0f} s, written to {written[-1]})", flush=True)
     return written

@@ -11,6 +11,7 @@ import pytest
 import tifffile
 import torch
 
+from course_utils.checkpoints import checkpoint_folder, load_model
 from course_utils.data import load_data
 from course_utils.exploration import normalize_percentiles
 from course_utils.measurements import median_diameter
@@ -24,6 +25,7 @@ from course_utils.own_images import (
     to_grey,
 )
 from course_utils.segmentation import predict, remove_small, watershed_instances
+from course_utils.unet import ConvBlock
 
 SIZES = TrainedSizes(median=17.0, smallest=8.0, largest=52.0)
 
@@ -83,11 +85,24 @@ def test_tiles_give_the_instances_of_the_whole_image(nuclei, model, tile):
     assert found.labels.dtype == np.int32 and found.labels.max() == len(np.unique(found.labels)) - 1
 
 
+def test_a_network_with_context_gives_the_same_in_tiles():
+    """Exactly, if its normalisation has fixed statistics, those of the whole image, in place of each tile's own."""
+    model, _ = load_model(checkpoint_folder() / "boundary_embedded.pt")
+    image = np.tile(load_data("embedded").test[0].image[:256, :256], (2, 2))
+    for block in [part for part in model.modules() if isinstance(part, ConvBlock)]:
+        for place, part in enumerate(block.layers):
+            if isinstance(part, torch.nn.InstanceNorm2d):
+                block.layers[place] = torch.nn.BatchNorm2d(part.num_features, momentum=None)
+                block.layers[place].load_state_dict(part.state_dict(), strict=False)
+    with torch.no_grad():
+        model.train()(torch.from_numpy(normalize_percentiles(image))[None, None])
+    tiles, whole = (segment_image(model.eval(), image, tile=tile, compare_views=False) for tile in (256, 1024))
+    assert same_up_to_ids(tiles.labels, whole.labels) and tiles.labels.max() > 20
+
+
 def test_the_pretrained_network_finds_nearly_the_same_in_tiles_and_as_much_of_the_truth():
     """Nearly: its instance normalisation sees the tile, not the whole image."""
     sample = load_data("embedded").test[0]
-    from course_utils.checkpoints import checkpoint_folder, load_model
-
     model, _ = load_model(checkpoint_folder() / "boundary_embedded.pt")
     image = np.tile(sample.image[:256, :256], (2, 2))
     parts = [sample.mask[:256, :256] + (sample.mask[:256, :256] > 0) * 1000 * place for place in range(4)]
